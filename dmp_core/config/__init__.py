@@ -1,0 +1,7 @@
+"""Typed settings and presets. One file per concern: `base`, `stages` (one model a stage), `pipeline`."""
+
+from dmp_core.config.base import Settings
+from dmp_core.config.pipeline import PipelineConfig, dump, load_config, preset_names
+from dmp_core.config.stages import TASKS, Task
+
+__all__ = ["TASKS", "PipelineConfig", "Settings", "Task", "dump", "load_config", "preset_names"]

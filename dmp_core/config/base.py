@@ -1,0 +1,47 @@
+"""What every configuration model shares: strictness, and readable errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dmp_core.errors import InputError
+
+
+class Settings(BaseModel):
+    """Base of all configuration: unknown keys are errors, instances are immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read one YAML mapping; raises InputError naming the file when it is not one."""
+    path = Path(path)
+    try:
+        loaded = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such configuration file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML ({error})") from None
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path}: expected a mapping of settings, found {type(loaded).__name__}")
+    return loaded
+
+
+def raise_readable(error: ValidationError, source: str) -> NoReturn:
+    """Turn pydantic's report into one line a field: where, what is wrong, what was given."""
+    lines = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"])
+        given = "" if item["type"] in ("missing", "extra_forbidden") else f" (given: {item['input']!r})"
+        lines.append(f"{source}: {field}: {_plain(item['type'], item['msg'])}{given}")
+    raise InputError("\n".join(lines)) from None
+
+
+def _plain(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "unknown setting; remove it or correct its spelling (see `dmp config show`)"
+    return message[0].lower() + message[1:]

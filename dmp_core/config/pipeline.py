@@ -1,0 +1,140 @@
+"""The whole pipeline's configuration, and how it is put together from preset, file and flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from dmp_core.config.base import Settings, raise_readable, read_yaml
+from dmp_core.config.stages import (
+    BaseConfig,
+    DiffusionImages,
+    EvaluateConfig,
+    LabelsConfig,
+    LatentsConfig,
+    PromptsConfig,
+    RenderImages,
+    ReportConfig,
+    RuntimeConfig,
+    SamplingConfig,
+    ShardsConfig,
+    SplitConfig,
+    Task,
+    TrainConfig,
+)
+from dmp_core.errors import InputError
+from dmp_core.resources import manifest_path
+
+
+class PipelineConfig(Settings):
+    """Everything that `dmp run` needs; one preset or file holds one of these."""
+
+    preset: str = "custom"
+    """Where this configuration started from; informative only."""
+    dataset: str = "bedrooms"
+    """Name of the merged dataset under `datasets/`."""
+    seed: int = 0
+    """Seed of the dataset; every sample's own seed derives from it and the sample's key."""
+    tasks: list[Task]
+    splits: dict[str, SplitConfig]
+    """Splits by name; training reads `train`, the report scores all others."""
+    prompts: PromptsConfig
+    images: RenderImages | DiffusionImages = Field(discriminator="kind")
+    labels: dict[Task, LabelsConfig]
+    shards: ShardsConfig = ShardsConfig()
+    base: BaseConfig = BaseConfig()
+    latents: LatentsConfig = LatentsConfig()
+    train: TrainConfig = TrainConfig()
+    adapters: dict[Task, str] = {}
+    """Tasks that start from a finished adapter instead of training: a folder, or `shipped:NAME`."""
+    sampling: SamplingConfig = SamplingConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    report: ReportConfig = ReportConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PipelineConfig:
+        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
+            raise ValueError("tasks: name at least one task, each once")
+        for task in self.tasks:
+            labeler = self.labels.get(task)
+            if labeler is None:
+                raise ValueError(f"labels.{task}: no labeler is set, but the task is in `tasks`")
+            if labeler.kind == "exact" and self.images.kind != "render":
+                raise ValueError(f"labels.{task}: exact labels need rendered images (images.kind: render)")
+        if any(not name.replace("_", "").isalnum() for name in self.splits):
+            raise ValueError("splits: names may hold letters, digits and underscores only")
+        return self
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in manifest_path("presets").glob("*.yaml"))
+
+
+def load_config(
+    preset: str = "mini", file: str | Path | None = None, overrides: list[str] | None = None
+) -> PipelineConfig:
+    """Resolve preset < file < `a.b=value` overrides into one validated configuration.
+
+    Raises InputError that names the preset, file or field, and what would be right.
+    """
+    if preset not in preset_names():
+        raise InputError(f"preset {preset!r} does not exist; choose one of: {', '.join(preset_names())}")
+    settings = _resolve_parent(read_yaml(manifest_path("presets", f"{preset}.yaml")))
+    settings["preset"] = preset
+    source = f"preset {preset}"
+    if file is not None:
+        settings = merge(settings, read_yaml(file))
+        source = str(file)
+    for override in overrides or []:
+        settings = merge(settings, parse_override(override))
+        source = f"{source} with --set {override}" if len(overrides or []) == 1 else f"{source} with --set"
+    return validate(settings, source)
+
+
+def validate(settings: dict[str, Any], source: str) -> PipelineConfig:
+    """Validate a plain mapping; `source` opens every line of the error."""
+    try:
+        return PipelineConfig.model_validate(settings)
+    except ValidationError as error:
+        raise_readable(error, source)
+
+
+def _resolve_parent(settings: dict[str, Any]) -> dict[str, Any]:
+    """A preset may build on another one: `extends: mini`."""
+    parent = settings.pop("extends", None)
+    if parent is None:
+        return settings
+    return merge(_resolve_parent(read_yaml(manifest_path("presets", f"{parent}.yaml"))), settings)
+
+
+def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Deep merge; lists and changed `kind`s replace, since half of another kind's fields is nonsense."""
+    merged = dict(base)
+    for key, value in top.items():
+        old = merged.get(key)
+        same_kind = isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        merged[key] = merge(old, value) if same_kind and value and isinstance(old, dict) else value
+    return merged
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """`train.lora.rank=8` as a nested mapping; the value is read as YAML."""
+    path, separator, value = text.partition("=")
+    if not separator or not path.strip():
+        raise InputError(f"--set {text!r}: write it as field.subfield=value, e.g. --set train.steps=200")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {text!r}: the value is not valid YAML ({error})") from None
+    for part in reversed(path.strip().split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def dump(config: Settings) -> str:
+    """The configuration as YAML, complete and in the order of the DAG."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=100, allow_unicode=True)

@@ -1,0 +1,26 @@
+"""Where the declarative data (presets, keywords, palettes, vocabularies) lives.
+
+A checkout keeps it in ``data_manifests/`` at the repository root; an installed
+wheel carries the same tree as ``dmp_core/_data_manifests``.
+"""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def manifest_root() -> Path:
+    """The folder that holds the manifests: the wheel's copy, else the checkout's."""
+    installed = _PACKAGE / "_data_manifests"
+    return installed if installed.is_dir() else _PACKAGE.parent / "data_manifests"
+
+
+def manifest_path(*parts: str) -> Path:
+    """Path of one manifest, e.g. ``manifest_path("palettes", "ade20k.csv")``."""
+    path = manifest_root().joinpath(*parts)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"data manifest {'/'.join(parts)!r} not found under {manifest_root()}: "
+            "reinstall dmp-pipeline, or run from a complete checkout"
+        )
+    return path

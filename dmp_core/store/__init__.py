@@ -1,0 +1,50 @@
+"""Fingerprints, manifests, shards, atomic publishing and integrity. Knows nothing of any stage."""
+
+from dmp_core.store.fingerprint import canonical_json, fingerprint, sample_seed, sha256_folder
+from dmp_core.store.shards import (
+    Sample,
+    ShardPlan,
+    decode_member,
+    open_dataset,
+    plan_shards,
+    read_artefact,
+    read_checked,
+    read_shard,
+    sample_key,
+    shard_plans,
+    write_shards,
+)
+from dmp_core.store.workspace import (
+    Artefact,
+    FileRecord,
+    Manifest,
+    Workspace,
+    record_files,
+    sidecars,
+    staged_folder,
+)
+
+__all__ = [
+    "Artefact",
+    "FileRecord",
+    "Manifest",
+    "Sample",
+    "ShardPlan",
+    "Workspace",
+    "canonical_json",
+    "decode_member",
+    "fingerprint",
+    "open_dataset",
+    "plan_shards",
+    "read_artefact",
+    "read_checked",
+    "read_shard",
+    "record_files",
+    "sample_key",
+    "sample_seed",
+    "sha256_folder",
+    "shard_plans",
+    "sidecars",
+    "staged_folder",
+    "write_shards",
+]

@@ -1,0 +1,39 @@
+"""Content addressing: the same inputs give the same name, and the same name means the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: keys sorted, no white space, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def fingerprint(stage: str, version: int, config: Any, inputs: dict[str, str]) -> str:
+    """First 12 hex digits of the SHA-256 over everything that decides a stage's output."""
+    identity = {"stage": stage, "version": version, "config": config, "inputs": inputs}
+    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
+
+
+def sample_seed(dataset_seed: int, key: str) -> int:
+    """A sample's own 63-bit seed, so that it can be made again alone, anywhere, in any order."""
+    digest = hashlib.sha256(f"{dataset_seed}/{key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def sha256_stream(stream: BinaryIO) -> str:
+    return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_folder(folder: Path) -> str:
+    """One digest over the names and contents of all files in a folder (documentation apart)."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model"):
+            with path.open("rb") as stream:
+                digest.update(f"{path.relative_to(folder).as_posix()}:{sha256_stream(stream)}\n".encode())
+    return digest.hexdigest()

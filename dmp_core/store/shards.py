@@ -1,0 +1,222 @@
+"""Webdataset shards: written whole or not at all, byte-identical each time, resumable one by one."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from dmp_core.errors import InputError
+from dmp_core.progress import Progress, silent
+from dmp_core.store.fingerprint import sha256_stream
+from dmp_core.store.workspace import Artefact, FileRecord, Workspace
+
+Sample = dict[str, Any]
+"""One sample: `__key__` (str), and its members' bytes by extension (`png`, `normal.png`, `json`)."""
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """Which samples one shard holds."""
+
+    index: int
+    keys: tuple[str, ...]
+    suffix: str = "tar"
+
+    @property
+    def name(self) -> str:
+        return f"shard-{self.index:06d}.{self.suffix}"
+
+    @property
+    def sidecar(self) -> str:
+        return f"shard-{self.index:06d}.json"
+
+
+def sample_key(split: str, index: int) -> str:
+    return f"{split}-{index:08d}"
+
+
+def plan_shards(keys: Iterable[str], samples_per_shard: int) -> list[ShardPlan]:
+    ordered = list(keys)
+    starts = range(0, len(ordered), samples_per_shard)
+    return [ShardPlan(n, tuple(ordered[start : start + samples_per_shard])) for n, start in enumerate(starts)]
+
+
+def write_shards(
+    out: Artefact,
+    plans: list[ShardPlan],
+    produce: Callable[[ShardPlan], Iterable[Sample]],
+    *,
+    only: Iterable[int] | None = None,
+    encode: Callable[[list[Sample]], bytes] | None = None,
+    progress: Progress = silent,
+) -> list[FileRecord]:
+    """Make every shard that is not there yet and return the records of all of them.
+
+    Args:
+        produce: yields the samples of one shard, one for each key and in that order.
+        only: redo these shard numbers even if they exist, and no others.
+        encode: turns the samples into the file's bytes; a tar by default.
+    Raises:
+        InputError: a redone shard differs from the one the manifest recorded, or samples are missing.
+    """
+    manifest = out.manifest()
+    expected = {record.name: record.sha256 for record in manifest.files} if manifest else {}
+    wanted = None if only is None else set(only)
+    total, done = sum(len(plan.keys) for plan in plans), 0
+    records = []
+    for plan in plans:
+        record = finished_shard(out, plan)
+        redo = record is None if wanted is None else plan.index in wanted
+        if redo:
+            record = _write_shard(out, plan, produce(plan), encode or _tar_bytes, progress, done, total)
+            if expected.get(record.name, record.sha256) != record.sha256:
+                raise InputError(f"{out.file(plan.name)}: redone shard differs from the published one; use --force")
+        if record is not None:
+            records.append(record)
+        done += len(plan.keys)
+        progress(done, total)
+    return records
+
+
+def finished_shard(out: Artefact, plan: ShardPlan) -> FileRecord | None:
+    """The sidecar's record if the shard is there, whole, and made for this very fingerprint."""
+    if not out.exists(plan.sidecar) or not out.exists(plan.name):
+        return None
+    try:
+        record = FileRecord.model_validate(json.loads(out.read_bytes(plan.sidecar)))
+    except ValueError:
+        return None
+    whole = out.workspace.fs.size(out.file(plan.name)) == record.bytes
+    return record if whole and record.fingerprint == out.fingerprint else None
+
+
+def _write_shard(
+    out: Artefact,
+    plan: ShardPlan,
+    samples: Iterable[Sample],
+    encode: Callable[[list[Sample]], bytes],
+    progress: Progress,
+    done: int,
+    total: int,
+) -> FileRecord:
+    collected: list[Sample] = []
+    for sample in samples:
+        collected.append(sample)
+        progress(done + len(collected), total)
+    keys = [sample["__key__"] for sample in collected]
+    if keys != list(plan.keys):
+        raise InputError(f"{out.file(plan.name)}: made {len(keys)} of {len(plan.keys)} samples; rerun to try again")
+    data = encode(collected)
+    record = FileRecord(
+        name=plan.name,
+        bytes=len(data),
+        sha256=sha256_stream(io.BytesIO(data)),
+        samples=len(keys),
+        first_key=keys[0],
+        last_key=keys[-1],
+        fingerprint=out.fingerprint,
+    )
+    out.write_bytes(plan.name, data)
+    out.write_bytes(plan.sidecar, record.model_dump_json(indent=1).encode())
+    return record
+
+
+def _tar_bytes(samples: list[Sample]) -> bytes:
+    """A tar whose bytes depend on nothing but the samples: fixed owner, mode and time."""
+    import webdataset
+
+    buffer = io.BytesIO()
+    writer = webdataset.TarWriter(buffer, encoder=False, mtime=0, user="dmp", group="dmp", mode=0o644)
+    for sample in samples:
+        writer.write(sample)
+    writer.close()
+    return buffer.getvalue()
+
+
+def read_shard(workspace: Workspace, path: str) -> Iterator[Sample]:
+    """Samples of one tar; raises InputError that names the file if it cannot be read."""
+    try:
+        with workspace.fs.open(path, "rb") as stream:
+            yield from _samples(stream, path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: shard is missing; rerun the stage that makes it (`dmp run`)") from None
+
+
+def _samples(stream: BinaryIO, path: str) -> Iterator[Sample]:
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    try:
+        members = tar_file_expander([{"url": path, "stream": stream}])
+        for sample in group_by_keys(members, keys=_split_extension):
+            yield {name: value for name, value in sample.items() if name == "__key__" or not name.startswith("__")}
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise InputError(f"{path}: unreadable shard ({error}); delete it and rerun: it alone is made again") from None
+
+
+def _split_extension(name: str) -> tuple[str, str]:
+    key, _, extension = name.partition(".")
+    return key, extension
+
+
+def read_artefact(artefact: Artefact) -> Iterator[Sample]:
+    """All samples of a sharded artefact, in order."""
+    manifest = artefact.manifest()
+    if manifest is None:
+        raise InputError(f"{artefact.path}: not complete; run the stage `{artefact.stage}` first")
+    for record in manifest.files:
+        yield from read_checked(artefact, record)
+
+
+def read_checked(artefact: Artefact, record: FileRecord) -> list[Sample]:
+    """The samples of one shard after its bytes were held against the recorded digest."""
+    path = artefact.file(record.name)
+    data = artefact.read_bytes(record.name)
+    if sha256_stream(io.BytesIO(data)) != record.sha256:
+        raise InputError(f"{path}: unreadable shard (its bytes have changed); delete it and rerun: it alone is redone")
+    return list(_samples(io.BytesIO(data), path))
+
+
+def shard_plans(artefact: Artefact) -> list[ShardPlan]:
+    """The shard layout of a complete artefact, for stages that keep it (labels follow images)."""
+    manifest = artefact.manifest()
+    if manifest is None:
+        raise InputError(f"{artefact.path}: not complete; run the stage `{artefact.stage}` first")
+    return [ShardPlan(number, _keys(record)) for number, record in enumerate(manifest.files)]
+
+
+def _keys(record: FileRecord) -> tuple[str, ...]:
+    assert record.first_key is not None
+    split, _, first = record.first_key.rpartition("-")
+    return tuple(sample_key(split, int(first) + offset) for offset in range(record.samples))
+
+
+def decode_member(extension: str, data: bytes) -> Any:
+    """PNG and JPEG to a PIL image, `.npy` to an array, `.json` to a dict, anything else as bytes."""
+    import numpy as np
+    from PIL import Image
+
+    suffix = extension.rsplit(".", 1)[-1]
+    if suffix in ("png", "jpg", "jpeg"):
+        return Image.open(io.BytesIO(data))
+    if suffix == "npy":
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    return json.loads(data) if suffix == "json" else data
+
+
+def open_dataset(url: str) -> Iterator[dict[str, Any]]:
+    """Samples of a dataset folder (`datasets/<name>/<split>`, or a folder of such) as decoded dicts.
+
+    Yields dicts with `__key__` and one entry a column: `png`, `normal.png`, `depth.npy`, `json` …
+    Raises InputError when the folder holds no shards.
+    """
+    workspace = Workspace(url)
+    paths = sorted(workspace.fs.glob(f"{workspace.root}/**/*.tar") or workspace.fs.glob(f"{workspace.root}/*.tar"))
+    if not paths:
+        raise InputError(f"{url}: no shards (*.tar) here; give a folder such as WORKSPACE/datasets/NAME/SPLIT")
+    for path in paths:
+        for sample in read_shard(workspace, path):
+            yield {name: value if name == "__key__" else decode_member(name, value) for name, value in sample.items()}

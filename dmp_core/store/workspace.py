@@ -1,0 +1,215 @@
+"""A workspace (local folder or fsspec URL) and the artefacts in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dmp_core.errors import InputError
+from dmp_core.store.fingerprint import sha256_stream
+
+Status = Literal["complete", "partial", "missing"]
+
+FOLDERS = {
+    "prompts": "prompts",
+    "images": "images",
+    "labels": "labels",
+    "shards": "datasets",
+    "latents": "latents",
+    "train": "adapters",
+    "predict": "predictions",
+    "evaluate": "evaluations",
+    "report": "reports",
+}
+
+
+class FileRecord(BaseModel):
+    """What a published file must be."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    bytes: int
+    sha256: str
+    samples: int = 0
+    """Samples in it, for shards."""
+    first_key: str | None = None
+    last_key: str | None = None
+    fingerprint: str | None = None
+    """Of the artefact that the shard was made for; shards of an older configuration are not reused."""
+
+
+class Manifest(BaseModel):
+    """Published last: its presence says that the artefact is complete. Stored as `manifest.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stage: str
+    stage_version: int
+    name: str
+    fingerprint: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    files: list[FileRecord]
+    samples: int
+    seconds: float
+    created: str
+    packages: dict[str, str] = {}
+    details: dict[str, Any] = {}
+    """What the stage wants to tell: models with revision and licence, failures, statistics."""
+
+
+class Workspace:
+    """The root of all artefacts."""
+
+    def __init__(self, url: str | Path) -> None:
+        self.url = str(url)
+        self.fs, self.root = fsspec.core.url_to_fs(self.url)
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.fs, LocalFileSystem)
+
+    def artefact(self, stage: str, name: str, fingerprint: str) -> Artefact:
+        """The place of one stage's output; merged datasets keep a stable, readable path."""
+        folder = name if stage == "shards" else f"{name}-{fingerprint}"
+        return Artefact(self, stage, name, fingerprint, f"{self.root}/{FOLDERS[stage]}/{folder}")
+
+    def scratch(self, artefact: Artefact) -> Path:
+        """A local folder that survives a killed process, so that work in it can be resumed."""
+        local_root = Path(self.root) if self.is_local else Path.home() / ".cache" / "dmp" / "scratch"
+        return local_root / ".scratch" / artefact.stage / f"{artefact.name.replace('/', '-')}-{artefact.fingerprint}"
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One stage's output in a workspace: files, and a manifest once it is complete."""
+
+    workspace: Workspace
+    stage: str
+    name: str
+    fingerprint: str
+    path: str
+
+    def file(self, name: str) -> str:
+        return f"{self.path}/{name}"
+
+    def exists(self, name: str) -> bool:
+        return bool(self.workspace.fs.exists(self.file(name)))
+
+    def read_bytes(self, name: str) -> bytes:
+        try:
+            return bytes(self.workspace.fs.cat_file(self.file(name)))
+        except FileNotFoundError:
+            raise InputError(f"{self.file(name)}: file is missing; rerun the stage `{self.stage}` to make it") from None
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write under a temporary name, then rename: no reader ever sees half a file."""
+        temporary = self.file(f".{name.replace('/', '-')}.{uuid.uuid4().hex[:8]}.tmp")
+        self.workspace.fs.makedirs(self.path, exist_ok=True)
+        self.workspace.fs.pipe_file(temporary, data)
+        self.workspace.fs.mv(temporary, self.file(name))
+
+    def manifest(self) -> Manifest | None:
+        """The manifest if one is published for this very fingerprint, else None."""
+        if not self.exists("manifest.json"):
+            return None
+        try:
+            manifest = Manifest.model_validate_json(self.read_bytes("manifest.json"))
+        except ValidationError:
+            path = self.file("manifest.json")
+            raise InputError(f"{path}: not a valid manifest; delete this file and rerun `dmp run`") from None
+        return manifest if manifest.fingerprint == self.fingerprint else None
+
+    def missing_files(self, manifest: Manifest) -> list[FileRecord]:
+        """Files that the manifest names and that are absent or of the wrong size."""
+        try:
+            listed = self.workspace.fs.find(self.path, detail=True)
+        except FileNotFoundError:
+            return list(manifest.files)
+        sizes = {name.removeprefix(self.path).lstrip("/"): info["size"] for name, info in listed.items()}
+        return [record for record in manifest.files if sizes.get(record.name) != record.bytes]
+
+    def status(self) -> Status:
+        """complete: manifest and all files; partial: some of it; missing: nothing yet."""
+        manifest = self.manifest()
+        if manifest is not None and not self.missing_files(manifest):
+            return "complete"
+        started = self.workspace.fs.exists(self.path) and any(
+            record.fingerprint == self.fingerprint for record in sidecars(self)
+        )
+        return "partial" if manifest is not None or started else "missing"
+
+    def verify(self) -> list[str]:
+        """Names of files whose bytes are not those that the manifest recorded."""
+        manifest = self.manifest()
+        if manifest is None:
+            return ["manifest.json"]
+        broken = {record.name for record in self.missing_files(manifest)}
+        for record in manifest.files:
+            if record.name not in broken:
+                with self.workspace.fs.open(self.file(record.name), "rb") as stream:
+                    if sha256_stream(stream) != record.sha256:
+                        broken.add(record.name)
+        return sorted(broken)
+
+    def local_path(self) -> Path:
+        """The artefact as a local folder; a remote one is fetched into the scratch space."""
+        if self.workspace.is_local:
+            return Path(self.path)
+        target = self.workspace.scratch(self) / "fetched"
+        if not (target / "manifest.json").exists():
+            self.workspace.fs.get(self.path, str(target), recursive=True)
+        return target
+
+
+def sidecars(artefact: Artefact) -> list[FileRecord]:
+    """Records of the shards that are finished, in order, whether or not the whole artefact is."""
+    paths = sorted(artefact.workspace.fs.glob(artefact.file("shard-*.json")))
+    return [FileRecord.model_validate(json.loads(artefact.workspace.fs.cat_file(path))) for path in paths]
+
+
+@contextmanager
+def staged_folder(out: Artefact) -> Iterator[Path]:
+    """A local folder that becomes the artefact's content when the block ends without an error.
+
+    It survives errors and kills, so a stage may leave checkpoints in it and take them up again. Files that
+    should not be published go to a sub-folder whose name starts with a dot.
+    """
+    scratch = out.workspace.scratch(out)
+    scratch.mkdir(parents=True, exist_ok=True)
+    yield scratch
+    for path in scratch.glob(".*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    fs = out.workspace.fs
+    if fs.exists(out.path):
+        fs.rm(out.path, recursive=True)
+    fs.makedirs(out.path.rsplit("/", 1)[0], exist_ok=True)
+    if out.workspace.is_local:
+        scratch.rename(out.path)
+    else:
+        fs.put(f"{scratch}/", f"{out.path}/", recursive=True)
+        shutil.rmtree(scratch)
+
+
+def record_files(out: Artefact) -> list[FileRecord]:
+    """Size and digest of every file of an unsharded artefact."""
+    records = []
+    for path in sorted(out.workspace.fs.find(out.path)):
+        name = path.removeprefix(out.path).lstrip("/")
+        if name == "manifest.json" or name.startswith("."):
+            continue
+        with out.workspace.fs.open(path, "rb") as stream:
+            digest = sha256_stream(stream)
+        records.append(FileRecord(name=name, bytes=out.workspace.fs.size(path), sha256=digest))
+    return records
