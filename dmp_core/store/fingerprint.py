@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 
 def canonical_json(value: Any) -> str:
@@ -25,7 +25,8 @@ def sample_seed(dataset_seed: int, key: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def sha256_stream(stream: BinaryIO) -> str:
+def sha256_stream(stream: Any) -> str:
+    """Digest of a binary stream, read to its end."""
     return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

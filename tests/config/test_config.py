@@ -74,7 +74,7 @@ def test_exact_labels_need_rendered_images():
 
 
 def test_unknown_preset_and_file_name_what_there_is(tmp_path):
-    with pytest.raises(InputError, match="choose one of: .*mini"):
+    with pytest.raises(InputError, match=r"choose one of: .*mini"):
         load_config("maxi")
     with pytest.raises(InputError, match="no such configuration file"):
         load_config("mini", tmp_path / "none.yaml")

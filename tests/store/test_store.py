@@ -139,10 +139,15 @@ def test_open_dataset_decodes(tmp_path):
 
 def test_staged_folder_publishes_whole_and_keeps_work_on_failure(tmp_path):
     out = Workspace(str(tmp_path)).artefact("train", "normal-dmp", "0" * 12)
-    with pytest.raises(RuntimeError), staged_folder(out) as folder:
-        (folder / ".checkpoints").mkdir()
-        (folder / ".checkpoints" / "step").write_text("5")
-        raise RuntimeError("killed")
+
+    def killed_after_a_checkpoint() -> None:
+        with staged_folder(out) as folder:
+            (folder / ".checkpoints").mkdir()
+            (folder / ".checkpoints" / "step").write_text("5")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        killed_after_a_checkpoint()
     assert not out.workspace.fs.exists(out.path)
     with staged_folder(out) as folder:
         assert (folder / ".checkpoints" / "step").read_text() == "5"

@@ -1,0 +1,5 @@
+"""`python -m dmp_core.cli`"""
+
+from dmp_core.cli import main
+
+main()

@@ -1,0 +1,121 @@
+"""`dmp dataset`: make, look at and verify datasets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, WorkspaceOption, resolve, stdout
+from dmp_core.cli.run import run_nodes
+from dmp_core.config.pipeline import PipelineConfig, validate
+from dmp_core.errors import InputError
+from dmp_core.stages import plan
+from dmp_core.store import Manifest, Workspace
+
+app = typer.Typer(no_args_is_help=True, help="Make, look at and verify datasets.")
+
+
+@app.command()
+def new(
+    keyword: Annotated[list[str] | None, typer.Option("--keyword", "-k", help="A keyword; repeatable.")] = None,
+    keywords: Annotated[Path | None, typer.Option("--keywords", help="File with one keyword a line.")] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of images.")] = 24,
+    name: Annotated[str | None, typer.Option(help="Name of the dataset; the first keyword by default.")] = None,
+    preset: Preset = "mini",
+    workspace: WorkspaceOption = "runs/default",
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Make a labelled dataset for new keywords: prompts, images, labels, shards."""
+    if bool(keyword) == bool(keywords):
+        raise InputError("--keyword, --keywords: give one of the two, e.g. --keyword kitchen")
+    source = {"keywords": keyword} if keyword else {"keywords_file": str(keywords)}
+    title = name or _slug(keyword[0] if keyword else Path(str(keywords)).stem)
+    settings = _dataset_config(resolve(preset, config, overrides), title, {**source, "count": count})
+    run_nodes(settings, workspace, plan(settings))
+    stdout.print(f"dataset: {workspace.rstrip('/')}/datasets/{title}", soft_wrap=True)
+
+
+def _dataset_config(settings: PipelineConfig, name: str, split: dict[str, object]) -> PipelineConfig:
+    values = settings.model_dump(mode="json") | {"dataset": name, "splits": {"train": split}}
+    return validate(values, "dmp dataset new")
+
+
+def _slug(text: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())[:48] or "dataset"
+
+
+@app.command()
+def verify(path: Annotated[str, typer.Argument(help="A dataset folder, or one of its splits.")]) -> None:
+    """Hold every shard against its recorded digest."""
+    broken = []
+    for folder, manifest in _manifests(path):
+        workspace = Workspace(folder)
+        for record in manifest.files:
+            file = f"{workspace.root}/{record.name}"
+            if not workspace.fs.exists(file) or _digest(workspace, file) != record.sha256:
+                broken.append(file)
+    if broken:
+        listed = "\n".join(broken)
+        raise InputError(f"{listed}: missing or changed since it was made; delete it and rerun, it alone is redone")
+    stdout.print(f"{path}: every shard is as it was made")
+
+
+def _digest(workspace: Workspace, file: str) -> str:
+    from dmp_core.store.fingerprint import sha256_stream
+
+    with workspace.fs.open(file, "rb") as stream:
+        return sha256_stream(stream)
+
+
+@app.command()
+def show(
+    path: Annotated[str, typer.Argument(help="A dataset folder, or one of its splits.")], as_json: Json = False
+) -> None:
+    """Show splits, samples, size and prompts."""
+    rows = [_row(folder, manifest) for folder, manifest in _manifests(path)]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    table = Table(title=path, title_justify="left")
+    for column in ("split", "samples", "shards", "MB"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(str(row["split"]), str(row["samples"]), str(row["shards"]), str(row["megabytes"]))
+    stdout.print(table)
+
+
+def _row(folder: str, manifest: Manifest) -> dict[str, object]:
+    size = sum(record.bytes for record in manifest.files)
+    return {
+        "split": folder.rsplit("/", 1)[-1],
+        "samples": manifest.samples,
+        "shards": len(manifest.files),
+        "megabytes": round(size / 1e6, 1),
+    }
+
+
+@app.command()
+def card(path: Annotated[str, typer.Argument(help="A dataset folder.")]) -> None:
+    """Print the dataset card, made anew from the manifests."""
+    from dmp_core.report.dataset_card import card_from_manifests
+
+    typer.echo(card_from_manifests({folder.rsplit("/", 1)[-1]: values for folder, values in _manifests(path)}))
+
+
+def _manifests(path: str) -> list[tuple[str, Manifest]]:
+    """(folder, manifest) of every split in a dataset folder, or of the split itself."""
+    workspace = Workspace(path)
+    found = workspace.fs.glob(f"{workspace.root}/manifest.json") or workspace.fs.glob(
+        f"{workspace.root}/*/manifest.json"
+    )
+    if not found:
+        raise InputError(
+            f"{path}: no finished dataset here; give WORKSPACE/datasets/NAME, or make one: dmp dataset new"
+        )
+    read = workspace.fs.cat_file
+    return [(file.rsplit("/", 1)[0], Manifest.model_validate_json(read(file))) for file in sorted(found)]

@@ -1,0 +1,21 @@
+"""`dmp config`: look at configurations."""
+
+from __future__ import annotations
+
+import typer
+
+from dmp_core.cli.console import ConfigFile, Overrides, Preset, resolve
+from dmp_core.config import dump
+
+app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
+
+
+@app.callback()
+def _group() -> None:
+    """Look at configurations."""
+
+
+@app.command()
+def show(preset: Preset = "mini", config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Print the complete, resolved configuration as YAML."""
+    typer.echo(dump(resolve(preset, config, overrides)), nl=False)

@@ -1,0 +1,1 @@
+"""everything → index.html and metrics.json"""

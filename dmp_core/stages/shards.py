@@ -1,0 +1,87 @@
+"""images + labels → the merged dataset that users open: `datasets/<name>/<split>/`"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+
+from PIL import Image
+
+from dmp_core.config.stages import RuntimeConfig
+from dmp_core.errors import InputError
+from dmp_core.progress import Progress, silent
+from dmp_core.stages.execute import Inputs, StageResult
+from dmp_core.stages.plan import ShardsStage
+from dmp_core.store import Artefact, Sample, ShardPlan, canonical_json, read_checked, shard_plans, write_shards
+
+UNITS = {
+    "normal": "8-bit PNG of (n + 1) / 2; x right, y up, z toward the viewer",
+    "depth": "float16, metres along the optical axis",
+    "segmentation": "8-bit class id, ADE20K-150 order",
+    "albedo": "8-bit RGB, display gamma 2.2; image = albedo * shading",
+    "shading": "8-bit grey, display gamma 2.2; image = albedo * shading",
+}
+
+
+def run(
+    config: ShardsStage,
+    inputs: Inputs,
+    out: Artefact,
+    *,
+    runtime: RuntimeConfig,
+    shards: Iterable[int] | None = None,
+    progress: Progress = silent,
+) -> StageResult:
+    """Zip the columns by key into one sample each; shards keep the images' layout."""
+    plans = shard_plans(inputs["images"])
+    _drop_surplus(out, plans)
+
+    def produce(plan: ShardPlan) -> Iterator[Sample]:
+        columns = {role: _shard(artefact, plan.index) for role, artefact in inputs.items()}
+        for position, key in enumerate(plan.keys):
+            yield _merge(key, {role: samples[position] for role, samples in columns.items()}, config)
+
+    files = write_shards(out, plans, produce, only=shards, progress=progress)
+    shardlist = [{"url": record.name, "nsamples": record.samples} for record in files]
+    out.write_bytes("index.json", json.dumps({"wids_version": 1, "shardlist": shardlist}, indent=1).encode())
+    return StageResult(samples=sum(len(plan.keys) for plan in plans), files=files)
+
+
+def _shard(artefact: Artefact, index: int) -> list[Sample]:
+    manifest = artefact.manifest()
+    assert manifest is not None, "execute() checks that inputs are complete"
+    return read_checked(artefact, manifest.files[index])
+
+
+def _merge(key: str, parts: dict[str, Sample], config: ShardsStage) -> Sample:
+    """One sample of the merged dataset; its json says what each column is and where it comes from."""
+    if any(part["__key__"] != key for part in parts.values()):
+        keys = {role: part["__key__"] for role, part in parts.items()}
+        raise InputError(f"datasets/{config.dataset}/{config.split}: columns disagree at {key}: {keys}; rerun labels")
+    record = json.loads(parts["images"]["json"])
+    record["labels"] = {role: UNITS[role] for role in parts if role != "images"}
+    record["palette"] = config.palette
+    merged: Sample = {"__key__": key, **_image(parts["images"]["png"], config.shards.image_format)}
+    for role, part in parts.items():
+        if role != "images":
+            merged |= {name: data for name, data in part.items() if name != "__key__"}
+    return merged | {"json": canonical_json(record).encode()}
+
+
+def _image(png: bytes, image_format: str) -> dict[str, bytes]:
+    if image_format == "png":
+        return {"png": png}
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png)).save(buffer, format="JPEG", quality=95)
+    return {"jpg": buffer.getvalue()}
+
+
+def _drop_surplus(out: Artefact, plans: list[ShardPlan]) -> None:
+    """The path is the dataset's own, without a fingerprint: what an older configuration left must go."""
+    if out.manifest() is not None or not out.workspace.fs.exists(out.path):
+        return
+    keep = {name for plan in plans for name in (plan.name, plan.sidecar)}
+    for path in out.workspace.fs.find(out.path):
+        if path.rsplit("/", 1)[-1] not in keep:
+            out.workspace.fs.rm(path)

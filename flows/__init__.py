@@ -1,0 +1,1 @@
+"""Prefect flows: they compose tasks into DAGs and do nothing else."""

@@ -1,0 +1,139 @@
+"""The whole DAG with the smoke preset, through the command line, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dmp_core.cli import app
+from dmp_core.errors import InputError
+
+
+def dmp(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dmp_core.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def digest(folder: Path) -> dict[str, tuple[int, int]]:
+    """Name → (inode, modification time): tells rewritten files from untouched ones."""
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def statuses(workspace: Path, *arguments: str) -> dict[str, str]:
+    done = CliRunner().invoke(app, ["plan", "-p", "smoke", "-w", str(workspace), "--json", *arguments])
+    return {row["id"]: row["status"] for row in json.loads(done.stdout)}
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("smoke")
+    dmp("run", "-p", "smoke", "-w", str(folder))
+    return folder
+
+
+def test_run_ends_with_report_and_metrics_for_every_task(workspace):
+    metrics = json.loads((workspace / "report" / "metrics.json").read_text())
+    text = json.dumps(metrics)
+    for task in ("normal", "depth", "segmentation", "albedo", "shading"):
+        assert task in text
+    for split in ("in_domain", "out_of_domain"):
+        assert split in text
+    html = (workspace / "report" / "index.html").read_text()
+    assert not re.search(r"""(src|href)=["']https?://""", html.replace("<a ", "<a-"))
+    assert set(statuses(workspace).values()) == {"complete"}
+
+
+def test_second_run_does_nothing(workspace):
+    before = digest(workspace)
+    done = dmp("run", "-p", "smoke", "-w", str(workspace))
+    assert re.search(r"all \d+ cached", done.stdout)
+    assert digest(workspace) == before
+
+
+def test_deleted_shard_is_redone_alone_and_byte_identical(workspace):
+    shard = next((workspace / "images").glob("train-*")) / "shard-000001.tar"
+    content, before = shard.read_bytes(), digest(workspace)
+    shard.unlink()
+    assert statuses(workspace)["images/train"] == "partial"
+    dmp("run", "-p", "smoke", "-w", str(workspace))
+    assert shard.read_bytes() == content
+    changed = {name for name, state in digest(workspace).items() if before[name] != state}
+    folder = shard.parent.relative_to(workspace).as_posix()
+    assert changed == {f"{folder}/shard-000001.tar", f"{folder}/shard-000001.json", f"{folder}/manifest.json"}
+
+
+def test_learning_rate_redoes_train_to_report_only(workspace):
+    plan = statuses(workspace, "--set", "train.learning_rate=0.002")
+    assert {node.split("/")[0] for node, state in plan.items() if state != "complete"} == {
+        "train", "predict", "evaluate", "report",
+    }  # fmt: skip
+
+
+def test_new_dataset_opens_with_webdataset_and_datasets(tmp_path):
+    dmp("dataset", "new", "-p", "smoke", "-k", "kitchen", "-n", "3", "-w", str(tmp_path))
+    folder = tmp_path / "datasets" / "kitchen" / "train"
+    urls = sorted(map(str, folder.glob("*.tar")))
+    members = {"png", "json", "normal.png", "depth.npy", "seg.png", "albedo.png", "shading.png"}
+
+    import webdataset
+
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8"))
+    assert [sample["__key__"] for sample in samples] == [f"train-{index:08d}" for index in range(3)]
+    assert members <= set(samples[0])
+    assert samples[0]["depth.npy"].dtype == "float16"
+    assert samples[0]["json"]["keyword"] == "kitchen"
+
+    import datasets
+
+    loaded = datasets.load_dataset("webdataset", data_files={"train": urls}, split="train", cache_dir=str(tmp_path))
+    assert len(loaded) == 3
+    assert members <= set(loaded.column_names)
+    assert (tmp_path / "datasets" / "kitchen" / "README.md").exists()
+    assert "every shard is as it was made" in dmp("dataset", "verify", str(folder.parent)).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["run", "--set", "train.stepz=1"], "train.stepz: unknown setting"),
+        (["run", "--set", "splits.out_of_domain.keywords_file=nowhere.txt"], "nowhere.txt"),
+        (["dataset", "new", "--keywords", "missing.txt"], "missing.txt"),
+        (["plan", "-p", "nothing"], "choose one of"),
+        (["stage", "cooking"], "choose one of: prompts"),
+        (["dataset", "verify", "/nowhere"], "no finished dataset here"),
+    ],
+)
+def test_bad_input_is_one_clear_error(arguments, named):
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, InputError)
+    assert named in str(result.exception)
+
+
+def test_unreadable_shard_is_named_with_exit_code_2_and_nothing_lost(workspace):
+    shard = next((workspace / "labels").glob("in_domain-depth-*")) / "shard-000000.tar"
+    content, before = shard.read_bytes(), digest(workspace)
+    try:
+        shard.write_bytes(content[:600] + bytes([content[600] ^ 1]) + content[601:])
+        done = dmp(
+            "stage", "shards", "--split", "in_domain", "-p", "smoke", "-w", str(workspace), "--force", check=False
+        )
+        assert done.returncode == 2
+        assert "shard-000000.tar" in done.stderr
+        assert "delete it" in done.stderr
+    finally:
+        shard.write_bytes(content)
+    dmp("run", "-p", "smoke", "-w", str(workspace))
+    assert set(before) <= set(digest(workspace))
