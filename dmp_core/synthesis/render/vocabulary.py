@@ -1,0 +1,104 @@
+"""The words that the renderer knows, read once from ``data_manifests/vocabulary.yaml``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import yaml
+
+from dmp_core.resources import manifest_path
+
+RGB = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of room or place, with what typically stands there."""
+
+    name: str
+    phrase: str
+    main: str
+    objects: tuple[str, ...]
+    cues: tuple[str, ...]
+    keywords: tuple[str, ...]
+    outdoor: bool = False
+    abstract: bool = False
+
+
+@dataclass(frozen=True)
+class Stuff:
+    """A material word: its texture and, where the stuff has one, its own colour."""
+
+    name: str
+    texture: str
+    colour: RGB | None
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    families: dict[str, Family]
+    colours: dict[str, RGB]
+    materials: dict[str, Stuff]
+    light: dict[str, str]
+    styles: dict[str, str]
+    decor: dict[str, str]
+    counts: dict[str, int]
+    sizes: dict[str, float]
+    objects: dict[str, int]
+    synonyms: dict[str, str]  # every name and synonym -> canonical object name
+
+
+def normalise(text: str) -> str:
+    """Lower case; underscores, slashes and hyphens become spaces; punctuation other than commas goes."""
+    text = re.sub(r"[_/\-]+", " ", text.lower())
+    text = re.sub(r"[^\w\s,.;:]", "", text)
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def _family(name: str, entry: dict[str, Any]) -> Family:
+    return Family(
+        name=name, phrase=entry["phrase"], main=entry["main"], objects=tuple(entry["objects"]),
+        cues=tuple(entry["cues"]), keywords=tuple(entry["keywords"]),
+        outdoor=entry.get("outdoor", False), abstract=entry.get("abstract", False),
+    )  # fmt: skip
+
+
+def _stuff(name: str, entry: dict[str, Any]) -> Stuff:
+    colour = entry.get("colour")
+    return Stuff(name, entry["texture"], tuple(map(float, colour)) if colour else None)
+
+
+@lru_cache(maxsize=1)
+def vocabulary() -> Vocabulary:
+    """The parsed vocabulary; phrases are normalised (``off-white`` -> ``off white``)."""
+    raw = yaml.safe_load(manifest_path("vocabulary.yaml").read_text(encoding="utf-8"))
+    synonyms = {}
+    for name, entry in raw["objects"].items():
+        for word in (name, *entry["synonyms"]):
+            synonyms[normalise(word)] = name
+    return Vocabulary(
+        families={n: _family(n, e) for n, e in raw["families"].items()},
+        colours={normalise(n): tuple(map(float, c)) for n, c in raw["colours"].items()},
+        materials={normalise(n): _stuff(n, e) for n, e in raw["materials"].items()},
+        light={normalise(n): v for n, v in raw["light"].items()},
+        styles={normalise(n): v for n, v in raw["styles"].items()},
+        decor={normalise(n): v for n, v in raw["decor"].items()},
+        counts={normalise(n): int(v) for n, v in raw["counts"].items()},
+        sizes={normalise(n): float(v) for n, v in raw["sizes"].items()},
+        objects={n: int(e["id"]) for n, e in raw["objects"].items()},
+        synonyms=synonyms,
+    )
+
+
+@lru_cache(maxsize=1)
+def class_names() -> tuple[str, ...]:
+    """The 150 ADE20K names; the index is the class id of the segmentation label."""
+    return tuple(manifest_path("ade20k_classes.txt").read_text(encoding="utf-8").split("\n")[:150])
+
+
+def class_id(name: str) -> int:
+    """Class id of one of our object names (``window`` -> 8)."""
+    return vocabulary().objects[name]
