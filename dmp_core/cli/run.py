@@ -15,7 +15,7 @@ from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, ProgressDi
 from dmp_core.config import PipelineConfig
 from dmp_core.errors import InputError, MissingExtra
 from dmp_core.progress import listening
-from dmp_core.stages import STAGES, Node, StageOutput, plan
+from dmp_core.stages import STAGES, Node, StageOutput, announce, plan
 from dmp_core.stages.estimate import estimate_seconds
 from dmp_core.store import Workspace
 
@@ -42,9 +42,11 @@ def run(
 def run_nodes(settings: PipelineConfig, workspace: str, nodes: list[Node], force: bool = False) -> list[StageOutput]:
     """Run these nodes through the registered runner; needs none if all are complete."""
     place = Workspace(workspace)
-    states = {node.id: node.artefact(place).status() for node in nodes}
-    if not force and all(state == "complete" for state in states.values()):
-        return [StageOutput(node.id, node.artefact(place).path, node.fingerprint, True, 0, 0.0) for node in nodes]
+    artefacts = {node.id: node.artefact(place) for node in nodes}
+    if not force and all(artefact.status() == "complete" for artefact in artefacts.values()):
+        for node in nodes:
+            announce(node, artefacts[node.id])
+        return [StageOutput(node.id, artefacts[node.id].path, node.fingerprint, True, 0, 0.0) for node in nodes]
     runner = _runner()
     with ProgressDisplay() as display, listening(display):
         outputs: list[StageOutput] = runner(settings, workspace, force=force, only=[node.id for node in nodes])
@@ -54,7 +56,7 @@ def run_nodes(settings: PipelineConfig, workspace: str, nodes: list[Node], force
 def _runner() -> Callable[..., Any]:
     """What runs the DAG: Prefect's flow, found by entry point so that this package need not import it."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     for entry in entry_points(group="dmp.runners"):

@@ -53,6 +53,8 @@ class TransformersPrompts(Settings):
     gguf_file: str | None = None
     chat: bool = True
     """Wrap the request in the model's chat template when it has one."""
+    answer_prefix: str = ""
+    """First words of every caption, put into the model's mouth; keeps small models on the subject."""
     batch_size: PositiveInt = 64
     temperature: PositiveFloat = 0.95
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -76,7 +78,10 @@ class VLLMPrompts(Settings):
 
 class PromptsConfig(Settings):
     template: str = PAPER_TEMPLATE
-    """Request put to the language model; `{keyword}` is filled in (section 4.1)."""
+    """Request put to the language model; `{keyword}` is filled in (section 4.1).
+
+    `{details}`, if there, becomes two objects and a light, drawn afresh for every caption.
+    """
     max_characters: PositiveInt = 150
     max_rounds: PositiveInt = 10
     """How often missing captions are asked for again before the stage gives up."""

@@ -4,7 +4,7 @@ A stage is `run(config, inputs, out, *, runtime, shards, progress)`: it reads ar
 other rooms, and writes one artefact. No stage knows of another.
 """
 
-from dmp_core.stages.execute import StageOutput, execute
+from dmp_core.stages.execute import StageOutput, announce, execute
 from dmp_core.stages.plan import STAGES, Node, find, plan
 
-__all__ = ["STAGES", "Node", "StageOutput", "execute", "find", "plan"]
+__all__ = ["STAGES", "Node", "StageOutput", "announce", "execute", "find", "plan"]

@@ -81,6 +81,7 @@ def execute(
     done = out.manifest()
     if done is not None and not force and shards is None and not out.missing_files(done):
         _tell("finished", node.id, done.seconds, True)
+        announce(node, out)
         return StageOutput(node.id, out.path, out.fingerprint, True, done.samples, done.seconds)
     inputs = {role: _ready(source, workspace) for role, source in node.inputs.items()}
     if force and shards is None and workspace.fs.exists(out.path):
@@ -107,8 +108,16 @@ def _run(
     result = stage(node.config, inputs, out, runtime=runtime, shards=shards, progress=_progress(node.id))
     seconds = round(time.monotonic() - started, 3)
     publish(node, out, result, seconds)
+    announce(node, out)
     _tell("finished", node.id, seconds, False)
     return StageOutput(node.id, out.path, out.fingerprint, False, result.samples, seconds)
+
+
+def announce(node: Node, out: Artefact) -> None:
+    """Let the stage bring what lies outside its artefact up to date: a dataset's card, the latest report."""
+    module = importlib.import_module(f"dmp_core.stages.{node.stage}") if node.stage in ("shards", "report") else None
+    if module is not None:
+        module.announce(out)
 
 
 def publish(node: Node, out: Artefact, result: StageResult, seconds: float) -> Manifest:

@@ -28,7 +28,7 @@ def run(
     """Make one image a prompt, a shard at a time."""
     if not isinstance(config.images, RenderImages):
         raise InputError(f"images.kind: {config.images.kind!r} is not built in this version; use `render`")
-    rows = {str(row["key"]): row for row in read_prompts(inputs["prompts"]).to_dict("records")}
+    rows: dict[str, dict[str, Any]] = {row["key"]: row for row in _records(inputs["prompts"])}
     plans = plan_shards(rows, config.samples_per_shard)
     with _Renderers(config.images, runtime.workers) as renderers:
 
@@ -36,7 +36,12 @@ def run(
             return renderers.samples([rows[key] for key in plan.keys])
 
         files = write_shards(out, plans, produce, only=shards, progress=progress)
-    return StageResult(samples=len(rows), files=files)
+    keywords = sorted({str(row["keyword"]) for row in rows.values()})
+    return StageResult(samples=len(rows), files=files, details={"keywords": keywords})
+
+
+def _records(prompts: Artefact) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in read_prompts(prompts).to_dict("records")]
 
 
 class _Renderers:

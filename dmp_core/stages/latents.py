@@ -1,1 +1,70 @@
-"""one column of the training data → VAE latents: `shard-*.tar`-numbered safetensors, plain and flipped"""
+"""one column of the training data → VAE latents, plain and flipped: `shard-*.safetensors`"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from dmp_core.config.stages import RuntimeConfig
+from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label
+from dmp_core.progress import Progress, silent
+from dmp_core.stages.execute import Inputs, StageResult
+from dmp_core.stages.plan import LatentsStage
+from dmp_core.store import Artefact, Sample, ShardPlan, read_checked, shard_plans, write_shards
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def run(
+    config: LatentsStage,
+    inputs: Inputs,
+    out: Artefact,
+    *,
+    runtime: RuntimeConfig,
+    shards: Iterable[int] | None = None,
+    progress: Progress = silent,
+) -> StageResult:
+    """Encode every image or label of the column once; latent shards keep the column's layout."""
+    from dmp_core.training.base import choose_device, load_vae
+    from dmp_core.training.latents import encode_column
+
+    column = inputs["column"]
+    manifest = column.manifest()
+    assert manifest is not None, "execute() checks that inputs are complete"
+    vae = load_vae(config.base, choose_device(runtime.device))
+
+    def encode(samples: list[Sample]) -> bytes:
+        return encode_column(
+            vae,
+            config.column,  # type: ignore[arg-type]  # `image` or a task; plan() makes no other
+            [sample["__key__"] for sample in samples],
+            (column_array(config.column, sample) for sample in samples),
+            batch_size=config.batch_size,
+            flip=config.flip,
+            depth_scale=config.depth_scale,
+            palette=config.palette,
+            resolution=config.resolution,
+        )
+
+    def produce(plan: ShardPlan) -> list[Sample]:
+        return read_checked(column, manifest.files[plan.index])
+
+    plans = [replace(plan, suffix="safetensors") for plan in shard_plans(column)]
+    files = write_shards(out, plans, produce, only=shards, encode=encode, progress=progress)
+    return StageResult(samples=manifest.samples, files=files)
+
+
+def column_array(column: str, sample: Sample) -> NDArray[Any]:
+    """The array of one sample: RGB uint8 (H, W, 3) for `image`, else the task's label."""
+    if column == "image":
+        return np.asarray(Image.open(io.BytesIO(sample["png"])).convert("RGB"))
+    for task, extension in LABEL_EXTENSIONS.items():
+        if task == column:
+            return decode_label(task, sample[extension])
+    raise KeyError(column)

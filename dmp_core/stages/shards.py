@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from PIL import Image
 
@@ -13,7 +14,16 @@ from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.plan import ShardsStage
-from dmp_core.store import Artefact, Sample, ShardPlan, canonical_json, read_checked, shard_plans, write_shards
+from dmp_core.store import (
+    Artefact,
+    Manifest,
+    Sample,
+    ShardPlan,
+    canonical_json,
+    read_checked,
+    shard_plans,
+    write_shards,
+)
 
 UNITS = {
     "normal": "8-bit PNG of (n + 1) / 2; x right, y up, z toward the viewer",
@@ -45,7 +55,32 @@ def run(
     files = write_shards(out, plans, produce, only=shards, progress=progress)
     shardlist = [{"url": record.name, "nsamples": record.samples} for record in files]
     out.write_bytes("index.json", json.dumps({"wids_version": 1, "shardlist": shardlist}, indent=1).encode())
-    return StageResult(samples=sum(len(plan.keys) for plan in plans), files=files)
+    return StageResult(samples=sum(len(plan.keys) for plan in plans), files=files, details=_details(inputs))
+
+
+def announce(out: Artefact) -> None:
+    """Write the card of the whole dataset beside its splits, if it says anything new."""
+    from dmp_core.report.dataset_card import card_from_manifests
+
+    fs, folder = out.workspace.fs, out.path.rsplit("/", 1)[0]
+    paths = sorted(fs.glob(f"{folder}/*/manifest.json"))
+    manifests = {path.rsplit("/", 2)[-2]: Manifest.model_validate_json(fs.cat_file(path)) for path in paths}
+    card = card_from_manifests(manifests).encode()
+    if not fs.exists(f"{folder}/README.md") or fs.cat_file(f"{folder}/README.md") != card:
+        fs.pipe_file(f"{folder}/README.md", card)
+
+
+def _details(inputs: Inputs) -> dict[str, Any]:
+    """What the dataset's card tells of this split."""
+    manifests = {role: manifest for role, artefact in inputs.items() if (manifest := artefact.manifest()) is not None}
+    made = manifests.pop("images")
+    settings = made.config["images"]
+    return {
+        "keywords": made.details["keywords"],
+        "resolution": [settings["resolution"], settings["resolution"]],
+        "generator": settings["kind"] if settings["kind"] == "render" else f"{settings['kind']}: {settings['model']}",
+        "labelers": {task: manifest.config["labeler"]["kind"] for task, manifest in manifests.items()},
+    }
 
 
 def _shard(artefact: Artefact, index: int) -> list[Sample]:

@@ -14,7 +14,17 @@ _SHELL = ("wall", "floor", "ceiling", "rug")
 def _probes(objects: list[Placed]) -> tuple[np.ndarray, np.ndarray]:
     """Points to see: seven inside each object's bounds; and the bounds (N, 2, 3)."""
     bounds = np.stack([o.bounds() for o in objects])
-    t = np.array([[0.5, 0.5, 0.5], [0.1, 0.5, 0.5], [0.9, 0.5, 0.5], [0.5, 0.9, 0.5], [0.5, 0.2, 0.9], [0.2, 0.8, 0.8], [0.8, 0.8, 0.8]])
+    t = np.array(
+        [
+            [0.5, 0.5, 0.5],
+            [0.1, 0.5, 0.5],
+            [0.9, 0.5, 0.5],
+            [0.5, 0.9, 0.5],
+            [0.5, 0.2, 0.9],
+            [0.2, 0.8, 0.8],
+            [0.8, 0.8, 0.8],
+        ]
+    )
     points = bounds[:, :1] + t[None] * (bounds[:, 1:] - bounds[:, :1])
     return points, bounds
 
@@ -45,7 +55,7 @@ def _candidate(room: Room, rng: np.random.Generator, main: np.ndarray | None) ->
     z = rng.uniform(0.0, min(1.7, 0.25 * room.depth + 0.4))
     y = rng.uniform(1.25, 1.85) if not tall else rng.uniform(1.5, 2.4)
     centre = np.array([0.0, 0.42 * min(room.height, 3.2), -0.75 * room.depth])
-    target = centre if main is None else centre * 0.45 + (main + [0, 0.35, 0]) * 0.55
+    target = centre if main is None else centre * 0.45 + (main + np.array([0, 0.35, 0])) * 0.55
     target = target + rng.normal(0, 0.22, 3) * [1.0, 0.5, 0.5]
     return look(np.array([x, y, z]), target, rng.uniform(52, 66) if room.width > 2.6 else rng.uniform(56, 70))
 
@@ -69,14 +79,13 @@ def choose_camera(scene: Scene, room: Room, rng: np.random.Generator) -> Camera:
     if not objects:
         return _candidate(room, rng, centre)
     weights = _weights(room, objects, main)
-    best, best_score = None, -np.inf
+    scored = []
     for _ in range(_CANDIDATES):
         camera = _candidate(room, rng, centre)
         score = float(weights @ visibility(camera, objects) / weights.sum()) - _crowding(camera, objects)
         score += rng.uniform(0, 0.05)  # near ties stay varied
-        if score > best_score:
-            best, best_score = camera, score
-    return best
+        scored.append((score, camera))
+    return max(scored, key=lambda pair: pair[0])[1]
 
 
 def _crowding(camera: Camera, objects: list[Placed]) -> float:

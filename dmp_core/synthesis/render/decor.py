@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dmp_core.synthesis.render.materials import RGB, Material, mix, shade
-from dmp_core.synthesis.render.vocabulary import vocabulary
+from dmp_core.synthesis.render.vocabulary import as_rgb, vocabulary
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def hsv(hue: float, saturation: float, value: float) -> RGB:
     hue = hue % 1.0
     calm = max(1 - abs(hue - 0.35) / 0.12, 1 - abs(hue - 0.83) / 0.13, 0.0)
     saturation, value = saturation * (1 - 0.42 * calm), value * (1 - 0.14 * calm)
-    return tuple(255.0 * c for c in colorsys.hsv_to_rgb(hue, saturation, value))
+    return as_rgb(255.0 * c for c in colorsys.hsv_to_rgb(hue, saturation, value))
 
 
 _WOODS = ((162, 110, 62), (188, 142, 88), (214, 174, 116), (104, 68, 44), (122, 64, 40), (78, 56, 42), (226, 214, 196))
@@ -79,7 +79,7 @@ def _wall_colour(rng: np.random.Generator, hue: float, decor: str) -> RGB:
 
 def _floor_colour(rng: np.random.Generator, texture: str, wood: RGB, hue: float) -> RGB:
     if texture == "planks":
-        return mix(wood, tuple(map(float, _WOODS[int(rng.integers(5))])), 0.6)
+        return mix(wood, as_rgb(_WOODS[int(rng.integers(5))]), 0.6)
     if texture == "carpet":
         return hsv(hue, rng.uniform(0.15, 0.55), rng.uniform(0.4, 0.75))
     if texture == "tiles":
@@ -95,7 +95,7 @@ def draw_palette(rng: np.random.Generator, decor: str | None) -> Palette:
     hues, saturation, value, woods, walls, floors = _SCHEMES[decor]
     base = _natural_hue(rng) if hues is None else hues[int(rng.integers(len(hues)))] + rng.normal(0, 0.02)
     accent = base + rng.choice([0.5, 0.42, 0.58, 0.33, 0.08, 0.0])
-    wood = shade(tuple(map(float, _WOODS[woods[int(rng.integers(len(woods)))]])), rng.uniform(0.85, 1.1))
+    wood = shade(as_rgb(_WOODS[woods[int(rng.integers(len(woods)))]]), rng.uniform(0.85, 1.1))
     wall_hue = base + rng.normal(0, 0.05) if rng.random() < 0.6 else rng.uniform(0.05, 0.16)
     wall_texture = walls[int(rng.integers(len(walls)))]
     floor_texture = floors[int(rng.integers(len(floors)))]
@@ -111,9 +111,7 @@ def draw_palette(rng: np.random.Generator, decor: str | None) -> Palette:
     )  # fmt: skip
 
 
-def asked_material(
-    colour: RGB | None, word: str | None, base: Material, own_colour: RGB | None = None
-) -> Material:
+def asked_material(colour: RGB | None, word: str | None, base: Material, own_colour: RGB | None = None) -> Material:
     """`base` changed by what the prompt says: the colour word wins over the material's own colour."""
     stuff = vocabulary().materials.get(word) if word else None
     texture, rgb, second = base.texture, base.colour, base.second
@@ -128,7 +126,9 @@ def asked_material(
             second = mix(colour, (244.0, 240.0, 232.0), 0.75)
     elif second is None and texture in ("stripes", "checks", "floral", "dots", "plaid"):
         second = own_colour or (240.0, 234.0, 222.0)
-    return Material(rgb, texture, second, base.period if stuff is None else PERIODS.get(texture, 1.0), base.emission, base.seed)
+    return Material(
+        rgb, texture, second, base.period if stuff is None else PERIODS.get(texture, 1.0), base.emission, base.seed
+    )
 
 
 # Metres that one repeat of a texture covers, where the maker of the object has no wish of its own.

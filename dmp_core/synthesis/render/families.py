@@ -12,7 +12,6 @@ from dmp_core.synthesis.render.furniture import (
     floor_lamp,
     kitchen_sink,
     pew,
-    small_plant,
     wall_cabinet,
     wall_shelf,
 )
@@ -58,11 +57,11 @@ def _bed_dressing(room: Room, bed: Placed) -> None:
         _row_on_bed(room, bed, "pillow", row, top, 0.16 + 0.14 * (row_start // 3), w)
     _row_on_bed(room, bed, "cushion", room.wanted("cushion", room.pick(1, 2), 0.35), top, 0.44, w * 0.7)
     throw = room.wanted("blanket", 1, 0.3)
-    if throw:
-        blanket = room.make("blanket", throw[0])
-        length = 1.25 if room.named("blanket") else 0.6
+    for k, wish in enumerate(throw[:2]):
+        blanket = room.make("blanket", wish)
+        length = (1.25 if len(throw) == 1 else 0.6) if room.named("blanket") else 0.6
         blanket.parts = [(scale(m, w + 0.16, (top - 0.08) / 0.34, length / 0.6), mat) for m, mat in blanket.parts]
-        x, y, z = bed.world(0, 0.13, depth - length - 0.03)
+        x, y, z = bed.world(0, 0.13, depth - length * (k + 1) - 0.03 - 0.02 * k)
         room.made["blanket"] = room.made.get("blanket", 0) + 1
         room.scene.add(blanket, x, y, z, bed.turn)
 
@@ -79,12 +78,20 @@ def _row_on_bed(room: Room, bed: Placed, name: str, wishes: list, top: float, z:
         room.scene.add(thing, x, y, zz, bed.turn + room.near(-6, 6))
 
 
+def _table_lamp(room: Room, odds: float) -> bool:
+    """Whether one more lamp goes onto a table; a floor lamp that was asked for is left for the floor."""
+    item = room.spec.find("lamp")
+    return bool(room.wanted("lamp", 1 + room.made.get("lamp", 0), odds)) and not (
+        item is not None and "floor" in item.word
+    )
+
+
 def _beside(room: Room, bed: Placed, wall: str, side: int, offset: float, name: str) -> Placed | None:
     """An object against the bed's wall, on its right (side 1) or left."""
     thing = room.make(name)
     x, _, z = bed.world(side * (bed.thing.size[0] / 2 + thing.size[0] / 2 + offset), 0, 0)
     placed = room.put(thing, x, z, bed.turn)
-    if placed is not None and room.wanted("lamp", 1, 0.75):
+    if placed is not None and _table_lamp(room, 0.75):
         room.on(placed, room.make("lamp"))
     elif placed is not None and room.chance(0.5):
         room.trinket(placed)
@@ -96,7 +103,7 @@ def _bedroom(room: Room) -> None:
     wall = room.pick("back", "back", "back", "left", "right")
     bed_thing = room.make("bed")
     at = room.near(-0.7, 0.7) if wall == "back" else room.near(-0.62, -0.5) * room.depth
-    bed = room.against(bed_thing, wall, at) or room.against(bed_thing, "back", 0.0)
+    bed = room.surely_against(bed_thing, wall, at)
     room.scene.main = bed
     wall = {0.0: "back", 90.0: "left", -90.0: "right"}[bed.turn]
     _bed_dressing(room, bed)
@@ -128,7 +135,9 @@ def _bedroom(room: Room) -> None:
 def _bedroom_walls(room: Room, bed: Placed, wall: str) -> None:
     """Windows and pictures: on the bed's wall beside it, or on another."""
     for _ in room.wanted("window", 1, 0.85):
-        choices = [w for w in ("back", "left", "right") if w != wall] if wall != "back" or room.chance(0.45) else ["back"]
+        choices = (
+            [w for w in ("back", "left", "right") if w != wall] if wall != "back" or room.chance(0.45) else ["back"]
+        )
         placed = None
         for choice in [*choices, "left", "right", "back"]:
             placed = room.window(choice) if placed is None else placed
@@ -172,11 +181,11 @@ def _desk_set(room: Room, desk: Placed, seat_name: str, odds: float) -> None:
     for wish in room.wanted(seat_name, 1, odds)[:1]:
         seat = room.make(seat_name, wish)
         x, _, z = desk.world(room.near(-0.15, 0.1), 0, desk.thing.size[2] + seat.size[2] * 0.8)
-        room.put(seat, x, z, desk.turn + 180 + room.near(-25, 25), solid=True, force=True)
+        room.set_down(seat, x, z, desk.turn + 180 + room.near(-25, 25))
     gadget = "computer" if room.named("computer") or (room.chance(0.5) and not room.named("monitor")) else "monitor"
     for wish in room.wanted(gadget, 1, 0.8)[:1]:
         room.on(desk, room.make(gadget, wish), 0)
-    if room.wanted("lamp", 1, 0.5):
+    if _table_lamp(room, 0.5):
         room.on(desk, room.make("lamp"), 1)
     if room.chance(0.6):
         room.trinket(desk, 2, ("book", "plant", "vase"))
@@ -199,16 +208,21 @@ def _living_room(room: Room) -> None:
     wall = room.pick("back", "back", "left", "right")
     couch = room.make("sofa")
     at = room.near(-0.6, 0.6) if wall == "back" else -0.55 * room.depth
-    sofa = room.against(couch, wall, at) or room.against(couch, "back", 0.0)
+    sofa = room.surely_against(couch, wall, at)
     room.scene.main = sofa
     for k, wish in enumerate(room.wanted("cushion", room.pick(1, 2, 3), 0.8)):
         room.on(sofa, room.make("cushion", wish), k, dx=0.12 * (k // len(sofa.thing.spots)), turn=room.near(-15, 15))
-    x, _, z = sofa.world(0, 0, sofa.thing.size[2] + 0.75)
-    room.rug(*[float(v) for v in sofa.world(0, 0, sofa.thing.size[2] * 0.6)[[0, 2]]], room.near(2.2, 3.0), room.near(1.6, 2.0), sofa.turn, 0.75)
+    room.rug(
+        *[float(v) for v in sofa.world(0, 0, sofa.thing.size[2] * 0.6)[[0, 2]]],
+        room.near(2.2, 3.0),
+        room.near(1.6, 2.0),
+        sofa.turn,
+        0.75,
+    )
     for wish in room.wanted("coffee table", 1, 0.8):
         low = room.make("coffee table", wish)
         tx, _, tz = sofa.world(0, 0, sofa.thing.size[2] + 0.4)
-        placed = room.put(low, tx, tz, sofa.turn, force=True)
+        placed = room.set_down(low, tx, tz, sofa.turn)
         room.trinket(placed, room.pick(0, 1), ("vase", "book", "flower", "food"))
     _above(room, sofa, "painting", 0.75)
     _windows(room, 1, 0.85)
@@ -231,7 +245,7 @@ def _living_room(room: Room) -> None:
     _ceiling_lamp(room, 0.4)
 
 
-def _case(room: Room, name: str, wish) -> Placed | None:
+def _case(room: Room, name: str, wish: Wish) -> Placed | None:
     """Case furniture against a wall; a television comes on a low cabinet, others carry trinkets."""
     if name == "television":
         stand = room.anywhere(room.make("cabinet", (room.spec.find("cabinet"), 0)))
@@ -276,7 +290,7 @@ def _kitchen(room: Room) -> None:
         room.scene.main = next((o for o in room.scene.objects if o.name in ("stove", "cabinet")), None)
 
 
-def _with_floor(room: Room, textures: tuple[str, ...]):
+def _with_floor(room: Room, textures: tuple[str, ...]) -> Palette:
     from dataclasses import replace
 
     from dmp_core.synthesis.render.decor import hsv
@@ -300,7 +314,9 @@ def _kitchen_run(room: Room, wall: str, seed: int) -> None:
         order[middle] = "stove"
     if not room.made.get("refrigerator") and room.wanted("refrigerator", 1, 0.75) and modules > 2:
         order[0 if room.chance(0.5) else -1] = "refrigerator"
-    sink_at = next((int(p) for p in places if order[int(p)] == "cabinet"), None) if room.wanted("sink", 1, 0.85) else None
+    sink_at = (
+        next((int(p) for p in places if order[int(p)] == "cabinet"), None) if room.wanted("sink", 1, 0.85) else None
+    )
     look = np.random.default_rng(seed)
     role_kit = Kit(look, room.palette, room.spec.find("cabinet"))
     body = role_kit.pick("wood", "white", "accent", "fabric")
@@ -329,7 +345,10 @@ def _module(room: Room, name: str, body: str) -> Thing:
         finish = Kit(room.rng, room.palette).of(body)
         trim = Kit(room.rng, room.palette).trim(finish, 1.08)
         first = thing.parts[0][1]
-        thing.parts = [(m, finish if mat == first else (trim if i > 1 and i % 2 == 0 else mat)) for i, (m, mat) in enumerate(thing.parts)]
+        thing.parts = [
+            (m, finish if mat == first else (trim if i > 1 and i % 2 == 0 else mat))
+            for i, (m, mat) in enumerate(thing.parts)
+        ]
     return thing
 
 
@@ -358,7 +377,7 @@ def _over_stove(room: Room, stove: Placed) -> None:
     for wish in room.wanted("hood", 1, 0.7):
         hood = room.make("hood", wish)
         x, _, z = stove.world(0, 0, 0)
-        room.put(hood, x, z, stove.turn, 1.5, force=True)
+        room.set_down(hood, x, z, stove.turn, 1.5)
     if room.wanted("pot", 1, 0.4):
         room.on(stove, room.make("pot"), room.pick(0, 1))
 
@@ -382,7 +401,13 @@ def _bathroom(room: Room) -> None:
     for wish in room.wanted("bathtub", 1, 0.85):
         tub = room.against(room.make("bathtub", wish), tub_wall, None if tub_wall == "back" else -room.depth * 0.55)
         room.scene.main = tub or room.scene.main
-    for name, odds in (("sink", 0.97), ("toilet", 0.85), ("shower", 0.0 if room.made.get("bathtub") else 1.0), ("washer", 0.12), ("cabinet", 0.3)):
+    for name, odds in (
+        ("sink", 0.97),
+        ("toilet", 0.85),
+        ("shower", 0.0 if room.made.get("bathtub") else 1.0),
+        ("washer", 0.12),
+        ("cabinet", 0.3),
+    ):
         for wish in room.wanted(name, 1, odds):
             placed = room.anywhere(room.make(name, wish))
             room.scene.main = room.scene.main or placed
@@ -409,7 +434,7 @@ def _office(room: Room) -> None:
     room.shell(floor_texture=room.pick("planks", "carpet", "carpet", "noise"))
     wall = room.pick("back", "back", "left", "right")
     table = room.make("desk")
-    desk = room.against(table, wall, room.near(-0.5, 0.5) if wall == "back" else -0.5 * room.depth) or room.against(table, "back", 0.0)
+    desk = room.surely_against(table, wall, room.near(-0.5, 0.5) if wall == "back" else -0.5 * room.depth)
     room.scene.main = desk
     _desk_set(room, desk, "chair" if room.named("chair") else "swivel chair", 0.95)
     for _, wish in zip(range(3), room.wanted("desk", 1, 0.0), strict=False):
@@ -420,7 +445,12 @@ def _office(room: Room) -> None:
     for name, odds in (("bookcase", 0.75), ("cabinet", 0.45), ("door", 0.25)):
         for wish in room.wanted(name, 1, odds):
             _case(room, name, wish)
-    for name, odds, y in (("whiteboard", 0.3, 0.95), ("painting", 0.45, 1.4), ("clock", 0.35, 1.9), ("shelf", 0.25, 1.5)):
+    for name, odds, y in (
+        ("whiteboard", 0.3, 0.95),
+        ("painting", 0.45, 1.4),
+        ("clock", 0.35, 1.9),
+        ("shelf", 0.25, 1.5),
+    ):
         for wish in room.wanted(name, 1, odds):
             room.anywhere(room.make(name, wish, wall_shelf if name == "shelf" else None), y=y)
     room.rug(0.0, -room.depth * 0.55, 2.2, 1.6, 0.0, 0.35)
@@ -430,13 +460,22 @@ def _office(room: Room) -> None:
     _ceiling_lamp(room, 0.6)
 
 
-def _table_set(room: Room, table: Thing, at: tuple[float, float], chairs: int, seat: str = "chair", turn: float | None = None) -> Placed | None:
+def _table_set(
+    room: Room, table: Thing, at: tuple[float, float], chairs: int, seat: str = "chair", turn: float | None = None
+) -> Placed | None:
     """A table with chairs pulled up on its long sides and ends, and places laid."""
     turn = room.pick(0.0, 0.0, 90.0) if turn is None else turn
-    placed = room.put(table, at[0], at[1], turn, force=True)
+    placed = room.set_down(table, at[0], at[1], turn)
     w, _, d = table.size
     wishes = room.wanted(seat, chairs, 0.97)
-    slots = [(-w * 0.25, d + 0.05, 180), (w * 0.25, d + 0.05, 180), (-w * 0.25, -0.05, 0), (w * 0.25, -0.05, 0), (w / 2 + 0.05, d / 2, -90), (-w / 2 - 0.05, d / 2, 90)]
+    slots = [
+        (-w * 0.25, d + 0.05, 180),
+        (w * 0.25, d + 0.05, 180),
+        (-w * 0.25, -0.05, 0),
+        (w * 0.25, -0.05, 0),
+        (w / 2 + 0.05, d / 2, -90),
+        (-w / 2 - 0.05, d / 2, 90),
+    ]
     if len(wishes) <= 2:
         slots = [slots[2], slots[3], *slots[:2], *slots[4:]] if room.chance(0.5) else [slots[4], slots[5], *slots[:4]]
     for wish, (lx, lz, lturn) in zip(wishes, slots, strict=False):
@@ -444,7 +483,7 @@ def _table_set(room: Room, table: Thing, at: tuple[float, float], chairs: int, s
         # `turn` faces the seat towards the table, so its back edge lies outside.
         back = rot_offset(lturn, chair.size[2] * 0.8)
         x, _, z = placed.world(lx - back[0], 0, lz - back[1])
-        room.put(chair, x, z, turn + lturn + room.near(-8, 8), force=True)
+        room.set_down(chair, x, z, turn + lturn + room.near(-8, 8))
     return placed
 
 
@@ -476,7 +515,7 @@ def _dining_room(room: Room) -> None:
 
 def _bar(room: Room) -> None:
     room.shell(wall_texture=room.pick("brick", "plain", "motif"))
-    counter = room.against(room.make("bar"), "back", room.near(-0.3, 0.3), gap=1.1)
+    counter = room.surely_against(room.make("bar"), "back", room.near(-0.3, 0.3), gap=1.1)
     room.scene.main = counter
     x = counter.position[0]
     for dx in (-0.9, 0.9):
@@ -485,7 +524,7 @@ def _bar(room: Room) -> None:
         if room.chance(0.8):
             room.on(counter, room.make(room.pick("bottle", "glass", "bottle")), k)
     for k, wish in enumerate(room.wanted("stool", 3, 0.95)):
-        room.put(room.make("stool", wish), x - 0.9 + 0.65 * k, counter.position[2] + 0.72, 0.0, force=True)
+        room.set_down(room.make("stool", wish), x - 0.9 + 0.65 * k, counter.position[2] + 0.72, 0.0)
     for wish in room.wanted("light", 3, 0.8):
         room.hung(room.make("light", wish), x + room.near(-1.3, 1.3), counter.position[2] + 0.4)
     for wish in room.wanted("pool table", 1, 0.2):
@@ -503,7 +542,7 @@ def _corridor(room: Room) -> None:
     room.shell(floor_texture=room.pick("planks", "tiles", "carpet", "marble", "checks"))
     for k in range(int(room.depth / 1.9)):
         for wall in ("left", "right"):
-            if room.chance(0.6) and room.spec.find("door") is None or room.named("door"):
+            if (room.chance(0.6) and room.spec.find("door") is None) or room.named("door"):
                 room.against(room.make("door"), wall, -0.9 - 1.9 * k)
     end = room.pick("door", "window", "painting")
     if end == "window":
@@ -526,7 +565,7 @@ def _staircase(room: Room) -> None:
     room.shell()
     flight = room.make("stairs")
     wall = room.pick("back", "back", "left", "right")
-    stairs = room.against(flight, wall, room.near(-1.0, 1.0) if wall == "back" else -0.6 * room.depth) or room.against(flight, "back", 0.0)
+    stairs = room.surely_against(flight, wall, room.near(-1.0, 1.0) if wall == "back" else -0.6 * room.depth)
     room.scene.main = stairs
     if room.wanted("railing", 1, 0.8):
         _stair_rail(room, stairs)
@@ -566,12 +605,21 @@ def _shop(room: Room) -> None:
         for _ in range(n):
             if room.wanted(filling, 1, 0.85) or not room.spec.find(filling):
                 room.against(room.make(filling, (room.spec.find(filling), 0)), wall)
-    counter = room.put(room.make("counter"), room.pick(-1, 1) * room.width * 0.2, -room.depth * room.near(0.4, 0.6), room.near(-30, 30))
+    counter = room.put(
+        room.make("counter"), room.pick(-1, 1) * room.width * 0.2, -room.depth * room.near(0.4, 0.6), room.near(-30, 30)
+    )
     room.scene.main = counter
     if counter is not None:
         room.on(counter, room.make(room.pick("computer", "flower", "food", "bag")), 0)
         room.trinket(counter, 2, ("bottle", "bag", "basket", "plant"))
-    for name, odds, n in (("box", 0.5, 2), ("basket", 0.5, 2), ("bag", 0.2, 1), ("plant", 0.4, 1), ("table", 0.3, 1), ("plaything", 0.15, 1)):
+    for name, odds, n in (
+        ("box", 0.5, 2),
+        ("basket", 0.5, 2),
+        ("bag", 0.2, 1),
+        ("plant", 0.4, 1),
+        ("table", 0.3, 1),
+        ("plaything", 0.15, 1),
+    ):
         for wish in room.wanted(name, n, odds):
             room.standing(room.make(name, wish))
     for name, odds in (("signboard", 0.85), ("poster", 0.4), ("clock", 0.2)):
@@ -582,7 +630,10 @@ def _shop(room: Room) -> None:
 
 
 def _hall(room: Room) -> None:
-    room.shell(wall_texture=room.pick("plain", "stone", "marble", "motif"), floor_texture=room.pick("marble", "checks", "tiles", "planks", "stone"))
+    room.shell(
+        wall_texture=room.pick("plain", "stone", "marble", "motif"),
+        floor_texture=room.pick("marble", "checks", "tiles", "planks", "stone"),
+    )
     if room.wanted("column", 6, 0.85):
         column = room.make("column")
         column.parts = [(scale(m, 1.6, room.height / 3.0, 1.6), mat) for m, mat in column.parts]
@@ -590,8 +641,20 @@ def _hall(room: Room) -> None:
             for sx in (-1, 1):
                 room.put(column, sx * room.width * 0.32, -1.6 - 3.2 * k, 0.0, solid=False)
     room.scene.main = None
-    kind = "seats" if any(w in room.spec.keyword for w in ("theater", "cinema", "movie", "auditorium", "amphitheater", "orchestra", "arena")) else room.pick("pews", "open", "open")
-    if "church" in room.spec.keyword or "chapel" in room.spec.keyword or "cathedral" in room.spec.keyword or room.named("bench"):
+    kind = (
+        "seats"
+        if any(
+            w in room.spec.keyword
+            for w in ("theater", "cinema", "movie", "auditorium", "amphitheater", "orchestra", "arena")
+        )
+        else room.pick("pews", "open", "open")
+    )
+    if (
+        "church" in room.spec.keyword
+        or "chapel" in room.spec.keyword
+        or "cathedral" in room.spec.keyword
+        or room.named("bench")
+    ):
         kind = "pews"
     if kind != "open":
         _rows(room, "seat" if kind == "seats" else "bench", 4)
@@ -603,7 +666,9 @@ def _hall(room: Room) -> None:
     for k in range(int(room.depth / 3.2)):
         for wall in ("left", "right"):
             if room.chance(0.7) and not (room.spec.find("window") and not room.named("window")):
-                room.window(wall, -2.2 - 3.2 * k, width=1.2, height=room.height * 0.45, sill=room.height * 0.32, dress=False)
+                room.window(
+                    wall, -2.2 - 3.2 * k, width=1.2, height=room.height * 0.45, sill=room.height * 0.32, dress=False
+                )
     _hall_end(room)
     for wish in room.wanted("chandelier", 2, 0.6):
         lamp = room.make("chandelier", wish)
@@ -612,7 +677,13 @@ def _hall(room: Room) -> None:
     for name, odds in (("sculpture", 0.4), ("plant", 0.4), ("flag", 0.2), ("stairs", 0.15)):
         for wish in room.wanted(name, 2, odds):
             thing = room.make(name, wish)
-            _ = room.anywhere(thing, y=2.4) if name == "flag" else room.standing(thing, 0.0, region=(-room.width * 0.45, room.width * 0.45, -room.depth * 0.9, -room.depth * 0.4))
+            _ = (
+                room.anywhere(thing, y=2.4)
+                if name == "flag"
+                else room.standing(
+                    thing, 0.0, region=(-room.width * 0.45, room.width * 0.45, -room.depth * 0.9, -room.depth * 0.4)
+                )
+            )
 
 
 def _hall_end(room: Room) -> None:
@@ -626,8 +697,7 @@ def _hall_end(room: Room) -> None:
         room.against(door, "back", 0.0)
     for wish in room.wanted("painting", 3, 0.7):
         art = room.make("painting", wish)
-        art.parts = [(scale(m, 2.0, 2.0, 1.0), mat) for m, mat in art.parts]
-        art.size = (art.size[0] * 2, art.size[1] * 2, art.size[2])
+        art.rescale(1.4)
         room.anywhere(art, y=1.7)
 
 
@@ -640,7 +710,7 @@ def _rows(room: Room, name: str, rows: int) -> None:
     for r in range(rows):
         for sx in (-1, 1):
             for c in range(per_side):
-                room.put(model, sx * (0.75 + w / 2 + c * w), -room.depth * 0.25 - 1.35 * r + 0.6, 180.0, force=True)
+                room.set_down(model, sx * (0.75 + w / 2 + c * w), -room.depth * 0.25 - 1.35 * r + 0.6, 180.0)
 
 
 def _classroom(room: Room) -> None:
@@ -653,8 +723,8 @@ def _classroom(room: Room) -> None:
     for r in range(rows):
         for c in range(columns):
             x, z = (c - (columns - 1) / 2) * 1.9, -room.depth * 0.68 + 1.5 * r
-            room.put(desk_model, x, z + 0.6, 180.0, force=True)
-            room.put(chair_model, x, z + 1.15, 180.0 + room.near(-10, 10), force=True)
+            room.set_down(desk_model, x, z + 0.6, 180.0)
+            room.set_down(chair_model, x, z + 1.15, 180.0 + room.near(-10, 10))
     _windows(room, 3, 0.95, (room.pick("left", "right"),), width=1.5)
     for name, odds in (("bookcase", 0.6), ("door", 0.5), ("cabinet", 0.3), ("box", 0.2)):
         for wish in room.wanted(name, 1, odds):
@@ -675,12 +745,16 @@ def _library(room: Room) -> None:
         table = _table_set(room, room.make("table"), (room.near(-0.4, 0.4), -room.depth * 0.5), 2)
         room.scene.main = table
         room.on(table, room.make("book"), 0)
-        if room.wanted("lamp", 1, 0.8):
+        if _table_lamp(room, 0.8):
             room.on(table, room.make("lamp"), 1)
     for wish in room.wanted("armchair", 1, 0.5):
         room.standing(room.make("armchair", wish))
     for wish in room.wanted("ladder", 1, 0.35):
-        room.standing(room.make("ladder", wish), 0.0, region=(-room.width * 0.4, room.width * 0.4, -room.depth + 0.5, -room.depth + 0.7))
+        room.standing(
+            room.make("ladder", wish),
+            0.0,
+            region=(-room.width * 0.4, room.width * 0.4, -room.depth + 0.5, -room.depth + 0.7),
+        )
     room.rug(0.0, -room.depth * 0.65, 2.6, 2.0, 0.0, 0.6)
     _windows(room, 1, 0.5, sill=1.0)
     _ceiling_lamp(room, 0.6)
@@ -696,13 +770,17 @@ def _lobby(room: Room) -> None:
     side = room.pick(-1, 1)
     for r in range(room.pick(1, 2)):
         for k in range(4):
-            room.put(model, side * (room.width * 0.12 + 0.58 * k), -room.depth * 0.42 + 1.4 * r - 0.4, 180.0 if r else 0.0)
+            room.put(
+                model, side * (room.width * 0.12 + 0.58 * k), -room.depth * 0.42 + 1.4 * r - 0.4, 180.0 if r else 0.0
+            )
     for name, odds, n in (("column", 0.4, 2), ("plant", 0.8, 2), ("bag", 0.4, 2), ("coffee table", 0.2, 1)):
         for wish in room.wanted(name, n, odds):
             thing = room.make(name, wish)
             if name == "column":
                 thing.parts = [(scale(m, 1.3, room.height / 3.0, 1.3), mat) for m, mat in thing.parts]
-            room.standing(thing, 0.0, region=(-room.width * 0.45, room.width * 0.45, -room.depth * 0.9, -room.depth * 0.3))
+            room.standing(
+                thing, 0.0, region=(-room.width * 0.45, room.width * 0.45, -room.depth * 0.9, -room.depth * 0.3)
+            )
     _windows(room, 2, 0.8, ("left", "right", "back"), width=2.4, height=1.9, sill=0.5, dress=False)
     for name, odds, y in (("signboard", 0.8, 2.2), ("screen", 0.4, 1.5), ("clock", 0.5, 2.2), ("painting", 0.4, 1.5)):
         for wish in room.wanted(name, 1, odds):
@@ -716,7 +794,7 @@ def _hospital(room: Room) -> None:
     n = len(room.wanted("bed", room.pick(1, 2, 2)))
     for k in range(max(1, n)):
         x = (k - (n - 1) / 2) * 2.0 if n > 1 else room.near(-0.5, 0.5)
-        bed = room.put(room.make("bed"), x, -room.depth + 0.05, 0.0, force=True)
+        bed = room.set_down(room.make("bed"), x, -room.depth + 0.05, 0.0)
         room.scene.main = room.scene.main or bed
         _bed_dressing(room, bed)
         if room.wanted("curtain", 1, 0.6):
@@ -738,7 +816,7 @@ def _laboratory(room: Room) -> None:
     for k in range(2):
         bench = room.make("table")
         bench.parts = [(scale(m, 1.25, 1.15, 1.0), mat) for m, mat in bench.parts]
-        placed = room.put(bench, room.near(-0.3, 0.3), -room.depth * (0.72 - 0.35 * k), 0.0, force=True)
+        placed = room.set_down(bench, room.near(-0.3, 0.3), -room.depth * (0.72 - 0.35 * k), 0.0)
         bench.spots = [(x, 0.865, 0.3, 0.3, 0.4) for x in (-0.7, -0.35, 0.0, 0.35, 0.7)]
         room.scene.main = placed
         for spot in range(5):
@@ -747,7 +825,14 @@ def _laboratory(room: Room) -> None:
         for i in range(2):
             if room.chance(0.7):
                 room.put(room.make("stool"), placed.position[0] + (i - 0.5) * 1.2, placed.position[2] + 1.1, 0.0)
-    for name, odds, n in (("cabinet", 0.9, 2), ("shelf", 0.7, 1), ("sink", 0.6, 1), ("tank", 0.3, 1), ("refrigerator", 0.3, 1), ("door", 0.3, 1)):
+    for name, odds, n in (
+        ("cabinet", 0.9, 2),
+        ("shelf", 0.7, 1),
+        ("sink", 0.6, 1),
+        ("tank", 0.3, 1),
+        ("refrigerator", 0.3, 1),
+        ("door", 0.3, 1),
+    ):
         for wish in room.wanted(name, n, odds):
             room.anywhere(room.make(name, wish))
     _windows(room, 1, 0.6)
@@ -759,15 +844,23 @@ def _workshop(room: Room) -> None:
     room.shell(wall_texture=room.pick("brick", "noise", "plain"), floor_texture=room.pick("noise", "noise", "planks"))
     kind = room.pick("belt", "bench", "store")
     if kind == "belt" or room.named("conveyer belt"):
-        belt = room.put(room.make("conveyer belt"), room.near(-0.5, 0.5), -room.depth * 0.5, room.pick(0.0, 30.0, -30.0), force=True)
+        belt = room.set_down(
+            room.make("conveyer belt"), room.near(-0.5, 0.5), -room.depth * 0.5, room.pick(0.0, 30.0, -30.0)
+        )
         room.scene.main = belt
         for spot in range(3):
             room.on(belt, room.make("box"), spot)
     elif kind == "bench":
-        bench = room.put(room.make("table"), room.near(-0.6, 0.6), -room.depth * 0.45, room.near(-20, 20), force=True)
+        bench = room.set_down(room.make("table"), room.near(-0.6, 0.6), -room.depth * 0.45, room.near(-20, 20))
         room.scene.main = bench
         room.on(bench, room.make(room.pick("box", "pot", "bottle")), 1)
-    for name, odds, n in (("shelf", 0.9, 3), ("tank", 0.55, 2), ("ladder", 0.4, 1), ("cabinet", 0.4, 1), ("door", 0.3, 1)):
+    for name, odds, n in (
+        ("shelf", 0.9, 3),
+        ("tank", 0.55, 2),
+        ("ladder", 0.4, 1),
+        ("cabinet", 0.4, 1),
+        ("door", 0.3, 1),
+    ):
         for wish in room.wanted(name, n, odds):
             room.anywhere(room.make(name, wish))
     for name, odds, n in (("box", 0.9, 4), ("barrel", 0.7, 3), ("column", 0.4, 2), ("stool", 0.3, 1)):
@@ -775,7 +868,9 @@ def _workshop(room: Room) -> None:
             thing = room.make(name, wish)
             if name == "column":
                 thing.parts = [(scale(m, 0.8, room.height / 3.0, 0.8), mat) for m, mat in thing.parts]
-            placed = room.standing(thing, region=(-room.width * 0.42, room.width * 0.42, -room.depth * 0.85, -room.depth * 0.3))
+            placed = room.standing(
+                thing, region=(-room.width * 0.42, room.width * 0.42, -room.depth * 0.85, -room.depth * 0.3)
+            )
             if placed is not None and name == "box" and room.chance(0.5):
                 top = placed.thing.size[1]
                 room.scene.add(room.make("box", wish), placed.position[0], top, placed.position[2], placed.turn + 10)
@@ -836,7 +931,7 @@ def _gym(room: Room) -> None:
 def _pool(room: Room) -> None:
     room.palette = _with_floor(room, ("tiles", "stone"))
     room.shell(wall_texture=room.pick("tiles", "plain", "stone"))
-    room.scene.main = room.put(room.make("swimming pool"), room.near(-0.4, 0.4), -room.depth * 0.78, 0.0, force=True)
+    room.scene.main = room.set_down(room.make("swimming pool"), room.near(-0.4, 0.4), -room.depth * 0.78, 0.0)
     for wall in ("left", "right"):
         for k in range(2):
             room.window(wall, -2.4 - 2.6 * k, width=1.8, height=1.9, sill=0.5, dress=False)
@@ -857,7 +952,12 @@ def _vehicle(room: Room) -> None:
         for sx in (-1, 1):
             for c in (0, 1):
                 x = sx * (room.width / 2 - 0.32 - 0.57 * c)
-                room.put(model, x, -room.depth + 0.6 + 1.0 * r + (0.62 if back_facing else 0.0), 180.0 if back_facing else 0.0, force=True)
+                room.set_down(
+                    model,
+                    x,
+                    -room.depth + 0.6 + 1.0 * r + (0.62 if back_facing else 0.0),
+                    180.0 if back_facing else 0.0,
+                )
     room.scene.main = next(o for o in room.scene.objects if o.name == "seat")
     for r in range(rows):
         for wall in ("left", "right"):
@@ -877,16 +977,57 @@ RECIPES: dict[str, Callable[[Room], None]] = {
     "vehicle": _vehicle,
 }  # fmt: skip
 
-_ON_WALL = {"painting": 1.4, "mirror": 1.2, "clock": 1.9, "poster": 1.3, "flag": 1.8, "signboard": 2.0, "whiteboard": 0.95, "screen": 1.4, "towel": 0.9}
-_ON_TOP = ("lamp", "vase", "flower", "book", "bottle", "glass", "plate", "food", "pot", "microwave", "computer", "monitor", "plaything", "television")
-_CENTRE = ("table", "coffee table", "chair", "stool", "ball", "box", "pool table", "kitchen island", "bag", "barrel", "ottoman", "basket", "plaything")
+_ON_WALL = {
+    "painting": 1.4,
+    "mirror": 1.2,
+    "clock": 1.9,
+    "poster": 1.3,
+    "flag": 1.8,
+    "signboard": 2.0,
+    "whiteboard": 0.95,
+    "screen": 1.4,
+    "towel": 0.9,
+}
+_ON_TOP = (
+    "lamp",
+    "vase",
+    "flower",
+    "book",
+    "bottle",
+    "glass",
+    "plate",
+    "food",
+    "pot",
+    "microwave",
+    "computer",
+    "monitor",
+    "plaything",
+    "television",
+)
+_CENTRE = (
+    "table",
+    "coffee table",
+    "chair",
+    "stool",
+    "ball",
+    "box",
+    "pool table",
+    "kitchen island",
+    "bag",
+    "barrel",
+    "ottoman",
+    "basket",
+    "plaything",
+)
 _SUPPORTS = ("table", "nightstand", "dresser", "desk", "coffee table", "counter", "cabinet", "kitchen island", "bar")
 
 
 def place_remaining(room: Room) -> None:
     """What the prompt named and the recipe has not placed goes where such things usually go."""
     for name in dict.fromkeys(i.name for i in room.spec.items):
-        if name in ("wall", "floor", "ceiling", "pillow", "blanket", "countertop") or name not in MAKERS and name not in ("window", "rug"):
+        if name in ("wall", "floor", "ceiling", "pillow", "blanket", "countertop") or (
+            name not in MAKERS and name not in ("window", "rug")
+        ):
             continue
         for wish in room.wanted(name):
             _place_named(room, name, wish)
@@ -896,14 +1037,22 @@ def place_remaining(room: Room) -> None:
             room.on(bed, room.make("pillow", wish), k)
 
 
-def _place_named(room: Room, name: str, wish) -> Placed | None:
+def _place_named(room: Room, name: str, wish: Wish) -> Placed | None:
     if name == "window":
-        return room.window("back") or room.window("left") or room.window("right")
+        small = {"width": 0.7, "height": 0.8, "sill": min(1.5, room.height - 1.3), "dress": False}
+        return (
+            room.window("back") or room.window("left") or room.window("right")
+            or room.window("back", **small) or room.window("left", **small) or room.window("right", **small)
+        )  # fmt: skip
     if name == "rug":
         return room.rug(0.0, -room.depth * 0.6, 1.8, 1.3)
     if name in ("light", "chandelier"):
         return room.hung(room.make(name, wish), room.near(-0.3, 0.3) * room.width)
-    maker = {"shelf": wall_shelf}.get(name) if room.made.get("shelf", 0) == 0 and room.spec.family not in ("shop", "bar") else None
+    maker = (
+        {"shelf": wall_shelf}.get(name)
+        if room.made.get("shelf", 0) == 0 and room.spec.family not in ("shop", "bar")
+        else None
+    )
     thing = room.make(name, wish, maker)
     if name in _ON_WALL or maker is wall_shelf:
         return room.anywhere(thing, y=min(_ON_WALL.get(name, 1.4), room.height - thing.size[1] - 0.05))
@@ -911,12 +1060,12 @@ def _place_named(room: Room, name: str, wish) -> Placed | None:
         thing.parts = [(scale(m, 0.9, 1.9, 1.0), mat) for m, mat in thing.parts]
         thing.size = (0.9, 1.9, 0.12)
         return room.anywhere(thing, y=0.2)
-    if name in _ON_TOP:
+    if name in _ON_TOP and not (wish[0] is not None and "floor" in wish[0].word):
         supports = [o for o in room.scene.objects if o.name in _SUPPORTS and o.thing.spots and o.thing.size[1] < 1.3]
         if supports:
             return room.on(supports[int(room.rng.integers(len(supports)))], thing, int(room.rng.integers(3)))
-        if name == "lamp":
-            return _in_corner(room, room.make(name, wish, floor_lamp))
+    if name == "lamp":
+        return _in_corner(room, room.make(name, wish, floor_lamp))
     if name in _CENTRE:
         placed = room.standing(thing)
         if placed is not None:
@@ -929,7 +1078,9 @@ def _squeeze(room: Room, thing: Thing) -> Placed | None:
     thing.parts = [(scale(m, 0.7, 0.7, 0.7), mat) for m, mat in thing.parts]
     thing.size = tuple(0.7 * s for s in thing.size)
     placed = room.standing(thing, tries=30)
-    return placed or room.put(thing, room.near(-0.3, 0.3) * room.width, -room.depth * room.near(0.35, 0.5), room.near(-30, 30), force=True)
+    return placed or room.set_down(
+        thing, room.near(-0.3, 0.3) * room.width, -room.depth * room.near(0.35, 0.5), room.near(-30, 30)
+    )
 
 
 def build_room(spec: SceneSpec, rng: np.random.Generator) -> tuple[Scene, Room]:
@@ -941,6 +1092,3 @@ def build_room(spec: SceneSpec, rng: np.random.Generator) -> tuple[Scene, Room]:
     RECIPES[spec.family](room)
     place_remaining(room)
     return room.scene, room
-
-
-SMALL = {"plant": small_plant}

@@ -11,14 +11,18 @@ from dmp_core.synthesis.render.mesh import box, cylinder, lathe, move, panel, ro
 Maker = Callable[[Kit], Thing]
 
 
-def _legs(thing: Thing, w: float, d: float, h: float, material: Material, r: float = 0.025, z: float | None = None) -> None:
+def _legs(
+    thing: Thing, w: float, d: float, h: float, material: Material, r: float = 0.025, z: float | None = None
+) -> None:
     z = d / 2 if z is None else z
     for sx in (-1, 1):
         for sz in (-1, 1):
             thing.add(box(2 * r, h, 2 * r), material, sx * (w / 2 - r), 0, z + sz * (d / 2 - r))
 
 
-def _drawers(thing: Thing, w: float, h: float, d: float, rows: int, columns: int, face: Material, knob: Material, y: float = 0.0) -> None:
+def _drawers(
+    thing: Thing, w: float, h: float, d: float, rows: int, columns: int, face: Material, knob: Material, y: float = 0.0
+) -> None:
     """Raised fronts with knobs on the +z side of a box whose back is at z = 0."""
     cw, ch = w / columns, h / rows
     for r in range(rows):
@@ -34,9 +38,17 @@ def _drawers(thing: Thing, w: float, h: float, d: float, rows: int, columns: int
 def bed(kit: Kit) -> Thing:
     """Frame, headboard, mattress and bedspread; pillows, blanket and cushions are put on by the room."""
     size = kit.ask.size if kit.ask else 1.0
+    word = kit.ask.word if kit.ask else ""
     w, d = kit.pick(1.0, 1.5, 1.6, 1.8) * min(max(size, 0.8), 1.25), kit.near(1.95, 2.15)
+    if "bunk" in word:
+        return _bunk_bed(kit)
+    w = max(w, 1.6) if "double" in word else min(w, 1.0) if "single" in word else w
     spread = kit.main("fabric", kit.pick("plain", "plain", "stripes", "plaid", "weave", "floral", "dots"))
-    frame = kit.main("wood", "wood") if kit.has_wish() else kit.pick(kit.of("wood", "wood"), kit.of("wood"), kit.of("dark"), kit.of("white"), kit.of("accent"))
+    frame = (
+        kit.main("wood", "wood")
+        if kit.has_wish()
+        else kit.pick(kit.of("wood", "wood"), kit.of("wood"), kit.of("dark"), kit.of("white"), kit.of("accent"))
+    )
     thing = Thing("bed", (w + 0.12, 1.1, d + 0.1), primary=spread)
     base_h, mattress_h = kit.near(0.24, 0.34), kit.near(0.2, 0.28)
     top = base_h + mattress_h
@@ -51,9 +63,29 @@ def bed(kit: Kit) -> Thing:
     _headboard(kit, thing, w, frame, spread)
     if kit.chance(0.4):
         thing.add(box(w + 0.1, top + 0.06, 0.05), frame, 0, 0, d + 0.09)
-    if kit.chance(0.12):
+    if kit.chance(0.1) or "canopy" in word or "poster" in word:
         _canopy(thing, w, d, frame, kit)
     thing.spots = [(0.0, top, 0.12, w, 0.45)]
+    return thing
+
+
+def _bunk_bed(kit: Kit) -> Thing:
+    """Two narrow beds, one above the other, with a ladder."""
+    w, d = 0.95, 2.0
+    spread = kit.main("fabric", kit.pick("plain", "stripes", "plaid"))
+    frame = kit.of(kit.pick("wood", "white", "accent"))
+    thing = Thing("bed", (w + 0.1, 1.75, d + 0.1), primary=spread)
+    for sx in (-1, 1):
+        for z in (0.05, d + 0.05):
+            thing.add(box(0.07, 1.75, 0.07), frame, sx * w / 2, 0, z)
+    for y in (0.28, 1.15):
+        thing.add(box(w, 0.12, d), frame, 0, y, d / 2 + 0.05).add(
+            soft(w - 0.04, 0.2, d - 0.06, 0.2), spread, 0, y + 0.1, d / 2 + 0.05
+        )
+        thing.add(box(w, 0.25, 0.04), frame, 0, y + 0.12, d + 0.05)
+    for k in range(5):
+        thing.add(box(0.04, 0.04, 0.4), kit.trim(frame), w / 2 + 0.05, 0.25 + 0.24 * k, d * 0.7)
+    thing.spots = [(0.0, 0.58, 0.1, w - 0.1, 0.4)]
     return thing
 
 
@@ -90,7 +122,9 @@ def _canopy(thing: Thing, w: float, d: float, frame: Material, kit: Kit) -> None
 
 def pillow(kit: Kit) -> Thing:
     w = kit.near(0.5, 0.62)
-    cloth = kit.main(kit.pick("white", "white", "fabric2", "accent"), kit.pick("plain", "plain", "stripes", "dots"), 0.4)
+    cloth = kit.main(
+        kit.pick("white", "white", "fabric2", "accent"), kit.pick("plain", "plain", "stripes", "dots"), 0.4
+    )
     thing = Thing("pillow", (w, 0.42, 0.2), primary=cloth)
     leaning = rotate(soft(w, 0.16, 0.4, 0.75, 0.32), "x", kit.near(48, 70))
     return thing.add(leaning, cloth, 0, 0.17, 0.2)
@@ -98,7 +132,9 @@ def pillow(kit: Kit) -> Thing:
 
 def cushion(kit: Kit) -> Thing:
     s = kit.near(0.34, 0.44)
-    cloth = kit.main(kit.pick("accent", "accent2", "fabric2"), kit.pick("plain", "plain", "stripes", "dots", "motif"), 0.4)
+    cloth = kit.main(
+        kit.pick("accent", "accent2", "fabric2"), kit.pick("plain", "plain", "stripes", "dots", "motif"), 0.4
+    )
     thing = Thing("cushion", (s, s, 0.2), primary=cloth)
     leaning = rotate(soft(s, 0.14, s, 0.75, 0.35), "x", kit.near(58, 75))
     return thing.add(leaning, cloth, 0, s * 0.42, 0.14)
@@ -136,7 +172,9 @@ def wardrobe(kit: Kit) -> Thing:
     for i in range(doors):
         x = (i + 0.5 - doors / 2) * w / doors
         thing.add(box(w / doors * 0.92, h * 0.9, 0.02), kit.trim(wood, 1.12), x, h * 0.06, d + 0.01)
-        thing.add(box(0.03, 0.22, 0.03), kit.of("metal"), x + (0.38 if i % 2 == 0 else -0.38) * w / doors, h * 0.45, d + 0.03)
+        thing.add(
+            box(0.03, 0.22, 0.03), kit.of("metal"), x + (0.38 if i % 2 == 0 else -0.38) * w / doors, h * 0.45, d + 0.03
+        )
     return thing
 
 
@@ -144,7 +182,9 @@ def dresser(kit: Kit) -> Thing:
     w, h, d = kit.near(0.9, 1.4), kit.near(0.75, 1.0), 0.48
     wood = kit.main(kit.pick("wood", "wood", "white", "accent"), kit.pick("wood", "plain"))
     thing = Thing("dresser", (w, h, d), primary=wood)
-    thing.add(box(w, h - 0.1, d), wood, 0, 0.1, d / 2).add(box(w + 0.04, 0.04, d + 0.04), kit.trim(wood), 0, h - 0.02, d / 2)
+    thing.add(box(w, h - 0.1, d), wood, 0, 0.1, d / 2).add(
+        box(w + 0.04, 0.04, d + 0.04), kit.trim(wood), 0, h - 0.02, d / 2
+    )
     _legs(thing, w, d, 0.1, kit.trim(wood), 0.03)
     _drawers(thing, w, h - 0.12, d, 3, 2, kit.trim(wood, 1.12), kit.of("metal"), 0.1)
     thing.spots = [(-w * 0.28, h, 0.08, w * 0.4, d * 0.8), (w * 0.28, h, 0.08, w * 0.4, d * 0.8)]
@@ -211,7 +251,9 @@ def stool(kit: Kit) -> Thing:
     thing = Thing("stool", (2 * r, h, 2 * r), primary=seat)
     thing.add(cylinder(r, 0.06), seat, 0, h - 0.06, r)
     if kit.chance(0.5):
-        thing.add(cylinder(0.03, h - 0.06), kit.of("metal"), 0, 0, r).add(cylinder(r * 0.8, 0.03), kit.of("metal"), 0, 0, r)
+        thing.add(cylinder(0.03, h - 0.06), kit.of("metal"), 0, 0, r).add(
+            cylinder(r * 0.8, 0.03), kit.of("metal"), 0, 0, r
+        )
     else:
         _legs(thing, 2 * r * 0.85, 2 * r * 0.85, h - 0.05, seat, 0.018, r)
     return thing
@@ -280,7 +322,9 @@ def table(kit: Kit) -> Thing:
     thing = Thing("table", (w, h, d), primary=wood)
     if kit.chance(0.25):
         thing.add(cylinder(w / 2 * 0.85, 0.05, segments=24), wood, 0, h - 0.05, d / 2)
-        thing.add(cylinder(0.07, h - 0.05), kit.trim(wood), 0, 0, d / 2).add(cylinder(0.3, 0.05, 0.1), kit.trim(wood), 0, 0, d / 2)
+        thing.add(cylinder(0.07, h - 0.05), kit.trim(wood), 0, 0, d / 2).add(
+            cylinder(0.3, 0.05, 0.1), kit.trim(wood), 0, 0, d / 2
+        )
     else:
         thing.add(box(w, 0.06, d), wood, 0, h - 0.06, d / 2)
         thing.add(box(w - 0.15, 0.08, d - 0.15), kit.trim(wood), 0, h - 0.14, d / 2)
@@ -294,7 +338,9 @@ def coffee_table(kit: Kit) -> Thing:
     wood = kit.main(kit.pick("wood", "wood", "dark", "white"), kit.pick("wood", "plain"))
     thing = Thing("coffee table", (w, h, d), primary=wood)
     if kit.chance(0.3):
-        thing.add(cylinder(w * 0.45, 0.05, segments=24), wood, 0, h - 0.05, d / 2).add(cylinder(0.2, h - 0.05, 0.06), kit.trim(wood), 0, 0, d / 2)
+        thing.add(cylinder(w * 0.45, 0.05, segments=24), wood, 0, h - 0.05, d / 2).add(
+            cylinder(0.2, h - 0.05, 0.06), kit.trim(wood), 0, 0, d / 2
+        )
     else:
         thing.add(box(w, 0.05, d), wood, 0, h - 0.05, d / 2)
         _legs(thing, w, d, h - 0.05, kit.trim(wood), 0.03)
@@ -317,7 +363,11 @@ def desk(kit: Kit) -> Thing:
             thing.add(box(0.06, h - 0.05, 0.06), kit.trim(wood), -w / 2 + 0.04, 0, sz)
     else:
         _legs(thing, w, d, h - 0.05, kit.of("metal"))
-    thing.spots = [(0, h, 0.1, w * 0.35, d * 0.6), (-w * 0.36, h, 0.1, w * 0.2, d * 0.6), (w * 0.36, h, 0.1, w * 0.2, d * 0.6)]
+    thing.spots = [
+        (0, h, 0.1, w * 0.35, d * 0.6),
+        (-w * 0.36, h, 0.1, w * 0.2, d * 0.6),
+        (w * 0.36, h, 0.1, w * 0.2, d * 0.6),
+    ]
     return thing
 
 
@@ -337,7 +387,9 @@ def base_cabinet(kit: Kit, w: float = 0.6, top: Material | None = None) -> Thing
     h, d = 0.9, 0.6
     body = kit.main(kit.pick("wood", "white", "accent", "fabric"), "plain")
     thing = Thing("cabinet", (w, h, d), primary=body)
-    thing.add(box(w, h - 0.12, d - 0.04), body, 0, 0.08, d / 2 - 0.02).add(box(w, 0.08, d - 0.1), kit.of("dark"), 0, 0, d / 2 - 0.05)
+    thing.add(box(w, h - 0.12, d - 0.04), body, 0, 0.08, d / 2 - 0.02).add(
+        box(w, 0.08, d - 0.1), kit.of("dark"), 0, 0, d / 2 - 0.05
+    )
     n = max(1, round(w / 0.5))
     for i in range(n):
         x = (i + 0.5 - n / 2) * w / n
@@ -356,7 +408,9 @@ def kitchen_island(kit: Kit) -> Thing:
     w, d, h = kit.near(1.3, 1.9), 0.75, 0.92
     body = kit.main(kit.pick("wood", "white", "accent", "fabric"), kit.pick("plain", "wood"))
     thing = Thing("kitchen island", (w, h, d), primary=body)
-    thing.add(box(w - 0.1, h - 0.05, d - 0.1), body, 0, 0, d / 2).add(box(w + 0.08, 0.05, d + 0.06), kit.trim(body, 0.6), 0, h - 0.05, d / 2)
+    thing.add(box(w - 0.1, h - 0.05, d - 0.1), body, 0, 0, d / 2).add(
+        box(w + 0.08, 0.05, d + 0.06), kit.trim(body, 0.6), 0, h - 0.05, d / 2
+    )
     thing.spots = [(x * w, h, 0.2, w * 0.25, 0.4) for x in (-0.28, 0.28, 0.0)]
     return thing
 
@@ -380,7 +434,9 @@ def wall_cabinet(kit: Kit) -> Thing:
     return thing
 
 
-def _filled_shelves(thing: Thing, kit: Kit, w: float, h: float, d: float, levels: int, wood: Material, filling: str) -> None:
+def _filled_shelves(
+    thing: Thing, kit: Kit, w: float, h: float, d: float, levels: int, wood: Material, filling: str
+) -> None:
     gap = h / levels
     for i in range(levels + 1):
         thing.add(box(w, 0.035, d), wood, 0, min(i * gap, h - 0.035), d / 2)
@@ -430,7 +486,9 @@ def stove(kit: Kit) -> Thing:
     body = kit.main(kit.pick("white", "metal", "dark"))
     thing = Thing("stove", (0.62, 0.93, 0.62), primary=body)
     thing.add(box(0.6, 0.9, 0.6), body, 0, 0, 0.3).add(box(0.48, 0.36, 0.02), kit.of("dark"), 0, 0.22, 0.61)
-    thing.add(box(0.5, 0.03, 0.04), kit.of("metal"), 0, 0.66, 0.63).add(box(0.6, 0.02, 0.6), kit.of("dark"), 0, 0.9, 0.3)
+    thing.add(box(0.5, 0.03, 0.04), kit.of("metal"), 0, 0.66, 0.63).add(
+        box(0.6, 0.02, 0.6), kit.of("dark"), 0, 0.9, 0.3
+    )
     for sx in (-1, 1):
         for z in (0.17, 0.43):
             thing.add(cylinder(0.09, 0.02), kit.of((70.0, 70.0, 74.0)), sx * 0.15, 0.915, z)
@@ -454,7 +512,11 @@ def hood(kit: Kit) -> Thing:
     metal = kit.main("metal")
     thing = Thing("hood", (0.7, 0.9, 0.5), primary=metal)
     cone = turned(cylinder(0.42, 0.26, 0.17, segments=4), 45)
-    return thing.add(cone, metal, 0, 0.06, 0.28).add(box(0.22, 0.7, 0.22), metal, 0, 0.3, 0.14).add(box(0.6, 0.07, 0.5), metal, 0, 0, 0.27)
+    return (
+        thing.add(cone, metal, 0, 0.06, 0.28)
+        .add(box(0.22, 0.7, 0.22), metal, 0, 0.3, 0.14)
+        .add(box(0.6, 0.07, 0.5), metal, 0, 0, 0.27)
+    )
 
 
 def microwave(kit: Kit) -> Thing:
@@ -474,7 +536,9 @@ def sink(kit: Kit) -> Thing:
     else:
         thing.add(box(0.66, 0.66, 0.46), kit.of("wood", "wood"), 0, 0.06, 0.23)
         thing.add(box(0.6, 0.3, 0.02), Material(shade(kit.colour("wood"), 1.15)), 0, 0.3, 0.47)
-    return thing.add(box(0.04, 0.24, 0.04), kit.of("metal"), 0, 0.8, 0.04).add(box(0.03, 0.03, 0.16), kit.of("metal"), 0, 1.01, 0.1)
+    return thing.add(box(0.04, 0.24, 0.04), kit.of("metal"), 0, 0.8, 0.04).add(
+        box(0.03, 0.03, 0.16), kit.of("metal"), 0, 1.01, 0.1
+    )
 
 
 def kitchen_sink(kit: Kit) -> Thing:
@@ -497,14 +561,18 @@ def bathtub(kit: Kit) -> Thing:
     else:  # free-standing shell
         shell = lathe(((0.0, 0.0), (0.36, 0.0), (0.5, 0.56), (0.46, 0.56), (0.34, 0.1), (0.0, 0.1)), 24)
         thing.add(shell._replace(vertices=shell.vertices * [w, 1.0, d]), white, 0, 0, d / 2)
-    thing.add(box(0.04, 0.28, 0.04), kit.of("metal"), -w * 0.42, h, 0.06).add(box(0.04, 0.04, 0.16), kit.of("metal"), -w * 0.42, h + 0.24, 0.12)
+    thing.add(box(0.04, 0.28, 0.04), kit.of("metal"), -w * 0.42, h, 0.06).add(
+        box(0.04, 0.04, 0.16), kit.of("metal"), -w * 0.42, h + 0.24, 0.12
+    )
     return thing
 
 
 def toilet(kit: Kit) -> Thing:
     white = kit.main("white")
     thing = Thing("toilet", (0.42, 0.82, 0.68), primary=white)
-    bowl = lathe(((0.0, 0.0), (0.13, 0.0), (0.12, 0.16), (0.2, 0.38), (0.2, 0.42), (0.14, 0.42), (0.08, 0.34), (0.0, 0.34)), 16)
+    bowl = lathe(
+        ((0.0, 0.0), (0.13, 0.0), (0.12, 0.16), (0.2, 0.38), (0.2, 0.42), (0.14, 0.42), (0.08, 0.34), (0.0, 0.34)), 16
+    )
     thing.add(bowl._replace(vertices=bowl.vertices * [0.95, 1.0, 1.25]), white, 0, 0, 0.42)
     thing.add(soft(0.42, 0.4, 0.2, 0.25), white, 0, 0.4, 0.1).add(box(0.2, 0.4, 0.24), white, 0, 0, 0.14)
     lid = rotate(cylinder(0.19, 0.03, segments=16), "x", 78)
@@ -520,7 +588,11 @@ def towel(kit: Kit) -> Thing:
 def shower(kit: Kit) -> Thing:
     metal = kit.main("metal")
     thing = Thing("shower", (0.9, 2.1, 0.9), primary=metal)
-    thing.add(box(0.9, 0.1, 0.9), kit.of("white"), 0, 0, 0.45).add(box(0.03, 1.1, 0.03), metal, 0, 1.0, 0.03)
+    if kit.has_wish():
+        thing.add(box(0.9, 2.0, 0.03), metal, 0, 0.1, 0.02)
+    thing.add(box(0.9, 0.1, 0.9), metal if kit.has_wish() else kit.of("white"), 0, 0, 0.45).add(
+        box(0.03, 1.1, 0.03), metal, 0, 1.0, 0.03
+    )
     thing.add(box(0.03, 0.03, 0.3), metal, 0, 2.07, 0.16).add(cylinder(0.05, 0.05, 0.02), metal, 0, 2.02, 0.3)
     for x, z in ((-0.44, 0.88), (0.44, 0.88)):
         thing.add(box(0.04, 2.0, 0.04), metal, x, 0.1, z)
@@ -545,7 +617,9 @@ def lamp(kit: Kit) -> Thing:
     thing = Thing("lamp", (0.34, 0.55, 0.34), primary=glow, lamp=True)
     foot = kit.of(kit.pick("metal", "wood", "accent2", "dark"))
     body = kit.pick(
-        cylinder(0.02, 0.32), lathe(((0.0, 0.0), (0.06, 0.02), (0.09, 0.1), (0.05, 0.2), (0.02, 0.3), (0.0, 0.3))), cylinder(0.09, 0.3, 0.03)
+        cylinder(0.02, 0.32),
+        lathe(((0.0, 0.0), (0.06, 0.02), (0.09, 0.1), (0.05, 0.2), (0.02, 0.3), (0.0, 0.3))),
+        cylinder(0.09, 0.3, 0.03),
     )
     thing.add(cylinder(0.09, 0.03), foot, 0, 0, 0.17).add(body, foot, 0, 0.02, 0.17)
     thing.add(cylinder(kit.near(0.14, 0.18), 0.22, kit.near(0.09, 0.13)), glow, 0, 0.3, 0.17)
@@ -573,7 +647,13 @@ def plant(kit: Kit) -> Thing:
     elif kind == "crown":
         thing.add(cylinder(0.03, h * 0.4), kit.of("wood"), 0, 0.25, 0.3)
         for i in range(5):
-            thing.add(soft(0.34, 0.24, 0.34, 0.9, 0.9), leaf, 0.14 * (i % 3 - 1), h * (0.45 + 0.1 * i), 0.3 + 0.1 * ((i * 2) % 3 - 1))
+            thing.add(
+                soft(0.34, 0.24, 0.34, 0.9, 0.9),
+                leaf,
+                0.14 * (i % 3 - 1),
+                h * (0.45 + 0.1 * i),
+                0.3 + 0.1 * ((i * 2) % 3 - 1),
+            )
     else:
         for i in range(9):
             blade = rotate(soft(0.11, h - 0.25, 0.03, 0.9), "x", kit.near(8, 40))
@@ -651,7 +731,9 @@ def food(kit: Kit) -> Thing:
 def pot(kit: Kit) -> Thing:
     metal = kit.main(kit.pick("metal", "accent", "dark"))
     thing = Thing("pot", (0.3, 0.2, 0.26), primary=metal).add(cylinder(0.11, 0.14, 0.12), metal, 0, 0, 0.13)
-    return thing.add(cylinder(0.12, 0.03, 0.03), kit.trim(metal, 0.8), 0, 0.14, 0.13).add(box(0.34, 0.025, 0.04), kit.of("dark"), 0, 0.1, 0.13)
+    return thing.add(cylinder(0.12, 0.03, 0.03), kit.trim(metal, 0.8), 0, 0.14, 0.13).add(
+        box(0.34, 0.025, 0.04), kit.of("dark"), 0, 0.1, 0.13
+    )
 
 
 def basket(kit: Kit) -> Thing:
@@ -664,7 +746,11 @@ def basket(kit: Kit) -> Thing:
 def bag(kit: Kit) -> Thing:
     cloth = kit.main(kit.pick("accent", "accent2", "dark"))
     thing = Thing("bag", (0.4, 0.5, 0.24), primary=cloth).add(soft(0.4, 0.36, 0.24, 0.35), cloth, 0, 0, 0.12)
-    return thing.add(box(0.03, 0.16, 0.03), kit.trim(cloth), -0.1, 0.33, 0.12).add(box(0.03, 0.16, 0.03), kit.trim(cloth), 0.1, 0.33, 0.12).add(box(0.23, 0.03, 0.03), kit.trim(cloth), 0, 0.47, 0.12)
+    return (
+        thing.add(box(0.03, 0.16, 0.03), kit.trim(cloth), -0.1, 0.33, 0.12)
+        .add(box(0.03, 0.16, 0.03), kit.trim(cloth), 0.1, 0.33, 0.12)
+        .add(box(0.23, 0.03, 0.03), kit.trim(cloth), 0, 0.47, 0.12)
+    )
 
 
 def ball(kit: Kit) -> Thing:
@@ -680,7 +766,9 @@ def plaything(kit: Kit) -> Thing:
     thing.add(soft(0.24, 0.26, 0.2, 1.0, 1.0), fur, 0, 0, 0.14).add(soft(0.2, 0.18, 0.18, 1.0, 1.0), fur, 0, 0.24, 0.14)
     for sx in (-1, 1):
         thing.add(soft(0.08, 0.08, 0.05, 1.0, 1.0), kit.trim(fur), sx * 0.08, 0.38, 0.14)
-        thing.add(soft(0.1, 0.1, 0.2, 0.9), fur, sx * 0.1, 0.0, 0.24).add(soft(0.16, 0.09, 0.1, 0.9), fur, sx * 0.15, 0.16, 0.17)
+        thing.add(soft(0.1, 0.1, 0.2, 0.9), fur, sx * 0.1, 0.0, 0.24).add(
+            soft(0.16, 0.09, 0.1, 0.9), fur, sx * 0.15, 0.16, 0.17
+        )
     return thing
 
 
@@ -696,7 +784,9 @@ def barrel(kit: Kit) -> Thing:
     r, h = kit.near(0.28, 0.36), kit.near(0.75, 0.95)
     wood = kit.main((150.0, 100.0, 58.0), "wood")
     thing = Thing("barrel", (2 * r, h, 2 * r), primary=wood)
-    thing.add(lathe(((0.0, 0.0), (r * 0.8, 0.0), (r, h * 0.35), (r, h * 0.65), (r * 0.8, h), (0.0, h * 0.97))), wood, 0, 0, r)
+    thing.add(
+        lathe(((0.0, 0.0), (r * 0.8, 0.0), (r, h * 0.35), (r, h * 0.65), (r * 0.8, h), (0.0, h * 0.97))), wood, 0, 0, r
+    )
     for y in (0.22, 0.72):
         thing.add(cylinder(r * 0.98, h * 0.05), kit.of("dark"), 0, y * h, r)
     return thing
@@ -707,7 +797,9 @@ def tank(kit: Kit) -> Thing:
     metal = kit.main(kit.pick("metal", "accent", (150.0, 156.0, 160.0)))
     thing = Thing("tank", (2 * r, h, 2 * r), primary=metal)
     thing.add(lathe(((0.0, 0.0), (r, 0.1), (r, h - 0.25), (r * 0.5, h), (0.0, h)), 20), metal, 0, 0, r)
-    return thing.add(cylinder(r * 1.02, 0.08), kit.trim(metal), 0, h * 0.5, r).add(box(0.12, 0.12, 0.8), kit.trim(metal), r * 0.5, h * 0.3, r)
+    return thing.add(cylinder(r * 1.02, 0.08), kit.trim(metal), 0, h * 0.5, r).add(
+        box(0.12, 0.12, 0.8), kit.trim(metal), r * 0.5, h * 0.3, r
+    )
 
 
 def ladder(kit: Kit) -> Thing:
@@ -756,7 +848,9 @@ def television(kit: Kit) -> Thing:
     thing = Thing("television", (w, 0.75, 0.3), primary=shell)
     thing.add(box(w, w * 0.58, 0.05), shell, 0, 0.08, 0.12).add(box(w * 0.4, 0.08, 0.2), shell, 0, 0, 0.15)
     screen_colour = kit.pick((36.0, 38.0, 46.0), (64.0, 110.0, 170.0), (120.0, 70.0, 60.0))
-    return thing.add(panel(w * 0.94, w * 0.52), kit.of(screen_colour, kit.pick("plain", "picture"), 1.0), 0, 0.08 + w * 0.03, 0.15)
+    return thing.add(
+        panel(w * 0.94, w * 0.52), kit.of(screen_colour, kit.pick("plain", "picture"), 1.0), 0, 0.08 + w * 0.03, 0.15
+    )
 
 
 # ---------------------------------------------------------------- on walls and ceilings
@@ -770,7 +864,14 @@ def painting(kit: Kit) -> Thing:
     thing.add(box(w, h, 0.035), frame, 0, 0, 0.018)
     tones = kit.ask.colours if kit.ask and kit.ask.colours else ()
     a = tones[0] if tones else kit.colour(kit.pick("accent", "accent2", "fabric"))
-    art = Material(a, "picture", shade(a, 0.6) if tones else kit.colour(kit.pick("accent2", "fabric", "wood")), 1.0, 0.0, int(kit.rng.integers(1 << 30)))
+    art = Material(
+        a,
+        "picture",
+        shade(a, 0.6) if tones else kit.colour(kit.pick("accent2", "fabric", "wood")),
+        1.0,
+        0.0,
+        int(kit.rng.integers(1 << 30)),
+    )
     thing.primary = art
     return thing.add(panel(w - 0.08, h - 0.08), art, 0, 0.04, 0.038)
 
@@ -778,7 +879,11 @@ def painting(kit: Kit) -> Thing:
 def poster(kit: Kit) -> Thing:
     a = kit.main(kit.pick("accent", "accent2")).colour
     art = Material(a, "picture", kit.colour("fabric"), 1.0, 0.0, int(kit.rng.integers(1 << 30)))
-    return Thing("poster", (0.6, 0.85, 0.02), primary=art).add(box(0.6, 0.85, 0.01), kit.of("white"), 0, 0, 0.006).add(panel(0.56, 0.81), art, 0, 0.02, 0.013)
+    return (
+        Thing("poster", (0.6, 0.85, 0.02), primary=art)
+        .add(box(0.6, 0.85, 0.01), kit.of("white"), 0, 0, 0.006)
+        .add(panel(0.56, 0.81), art, 0, 0.02, 0.013)
+    )
 
 
 def mirror(kit: Kit) -> Thing:
@@ -794,7 +899,13 @@ def clock(kit: Kit) -> Thing:
     rim = kit.main(kit.pick("dark", "accent", "wood"))
     thing = Thing("clock", (0.4, 0.4, 0.06), primary=rim)
     thing.add(rotate(cylinder(0.2, 0.05, segments=20), "x", 90), rim, 0, 0.2, 0.0)
-    return thing.add(panel(0.24, 0.24), kit.of("white", "clock", 1.0), 0, 0.08, 0.052)
+    return thing.add(
+        panel(0.24, 0.24),
+        kit.of(mix(rim.colour, (240.0, 240.0, 236.0), 0.3) if kit.has_wish() else "white", "clock", 1.0),
+        0,
+        0.08,
+        0.052,
+    )
 
 
 def flag(kit: Kit) -> Thing:
@@ -805,21 +916,40 @@ def flag(kit: Kit) -> Thing:
 def signboard(kit: Kit) -> Thing:
     board = kit.main(kit.pick("accent", "accent2", "dark"))
     w = kit.near(0.9, 1.6)
-    art = Material(board.colour, "sign", (246.0, 244.0, 230.0) if max(board.colour) < 225 else (30.0, 30.0, 34.0), 1.0, 0.0, int(kit.rng.integers(1 << 30)))
-    return Thing("signboard", (w, 0.4, 0.06), primary=art).add(box(w, 0.4, 0.04), board, 0, 0, 0.02).add(panel(w * 0.96, 0.36), art, 0, 0.02, 0.042)
+    art = Material(
+        board.colour,
+        "sign",
+        (246.0, 244.0, 230.0) if max(board.colour) < 225 else (30.0, 30.0, 34.0),
+        1.0,
+        0.0,
+        int(kit.rng.integers(1 << 30)),
+    )
+    return (
+        Thing("signboard", (w, 0.4, 0.06), primary=art)
+        .add(box(w, 0.4, 0.04), board, 0, 0, 0.02)
+        .add(panel(w * 0.96, 0.36), art, 0, 0.02, 0.042)
+    )
 
 
 def whiteboard(kit: Kit) -> Thing:
     w, h = 2.2, 1.1
     board = kit.main(kit.pick((236.0, 240.0, 240.0), (44.0, 88.0, 66.0), (44.0, 88.0, 66.0)))
     thing = Thing("whiteboard", (w, h, 0.08), primary=board)
-    return thing.add(box(w, h, 0.03), kit.of(kit.pick("wood", "metal")), 0, 0, 0.016).add(box(w - 0.1, h - 0.1, 0.01), board, 0, 0.05, 0.035).add(box(w * 0.7, 0.03, 0.07), kit.of("wood"), 0, 0, 0.06)
+    return (
+        thing.add(box(w, h, 0.03), kit.of(kit.pick("wood", "metal")), 0, 0, 0.016)
+        .add(box(w - 0.1, h - 0.1, 0.01), board, 0, 0.05, 0.035)
+        .add(box(w * 0.7, 0.03, 0.07), kit.of("wood"), 0, 0, 0.06)
+    )
 
 
 def screen(kit: Kit) -> Thing:
     w = kit.near(1.4, 2.2)
     cloth = kit.main((228.0, 230.0, 232.0))
-    return Thing("screen", (w, w * 0.6, 0.06), primary=cloth).add(box(w, w * 0.6, 0.03), kit.of("dark"), 0, 0, 0.02).add(box(w * 0.96, w * 0.55, 0.01), cloth, 0, w * 0.025, 0.04)
+    return (
+        Thing("screen", (w, w * 0.6, 0.06), primary=cloth)
+        .add(box(w, w * 0.6, 0.03), kit.of("dark"), 0, 0, 0.02)
+        .add(box(w * 0.96, w * 0.55, 0.01), cloth, 0, w * 0.025, 0.04)
+    )
 
 
 def radiator(kit: Kit) -> Thing:
@@ -863,10 +993,12 @@ def ceiling_light(kit: Kit) -> Thing:
     """Hangs down from y = 0."""
     glow = Material((255.0, 246.0, 224.0), emission=6.0)
     thing = Thing("light", (0.5, 0.4, 0.5), primary=glow, lamp=True)
-    kind = kit.pick("panel", "pendant", "dome")
+    kind = "pendant" if kit.has_wish() else kit.pick("panel", "pendant", "dome")
     if kind == "panel":
         # Housings keep the glow off the ceiling right beside it, where sampling would be noisiest.
-        return thing.add(box(0.96, 0.06, 0.46), kit.of("white"), 0, -0.06, 0.0).add(box(0.86, 0.01, 0.36), glow, 0, -0.075, 0.0)
+        return thing.add(box(0.96, 0.06, 0.46), kit.of("white"), 0, -0.06, 0.0).add(
+            box(0.86, 0.01, 0.36), glow, 0, -0.075, 0.0
+        )
     if kind == "dome":
         thing.add(cylinder(0.27, 0.05, segments=20), kit.of("white"), 0, -0.05, 0.0)
         return thing.add(soft(0.42, 0.14, 0.42, 1.0, 1.0), glow, 0, -0.14, 0.0)
@@ -889,11 +1021,15 @@ def chandelier(kit: Kit) -> Thing:
 
 
 def fireplace(kit: Kit) -> Thing:
-    stone = kit.main(kit.pick("white", (150.0, 92.0, 74.0), (150.0, 146.0, 140.0)), kit.pick("plain", "brick", "stone", "marble"))
+    stone = kit.main(
+        kit.pick("white", (150.0, 92.0, 74.0), (150.0, 146.0, 140.0)), kit.pick("plain", "brick", "stone", "marble")
+    )
     thing = Thing("fireplace", (1.5, 1.2, 0.42), primary=stone)
     for sx in (-1, 1):
         thing.add(box(0.35, 1.1, 0.38), stone, sx * 0.56, 0, 0.19)
-    thing.add(box(0.8, 0.35, 0.38), stone, 0, 0.75, 0.19).add(box(1.6, 0.08, 0.44), kit.of(kit.pick("wood", "white")), 0, 1.1, 0.22)
+    thing.add(box(0.8, 0.35, 0.38), stone, 0, 0.75, 0.19).add(
+        box(1.6, 0.08, 0.44), kit.of(kit.pick("wood", "white")), 0, 1.1, 0.22
+    )
     thing.add(box(0.8, 0.75, 0.04), kit.of((36.0, 32.0, 30.0)), 0, 0, 0.03)
     for x in (-0.12, 0.12):
         thing.add(rotate(cylinder(0.05, 0.36, segments=8), "z", 80), kit.of((90.0, 56.0, 36.0)), x + 0.16, 0.08, 0.2)
@@ -912,7 +1048,9 @@ def stairs(kit: Kit) -> Thing:
     for i in range(n):
         h = (i + 1) * rise
         z = d - (i + 0.5) * run
-        thing.add(box(w, h - 0.04, run), kit.trim(wood, 0.82), 0, 0, z).add(box(w + 0.04, 0.04, run + 0.03), wood, 0, h - 0.04, z + 0.015)
+        thing.add(box(w, h - 0.04, run), kit.trim(wood, 0.82), 0, 0, z).add(
+            box(w + 0.04, 0.04, run + 0.03), wood, 0, h - 0.04, z + 0.015
+        )
     return thing
 
 
@@ -926,12 +1064,16 @@ def railing(kit: Kit) -> Thing:
 
 def column(kit: Kit) -> Thing:
     """Reaches up to 3 m; halls scale it to their ceiling."""
-    stone = kit.main(kit.pick((206.0, 200.0, 188.0), (206.0, 200.0, 188.0), "wall"), kit.pick("plain", "marble", "stone"))
+    stone = kit.main(
+        kit.pick((206.0, 200.0, 188.0), (206.0, 200.0, 188.0), "wall"), kit.pick("plain", "marble", "stone")
+    )
     r = kit.near(0.18, 0.3)
     thing = Thing("column", (2.6 * r, 3.0, 2.6 * r), primary=stone)
     trim = kit.trim(stone, 0.85)
     thing.add(cylinder(r, 2.7, r * 0.88, 18), stone, 0, 0.15, 1.3 * r)
-    return thing.add(box(2.6 * r, 0.15, 2.6 * r), trim, 0, 0, 1.3 * r).add(box(2.6 * r, 0.15, 2.6 * r), trim, 0, 2.85, 1.3 * r)
+    return thing.add(box(2.6 * r, 0.15, 2.6 * r), trim, 0, 0, 1.3 * r).add(
+        box(2.6 * r, 0.15, 2.6 * r), trim, 0, 2.85, 1.3 * r
+    )
 
 
 def stage(kit: Kit) -> Thing:
@@ -943,7 +1085,8 @@ def grandstand(kit: Kit) -> Thing:
     paint = kit.main(kit.pick("accent", "fabric", "metal"))
     thing = Thing("grandstand", (3.6, 1.8, 2.0), primary=paint)
     for i in range(4):
-        thing.add(box(3.6, 0.42 * (i + 1), 0.5), kit.of((150.0, 150.0, 152.0)), 0, 0, 1.75 - 0.5 * i)
+        base = kit.trim(paint, 0.85) if kit.has_wish() else kit.of((150.0, 150.0, 152.0))
+        thing.add(box(3.6, 0.42 * (i + 1), 0.5), base, 0, 0, 1.75 - 0.5 * i)
         thing.add(box(3.6, 0.05, 0.34), paint, 0, 0.42 * (i + 1), 1.8 - 0.5 * i)
     return thing
 
@@ -954,7 +1097,11 @@ def pool_table(kit: Kit) -> Thing:
     wood = kit.of("wood", "wood")
     thing.add(box(2.2, 0.2, 1.2), wood, 0, 0.62, 0.6).add(box(2.0, 0.02, 1.0), cloth, 0, 0.82, 0.6)
     _legs(thing, 2.0, 1.0, 0.62, wood, 0.07, 0.6)
-    for x, z, c in ((0.3, 0.5, (220.0, 40.0, 40.0)), (0.42, 0.62, (240.0, 200.0, 50.0)), (-0.5, 0.6, (240.0, 240.0, 236.0))):
+    for x, z, c in (
+        (0.3, 0.5, (220.0, 40.0, 40.0)),
+        (0.42, 0.62, (240.0, 200.0, 50.0)),
+        (-0.5, 0.6, (240.0, 240.0, 236.0)),
+    ):
         thing.add(sphere(0.04), Material(c), x, 0.84, z)
     return thing
 
@@ -981,8 +1128,6 @@ def swimming_pool(kit: Kit) -> Thing:
         thing.add(box(0.2, 0.16, d + 0.4), rim, sx * (w / 2 + 0.1), 0, d / 2)
         thing.add(box(w, 0.16, 0.2), rim, 0, 0, d / 2 + sx * (d / 2 + 0.1))
     return thing
-
-
 
 
 MAKERS: dict[str, Maker] = {

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from typing import TypeVar
+
 import numpy as np
 
 from dmp_core.synthesis.render.decor import PERIODS, Palette, asked_material
 from dmp_core.synthesis.render.language import Item
 from dmp_core.synthesis.render.materials import RGB, Material, shade
-from dmp_core.synthesis.render.mesh import Mesh, move, rotate
+from dmp_core.synthesis.render.mesh import Mesh, move, rotate, scale
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -32,6 +36,12 @@ class Thing:
         self.parts.append((move(mesh, x, y, z), material))
         return self
 
+    def rescale(self, factor: float) -> Thing:
+        """Larger or smaller in all directions."""
+        self.parts = [(scale(m, factor, factor, factor), material) for m, material in self.parts]
+        self.size = (self.size[0] * factor, self.size[1] * factor, self.size[2] * factor)
+        return self
+
     def put(self, child: Thing, x: float = 0.0, y: float = 0.0, z: float = 0.0, turn: float = 0.0) -> Thing:
         """A separate object that moves along with this one; its back edge goes to (x, y, z)."""
         self.children.append((child, x, y, z, turn))
@@ -50,7 +60,9 @@ class Kit:
     def colour(self, role: str) -> RGB:
         return getattr(self.palette, role)
 
-    def of(self, role: str | RGB, texture: str = "plain", period: float | None = None, emission: float = 0.0) -> Material:
+    def of(
+        self, role: str | RGB, texture: str = "plain", period: float | None = None, emission: float = 0.0
+    ) -> Material:
         """A material of the room's scheme, or of a given colour."""
         rgb = self.colour(role) if isinstance(role, str) else role
         seed = int(self.rng.integers(1 << 30)) if texture != "plain" else 0
@@ -67,7 +79,7 @@ class Kit:
     def has_wish(self) -> bool:
         return self.ask is not None and bool(self.ask.colours or self.ask.material)
 
-    def pick(self, *options):
+    def pick(self, *options: T) -> T:
         return options[int(self.rng.integers(len(options)))]
 
     def near(self, low: float, high: float) -> float:

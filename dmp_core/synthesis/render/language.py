@@ -7,6 +7,7 @@ noun picks up what a linking word brings after it ("walls painted light blue").
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,13 +16,25 @@ from dmp_core.synthesis.render.vocabulary import RGB, Family, normalise, vocabul
 
 # How far, in words, a modifier reaches forward to its noun.
 _REACH = 3
-_LINKS = {"painted", "in", "is", "are", "of", "covered", "coloured", "colored", "made", "with", "upholstered", "and", "all"}
+_LINKS = {"painted", "in", "is", "are", "of", "covered", "coloured", "colored", "made", "upholstered"}
 _BREAKS = {",", ".", ";", ":", "with", "and", "near", "beside", "on", "under", "by", "against", "next"}
 _MATERIAL_ALONE = {
     "carpet": "floor", "carpeted": "floor", "parquet": "floor", "hardwood": "floor",
     "brick": "wall", "wallpapered": "wall", "tiled": "wall",
 }  # fmt: skip
 _ROOM_WORDS = ("room", "interior", "space", "scene")
+# Styles that only count as such when no noun follows ("a pencil drawing", but not "pastel walls").
+_SHY_STYLES = {
+    "pastel",
+    "pencil",
+    "chalk",
+    "crayon",
+    "charcoal drawing",
+    "sepia",
+    "oil paint",
+    "mosaic",
+    "stained glass",
+}
 _SURFACES = ("wall", "floor", "ceiling")
 _FALLBACKS = ("still_life", "park", "street", "mountains", "hall", "living_room")
 
@@ -35,6 +48,7 @@ class Item:
     colours: tuple[RGB, ...] = ()
     material: str | None = None
     size: float = 1.0
+    word: str = ""  # as written: "floor lamp" and "bedside lamp" are both lamps
 
     @property
     def colour(self) -> RGB | None:
@@ -157,8 +171,12 @@ class _Reader:
     def _step(self, i: int, token: _Token) -> None:
         kinds = token.kinds
         colour_next = i + 1 < len(self.tokens) and "colour" in self.tokens[i + 1].kinds
-        if "object" in kinds and not self._acts_as_material(i, token) and not self._is_lightness(i, token):
-            self._noun(token, str(kinds["object"]))
+        if "object" in kinds and not self._acts_as_modifier(i, token) and not self._is_lightness(i, token):
+            self._noun(i, token, str(kinds["object"]))
+        elif token.text == "black and white" and _noun_follows(self.tokens, i, rooms=True):
+            self.pending.colours += [vocabulary().colours["black"], vocabulary().colours["white"]]
+            self.pending.position = token.position + 2
+            return
         elif "room" in kinds:
             self._room(token)
         elif "colour" in kinds:
@@ -173,22 +191,39 @@ class _Reader:
             self.pending.position = token.position
         elif token.text in _BREAKS and token.text != "and":
             self._settle()
-        if "light" in kinds and not colour_next and not _noun_follows(self.tokens, i, 1):
+        if "light" in kinds and not colour_next and self._lights(i):
             self.light = str(kinds["light"])
-        if "style" in kinds and not _noun_follows(self.tokens, i, 1):
+        if "style" in kinds and not (token.text in _SHY_STYLES and _noun_follows(self.tokens, i, 1)):
             self.style = str(kinds["style"])
         if "decor" in kinds:
             self.decor = str(kinds["decor"])
         if token.text in _LINKS:
             self.linked = token.position
 
-    def _acts_as_material(self, i: int, token: _Token) -> bool:
-        return "material" in token.kinds and _noun_follows(self.tokens, i, 1)
+    def _acts_as_modifier(self, i: int, token: _Token) -> bool:
+        """'glass table', 'sand flowers': a noun that names a stuff or colour before another noun."""
+        if "material" not in token.kinds and "colour" not in token.kinds:
+            return False
+        for after in self.tokens[i + 1 :]:
+            if "object" in after.kinds:
+                return True
+            if not {"material", "colour", "size"} & after.kinds.keys():
+                return False
+        return False
+
+    def _lights(self, i: int) -> bool:
+        """'dark oak' and 'bright curtains' say nothing of the light; 'warm light' does."""
+        after = self.tokens[i + 1] if i + 1 < len(self.tokens) else None
+        if after is None or after.text in ("light", "lighting", "lights"):
+            return True
+        return not ("material" in after.kinds or "object" in after.kinds)
 
     def _is_lightness(self, i: int, token: _Token) -> bool:
         """'warm light' speaks of lighting, not of a ceiling lamp; 'oil painting of' of a style."""
         before = self.tokens[i - 1].kinds if i else {}
-        return (token.kinds["object"] == "light" and token.text == "light" and "light" in before) or "style" in token.kinds
+        return (
+            token.kinds["object"] == "light" and token.text == "light" and "light" in before
+        ) or "style" in token.kinds
 
     def _colour(self, i: int, token: _Token, rgb: object) -> None:
         rgb = tuple(rgb)  # type: ignore[arg-type]
@@ -211,14 +246,17 @@ class _Reader:
         self.pending.material = name
         self.pending.position = token.position
 
-    def _noun(self, token: _Token, name: str) -> None:
+    def _noun(self, i: int, token: _Token, name: str) -> None:
+        definite = i > 0 and self.tokens[i - 1].text == "the"
+        if definite and any(item.name == name for item in self.items):
+            return  # the one that was named before
         p = self.pending if self.pending.fresh(token.position) else _Pending()
         count = p.count
         if count is None and not _is_plural(token):
             count = 1
         if count == 1 and _is_plural(token) and p.count is None:
             count = None
-        self.items.append(Item(name, count, tuple(p.colours), p.material, p.size))
+        self.items.append(Item(name, count, tuple(p.colours), p.material, p.size, token.text))
         self.pending = _Pending()
         self.linked = -99
 
@@ -286,9 +324,19 @@ def _family_of(prompt: str, keyword: str) -> str:
     return exact or _cued_family(keyword) or _cued_family(prompt) or room_family(keyword)
 
 
+def _without_place_name(prompt: str, keyword: str) -> str:
+    """'A food court' speaks of a place, not of food: names of listed places become 'room'."""
+    place = normalise(keyword.split("/")[0])
+    text = normalise(prompt)
+    known_thing = place in vocabulary().synonyms
+    if normalise(keyword) not in _exact_families() or " " not in place or place == text or known_thing:
+        return prompt
+    return re.sub(rf"\b{re.escape(place)}\b", "room", text)
+
+
 def read_prompt(prompt: str, keyword: str) -> SceneSpec:
     """What the words ask for. Total: any text gives a scene."""
-    reader = _Reader(tokenise(prompt))
+    reader = _Reader(tokenise(_without_place_name(prompt, keyword)))
     reader.read()
     return SceneSpec(
         prompt=prompt, keyword=keyword, family=_family_of(prompt, keyword), items=_merge(reader.items),

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dmp_core.synthesis.render.vocabulary import RGB, as_rgb
+
 GAMMA = 2.2
-RGB = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ def shade(colour: RGB, factor: float) -> RGB:
     """Darker (factor < 1) or lighter (factor > 1, towards white) display colour."""
     c = np.asarray(colour, dtype=float)
     out = c * factor if factor <= 1 else c + (255 - c) * (factor - 1)
-    return tuple(float(v) for v in np.clip(out, 0, 255))
+    return as_rgb(np.clip(out, 0, 255))
 
 
 def mix(a: RGB, b: RGB, t: float) -> RGB:
-    return tuple(float(x + (y - x) * t) for x, y in zip(a, b, strict=True))
+    return as_rgb(x + (y - x) * t for x, y in zip(a, b, strict=True))
 
 
 SIZE = 64  # texels a side; a repeat seldom covers more pixels than that
@@ -70,8 +71,10 @@ def smooth_noise(rng: np.random.Generator, cells: tuple[int, int] = (8, 8), size
     fr, fc = (r - r0)[:, None], (c - c0)[None, :]
     r1, c1 = (r0 + 1) % cells[0], (c0 + 1) % cells[1]
     return (
-        grid[r0][:, c0] * (1 - fr) * (1 - fc) + grid[r1][:, c0] * fr * (1 - fc)
-        + grid[r0][:, c1] * (1 - fr) * fc + grid[r1][:, c1] * fr * fc
+        grid[r0][:, c0] * (1 - fr) * (1 - fc)
+        + grid[r1][:, c0] * fr * (1 - fc)
+        + grid[r0][:, c1] * (1 - fr) * fc
+        + grid[r1][:, c1] * fr * fc
     )
 
 
@@ -265,13 +268,13 @@ def _picture(a: RGB, b: RGB, rng: np.random.Generator) -> np.ndarray:
     """Wall art (uv 0..1): landscape, abstract blocks, portrait or sun."""
     v, u = _coordinates()
     kind = int(rng.integers(5))
-    c = tuple(rng.uniform(40, 235, 3))
+    c = as_rgb(rng.uniform(40, 235, 3))
     if kind == 0:
         ridge = 0.35 + 0.18 * np.sin(u * 7 + rng.uniform(0, 6)) + 0.08 * smooth_noise(rng, (1, 8))
         image = _lerp(shade(a, 1.4), a, v)
         return np.where((v < ridge)[..., None], _lerp(shade(b, 0.6), b, v * 2), image)
     if kind == 1:
-        image = np.broadcast_to(np.asarray((236.0, 230.0, 216.0)), (SIZE, SIZE, 3)).copy()
+        image = np.broadcast_to(np.asarray(mix(a, (236.0, 230.0, 216.0), 0.6)), (SIZE, SIZE, 3)).copy()
         for colour in (a, b, c, shade(a, 0.6), (40, 40, 44)):
             x, y, w, h = rng.random(), rng.random(), rng.uniform(0.1, 0.5), rng.uniform(0.1, 0.5)
             image[(np.abs(u - x) < w / 2) & (np.abs(v - y) < h / 2)] = colour
@@ -338,7 +341,7 @@ def _lawn(a: RGB, b: RGB, rng: np.random.Generator) -> np.ndarray:
 
 
 def _waves(a: RGB, b: RGB, rng: np.random.Generator) -> np.ndarray:
-    v, u = _coordinates()
+    v, _ = _coordinates()
     ripple = np.sin((v * 6 + smooth_noise(rng, (3, 6)) * 0.8) * 2 * np.pi)
     return _lerp(a, b, 0.4 + 0.35 * ripple)
 

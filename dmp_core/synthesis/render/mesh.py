@@ -8,6 +8,7 @@ shared between flat faces, so that stored vertex normals are exact.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -118,16 +119,18 @@ def lathe(profile: tuple[tuple[float, float], ...], segments: int = 14) -> Mesh:
     angle = np.linspace(0, 2 * np.pi, segments + 1)
     around = np.stack([np.sin(angle), np.cos(angle)], axis=1)
     pieces = []
-    for (r0, y0), (r1, y1) in zip(profile[:-1], profile[1:], strict=True):
+    for (r0, y0), (r1, y1) in pairwise(profile):
         normal = np.array([y1 - y0, r0 - r1])
         length = np.linalg.norm(normal)
         if length < 1e-9:
             continue
         normal = normal / length
-        vertices = np.concatenate([
-            np.stack([r * around[:, 0], np.full(segments + 1, y), r * around[:, 1]], 1)
-            for r, y in ((r0, y0), (r1, y1))
-        ])
+        vertices = np.concatenate(
+            [
+                np.stack([r * around[:, 0], np.full(segments + 1, y), r * around[:, 1]], 1)
+                for r, y in ((r0, y0), (r1, y1))
+            ]
+        )
         ring = np.stack([around[:, 0] * normal[0], np.full(segments + 1, normal[1]), around[:, 1] * normal[0]], 1)
         turn = angle * max(r0, r1)
         uv = np.concatenate([np.stack([turn, np.full(segments + 1, y)], 1) for y in (y0, y1)])
@@ -151,16 +154,22 @@ def _superellipsoid(e1: float, e2: float, rows: int, columns: int) -> Mesh:
     lon = np.linspace(-np.pi, np.pi, columns + 1)[None, :]
     c_lat, s_lat, c_lon, s_lon = np.cos(lat), np.sin(lat), np.cos(lon), np.sin(lon)
     flat = np.ones_like(lon)
-    vertices = np.stack([
-        _signed_power(c_lat, e1) * _signed_power(s_lon, e2),
-        _signed_power(s_lat, e1) * flat,
-        _signed_power(c_lat, e1) * _signed_power(c_lon, e2),
-    ], -1).reshape(-1, 3)
-    normals = np.stack([
-        _signed_power(c_lat, 2 - e1) * _signed_power(s_lon, 2 - e2),
-        _signed_power(s_lat, 2 - e1) * flat,
-        _signed_power(c_lat, 2 - e1) * _signed_power(c_lon, 2 - e2),
-    ], -1).reshape(-1, 3)
+    vertices = np.stack(
+        [
+            _signed_power(c_lat, e1) * _signed_power(s_lon, e2),
+            _signed_power(s_lat, e1) * flat,
+            _signed_power(c_lat, e1) * _signed_power(c_lon, e2),
+        ],
+        -1,
+    ).reshape(-1, 3)
+    normals = np.stack(
+        [
+            _signed_power(c_lat, 2 - e1) * _signed_power(s_lon, 2 - e2),
+            _signed_power(s_lat, 2 - e1) * flat,
+            _signed_power(c_lat, 2 - e1) * _signed_power(c_lon, 2 - e2),
+        ],
+        -1,
+    ).reshape(-1, 3)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
     return Mesh(vertices, normals, vertices[:, [0, 2]].copy(), _grid_faces(rows, columns))
 
@@ -194,7 +203,11 @@ def prism(width: float, height: float, depth: float) -> Mesh:
     back = [(w, 0, -d), (-w, 0, -d), (0, height, -d)]
     below = [(-w, 0, -d), (w, 0, -d), (w, 0, d), (-w, 0, d)]
     sides = (
-        (left, (-n[0], n[1], 0)), (right, (n[0], n[1], 0)), (front, (0, 0, 1)), (back, (0, 0, -1)), (below, (0, -1, 0)),
+        (left, (-n[0], n[1], 0)),
+        (right, (n[0], n[1], 0)),
+        (front, (0, 0, 1)),
+        (back, (0, 0, -1)),
+        (below, (0, -1, 0)),
     )
     pieces = []
     for corners, normal in sides:

@@ -46,9 +46,7 @@ def _mitsuba() -> ModuleType:
     try:
         import mitsuba
     except ImportError as error:
-        raise RendererMissing(
-            "the built-in renderer needs Mitsuba 3: install dmp-pipeline[render]"
-        ) from error
+        raise RendererMissing("the built-in renderer needs Mitsuba 3: install dmp-pipeline[render]") from error
     mitsuba.set_variant("scalar_rgb")
     mitsuba.set_log_level(mitsuba.LogLevel.Error)
     if _threads is not None:
@@ -109,7 +107,9 @@ def _grouped(parts: list[tuple[Mesh, Material, int]]) -> list[_Group]:
         colours = None
         if material is None:
             rgb = [np.clip(to_linear(m.colour), 0.01, 0.92) for _, m, _ in members]
-            colours = np.concatenate([np.tile(c, (len(m.vertices), 1)) for c, (m, _, _) in zip(rgb, members, strict=True)])
+            colours = np.concatenate(
+                [np.tile(c, (len(m.vertices), 1)) for c, (m, _, _) in zip(rgb, members, strict=True)]
+            )
         elif material.texture != "plain" and material.period != 1.0:
             mesh = mesh._replace(uv=mesh.uv / material.period)
         groups.append(_Group(mesh, owner, material, colours))
@@ -136,7 +136,9 @@ def _shape(group: _Group, plugin: str, description: dict[str, Any], smooth: bool
     props = mi.Properties()
     props[f"mesh_{plugin}"] = mi.load_dict(description)
     m = group.mesh
-    shape = mi.Mesh("m", len(m.vertices), len(m.faces), has_vertex_normals=smooth, has_vertex_texcoords=True, props=props)
+    shape = mi.Mesh(
+        "m", len(m.vertices), len(m.faces), has_vertex_normals=smooth, has_vertex_texcoords=True, props=props
+    )
     if group.colours is not None:
         shape.add_attribute("vertex_color", 3, group.colours.astype(np.float32).ravel())
     values = mi.traverse(shape)
@@ -156,9 +158,13 @@ def _lit_shape(group: _Group, strength: float) -> Any:
     """The group as a surface that light falls on, or as a grey light."""
     if group.material is not None and group.material.emission > 0:
         power = group.material.emission * strength
-        return _shape(group, "emitter", {"type": "area", "radiance": {"type": "rgb", "value": [power] * 3}}, smooth=True)
+        return _shape(
+            group, "emitter", {"type": "area", "radiance": {"type": "rgb", "value": [power] * 3}}, smooth=True
+        )
     reflectance = _VERTEX_COLOUR if group.material is None else _texture(group.material)
-    return _shape(group, "bsdf", {"type": "twosided", "bsdf": {"type": "diffuse", "reflectance": reflectance}}, smooth=True)
+    return _shape(
+        group, "bsdf", {"type": "twosided", "bsdf": {"type": "diffuse", "reflectance": reflectance}}, smooth=True
+    )
 
 
 def _colour_shape(group: _Group, eye: np.ndarray) -> Any:
@@ -205,8 +211,8 @@ def _strength(material: Material | None, scene: Scene) -> float:
 def _light_scene(scene: Scene, groups: list[_Group], resolution: int, spp: int) -> Any:
     mi = _mitsuba()
     content: dict[str, Any] = {"type": "scene"}
-    content["light_view"] = _sensor(scene.camera, resolution, {"type": "independent", "sample_count": spp})
-    content["label_view"] = _sensor(scene.camera, resolution, _CENTRES)
+    content["light_view"] = _sensor(scene.view, resolution, {"type": "independent", "sample_count": spp})
+    content["label_view"] = _sensor(scene.view, resolution, _CENTRES)
     for i, group in enumerate(groups):
         content[f"g{i}"] = _lit_shape(group, _strength(group.material, scene))
     if scene.outdoor:  # rooms have a fill light in its place
@@ -221,10 +227,10 @@ def _light_scene(scene: Scene, groups: list[_Group], resolution: int, spp: int) 
 
 def _colour_scene(scene: Scene, groups: list[_Group], resolution: int) -> Any:
     mi = _mitsuba()
-    content: dict[str, Any] = {"type": "scene", "view": _sensor(scene.camera, resolution * SUB, _CENTRES)}
+    content: dict[str, Any] = {"type": "scene", "view": _sensor(scene.view, resolution * SUB, _CENTRES)}
     backdrop = _grouped([(m, material, 0) for m, material in scene.backdrop])
     for i, group in enumerate([*groups, *backdrop]):
-        content[f"g{i}"] = _colour_shape(group, scene.camera.origin)
+        content[f"g{i}"] = _colour_shape(group, scene.view.origin)
     return mi.load_dict(content, optimize=False)
 
 
@@ -249,7 +255,7 @@ def run_passes(scene: Scene, resolution: int, samples_per_pixel: int, max_depth:
     light = _render(lit, _integrator("path", max_depth), 0, samples_per_pixel, seed % (1 << 31))
     fine = _render(_colour_scene(scene, groups, resolution), _integrator("path", 1), 0, 1, 0)
     albedo = np.clip(fine, 0, 1).reshape(resolution, SUB, resolution, SUB, 3).mean((1, 3))
-    normal, depth = _camera_frame(labels[..., 0:3], labels[..., 3:6], scene.camera)
+    normal, depth = _camera_frame(labels[..., 0:3], labels[..., 3:6], scene.view)
     instance, emitter = _owners(labels[..., 6], labels[..., 7], groups)
     miss = instance == 0
     normal[miss], depth[miss] = (0.0, 0.0, 1.0), SKY_DEPTH

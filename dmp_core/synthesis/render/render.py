@@ -122,11 +122,11 @@ def render_prompt(
 def _info(spec: SceneSpec, scene: Scene, exposure: float) -> dict[str, Any]:
     from dmp_core.synthesis.render.vocabulary import class_names
 
-    camera = scene.camera
+    camera = scene.view
     objects = [
         {
             "name": o.name, "class": class_names()[o.class_id], "class_id": o.class_id,
-            "colour": None if o.thing is None or o.thing.primary is None else [round(c) for c in o.thing.primary.colour],
+            "colour": None if o.thing.primary is None else [round(c) for c in o.thing.primary.colour],
         }
         for o in scene.objects
     ]  # fmt: skip

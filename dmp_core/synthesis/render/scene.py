@@ -60,14 +60,17 @@ class Placed:
     class_id: int
     instance: int
     parts: list[tuple[Mesh, Material]]
-    thing: Thing | None = None
+    thing: Thing
     position: tuple[float, float, float] = (0.0, 0.0, 0.0)
     turn: float = 0.0
+    _bounds: np.ndarray | None = None
 
     def bounds(self) -> np.ndarray:
-        """(2, 3): lowest and highest corner."""
-        points = np.concatenate([m.vertices for m, _ in self.parts])
-        return np.stack([points.min(0), points.max(0)])
+        """(2, 3): lowest and highest corner. Kept: cameras are tried many times over."""
+        if self._bounds is None:
+            points = np.concatenate([m.vertices for m, _ in self.parts])
+            self._bounds = np.stack([points.min(0), points.max(0)])
+        return self._bounds
 
     def world(self, x: float, y: float, z: float) -> np.ndarray:
         """A point of the object's own frame in world space."""
@@ -114,6 +117,13 @@ class Scene:
     sun_direction: tuple[float, float, float] | None = None
     outdoor: bool = False
     main: Placed | None = None
+
+    @property
+    def view(self) -> Camera:
+        """The camera, once it has been chosen."""
+        if self.camera is None:
+            raise ValueError("the scene has no camera yet: set scene.camera before rendering it")
+        return self.camera
 
     def add(self, thing: Thing, x: float, y: float, z: float, turn: float = 0.0) -> Placed:
         """Put a thing and all that it carries into the world; returns the thing itself."""

@@ -65,7 +65,7 @@ def _box_blur(image: np.ndarray, radius: int) -> np.ndarray:
         width = [(radius, radius) if k == axis else (0, 0) for k in range(image.ndim)]
         padded = np.pad(image, width, mode="edge")
         n = image.shape[axis]
-        image = sum(np.take(padded, range(i, i + n), axis) for i in range(2 * radius + 1)) / (2 * radius + 1)
+        image = np.sum([np.take(padded, range(i, i + n), axis) for i in range(2 * radius + 1)], axis=0) / (2 * radius + 1)
     return image
 
 
@@ -160,7 +160,9 @@ def _vangogh(c: _Canvas) -> np.ndarray:
     swirl.normal = np.stack([np.cos(field), np.sin(field), np.zeros_like(field)], -1)
     paint = _strokes(swirl, 6 * c.unit, 1100 * c.unit, 0.25, 1.0 * c.unit)
     grey = _luminance(paint)
-    tone = _ramp(np.clip(grey * 1.15, 0, 1), [(14, 22, 66), (34, 74, 150), (96, 150, 180), (232, 190, 70), (255, 240, 170)])
+    tone = _ramp(
+        np.clip(grey * 1.15, 0, 1), [(14, 22, 66), (34, 74, 150), (96, 150, 180), (232, 190, 70), (255, 240, 170)]
+    )
     return 0.5 * _saturate(paint, 1.5) + 0.5 * tone
 
 
@@ -185,7 +187,10 @@ def _ink(c: _Canvas) -> np.ndarray:
 
 
 def _neon(c: _Canvas) -> np.ndarray:
-    dark = _ramp(np.clip(_luminance(c.rgb) * 1.05, 0, 1), [(6, 4, 22), (40, 14, 84), (120, 24, 130), (230, 70, 170), (120, 240, 255)])
+    dark = _ramp(
+        np.clip(_luminance(c.rgb) * 1.05, 0, 1),
+        [(6, 4, 22), (40, 14, 84), (120, 24, 130), (230, 70, 170), (120, 240, 255)],
+    )
     edge = _edges(c)
     hue = c.noise(4)[..., None]
     glow = np.where(hue > 0.5, np.array([1.0, 0.1, 0.75]), np.array([0.05, 0.95, 1.0]))
@@ -195,7 +200,10 @@ def _neon(c: _Canvas) -> np.ndarray:
 
 def _vaporwave(c: _Canvas) -> np.ndarray:
     tone = np.clip(_contrast(_luminance(c.rgb), 1.2), 0, 1)
-    return _ramp(tone, [(44, 20, 92), (140, 60, 170), (255, 113, 180), (255, 190, 170), (150, 240, 240)]) * 0.85 + 0.15 * c.rgb
+    return (
+        _ramp(tone, [(44, 20, 92), (140, 60, 170), (255, 113, 180), (255, 190, 170), (150, 240, 240)]) * 0.85
+        + 0.15 * c.rgb
+    )
 
 
 def _pixel(c: _Canvas) -> np.ndarray:
@@ -281,10 +289,15 @@ def _cubist(c: _Canvas) -> np.ndarray:
 
 def _ukiyoe(c: _Canvas) -> np.ndarray:
     tone = _kuwahara(c.rgb, 2 * c.unit)
-    ink = np.array([[32, 46, 82], [74, 108, 142], [196, 92, 70], [214, 170, 110], [232, 214, 176], [122, 140, 106]]) / 255.0
+    ink = (
+        np.array([[32, 46, 82], [74, 108, 142], [196, 92, 70], [214, 170, 110], [232, 214, 176], [122, 140, 106]])
+        / 255.0
+    )
     distance = ((tone[..., None, :] * 1.1 - ink) ** 2).sum(-1)
     flat = ink[distance.argmin(-1)]
-    return (flat * 0.75 + 0.25 * tone + 0.03 * (c.noise(32)[..., None] - 0.5)) * (1 - 0.85 * (_edges(c) > 0.4)[..., None])
+    return (flat * 0.75 + 0.25 * tone + 0.03 * (c.noise(32)[..., None] - 0.5)) * (
+        1 - 0.85 * (_edges(c) > 0.4)[..., None]
+    )
 
 
 def _thermal(c: _Canvas) -> np.ndarray:
@@ -309,21 +322,27 @@ def _crayon(c: _Canvas) -> np.ndarray:
 def _poster(c: _Canvas) -> np.ndarray:
     tone = np.clip(_luminance(_kuwahara(c.rgb, c.unit)), 0, 1)
     base = c.rng.random()
-    inks = [np.array([0.1, 0.12, 0.2]), None, None, np.array([0.97, 0.92, 0.8])]
+    inks = np.array([[0.1, 0.12, 0.2], [0, 0, 0], [0, 0, 0], [0.97, 0.92, 0.8]])
     for k, value in ((1, 0.65), (2, 0.9)):
         h = (base + 0.13 * k) * 2 * np.pi
         inks[k] = np.clip(value * (0.65 + 0.45 * np.cos(h + np.array([0.0, -2.1, 2.1]))), 0, 1)
-    return np.stack(inks)[np.digitize(tone, np.quantile(tone, [0.25, 0.5, 0.78]))]
+    return inks[np.digitize(tone, np.quantile(tone, [0.25, 0.5, 0.78]))]
 
 
 def _fantasy(c: _Canvas) -> np.ndarray:
     bloom = _box_blur(np.clip(c.rgb - 0.45, 0, 1), 4 * c.unit) * 1.5
     mist = np.clip(np.log(np.maximum(c.depth, 1.0)) / 5, 0, 1)[..., None] * np.array([0.42, 0.3, 0.62])
-    return _saturate(_contrast(c.rgb, 1.1), 1.5) * np.array([0.95, 0.85, 1.1]) + bloom * np.array([1.0, 0.75, 1.0]) + 0.5 * mist
+    return (
+        _saturate(_contrast(c.rgb, 1.1), 1.5) * np.array([0.95, 0.85, 1.1])
+        + bloom * np.array([1.0, 0.75, 1.0])
+        + 0.5 * mist
+    )
 
 
 def _steampunk(c: _Canvas) -> np.ndarray:
-    brass = _ramp(np.clip(_contrast(_luminance(c.rgb), 1.25), 0, 1), [(24, 16, 12), (96, 58, 28), (190, 128, 54), (250, 220, 150)])
+    brass = _ramp(
+        np.clip(_contrast(_luminance(c.rgb), 1.25), 0, 1), [(24, 16, 12), (96, 58, 28), (190, 128, 54), (250, 220, 150)]
+    )
     return (0.7 * brass + 0.3 * c.rgb) * _vignette(c.size, 0.4) * (1 - 0.5 * _edges(c)[..., None])
 
 

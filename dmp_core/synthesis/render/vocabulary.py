@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,6 +13,14 @@ import yaml
 from dmp_core.resources import manifest_path
 
 RGB = tuple[float, float, float]
+"""A display colour (gamma 2.2), 0..255."""
+
+
+def as_rgb(values: Iterable[float]) -> RGB:
+    """Three numbers, whatever holds them, as a colour."""
+    red, green, blue = (float(v) for v in values)
+    return red, green, blue
+
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ def _family(name: str, entry: dict[str, Any]) -> Family:
 
 def _stuff(name: str, entry: dict[str, Any]) -> Stuff:
     colour = entry.get("colour")
-    return Stuff(name, entry["texture"], tuple(map(float, colour)) if colour else None)
+    return Stuff(name, entry["texture"], as_rgb(colour) if colour else None)
 
 
 @lru_cache(maxsize=1)
@@ -79,9 +88,12 @@ def vocabulary() -> Vocabulary:
     for name, entry in raw["objects"].items():
         for word in (name, *entry["synonyms"]):
             synonyms[normalise(word)] = name
+    for word, name in list(synonyms.items()):
+        if not word.endswith("s"):
+            synonyms.setdefault(word + ("es" if word.endswith(("x", "ch", "sh")) else "s"), name)
     return Vocabulary(
         families={n: _family(n, e) for n, e in raw["families"].items()},
-        colours={normalise(n): tuple(map(float, c)) for n, c in raw["colours"].items()},
+        colours={normalise(n): as_rgb(c) for n, c in raw["colours"].items()},
         materials={normalise(n): _stuff(n, e) for n, e in raw["materials"].items()},
         light={normalise(n): v for n, v in raw["light"].items()},
         styles={normalise(n): v for n, v in raw["styles"].items()},

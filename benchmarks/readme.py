@@ -1,0 +1,68 @@
+"""The README's picture and table, from the demo's own results.
+
+    make demo
+    .venv/bin/python -m benchmarks.readme --workspace runs/demo
+
+Writes docs/images/readme.png and the lines between the `results` markers of README.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dmp_core.config import load_config
+from dmp_core.evaluation.registry import CEILING, CONSTANT, DMP, primary_metric
+from dmp_core.report import Sample, readme_figure
+from dmp_core.stages import plan
+from dmp_core.stages.report import read_split
+from dmp_core.store import Workspace
+
+ROOT = Path(__file__).parent.parent
+SPLITS = ("in_domain", "out_of_domain", "arbitrary")
+
+
+def main(
+    workspace: Annotated[str, typer.Option(help="Where `make demo` ran.")] = "runs/demo",
+    preset: Annotated[str, typer.Option(help="The preset it ran.")] = "mini",
+    skip: Annotated[int, typer.Option(help="Samples to pass over in each split.")] = 0,
+) -> None:
+    place = Workspace(workspace)
+    inputs = {node.id: node.artefact(place) for node in plan(load_config(preset))}
+    samples: dict[str, list[Sample]] = {}
+    for split in SPLITS:
+        keys = {f"{split}-{index:08d}" for index in range(skip, skip + 2)}
+        samples[split] = read_split(split, inputs, keys)[1]
+    readme_figure(samples, ROOT / "docs" / "images" / "readme.png")
+    results = json.loads((Path(workspace) / "report" / "metrics.json").read_text())
+    readme = ROOT / "README.md"
+    table = results_table(results["metrics"], results["training"])
+    marked = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
+    readme.write_text(marked.sub(lambda found: found[1] + table + found[2], readme.read_text()))
+
+
+def results_table(metrics: dict[str, Any], training: dict[str, Any]) -> str:
+    """One row a task: DMP, the best constant and the VAE ceiling, in domain and out of domain."""
+    lines = [
+        "| task | metric | in-domain: DMP | constant | VAE ceiling | out-of-domain: DMP | constant | VAE ceiling | adapter |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for task, splits in metrics.items():
+        metric = primary_metric(task)
+        arrow = "↑" if metric.higher_is_better else "↓"
+        cells = [
+            f"{splits[split][row]['metrics'][metric.name]['mean']:.{metric.decimals}f}"
+            for split in SPLITS[:2]
+            for row in (DMP, CONSTANT, CEILING)
+        ]
+        source = "trained in the demo" if "trained" in training[task]["source"] else "shipped"
+        lines.append(f"| {task} | {metric.label}{metric.unit and ', ' + metric.unit} {arrow} | {' | '.join(cells)} | {source} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    typer.run(main)

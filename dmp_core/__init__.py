@@ -1,0 +1,1 @@
+"""DMP Pipeline: keywords in, a labelled dataset and a dense predictor out."""

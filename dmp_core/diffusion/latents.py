@@ -1,0 +1,63 @@
+"""Between images and latents: the VAE's two directions, and what decoded channels mean."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dmp_core.errors import InputError
+
+
+def encode_images(vae: Any, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Scaled latents of images, (B, C, h, w), in the VAE's dtype and on its device.
+
+    images: (B, 3, H, W) in [0, 1]. The posterior's mode, so that the same image always gives the
+    same latents; with a ``generator`` its sample (the published code samples, see eq. 2's x).
+    """
+    encoded = vae.encode((images * 2 - 1).to(vae.device, vae.dtype))
+    if hasattr(encoded, "latents"):  # AutoencoderTiny has no posterior
+        latents = encoded.latents
+    else:
+        posterior = encoded.latent_dist
+        latents = posterior.mode() if generator is None else posterior.sample(generator)
+    shift, scale = _shift_scale(vae)
+    scaled: Tensor = (latents - shift) * scale
+    return scaled
+
+
+def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Decoded images (B, 3, H, W), nominally in [0, 1] but not clamped: gradients pass everywhere."""
+    shift, scale = _shift_scale(vae)
+    decoded: Tensor = vae.decode(latents.to(vae.device, vae.dtype) / scale + shift).sample
+    return decoded / 2 + 0.5
+
+
+def depth_from_decoded(decoded: Tensor, scale: float | Literal["minmax"] = 1.0) -> Tensor:
+    """Depth (B, 1, H, W) from unclamped decoded channels: their mean, clamped to [0, 1], times ``scale``.
+
+    scale: what 1 stands for, in metres (8 in the paper); "minmax" stretches each map to [0, 1].
+    """
+    depth = decoded.mean(dim=1, keepdim=True).clamp(0, 1)
+    if scale != "minmax":
+        return depth * scale
+    low, high = depth.amin(dim=(1, 2, 3), keepdim=True), depth.amax(dim=(1, 2, 3), keepdim=True)
+    return (depth - low) / (high - low).clamp(min=torch.finfo(depth.dtype).tiny)
+
+
+def depth_preview(depth: Tensor, scale: float) -> Tensor:
+    """16-bit grey levels of a depth map for viewing, int32 in [0, 65535] (of which ``scale`` is the top)."""
+    return (depth / scale * 65535).round().clamp(0, 65535).to(torch.int32)
+
+
+def downscale_factor(vae: Any) -> int:
+    """Pixels per latent along a side, 8 for Stable Diffusion."""
+    blocks = vae.config.get("block_out_channels") or vae.config.get("encoder_block_out_channels")
+    if not blocks:
+        raise InputError(f"vae: {type(vae).__name__} names no block_out_channels; use an AutoencoderKL")
+    return int(2 ** (len(blocks) - 1))
+
+
+def _shift_scale(vae: Any) -> tuple[float, float]:
+    return vae.config.get("shift_factor") or 0.0, vae.config.get("scaling_factor") or 1.0

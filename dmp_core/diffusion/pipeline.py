@@ -1,0 +1,294 @@
+"""DMP as a diffusers pipeline: images in, dense predictions out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.outputs import BaseOutput
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from dmp_core.diffusion.adapters import AdapterCard, load_adapter
+from dmp_core.diffusion.latents import decode_latents, depth_from_decoded, downscale_factor, encode_images
+from dmp_core.diffusion.process import Prediction
+from dmp_core.diffusion.sampler import Denoiser, Source, sample, unet_denoiser
+from dmp_core.diffusion.schedule import Schedule
+from dmp_core.errors import InputError
+
+Images = Image.Image | Sequence[Image.Image] | Tensor
+Resampling = Literal["antialias", "dmp_compat", "dmp_compat_aliased"]
+OutputType = Literal["pt", "np", "pil", "latent"]
+Mode = Literal["RGB", "F"]
+
+_BASE_FILE = "model_index.json"
+
+
+@dataclass
+class DMPOutput(BaseOutput):
+    """images: the predictions, in the type asked for; latents: y, (B, C, h, w), scaled as the U-Net sees it."""
+
+    images: Tensor | np.ndarray | list[Image.Image]
+    latents: Tensor
+
+
+class DMPPipeline(DiffusionPipeline):
+    """A text-to-image latent diffusion model that demorphs an image into one of its properties.
+
+    Components are those of ``StableDiffusionPipeline``; ``scheduler`` only lends its configuration.
+    ``card`` is the adapter's ``dmp.json`` (as a dict), or None: the paper's settings then.
+    """
+
+    model_cpu_offload_seq: Any = "text_encoder->unet->vae"
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        unet: UNet2DConditionModel,
+        scheduler: SchedulerMixin,
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
+        self.register_to_config(card=card)
+        self._empty_embeds: Tensor | None = None
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # diffusers' first argument, under its name here
+        cls, base: str | Path, adapter: str | Path | None = None, check_base: bool = True, **kwargs: Any
+    ) -> DMPPipeline:
+        """Load a base model (folder in diffusers' format, or hub id) and, if given, an adapter.
+
+        adapter: whatever :func:`dmp_core.diffusion.load_adapter` reads.
+        check_base: refuse an adapter that was trained on another base.
+        kwargs: diffusers' own, e.g. the dtype. Move the result with ``.to(device)``.
+        """
+        if Path(base).is_dir() and not (Path(base) / _BASE_FILE).is_file():
+            raise InputError(f"{base}: not a diffusers model, {_BASE_FILE} is missing; give the folder that holds it")
+        pipeline: DMPPipeline = super().from_pretrained(str(base), **kwargs)
+        if adapter is not None:
+            pipeline.load_adapter(adapter, check_base)
+        return pipeline
+
+    def load_adapter(self, path: str | Path, check_base: bool = True) -> AdapterCard:
+        """Put an adapter on the U-Net and take its card's settings as defaults; returns the card."""
+        card = load_adapter(self.unet, path, check_base)
+        self.register_to_config(card=card.model_dump(mode="json"))
+        return card
+
+    @property
+    def card(self) -> AdapterCard:
+        """The settings that :meth:`__call__` falls back to."""
+        return AdapterCard.model_validate(dict(self.config).get("card") or {})
+
+    @property
+    def schedule(self) -> Schedule:
+        """The base model's betas with the adapter's spacing and end points."""
+        return Schedule.from_config(self.scheduler.config, **self.card.schedule.model_dump())
+
+    @property
+    def native_resolution(self) -> int:
+        """Shorter side, in pixels, that the adapter or else the base model was trained at."""
+        size = self.unet.config.sample_size
+        size = min(size) if isinstance(size, list | tuple) else size
+        return self.card.resolution or int(size) * downscale_factor(self.vae)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        images: Images,
+        prompt: str | Sequence[str] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float = 1.0,
+        *,
+        prediction: Prediction | None = None,
+        source: Source | None = None,
+        schedule: Schedule | None = None,
+        resolution: int | tuple[int, int] | Literal["native", "input"] = "native",
+        resampling: Resampling = "antialias",
+        mode: Mode | None = None,
+        scale: float | Literal["minmax"] | None = None,
+        output_type: OutputType = "pt",
+        generator: torch.Generator | None = None,
+        return_dict: bool = True,
+    ) -> DMPOutput | tuple[Any, ...]:
+        """Predict a dense property of each image.
+
+        images: PIL image(s) of one size, or float tensor (B, 3, H, W) or (3, H, W) in [0, 1].
+        prompt: one for all images, or one each; None is the empty prompt (recommended).
+        num_inference_steps, prediction, source, schedule, mode, scale: None takes the adapter's
+            setting, without an adapter the paper's (5, "v", "oracle", leading, "RGB", 1).
+        guidance_scale: classifier-free guidance; matters only with a prompt.
+        resolution: shorter side at which the network works, or (height, width); "native" is what it
+            was trained at, "input" the images' own. Results come back in the images' size.
+        resampling: "antialias" (bicubic, clamped to the valid range); the published behaviours
+            "dmp_compat" and "dmp_compat_aliased" (torchvision 0.13) do not clamp, and resize
+            8-bit images for PIL output.
+        mode: "RGB" for three channels in [0, 1], "F" for their mean in [0, 1] times ``scale``
+            ("minmax": stretched to [0, 1] per image).
+        output_type: "pt" (B, C, H, W), "np" channels last, "pil" list, or "latent".
+        generator: samples the VAE's posterior with it instead of taking the mode.
+
+        Returns :class:`DMPOutput`; with ``return_dict=False`` the tuple (images, latents).
+        Raises InputError on input that cannot be meant.
+        """
+        card = self.card
+        _check_choice("mode", mode, ("RGB", "F"))
+        _check_choice("resampling", resampling, ("antialias", "dmp_compat", "dmp_compat_aliased"))
+        _check_choice("output_type", output_type, ("pt", "np", "pil", "latent"))
+        pixels = to_pixels(images).to(self._execution_device, torch.float32)
+        size = (pixels.shape[-2], pixels.shape[-1])
+        antialias = resampling != "dmp_compat_aliased"
+        pixels = resize(pixels, self._working_size(size, resolution), antialias)
+        x = encode_images(self.vae, pixels, generator).to(self.unet.dtype)
+        with self.progress_bar(total=num_inference_steps or card.num_steps) as bar:
+            y = sample(
+                _ticking(self._denoiser(prompt, len(x), guidance_scale), bar.update),
+                x,
+                schedule or self.schedule,
+                num_inference_steps or card.num_steps,
+                prediction or card.prediction,
+                source or card.source,
+            )
+        result: Any = y
+        if output_type != "latent":
+            decoded = decode_latents(self.vae, y).float()
+            depth_scale = card.encoding.scale if scale is None else scale
+            result = postprocess(decoded, size, mode or card.encoding.mode, depth_scale, resampling, output_type)
+        self.maybe_free_model_hooks()
+        return DMPOutput(images=result, latents=y) if return_dict else (result, y)
+
+    def encode_prompt(self, prompt: str | Sequence[str]) -> Tensor:
+        """Text embeddings (B, L, D) of one prompt or several; too long ones are truncated."""
+        tokens = self.tokenizer(
+            [prompt] if isinstance(prompt, str) else list(prompt),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        embeds: Tensor = self.text_encoder(tokens.input_ids.to(self._execution_device))[0]
+        return embeds
+
+    def _denoiser(self, prompt: str | Sequence[str] | None, batch: int, guidance_scale: float) -> Denoiser:
+        empty = self._embed_empty()
+        if prompt is None:
+            return unet_denoiser(self.unet, empty)
+        if not isinstance(prompt, str) and len(prompt) != batch:
+            raise InputError(f"prompt: {len(prompt)} prompts for {batch} images; give one, or one each")
+        return unet_denoiser(self.unet, self.encode_prompt(prompt), empty, guidance_scale)
+
+    def _embed_empty(self) -> Tensor:
+        """Embedding of the empty prompt, (1, L, D), computed once: most calls use no other."""
+        if self._empty_embeds is None:
+            self._empty_embeds = self.encode_prompt("")
+        self._empty_embeds = self._empty_embeds.to(self._execution_device, self.unet.dtype)
+        return self._empty_embeds
+
+    def _working_size(
+        self, size: tuple[int, int], resolution: int | tuple[int, int] | Literal["native", "input"]
+    ) -> tuple[int, int]:
+        """(height, width) to work at: whole latents, the aspect ratio kept as well as they allow."""
+        factor = downscale_factor(self.vae)
+        if isinstance(resolution, tuple):
+            wanted: tuple[float, float] = resolution
+        elif resolution == "input":
+            wanted = size
+        else:
+            side = self.native_resolution if resolution == "native" else resolution
+            if not isinstance(side, int) or side < factor:
+                raise InputError(f"resolution: {resolution!r}; give pixels (at least {factor}), 'native' or 'input'")
+            wanted = size[0] * side / min(size), size[1] * side / min(size)
+        height, width = (max(1, round(pixels / factor)) * factor for pixels in wanted)
+        return height, width
+
+
+def to_pixels(images: Images) -> Tensor:
+    """Images of any accepted kind as float (B, 3, H, W) in [0, 1]. Raises InputError naming the mend."""
+    if isinstance(images, Tensor):
+        return _checked_tensor(images)
+    pictures = [images] if isinstance(images, Image.Image) else list(images)
+    if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
+        raise InputError("images: give a PIL image, a list of them, or a tensor (B, 3, H, W) in [0, 1]")
+    sizes = sorted({picture.size for picture in pictures})
+    if len(sizes) > 1:
+        raise InputError(f"images: sizes differ ({', '.join(f'{w}×{h}' for w, h in sizes)}); make one call for each")
+    arrays = [np.asarray(picture.convert("RGB"), dtype=np.float32) / 255 for picture in pictures]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+
+
+def _checked_tensor(images: Tensor) -> Tensor:
+    images = images[None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
+        raise InputError(f"images: tensor of shape {tuple(images.shape)}; expected (B, 3, H, W)")
+    low, high = images.min().item(), images.max().item()
+    if not images.is_floating_point() or not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise InputError(f"images: {images.dtype} from {low:.4g} to {high:.4g}; expected floats in [0, 1]")
+    return images
+
+
+def resize(images: Tensor, size: tuple[int, int], antialias: bool = True) -> Tensor:
+    """Bicubic to (height, width); may overshoot the input's range. Same size: unchanged."""
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    return F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=antialias)
+
+
+def postprocess(
+    decoded: Tensor,
+    size: tuple[int, int],
+    mode: Mode,
+    scale: float | Literal["minmax"],
+    resampling: Resampling,
+    output_type: Literal["pt", "np", "pil"],
+) -> Tensor | np.ndarray | list[Image.Image]:
+    """Unclamped decoded channels (B, 3, h, w) to predictions of ``size`` (height, width)."""
+    compat = resampling != "antialias"
+    if mode == "RGB" and output_type == "pil" and compat:
+        return [picture.resize(size[::-1], Image.Resampling.BICUBIC) for picture in _to_pil(decoded.clamp(0, 1))]
+    values = depth_from_decoded(decoded, scale) if mode == "F" else decoded.clamp(0, 1)
+    top = 1.0 if mode == "RGB" or scale == "minmax" else scale
+    values = resize(values, size, resampling != "dmp_compat_aliased")
+    values = values if compat else values.clamp(0, top)
+    if output_type == "pt":
+        return values
+    return _to_pil(values) if output_type == "pil" else _to_numpy(values)
+
+
+def _to_numpy(values: Tensor) -> np.ndarray:
+    """(B, H, W, 3), or (B, H, W) for one channel; float32."""
+    array: np.ndarray = values.permute(0, 2, 3, 1).cpu().numpy()
+    return array[..., 0] if array.shape[-1] == 1 else array
+
+
+def _to_pil(values: Tensor) -> list[Image.Image]:
+    """8-bit RGB images, or 32-bit float ("F") images for one channel."""
+    arrays = _to_numpy(values)
+    if arrays.ndim == 4:
+        arrays = (arrays.clip(0, 1) * 255).round().astype(np.uint8)
+    return [Image.fromarray(array) for array in arrays]
+
+
+def _ticking(denoise: Denoiser, tick: Any) -> Denoiser:
+    def ticked(y_t: Tensor, t: Tensor) -> Tensor:
+        output = denoise(y_t, t)
+        tick()
+        return output
+
+    return ticked
+
+
+def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise InputError(f"{name}: {value!r}; choose one of {', '.join(choices)}")

@@ -1,0 +1,80 @@
+"""Bootstrap confidence intervals over images: how far a score could move with another draw of test images.
+
+The unit that is resampled is the image, never the pixel: pixels of one image are not independent.
+Rows that share images (DMP and the constant predictor) must share the resamples too, so every
+function takes the same `weights`, drawn once from a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmp_core.errors import InputError
+
+Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Maps resample weights (S, N) to the statistic of each resample (S,)."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its percentile interval; NaN where nothing could be computed."""
+
+    value: float
+    low: float
+    high: float
+
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+def resample_weights(images: int, samples: int, seed: int = 0) -> NDArray[np.float64]:
+    """How often each image occurs in each bootstrap resample: (samples, images), rows sum to `images`.
+
+    Drawing counts instead of indices turns every resampled mean into one matrix product.
+    """
+    if images < 1 or samples < 1:
+        raise InputError(f"bootstrap: needs at least one image and one resample (given: {images}, {samples})")
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(images, np.full(images, 1 / images), size=samples).astype(np.float64)
+
+
+def weighted_mean(values: NDArray[np.floating]) -> Statistic:
+    """Mean of per-image values (N,) under given weights; images whose value is NaN do not take part."""
+    known = np.isfinite(values)
+    filled = np.where(known, values, 0.0)
+
+    def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((weights @ filled) / (weights @ known), dtype=np.float64)
+
+    return statistic
+
+
+def percentile_interval(statistic: Statistic, weights: NDArray[np.float64], level: float = 0.95) -> Interval:
+    """The statistic of the whole set, and the percentile interval of its resamples.
+
+    weights: (S, N) of `resample_weights`. Resamples without a value (a class that none of their
+    images shows) are left out of the percentiles.
+    """
+    whole = float(statistic(np.ones((1, weights.shape[1])))[0])
+    draws = statistic(weights)
+    draws = draws[np.isfinite(draws)]
+    if not np.isfinite(whole) or draws.size == 0:
+        return Interval(whole, float("nan"), float("nan"))
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return Interval(whole, float(low), float(high))
+
+
+def mean_interval(values: NDArray[np.floating], samples: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
+    """Mean of per-image values (N,) with its bootstrap interval."""
+    return percentile_interval(weighted_mean(values), resample_weights(len(values), samples, seed), level)
+
+
+def paired_interval(ours: Statistic, theirs: Statistic, weights: NDArray[np.float64], level: float = 0.95) -> Interval:
+    """Interval of `ours - theirs` over shared resamples: the noise that both share cancels out."""
+    return percentile_interval(lambda w: ours(w) - theirs(w), weights, level)

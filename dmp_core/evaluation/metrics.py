@@ -1,0 +1,252 @@
+"""The paper's metrics and their corrected forms: (pred, true) -> one value per image, (B,).
+
+Values of an image without any valid pixel are NaN: leave them out of means (``torch.nanmean``).
+Functions named ``dmp_compat`` reproduce what the published code computed, for comparison with
+the paper's tables only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from dmp_core.errors import InputError
+
+# An 8-bit code cannot hold a zero vector exactly; no true normal is anywhere near this short.
+_NO_SURFACE = 0.5
+
+
+# ------------------------------------------------------------------------------- any image
+def l1(pred: Tensor, true: Tensor) -> Tensor:
+    """Mean absolute difference. (B, C, H, W), any range -> (B,)."""
+    pred, true = _floats(pred, true)
+    return (pred - true).abs().flatten(1).mean(1)
+
+
+def mse(pred: Tensor, true: Tensor) -> Tensor:
+    """Mean squared difference. (B, C, H, W), any range -> (B,)."""
+    pred, true = _floats(pred, true)
+    return ((pred - true) ** 2).flatten(1).mean(1)
+
+
+# --------------------------------------------------------------------------------- normals
+def angular_deg(pred: Tensor, true: Tensor) -> Tensor:
+    """Mean angle between normals, degrees in [0, 180]. (B, 3, H, W) in [-1, 1] -> (B,).
+
+    Predictions of any length are judged by their direction; one without a direction counts 90°.
+    Pixels where ``true`` is no unit vector (shorter than 0.5) have no label and do not count.
+    """
+    pred, true = _normals(pred, true)
+    # atan2 keeps its digits near 0° and 180°, where arccos loses half of them.
+    cross = torch.linalg.cross(pred, true, dim=1).norm(dim=1)
+    angle = torch.atan2(cross, (pred * true).sum(1)).rad2deg()
+    angle = angle.masked_fill(pred.norm(dim=1) <= 1e-6, 90.0)
+    return masked_mean(angle, true.norm(dim=1) > _NO_SURFACE)
+
+
+def angular_dmp_compat(pred: Tensor, true: Tensor) -> Tensor:
+    """The paper's "Ang": angle between *colour codes*, radians. (B, 3, H, W) in [0, 1] -> (B,).
+
+    The codes are not re-centred to [-1, 1] and negative cosines count as 90°, so a true 30° reads
+    about 11.7°. Use :func:`angular_deg` for anything but a comparison with the paper.
+    """
+    pred, true = _normals(pred, true)
+    angle = F.cosine_similarity(pred, true, dim=1).clamp(0, 1).arccos()
+    return angle.flatten(1).mean(1)
+
+
+# ----------------------------------------------------------------------------------- depth
+def has_depth(true: Tensor) -> Tensor:
+    """Where a depth label is usable: finite and positive. Any shape -> bool of that shape."""
+    return true.isfinite() & (true > 0)
+
+
+def abs_rel(pred: Tensor, true: Tensor, valid: Tensor | None = None) -> Tensor:
+    """REL: mean of |y - ŷ| / y. Depth (B, H, W), metres -> (B,).
+
+    valid: pixels that count, default :func:`has_depth` (the published code counts all).
+    """
+    pred, true = _floats(pred, true)
+    return masked_mean((pred - true).abs() / true, has_depth(true) if valid is None else valid)
+
+
+def delta1(pred: Tensor, true: Tensor, valid: Tensor | None = None, power: int = 1) -> Tensor:
+    """δ: share of pixels with max(y/ŷ, ŷ/y) < 1.25^power, in [0, 1]. Depth (B, H, W), metres -> (B,).
+
+    A prediction that is not positive is wrong. valid: as in :func:`abs_rel`.
+    """
+    pred, true = _floats(pred, true)
+    close = (pred > 0) & (torch.maximum(pred / true, true / pred) < 1.25**power)
+    return masked_mean(close.to(pred.dtype), has_depth(true) if valid is None else valid)
+
+
+def rmse_relative(pred: Tensor, true: Tensor, valid: Tensor | None = None) -> Tensor:
+    """RMSE of relative depth: both maps stretched to [0, 1], each on its own. (B, H, W) -> (B,).
+
+    valid: as in :func:`abs_rel`; minimum and maximum are taken over these pixels. A constant map
+    becomes 0 everywhere.
+    """
+    pred, true = _floats(pred, true)
+    valid = has_depth(true) if valid is None else valid
+    return masked_mean((min_max(pred, valid) - min_max(true, valid)) ** 2, valid).sqrt()
+
+
+def rmse(pred: Tensor, true: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Root of the mean squared difference, in the maps' unit. Depth (B, H, W) -> (B,). valid: as in abs_rel."""
+    pred, true = _floats(pred, true)
+    return masked_mean((pred - true) ** 2, has_depth(true) if valid is None else valid).sqrt()
+
+
+def align_median(pred: Tensor, true: Tensor) -> Tensor:
+    """Scale and shift of each depth map by median and spread about it, robust to outliers. (B, H, W).
+
+    ŷ' = (ŷ - med ŷ) · s + med y with s the ratio of mean absolute deviations from the median
+    (Ranftl et al. 2020), over valid pixels; at least a millimetre, so that ratios exist. Falling
+    depth is not turned round. See ``alignment.align_affine`` for least squares.
+    """
+    pred, true = _floats(pred, true)
+    valid = has_depth(true)
+    centre_p, spread_p = _median_spread(pred, valid)
+    centre_t, spread_t = _median_spread(true, valid)
+    scale = torch.where(spread_p > 0, spread_t / spread_p, torch.zeros_like(spread_p))
+    return ((pred - centre_p) * scale + centre_t).clamp(min=1e-3)
+
+
+def _median_spread(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    shape = (len(depth), *[1] * (depth.ndim - 1))
+    known = torch.where(valid, depth, torch.nan).flatten(1)
+    centre = known.nanmedian(dim=1, keepdim=True).values
+    return centre.view(shape), (known - centre).abs().nanmean(1).view(shape)
+
+
+def min_max(image: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Each image stretched to [0, 1] over its valid pixels; 0 where it is constant. Any (B, …)."""
+    shape = (len(image), *[1] * (image.ndim - 1))
+    inside = torch.ones_like(image, dtype=torch.bool) if valid is None else valid
+    low = image.masked_fill(~inside, torch.inf).flatten(1).amin(1).view(shape)
+    high = image.masked_fill(~inside, -torch.inf).flatten(1).amax(1).view(shape)
+    span = high - low
+    return torch.where(span > 0, (image - low) / torch.where(span > 0, span, 1.0), torch.zeros_like(image))
+
+
+def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean over the valid pixels of each image, NaN where there are none. (B, …) -> (B,)."""
+    # Neither a product with the mask, since what lies outside may be inf or NaN, nor nanmean, which
+    # would forgive a prediction that is NaN.
+    total = torch.where(valid, values, torch.zeros_like(values)).flatten(1).sum(1)
+    return total / valid.flatten(1).sum(1)
+
+
+# ---------------------------------------------------------------------------- segmentation
+class SegmentationScore(Metric):
+    """IoU and accuracy of class maps over a whole set, from one confusion matrix.
+
+    num_classes: ids 0 … num_classes - 1 are classes. ignore_index: labels with this id do not count.
+    reduce_zero_label: label 0 means "no label" and label k class k - 1 (ADE20K's own files); labels only.
+
+    A torchmetrics metric: its sums are reduced over processes by ``compute``.
+    """
+
+    confusion: Tensor
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+
+    def __init__(
+        self, num_classes: int, ignore_index: int = 255, reduce_zero_label: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if num_classes < 1:
+            raise InputError(f"num_classes: {num_classes}; give at least 1")
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.reduce_zero_label = reduce_zero_label
+        # One row and column more, for predictions that are no class: wrong, but no class's false alarm.
+        size = num_classes + 1
+        self.add_state("confusion", torch.zeros(size, size, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, pred: Tensor, true: Tensor) -> None:
+        """Add class ids (B, H, W), of any integer type. Raises InputError on labels that are no class."""
+        _check_shapes(pred, true)
+        pred, true = pred.long(), true.long()
+        if self.reduce_zero_label:
+            true = torch.where((true == 0) | (true == self.ignore_index), self.ignore_index, true - 1)
+        ignored = true == self.ignore_index
+        unknown = true[~ignored & ((true < 0) | (true >= self.num_classes))]
+        if unknown.numel():
+            raise InputError(
+                f"true: holds id {int(unknown[0])}; expected 0 … {self.num_classes - 1}, or {self.ignore_index} "
+                "to ignore"
+            )
+        other = self.num_classes
+        pred = torch.where((pred < 0) | (pred >= other), other, pred)
+        kept_pred, kept_true = pred[~ignored], true[~ignored]
+        self.confusion += multiclass_confusion_matrix(kept_pred, kept_true, other + 1, validate_args=False)
+
+    def compute(self) -> dict[str, Tensor]:
+        """iou and acc per class (num_classes,), mean_iou, mean_acc, overall_acc, all in [0, 1].
+
+        NaN: IoU of a class neither labelled nor predicted, accuracy of one not labelled. Means are
+        over the classes that have a value.
+        """
+        areas = self.areas()
+        iou = areas["intersection"] / areas["union"]
+        acc = areas["intersection"] / areas["labelled"]
+        return {
+            "iou": iou,
+            "acc": acc,
+            "mean_iou": iou.nanmean(),
+            "mean_acc": acc.nanmean(),
+            "overall_acc": areas["intersection"].sum() / areas["labelled"].sum(),
+        }
+
+    def areas(self) -> dict[str, Tensor]:
+        """Pixels per class (num_classes,), float64: intersection, predicted, labelled, union."""
+        confusion = self.confusion.double()
+        intersection = confusion.diagonal()[:-1]
+        predicted, labelled = confusion.sum(0)[:-1], confusion.sum(1)[:-1]
+        return {
+            "intersection": intersection,
+            "predicted": predicted,
+            "labelled": labelled,
+            "union": predicted + labelled - intersection,
+        }
+
+
+# -------------------------------------------------------------------------------- resizing
+def shrink_dmp_compat(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Float images (B, C, H, W) shrunk to (height, width) by area means, without rounding.
+
+    So the published evaluation brought labels to the predictions' size (OpenCV's INTER_AREA).
+    Whole ratios only; raises InputError on others.
+    """
+    height, width = images.shape[-2:]
+    if height % size[0] or width % size[1]:
+        raise InputError(f"size: {height}×{width} does not shrink to {size[0]}×{size[1]} by whole numbers")
+    return F.avg_pool2d(images, (height // size[0], width // size[1]))
+
+
+def _check_shapes(pred: Tensor, true: Tensor) -> None:
+    if pred.shape != true.shape or pred.ndim < 2:
+        raise InputError(f"pred is {tuple(pred.shape)}, true is {tuple(true.shape)}; expected one shape (B, …)")
+
+
+def _floats(pred: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in single precision at least: half precision overflows in the sums."""
+    _check_shapes(pred, true)
+    for name, tensor in (("pred", pred), ("true", true)):
+        if not tensor.is_floating_point():
+            raise InputError(f"{name}: {tensor.dtype}; expected floats (divide 8-bit codes by 255)")
+    dtype = torch.promote_types(torch.promote_types(pred.dtype, true.dtype), torch.float32)
+    return pred.to(dtype), true.to(dtype)
+
+
+def _normals(pred: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    if pred.ndim != 4 or pred.shape[1] != 3:
+        raise InputError(f"normals: shape {tuple(pred.shape)}; expected (B, 3, H, W)")
+    return _floats(pred, true)

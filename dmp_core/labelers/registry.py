@@ -1,0 +1,76 @@
+"""Which labelers there are, by name.
+
+A labeler is a callable: images (B, 3, H, W) float in [0, 1] -> {task: Tensor}, in the units of
+`encoding`, channels first (normal (B, 3, H, W), depth (B, H, W) …). It is built by a factory
+
+    build(weights: str | Path | None, device: str, **options) -> Labeler
+
+Third parties announce theirs as an entry point of the group `dmp_core.labelers`:
+
+    [project.entry-points."dmp_core.labelers"]
+    mine = "my_package.labeler:build"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dmp_core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ENTRY_POINTS = "dmp_core.labelers"
+
+# name -> "module:factory"; a string, so that naming a labeler imports no network.
+BUILT_IN: dict[str, str] = {}
+PLANNED = ("omnidata", "zoedepth", "eva02", "pienet")
+"""Named by the `paper` preset; a later version builds them."""
+
+
+class Labeler(Protocol):
+    """A predictor that makes pseudo-labels."""
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Images (B, 3, H, W) in [0, 1] to one tensor a task."""
+        ...
+
+
+def labeler_names() -> list[str]:
+    """Names that `build_labeler` can build."""
+    return sorted({*BUILT_IN, *(point.name for point in metadata.entry_points(group=ENTRY_POINTS))})
+
+
+def build_labeler(name: str, weights: str | Path | None = None, device: str = "cpu", **options: Any) -> Labeler:
+    """Build a labeler by name.
+
+    weights: a local path or a model id; what is allowed is the labeler's own affair.
+    Raises InputError when the name is unknown, is not built in this version, or works on no image.
+    """
+    if name == "exact":
+        raise InputError("labeler 'exact': reads the renderer's truth, not images; use images.kind: render")
+    factory = _find(name)
+    if factory is None:
+        raise InputError(_missing(name))
+    return factory(weights=weights, device=device, **options)
+
+
+def _find(name: str) -> Callable[..., Labeler] | None:
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        built_in: Callable[..., Labeler] = getattr(import_module(module), attribute)
+        return built_in
+    for point in metadata.entry_points(group=ENTRY_POINTS, name=name):
+        loaded: Callable[..., Labeler] = point.load()
+        return loaded
+    return None
+
+
+def _missing(name: str) -> str:
+    if name in PLANNED:
+        return f"labeler {name!r}: not built yet in this version; use `exact` labels of rendered images"
+    known = ", ".join(["exact", *labeler_names()])
+    return f"labeler {name!r} is unknown; there are: {known} (add one as an entry point of {ENTRY_POINTS})"

@@ -1,0 +1,116 @@
+"""Diverse rendered scenes to train on: made in the background, a shard at a time, resumable, reproducible."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmp_core.config.stages import TASKS
+from dmp_core.models.prior.config import PriorConfig, SceneConfig
+from dmp_core.progress import Progress, silent
+from dmp_core.prompts.grammar import GrammarGenerator
+from dmp_core.prompts.keywords import split_keywords
+from dmp_core.store import sample_seed
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """All scenes of a part: rgb (N, H, W, 3) uint8, captions, and labels by task in their stored form."""
+
+    rgb: NDArray[np.uint8]
+    captions: list[str]
+    labels: dict[str, NDArray[Any]]
+    """normal uint8 (n + 1) / 2, depth float16 metres, segmentation ids, albedo and shading uint8."""
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+def draw_scene(config: SceneConfig, index: int) -> tuple[str, str, int]:
+    """(caption, keyword, seed) of one scene; depends on (config.seed, index) and the keyword lists alone."""
+    seed = sample_seed(config.seed, f"prior-{index:08d}")
+    rng = random.Random(seed)
+    sources = list(config.sources.items())
+    name, source = rng.choices(sources, weights=[source.share for _, source in sources])[0]
+    keyword = rng.choice(_keywords(name, tuple(source.keywords), source.keywords_file))
+    return _grammar().caption(keyword, rng), keyword, seed
+
+
+@cache
+def _grammar() -> GrammarGenerator:
+    return GrammarGenerator()
+
+
+@cache
+def _keywords(name: str, keywords: tuple[str, ...], file: str | None) -> list[str]:
+    return split_keywords(name, keywords, file)
+
+
+def render_scenes(config: PriorConfig, folder: Path, progress: Progress = silent) -> list[Path]:
+    """Render every shard that is not there yet; returns the paths of all, in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = config.scenes
+    starts = range(0, scenes.scenes, scenes.scenes_per_shard)
+    paths = [folder / f"scenes-{start:06d}.npz" for start in starts]
+    missing = [(start, path) for start, path in zip(starts, paths, strict=True) if not path.exists()]
+    done = len(paths) - len(missing)
+    with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_render_shard, scenes, start, path) for start, path in missing]
+        for future in futures:
+            future.result()
+            done += 1
+            progress(done * scenes.scenes_per_shard, scenes.scenes, "scenes rendered")
+    return paths
+
+
+def _render_shard(config: SceneConfig, start: int, path: Path) -> None:
+    from dmp_core.synthesis.render import configure_threads, render_prompt
+
+    configure_threads(1)
+    columns: dict[str, list[Any]] = {name: [] for name in ("rgb", "captions", *TASKS)}
+    for index in range(start, min(start + config.scenes_per_shard, config.scenes)):
+        caption, keyword, seed = draw_scene(config, index)
+        rendered = render_prompt(
+            caption,
+            keyword,
+            seed,
+            resolution=config.resolution,
+            samples_per_pixel=config.samples_per_pixel,
+            max_depth=config.max_depth,
+        )
+        columns["rgb"].append(rendered.rgb)
+        columns["captions"].append(caption)
+        columns["normal"].append(np.rint((rendered.normal + 1) * 127.5).astype(np.uint8))
+        columns["depth"].append(rendered.depth.astype(np.float16))
+        for task in ("segmentation", "albedo", "shading"):
+            columns[task].append(getattr(rendered, task).astype(np.uint8))
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez_compressed(temporary, **{name: np.stack(values) for name, values in columns.items()})
+    temporary.rename(path)
+
+
+def load_scenes(config: SceneConfig, folder: Path, held_out: bool) -> Scenes:
+    """All scenes rendered so far that are for training, or those held out."""
+    parts = list(_shards(config, folder, held_out))
+    if not parts:
+        raise FileNotFoundError(f"{folder}: no rendered scenes; run the part `data` first")
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Scenes(joined["rgb"], [str(c) for c in joined["captions"]], {task: joined[task] for task in TASKS})
+
+
+def _shards(config: SceneConfig, folder: Path, held_out: bool) -> Iterator[dict[str, NDArray[Any]]]:
+    for path in sorted(folder.glob("scenes-??????.npz")):
+        start = int(path.stem.removeprefix("scenes-"))
+        with np.load(path) as loaded:
+            index = start + np.arange(len(loaded["rgb"]))
+            chosen = (index % config.hold_out_every == 0) == held_out
+            yield {name: loaded[name][chosen] for name in loaded.files}

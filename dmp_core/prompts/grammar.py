@@ -1,0 +1,337 @@
+"""Captions from a grammar: no model, instant, and every word is one that the renderer draws."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import yaml
+
+from dmp_core.config.stages import GrammarPrompts
+from dmp_core.prompts.keywords import readable_keyword
+from dmp_core.resources import manifest_path
+
+
+def words_of(text: str) -> list[str]:
+    """`oak, light green` → ["oak", "light green"]."""
+    return [word.strip() for word in text.split(",")]
+
+
+def _each(names: str, values: list[str]) -> dict[str, list[str]]:
+    return {name: values for name in words_of(names)}
+
+
+# What may be made of what; names of objects and materials as in vocabulary.yaml.
+_FABRIC = words_of("velvet, linen, cotton, striped, plaid, floral, patterned, checkered, knitted, woven")
+_UPHOLSTERY = words_of("velvet, leather, linen, striped, plaid, floral, woven")
+_WOOD = words_of("wooden, oak, pine, walnut, mahogany, bamboo, painted")
+_HARD = words_of("wooden, oak, walnut, mahogany, marble, metal, glass, rattan, painted")
+_METAL = words_of("metal, steel, brass, iron")
+_SURFACES = {
+    **_each("wall", words_of("brick, stone, concrete, painted, wallpapered, striped, floral, patterned, tiled")),
+    **_each(
+        "floor", words_of("wooden, oak, pine, walnut, parquet, hardwood, marble, stone, concrete, tiled, carpeted")
+    ),
+}
+_MATERIALS = {
+    **_each("pillow, blanket, curtain, cushion, towel", _FABRIC),
+    **_each("bed, sofa, armchair, chair, seat, ottoman, bench", _UPHOLSTERY),
+    **_each("nightstand, dresser, wardrobe, bookcase, shelf, cabinet, desk, door, box, barrel, fence", _WOOD),
+    **_each("table, coffee table, counter, bar, stool, kitchen island, stairs", _HARD),
+    **_each(
+        "lamp, light, chandelier, stove, sink, refrigerator, hood, pot, railing, radiator, streetlight, tank", _METAL
+    ),
+    **_each("column, sculpture, building, house, tower", words_of("marble, stone, brick, concrete")),
+    **_each("basket, plaything", words_of("wicker, rattan, woven")),
+    **_each("vase, bottle, glass, ball", words_of("glass, metal, marble")),
+    **_each("rug", words_of("Persian, striped, woven, patterned, checkered, knitted")),
+}
+# Nature is not painted at random.
+_NATURAL_COLOURS = {
+    **_each("tree, grass, plant, palm, hill", words_of("green, dark green, light green, olive, golden")),
+    **_each("sea, river, water", words_of("blue, turquoise, teal, dark blue")),
+    **_each("mountain, rock, earth, sand, path, road, sidewalk", words_of("grey, brown, tan, sand, rust, charcoal")),
+    **_each("sky", words_of("blue, pale blue, grey, orange, pink, dark blue")),
+}
+_OTHER_NAMES: dict[str, list[str]] = {
+    "bed": ["double bed", "canopy bed"],
+    "blanket": ["quilt", "duvet", "bedspread"],
+    "sofa": ["couch"],
+    "lamp": ["floor lamp", "table lamp"],
+    "plant": ["potted plant"],
+    "painting": ["framed picture"],
+    "cabinet": ["cupboard"],
+    "nightstand": ["bedside table"],
+    "bookcase": ["bookshelf"],
+    "box": ["cube"],
+    "ball": ["sphere"],
+}
+_UNCOUNTABLE = frozenset(words_of("sky, grass, sea, sand, food, earth, stairs, water"))
+_SINGLE = frozenset(
+    words_of(
+        "bed, bathtub, toilet, stove, refrigerator, hood, fireplace, sofa, television, microwave, counter, bar, "
+        "whiteboard, stage, river, path, road, sidewalk, sky, desk, kitchen island, pool table, swimming pool, "
+        "conveyer belt"
+    )
+)
+_COLOURLESS = frozenset(words_of("mirror, window, television, computer, monitor, screen, food, person"))
+
+_LIGHT_ADJECTIVES = words_of("bright, sunny, sunlit, airy, warm, cozy, candlelit, dim, dimly lit, moody, moonlit")
+_LIGHT_PHRASES = [
+    "in bright daylight",
+    "in soft morning light",
+    "in warm afternoon light",
+    "in warm lamplight",
+    "lit by candlelight",
+    "at sunset",
+    "at golden hour",
+    "at dusk",
+    "in the evening",
+    "at night",
+    "by moonlight",
+    "under an overcast sky",
+    "in cool light",
+    "with natural light",
+]
+_DECOR = words_of(
+    "modern, contemporary, minimalist, Scandinavian, rustic, industrial, classic, traditional, Victorian, elegant, "
+    "luxurious, bohemian, colorful, Japanese, retro, coastal, tropical"
+)
+_SIZES = words_of("large, spacious, small, narrow, compact, tiny")
+_MANNERS = words_of("tidy, quiet, charming, inviting, peaceful, beautiful")
+
+_ROOM_TEMPLATES = [
+    "{A_place} with {list3} {light}",
+    "{A_place} with {walls} and {floor}, {list2}",
+    "{A_place} with {list2}, {walls}, {light}",
+    "A photo of {a_place} with {list2} and {walls}",
+    "{Main} in {a_place} with {list2} on {a_floor}",
+    "{A_place}, {main} next to {other}, {walls}, {light}",
+    "Interior of {a_place} {light}, {list3}",
+    "{Main} stands on {a_floor} beside {other} in {a_place}",
+    "{A_place} with {walls}, {floor} and {main} {light}",
+    "{A_place} featuring {list3}",
+]
+_OUTDOOR_TEMPLATES = [
+    "{A_place} with {list3} {light}",
+    "{A_place} {light}, {list2}",
+    "{Main} and {other} in {a_place} {light}",
+    "A photo of {a_place} with {list2} under a {sky} sky",
+]
+_FREE_TEMPLATES = [
+    "{Phrase} with {list2}",
+    "{Phrase} with {main}, {light}",
+    "{Phrase}, {list2}, {light}",
+    "{Phrase} with {list3}",
+    "{Phrase} in {colour} and {colour2}, {light}",
+    "{Phrase}, {colour} tones, {light}, {main}",
+]
+_PLAIN_TEMPLATES = ["{A_place} with {main}", "{A_place}", "{Place}"]
+_PLAIN_FREE_TEMPLATES = ["{Phrase} with {main}", "{Phrase}, {light}", "{Phrase}"]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The parts of `data_manifests/vocabulary.yaml` that captions are made of."""
+
+    families: dict[str, dict[str, Any]]
+    colours: list[str]
+    light: list[str]
+    styles: list[str]
+
+    @classmethod
+    @cache
+    def load(cls) -> Vocabulary:
+        raw = yaml.safe_load(manifest_path("vocabulary.yaml").read_text(encoding="utf-8"))
+        return cls(raw["families"], list(raw["colours"]), list(raw["light"]), list(raw["styles"]))
+
+    def family(self, keyword: str) -> dict[str, Any] | None:
+        """The place that a keyword means: by exact name, else by the longest cue among its words."""
+        for family in self.families.values():
+            if keyword in family["keywords"]:
+                return family
+        text = readable_keyword(keyword).lower()
+        found = [
+            (len(cue), name) for name, family in self.families.items() for cue in family["cues"] if has_word(text, cue)
+        ]
+        return self.families[max(found)[1]] if found else None
+
+
+def has_word(text: str, word: str) -> bool:
+    """Whether `word` (one or several) stands in `text` as whole words, singular or plural."""
+    return re.search(rf"\b{re.escape(word)}s?\b", text) is not None
+
+
+class GrammarGenerator:
+    """Writes captions from sentence templates and the renderer's vocabulary.
+
+    The k-th caption depends on its keyword and seed alone, so batches may be cut anywhere.
+    """
+
+    name: ClassVar[str] = "grammar"
+
+    def __init__(self, settings: GrammarPrompts | None = None, device: str = "auto", max_characters: int = 150) -> None:
+        self.max_characters = max_characters
+        self.vocabulary = Vocabulary.load()
+
+    def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
+        """One caption a keyword; `template` is a request to a language model and has no use here."""
+        return [self.caption(keyword, random.Random(seed)) for keyword, seed in zip(keywords, seeds, strict=True)]
+
+    def caption(self, keyword: str, rng: random.Random) -> str:
+        """A caption of at most `max_characters`, unless the keyword alone is longer."""
+        phrase = readable_keyword(keyword)
+        free, family = _is_free_text(phrase), self._family(keyword)
+        templates = _FREE_TEMPLATES if free else _OUTDOOR_TEMPLATES if family.get("outdoor") else _ROOM_TEMPLATES
+        # Long keywords leave no room for a rich sentence: try a few, then plainer ones.
+        choices = [rng.choice(templates) for _ in range(4)] + (_PLAIN_FREE_TEMPLATES if free else _PLAIN_TEMPLATES)
+        for template in choices:
+            if free and has_word(phrase, "with"):  # "a bar with lamps, two stools", not "with lamps with two stools"
+                template = template.replace("} with {", "}, {", 1)
+            text = template.format_map(_Slots(phrase, family, self.vocabulary, rng))
+            if len(text) <= self.max_characters:
+                return text
+        return text
+
+    def details(self, keyword: str, rng: random.Random) -> str:
+        """Things to ask a language model for, e.g. `a red velvet bed and two oak chairs at dusk`."""
+        return "{list2} {light}".format_map(
+            _Slots(readable_keyword(keyword), self._family(keyword), self.vocabulary, rng)
+        )
+
+    def _family(self, keyword: str) -> dict[str, Any]:
+        fallback = "still_life" if _is_free_text(readable_keyword(keyword)) else "living_room"
+        return self.vocabulary.family(keyword) or self.vocabulary.families[fallback]
+
+
+class _Slots(dict[str, str]):
+    """Fills a template's slots on demand, so that each slot is drawn once and only if it is used."""
+
+    def __init__(self, phrase: str, family: dict[str, Any], vocabulary: Vocabulary, rng: random.Random) -> None:
+        super().__init__()
+        self.phrase, self.family, self.vocabulary, self.rng = phrase, family, vocabulary, rng
+        self.colours = rng.sample(vocabulary.colours, len(vocabulary.colours))
+        said = phrase.lower()
+        names = [name for name in family["objects"] if name != family["main"] and not has_word(said, name)]
+        self.objects = rng.sample(names, len(names))
+        if family["main"] not in ("floor", "sky") and not has_word(said, family["main"]):
+            self.objects.insert(0, family["main"])
+        self.lit = any(has_word(said, word) for word in vocabulary.light)
+
+    def __missing__(self, slot: str) -> str:
+        value = str(getattr(self, f"_{slot.lower()}")())
+        return _capital(value) if slot[0].isupper() else value
+
+    def _phrase(self) -> str:
+        return self.phrase
+
+    def _place(self) -> str:
+        return self.phrase
+
+    def _a_place(self) -> str:
+        return with_article(f"{self._adjective()}{self.phrase}")
+
+    def _adjective(self) -> str:
+        plain = self.family.get("outdoor") or any(
+            has_word(self.phrase.lower(), style) for style in self.vocabulary.styles
+        )
+        decor = _MANNERS if plain else _DECOR
+        words = self.rng.choice([decor, decor, _SIZES, _MANNERS, [] if self.lit else _LIGHT_ADJECTIVES])
+        word = self.rng.choice(words) if words else ""
+        if not word or has_word(self.phrase.lower(), word):
+            return ""
+        self.lit = self.lit or word in self.vocabulary.light
+        return f"{word} "
+
+    def _light(self) -> str:
+        # Two lights in one caption contradict each other ("a moonlit street at noon").
+        if self.lit:
+            return with_article(f"{self._colour()} {self.rng.choice(['mood', 'palette', 'accent'])}", lead="with")
+        self.lit = True
+        return self.rng.choice(_LIGHT_PHRASES)
+
+    def _colour(self) -> str:
+        return self.colours.pop()
+
+    _colour2 = _colour
+
+    def _sky(self) -> str:
+        self.lit = True
+        return self.rng.choice(_NATURAL_COLOURS["sky"])
+
+    def _walls(self) -> str:
+        return f"{self._surface('wall')} walls"
+
+    def _floor(self) -> str:
+        return with_article(f"{self._surface('floor')} floor")
+
+    _a_floor = _floor
+
+    def _surface(self, part: str) -> str:
+        colour, material = self._colour(), self.rng.choice(_SURFACES[part])
+        return self.rng.choice([colour, material, f"{colour} {material}"])
+
+    def _main(self) -> str:
+        return self._object()
+
+    _other = _main
+
+    def _list2(self) -> str:
+        return f"{self._object()} and {self._object()}"
+
+    def _list3(self) -> str:
+        return f"{self._object()}, {self._object()} and {self._object()}"
+
+    def _object(self) -> str:
+        """The next object with its count, colour and material, e.g. `two blue velvet armchairs`."""
+        name = self.objects.pop(0) if self.objects else "lamp"
+        shown = self.rng.choice([name, name, *_OTHER_NAMES.get(name, [])])
+        described = " ".join([*self._description(name), shown])
+        if name in _UNCOUNTABLE or (shown.endswith("s") and name != "glass"):
+            return described
+        count = 1 if name in _SINGLE else self.rng.choices([1, 2, 3], [70, 22, 8])[0]
+        return with_article(described) if count == 1 else f"{('two', 'three')[count - 2]} {plural(described)}"
+
+    def _description(self, name: str) -> list[str]:
+        if name in _COLOURLESS:
+            return [self.rng.choice(["large", "small"])] if name in ("mirror", "window") else []
+        natural, materials = _NATURAL_COLOURS.get(name), _MATERIALS.get(name)
+        colour = self.rng.choice(natural) if natural else self._colour()
+        material = self.rng.choice(materials) if materials else ""
+        words = self.rng.choices([[colour, material], [colour], [material or colour]], [35, 45, 20])[0]
+        return [word for word in words if word and word != name]
+
+
+def _is_free_text(phrase: str) -> bool:
+    """A phrase that already reads as a caption, as against the name of a place."""
+    return phrase.lower().startswith(("a ", "an ", "the ")) or bool(
+        re.search(r",|\b(of|at|in|on|with|by|under|painting|drawing|style)\b", phrase.lower())
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def with_article(noun_phrase: str, lead: str = "") -> str:
+    """`a red bed`, `an oak desk`; none before a plural."""
+    last = noun_phrase.rsplit(" ", 1)[-1]
+    is_plural = last.endswith("s") and not last.endswith(("ss", "us", "is"))
+    vowel = re.match(r"[aeiou]", noun_phrase, re.IGNORECASE) and not re.match(
+        r"(uni|uti|eu|one)", noun_phrase, re.IGNORECASE
+    )
+    article = "" if is_plural else "an" if vowel else "a"
+    return " ".join(part for part in (lead, article, noun_phrase) if part)
+
+
+def plural(noun: str) -> str:
+    """English plural of the last word."""
+    if noun.endswith("shelf"):
+        return noun[:-1] + "ves"
+    if noun.endswith("person"):
+        return noun[: -len("person")] + "people"
+    return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")

@@ -1,0 +1,78 @@
+"""Keyword lists: reading them, and putting a dataset's category names into plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dmp_core.errors import InputError
+from dmp_core.resources import manifest_path
+
+# In `bakery/kitchen` the qualifier is the place and follows the name; in `museum/indoor` it describes and precedes it.
+_QUALIFIERS_THAT_FOLLOW = frozenset(
+    {"interior", "exterior", "kitchen", "shop", "door", "corridor", "platform", "backseat", "frontseat"}
+    | {"massage_room", "mineral_bath", "bottle_storage", "barrel_storage"}
+)
+
+
+def readable_keyword(keyword: str) -> str:
+    """`athletic_field/indoor` → `indoor athletic field`; free text passes through, trimmed."""
+    name, _, qualifier = keyword.strip().partition("/")
+    if not qualifier or " " in keyword.strip():
+        return " ".join(keyword.replace("_", " ").split())
+    if qualifier.endswith(name):  # elevator/freight_elevator
+        parts = [qualifier]
+    elif name.endswith(qualifier):  # cloakroom/room
+        parts = [name]
+    else:
+        parts = [name, qualifier] if qualifier in _QUALIFIERS_THAT_FOLLOW else [qualifier, name]
+    return " ".join(" ".join(parts).replace("_", " ").split())
+
+
+def keyword_files() -> list[str]:
+    """Names of the keyword lists that come with the package."""
+    return sorted(path.name for path in manifest_path("keywords").glob("*.txt"))
+
+
+def read_keywords(source: str | Path) -> list[str]:
+    """Keywords of one list, in file order, repeats dropped.
+
+    `source` is a path or the name of a list in `data_manifests/keywords/`; a path
+    that exists wins. Lines that start with `#` and blank lines are skipped.
+    Raises InputError that names the file when it is missing, not text, or empty.
+    """
+    path = _locate(source)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a UTF-8 text file; a keyword list holds one keyword a line") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {_available()}") from None
+    if "\0" in text:
+        raise InputError(f"{path}: not a text file; a keyword list holds one keyword a line")
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    keywords = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    if not keywords:
+        raise InputError(f"{path}: no keyword in it; write one keyword a line, or use another list: {_available()}")
+    return keywords
+
+
+def split_keywords(split_name: str, keywords: Sequence[str], keywords_file: str | None) -> list[str]:
+    """The keywords of a split, from its list or its file; blank ones are an InputError."""
+    if keywords_file is not None:
+        return read_keywords(keywords_file)
+    cleaned = list(dict.fromkeys(" ".join(keyword.split()) for keyword in keywords))
+    if not cleaned or "" in cleaned:
+        raise InputError(f"splits.{split_name}.keywords: a keyword is blank; write what the images should show")
+    return cleaned
+
+
+def _locate(source: str | Path) -> Path:
+    for candidate in (Path(source), manifest_path("keywords") / Path(source).name):
+        if candidate.is_file() and (candidate == Path(source) or Path(source).parent == Path(".")):
+            return candidate
+    raise InputError(f"keyword file {str(source)!r} not found; {_available()}")
+
+
+def _available() -> str:
+    return f"give a path, or one of the lists that come with the package: {', '.join(keyword_files())}"

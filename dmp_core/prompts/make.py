@@ -1,0 +1,129 @@
+"""One split's captions: ask for them, clean them, ask again for what is missing."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import pandas as pd
+
+from dmp_core.config.stages import PromptsConfig, SplitConfig
+from dmp_core.errors import InputError
+from dmp_core.progress import Progress, silent
+from dmp_core.prompts.base import CaptionGenerator, build_generator
+from dmp_core.prompts.cleanup import caption_key, clean_caption
+from dmp_core.prompts.keywords import split_keywords
+from dmp_core.store import sample_key, sample_seed
+
+# A second try rarely fails for all of several candidates, and a batch costs little more than a row.
+_MAX_CANDIDATES = 8
+
+
+def make_prompts(
+    split_name: str,
+    split: SplitConfig,
+    config: PromptsConfig,
+    seed: int,
+    exclude: Collection[str] = (),
+    *,
+    generator: CaptionGenerator | None = None,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> pd.DataFrame:
+    """The captions of one split, in the order of their keys.
+
+    Columns: key (`<split>-<index:08d>`), split, keyword (as given), prompt (at most
+    `config.max_characters` characters), seed (int64, the image's), generator, round (1 = the first try).
+    Keywords take turns, so their counts differ by one at most; of more keywords than
+    captions, a fair sample drawn by `seed`. No two prompts are alike, and none is like one in
+    `exclude` (case and punctuation apart), which keeps train and test apart.
+    Raises InputError if `config.max_rounds` rounds of asking do not fill the split.
+    """
+    keywords = _take_turns(split_name, split, seed)
+    generator = generator or build_generator(config.generator, device)
+    wanted = _Wanted(split_name, keywords, config.max_characters, {caption_key(prompt) for prompt in exclude})
+    for round_number in range(1, config.max_rounds + 1):
+        candidates = min(2 ** (round_number - 1), _MAX_CANDIDATES)
+        asked = [index for index in wanted.missing() for _ in range(candidates)]
+        seeds = [
+            sample_seed(seed, f"{sample_key(split_name, index)}/caption/{round_number}/{position % candidates}")
+            for position, index in enumerate(asked)
+        ]
+        for index, raw in zip(
+            asked, generator.generate([keywords[i] for i in asked], config.template, seeds), strict=True
+        ):
+            wanted.offer(index, raw, round_number)
+        progress(len(wanted.accepted), len(keywords))
+        if not wanted.missing():
+            return wanted.table(seed, generator.name)
+    raise InputError(wanted.complaint(config))
+
+
+def _take_turns(split_name: str, split: SplitConfig, seed: int) -> list[str]:
+    """The keyword of each sample."""
+    keywords = split_keywords(split_name, split.keywords, split.keywords_file)
+    if split.count < len(keywords):
+        return random.Random(sample_seed(seed, f"{split_name}/keywords")).sample(keywords, split.count)
+    return [keywords[index % len(keywords)] for index in range(split.count)]
+
+
+@dataclass
+class _Wanted:
+    """The split as it fills up."""
+
+    split_name: str
+    keywords: Sequence[str]
+    max_characters: int
+    taken: set[str]
+    """Caption keys that may not come (again)."""
+    accepted: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """Sample index → (caption, round)."""
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def missing(self) -> list[int]:
+        return [index for index in range(len(self.keywords)) if index not in self.accepted]
+
+    def offer(self, index: int, raw: str, round_number: int) -> None:
+        if index in self.accepted:
+            return
+        caption, reason = clean_caption(raw, self.max_characters)
+        key = caption_key(caption)
+        if caption and key in self.taken:
+            reason = "duplicate"
+        if reason:
+            self.dropped[reason] += 1
+            return
+        self.taken.add(key)
+        self.accepted[index] = (caption, round_number)
+
+    def table(self, seed: int, generator: str) -> pd.DataFrame:
+        keys = [sample_key(self.split_name, index) for index in range(len(self.keywords))]
+        ordered = [self.accepted[index] for index in range(len(keys))]
+        return pd.DataFrame(
+            {
+                "key": keys,
+                "split": self.split_name,
+                "keyword": list(self.keywords),
+                "prompt": [caption for caption, _ in ordered],
+                "seed": pd.Series([sample_seed(seed, key) for key in keys], dtype="int64"),
+                "generator": generator,
+                "round": pd.Series([round_number for _, round_number in ordered], dtype="int64"),
+            }
+        )
+
+    def complaint(self, config: PromptsConfig) -> str:
+        """What is missing, why, and what to change."""
+        short = Counter(self.keywords[index] for index in self.missing())
+        total = Counter(self.keywords)
+        some = ", ".join(f"{word} ({total[word] - n} of {total[word]})" for word, n in islice(short.items(), 5))
+        more = f" and {len(short) - 5} more" if len(short) > 5 else ""
+        why = ", ".join(f"{reason} {n}" for reason, n in self.dropped.most_common())
+        name, made, count = self.split_name, len(self.accepted), len(self.keywords)
+        return (
+            f"splits.{name}: {made} of {count} captions after {config.max_rounds} rounds; short for {some}{more}; "
+            f"dropped: {why}. Mend: a smaller splits.{name}.count or more keywords, a higher prompts.max_rounds, "
+            "another prompts.template or generator, or prompts.generator.kind=grammar"
+        )

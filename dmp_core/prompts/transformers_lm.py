@@ -1,0 +1,199 @@
+"""Captions from any causal language model that transformers loads (GGUF too), on this machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from dmp_core.config.stages import TransformersPrompts
+from dmp_core.errors import InputError, MissingExtra
+from dmp_core.prompts.base import fill_template
+from dmp_core.prompts.gguf_cache import converted_gguf, quiet_transformers, resolve_model
+
+try:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, StoppingCriteria
+    from transformers.generation.logits_process import EtaLogitsWarper, TemperatureLogitsWarper
+except ImportError as error:
+    raise MissingExtra(error.name or "transformers", "llm") from None
+
+# A full stop after a letter ("2." may become "2.5"), or a line that is no introduction ("Caption:").
+_COMPLETE = re.compile(r"[^\W\d_][)\"']?[.!?][\"']?(\s|$)|[^:\s][ \t]*\n")
+
+
+class TransformersGenerator:
+    """Samples one short completion a keyword.
+
+    A completion ends with its first sentence or line: captions are one sentence, and
+    the rest would be thrown away. Every row draws from its own seed, so a row's text is a
+    function of (request, seed), up to the rounding that differs between batch shapes,
+    thread counts and devices; the same batch on the same machine gives the same bytes.
+    """
+
+    name: str
+
+    def __init__(self, settings: TransformersPrompts, device: str = "auto") -> None:
+        self.settings = settings
+        self.name = f"transformers:{Path(settings.gguf_file).stem if settings.gguf_file else Path(settings.model).name}"
+        self.device = _pick_device(device)
+        self.model, self.tokenizer = _load(settings, self.device)
+        self._chat = settings.chat and bool(self.tokenizer.chat_template)
+
+    def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
+        """Raw completions, one a keyword; see `CaptionGenerator`."""
+        requests = [self._request(template, *pair) for pair in zip(keywords, seeds, strict=True)]
+        size = self.settings.batch_size
+        texts: list[str] = []
+        for start in range(0, len(requests), size):
+            texts.extend(self._complete(requests[start : start + size], list(seeds[start : start + size])))
+        return texts
+
+    def _request(self, template: str, keyword: str, seed: int) -> list[int]:
+        """Token ids of the whole request, up to where the model goes on writing."""
+        text, opening = fill_template(template, keyword, seed), self.settings.answer_prefix
+        if self._chat:
+            message = [{"role": "user", "content": text}]
+            text = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True) + opening
+        else:
+            text = f"{text} {opening}".rstrip()
+        return list(self.tokenizer(text, add_special_tokens=not self._chat)["input_ids"])
+
+    def _complete(self, requests: list[list[int]], seeds: list[int]) -> list[str]:
+        shared = _shared_start(requests)
+        ids, mask = self._padded(requests, shared)
+        start = ids.shape[1]
+        with torch.inference_mode():
+            out = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=self._prefill(requests[0][:shared], len(requests)),
+                do_sample=False,  # the draw is the last logits processor's
+                min_new_tokens=min(self.settings.min_new_tokens, self.settings.max_new_tokens),
+                max_new_tokens=self.settings.max_new_tokens,
+                pad_token_id=self.tokenizer.pad_token_id,
+                logits_processor=self._sampling(seeds, start),
+                stopping_criteria=[_FirstSentence(self.tokenizer, start, self.settings.min_new_tokens)],
+            )
+        texts = self.tokenizer.batch_decode(out[:, start:], skip_special_tokens=True)
+        return [self.settings.answer_prefix + text for text in texts]
+
+    def _padded(self, requests: list[list[int]], shared: int) -> tuple[Any, Any]:
+        """(B, L) ids and mask; the padding stands between the shared start and each row's own rest."""
+        longest = max(len(request) for request in requests)
+        pads = [longest - len(request) for request in requests]
+        pad = self.tokenizer.pad_token_id
+        ids = [row[:shared] + [pad] * n + row[shared:] for row, n in zip(requests, pads, strict=True)]
+        mask = [[1] * shared + [0] * n + [1] * (longest - n - shared) for n in pads]
+        return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
+
+    def _prefill(self, shared: list[int], rows: int) -> Any:
+        """The attention cache of the tokens that all requests start with, computed once.
+
+        Requests are longer than answers and differ in a keyword at most, so this is
+        most of the work.
+        """
+        if not shared:
+            return None
+        # The bare network, without the head: nobody needs 50,000 logits for each of these tokens.
+        past = self.model.base_model(torch.tensor([shared], device=self.device), use_cache=True).past_key_values
+        past.batch_repeat_interleave(rows)
+        return past
+
+    def _sampling(self, seeds: list[int], start: int) -> list[Any]:
+        processors: list[Any] = [TemperatureLogitsWarper(self.settings.temperature)]
+        if self.settings.top_p < 1:
+            processors.append(_TopP(self.settings.top_p))
+        if self.settings.eta_cutoff > 0:
+            processors.append(EtaLogitsWarper(self.settings.eta_cutoff, device=self.device))
+        return [*processors, _SeededDraw(seeds, start, self.settings.max_new_tokens)]
+
+
+class _TopP(LogitsProcessor):
+    """Keeps the smallest set of likeliest tokens that holds `top_p` of the probability.
+
+    The same as transformers' own, which sorts the whole vocabulary of every row: that took
+    a third of the time on a CPU. The nucleus is nearly always among the first few hundred.
+    """
+
+    def __init__(self, top_p: float, candidates: int = 512) -> None:
+        self.top_p, self.candidates = top_p, candidates
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """(B, vocabulary) logits → the same shape, -inf outside the nucleus."""
+        top = scores.topk(min(self.candidates, scores.shape[1]), dim=-1).values
+        before = (top - scores.logsumexp(-1, keepdim=True)).exp().cumsum(-1).roll(1, -1)
+        before[:, 0] = 0.0
+        if top.shape[1] < scores.shape[1] and bool((before[:, -1] < self.top_p).any()):
+            return _TopP(self.top_p, scores.shape[1])(input_ids, scores)
+        smallest = top.masked_fill(before >= self.top_p, torch.inf).amin(-1, keepdim=True)
+        return scores.masked_fill(scores < smallest, -torch.inf)
+
+
+class _SeededDraw(LogitsProcessor):
+    """Draws each row's next token from its own random stream, by inverting the cumulative distribution.
+
+    transformers samples a whole batch from one global generator: a row's text would
+    depend on its neighbours, and on whatever else draws in this process.
+    """
+
+    def __init__(self, seeds: list[int], start: int, max_new_tokens: int) -> None:
+        self.start = start
+        streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.uniform = torch.stack(
+            [torch.rand(max_new_tokens, generator=stream, dtype=torch.float64) for stream in streams]
+        )
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """(B, vocabulary) logits → the same shape, 0 for the drawn token and -inf elsewhere."""
+        uniform = self.uniform[:, input_ids.shape[1] - self.start, None].to(scores.device)
+        cumulative = scores.double().softmax(-1).cumsum(-1)
+        drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).clamp(max=scores.shape[1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+
+
+class _FirstSentence(StoppingCriteria):
+    """Row by row: stop once a sentence or a line is complete."""
+
+    def __init__(self, tokenizer: Any, start: int, min_new_tokens: int) -> None:
+        self.tokenizer, self.start, self.min_new_tokens = tokenizer, start, min_new_tokens
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        new = input_ids[:, self.start :]
+        if new.shape[1] < self.min_new_tokens:
+            return torch.zeros(len(new), dtype=torch.bool, device=new.device)
+        texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
+        return torch.tensor([bool(_COMPLETE.search(text.lstrip())) for text in texts], device=new.device)
+
+
+def _load(settings: TransformersPrompts, device: str) -> tuple[Any, Any]:
+    folder, gguf_file = resolve_model(settings.model, settings.gguf_file)
+    source = str(converted_gguf(folder, gguf_file)) if gguf_file else folder
+    with quiet_transformers():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model: Any = AutoModelForCausalLM.from_pretrained(source, dtype="float32" if device == "cpu" else "auto")
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"prompts.generator.model: {settings.model!r} cannot be loaded as a causal language model ({reason}); "
+                "give a hub id or a folder with config.json, weights and tokenizer, or set gguf_file"
+            ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.to(device).eval(), tokenizer
+
+
+def _pick_device(device: str) -> str:
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _shared_start(requests: list[list[int]]) -> int:
+    """How many tokens all requests have in common; each keeps at least one of its own."""
+    first, shortest = requests[0], min(len(request) for request in requests)
+    same = (all(request[i] == first[i] for request in requests) for i in range(shortest - 1))
+    return sum(1 for _ in takewhile(bool, same))

@@ -1,0 +1,282 @@
+"""Put the report together: one folder with `index.html`, `metrics.json` and pictures, no server, no network."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dmp_core.config.stages import TASKS
+from dmp_core.evaluation.registry import CEILING, CONSTANT, DMP, describe, image_metric
+from dmp_core.report.data import ReportData, SplitStatistics, TrainingRecord
+from dmp_core.report.gallery import Painter, Picture, SplitGallery
+from dmp_core.report.plots import distribution, loss_curve
+from dmp_core.report.tables import (
+    DASH,
+    SHORT_NAMES,
+    TASK_NAMES,
+    Table,
+    format_number,
+    headlines,
+    score_tables,
+    scored_splits,
+    split_name,
+    wins,
+)
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def build_report(data: ReportData, out_dir: str | Path) -> Path:
+    """Write the report into `out_dir` (made if need be) and return the path of its `index.html`.
+
+    Equal data gives equal bytes. Pictures go to `images/`, numbers to `metrics.json`.
+    """
+    out = Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    painter = Painter(data, out)
+    galleries = [painter.split(split) for split, samples in data.samples.items() if samples]
+    (out / "metrics.json").write_text(_json(metrics_record(data)))
+    page = out / "index.html"
+    page.write_text(render_page(data, galleries), encoding="utf-8")
+    return page
+
+
+def metrics_record(data: ReportData) -> dict[str, Any]:
+    """All numbers of the report as plain data: what `metrics.json` holds."""
+    return {
+        "title": data.title,
+        "metrics": data.metrics,
+        "registry": describe(),
+        "training": {task: _training_record(record) for task, record in data.training.items()},
+        "statistics": {split: _statistics_record(s) for split, s in data.statistics.items()},
+        "timing": [asdict(timing) for timing in data.timing],
+        "provenance": asdict(data.provenance),
+        "notes": list(data.notes),
+    }
+
+
+def _training_record(record: TrainingRecord) -> dict[str, Any]:
+    final = None if record.curve is None or record.curve.empty else float(record.curve["loss"].iloc[-1])
+    return {
+        "source": record.source,
+        "seconds": record.seconds,
+        "images": record.images,
+        "final_loss": final,
+        "adapter": dict(record.adapter),
+    }
+
+
+def _statistics_record(statistics: SplitStatistics) -> dict[str, Any]:
+    record = asdict(statistics)
+    lengths = record.pop("prompt_characters")
+    record["prompt_characters_mean"] = float(np.mean(lengths)) if lengths else None
+    return record
+
+
+def _json(record: Any) -> str:
+    return json.dumps(plain(record), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: NumPy scalars become Python's, NaN and infinities become None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | type(None)) else str(value)
+
+
+# ----------------------------------------------------------------------------------------- page
+@dataclass(frozen=True)
+class SplitScores:
+    """One split's part of the results section."""
+
+    split: str
+    title: str
+    tables: Sequence[Table]
+    plots: Sequence[tuple[str, str]]
+    """Task title and inline SVG."""
+
+
+def render_page(data: ReportData, galleries: Sequence[SplitGallery]) -> str:
+    """The page as text; the pictures that `galleries` name must lie beside it."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=format_number, duration=duration, thousands=lambda n: f"{n:,}".replace(",", " "))
+    return environment.get_template("index.html").render(
+        data=data,
+        summary=data.summary or summary_sentence(data),
+        cards=headlines(data.metrics),
+        wins=[(split_name(s), *wins(data.metrics, s)) for s in scored_splits(data.metrics)],
+        results=[_split_scores(data, split) for split in scored_splits(data.metrics)],
+        galleries=galleries,
+        hero=hero(galleries),
+        curves=_curves(data),
+        statistics=[_statistics_view(split, s) for split, s in data.statistics.items()],
+        total_seconds=sum(t.seconds or 0.0 for t in data.timing),
+        live_seconds=sum(t.seconds or 0.0 for t in data.timing if t.cached is False),
+        shows_cache=any(t.cached is not None for t in data.timing),
+        split_name=split_name,
+        task_names=TASK_NAMES,
+        short_names=SHORT_NAMES,
+        references={"dmp": DMP, "ceiling": CEILING, "constant": CONSTANT},
+        dash=DASH,
+    )
+
+
+def summary_sentence(data: ReportData) -> str:
+    """What was trained and on what, in one or two sentences."""
+    live = [task for task, record in data.training.items() if record.source == "trained in this run"]
+    rest = [task for task in data.training if task not in live]
+    parts = []
+    if live:
+        parts.append(f"{_listed(live)} trained in this run")
+    if rest:
+        parts.append(f"{_listed(rest)} from finished adapters")
+    trained = f"{'; '.join(parts)}." if parts else ""
+    train = data.statistics.get("train")
+    images = (
+        f" Training set: {train.images} images of “{', '.join(train.keywords)}”." if train and train.keywords else ""
+    )
+    sentence = (trained + images).strip()
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _listed(tasks: Sequence[str]) -> str:
+    *most, last = (TASK_NAMES[task].lower() for task in tasks)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def hero(galleries: Sequence[SplitGallery]) -> list[tuple[str, str, Picture, Sequence[tuple[str, Picture]]]]:
+    """The first image of every split and all predictions for it: (split title, prompt, image, (task, prediction))."""
+    strips: list[tuple[str, str, Picture, Sequence[tuple[str, Picture]]]] = []
+    for gallery in galleries:
+        if gallery.shown:
+            first = gallery.shown[0]
+            predictions = [(SHORT_NAMES[p.task], p.prediction) for p in first.panels if p.prediction]
+            strips.append((gallery.title, first.prompt, first.rgb, predictions))
+    return strips
+
+
+def _split_scores(data: ReportData, split: str) -> SplitScores:
+    plots = [(TASK_NAMES[task], svg) for task in TASKS if (svg := _distribution(data, split, task))]
+    return SplitScores(split, split_name(split), score_tables(data.metrics, split), plots)
+
+
+def _distribution(data: ReportData, split: str, task: str) -> str:
+    tables = {t.row: t for t in data.tables if t.split == split and t.task == task}
+    if DMP not in tables:
+        return ""
+    metric = image_metric(tables[DMP].task)
+    means = {row: float(table.values[metric.name].mean()) for row, table in tables.items()}
+    lines = {row: means[row] for row in (CONSTANT, CEILING, DMP) if row in means}
+    label = f"{metric.label} ({metric.unit.strip()})" if metric.unit else metric.label
+    return distribution(tables[DMP].values[metric.name].to_numpy(dtype=float), lines, label, f"dist-{split}-{task}")
+
+
+def _curves(data: ReportData) -> list[tuple[str, TrainingRecord, str]]:
+    """Task, its record, and the loss curve as inline SVG (empty without a curve)."""
+    shown = []
+    for task, record in data.training.items():
+        has_curve = record.curve is not None and len(record.curve) > 1
+        shown.append((task, record, loss_curve(record.curve, f"loss-{task}") if has_curve else ""))  # type: ignore[arg-type]
+    return shown
+
+
+# ----------------------------------------------------------------------------------- statistics
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a bar list: name, value as text, length 0 to 1."""
+
+    name: str
+    text: str
+    length: float
+
+
+@dataclass(frozen=True)
+class StatisticsView:
+    split: str
+    title: str
+    images: int
+    facts: Sequence[tuple[str, str]]
+    colour: str
+    keywords: Sequence[Bar]
+    families: Sequence[Bar]
+    styles: Sequence[Bar]
+    classes: Sequence[Bar]
+    lengths: str
+    """Histogram of prompt lengths as inline SVG."""
+
+
+def _statistics_view(split: str, s: SplitStatistics) -> StatisticsView:
+    facts = [("Images", str(s.images)), ("Keywords", str(len(s.keywords)))]
+    if s.depth_metres:
+        near, middle, far = s.depth_metres
+        facts.append(("Depth 5 / 50 / 95 %, m", f"{near:.1f} / {middle:.1f} / {far:.1f}"))
+    if s.class_pixels:
+        facts.append(("Classes seen", str(len(s.class_pixels))))
+    if s.failures:
+        facts.append(("Dropped", str(s.failures)))
+    colour = "rgb({})".format(" ".join(str(round(255 * c)) for c in s.mean_rgb)) if s.mean_rgb else ""
+    lengths = distribution(s.prompt_characters, {}, "characters", f"len-{split}", whole=True)
+    return StatisticsView(
+        split=split,
+        title=split_name(split),
+        images=s.images,
+        facts=facts,
+        colour=colour,
+        keywords=_bars(s.keywords, 8),
+        families=_bars(s.families, 10),
+        styles=_bars(s.styles, 10),
+        classes=_bars(s.class_pixels, 12, percent=True),
+        lengths=lengths if s.prompt_characters else "",
+    )
+
+
+def _bars(counts: Mapping[str, float], limit: int, *, percent: bool = False) -> list[Bar]:
+    """The largest entries as bars; what is left over is summed in a last one."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    if not ranked:
+        return []
+    longest = ranked[0][1] or 1
+    bars = [Bar(name, _amount(value, percent), value / longest) for name, value in ranked[:limit]]
+    rest = ranked[limit:]
+    if rest:
+        total = sum(value for _, value in rest)
+        bars.append(Bar(f"{len(rest)} more", _amount(total, percent), 0.0))
+    return bars
+
+
+def _amount(value: float, percent: bool) -> str:
+    return f"{100 * value:.1f} %" if percent else f"{value:g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds is None or not math.isfinite(seconds):
+        return DASH
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

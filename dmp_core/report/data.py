@@ -1,0 +1,135 @@
+"""What a report is made of: plain values and arrays, so that nothing here depends on stages or stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmp_core.config.stages import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dmp_core.evaluation.protocol import ScoreTable
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with what is known about it. Arrays as in `dmp_core.report.pictures`."""
+
+    key: str
+    prompt: str
+    rgb: NDArray[np.uint8]
+    """(H, W, 3)."""
+    labels: Mapping[Task, NDArray[Any]]
+    predictions: Mapping[Task, NDArray[Any]] = field(default_factory=dict)
+    keyword: str = ""
+
+
+@dataclass(frozen=True)
+class SplitStatistics:
+    """Counts over one split; `StatisticsCollector` makes them."""
+
+    images: int
+    keywords: Mapping[str, int] = field(default_factory=dict)
+    """Images per keyword."""
+    prompt_characters: Sequence[int] = ()
+    """Length of every prompt."""
+    class_pixels: Mapping[str, float] = field(default_factory=dict)
+    """Share of the labelled pixels per class name, 0 to 1."""
+    class_images: Mapping[str, int] = field(default_factory=dict)
+    """Images that show the class."""
+    depth_metres: tuple[float, float, float] | None = None
+    """5th percentile, median, 95th percentile of the valid pixels."""
+    families: Mapping[str, int] = field(default_factory=dict)
+    """Images per room family (rendered images)."""
+    styles: Mapping[str, int] = field(default_factory=dict)
+    """Images per painterly style (rendered images)."""
+    mean_rgb: tuple[float, float, float] | None = None
+    """Mean colour, [0, 1]."""
+    failures: int = 0
+    """Samples that were dropped."""
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """How one task's adapter came to be."""
+
+    source: Literal["trained in this run", "shipped adapter", "cached from an earlier run"]
+    curve: pd.DataFrame | None = None
+    """Columns step, loss, lr; one row per logged step."""
+    seconds: float | None = None
+    images: int | None = None
+    """Training images, without their mirrored copies."""
+    adapter: Mapping[str, Any] = field(default_factory=dict)
+    """Facts to list: rank, targets, trainable parameters, steps, file size, path, …"""
+
+
+@dataclass(frozen=True)
+class StageTiming:
+    """One line of the timing table."""
+
+    stage: str
+    detail: str = ""
+    """Split and task, for example `train · normal`."""
+    seconds: float | None = None
+    """Time that the work took when it was done, in this run or an earlier one."""
+    samples: int | None = None
+    cached: bool | None = None
+    """Whether an earlier run did it; None: not known, and not shown."""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """One model that had a part in the results."""
+
+    name: str
+    used_for: str
+    revision: str = ""
+    sha256: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the numbers come from."""
+
+    models: Sequence[ModelRecord] = ()
+    packages: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Python version, platform, processors, seed, …"""
+    created: str = ""
+    """ISO date; empty keeps the report's bytes independent of the day."""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that `build_report` shows. Empty parts leave their section out."""
+
+    title: str
+    config_yaml: str
+    metrics: Mapping[str, Any]
+    """What `dmp_core.evaluation.protocol.aggregate` returned."""
+    tables: Sequence[ScoreTable] = ()
+    """Per-image values, for the error distributions and the best and worst cases."""
+    samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
+    """Per split: the gallery's samples first, in order, then those of the cases (see `keys_to_show`)."""
+    unscored: Sequence[str] = ("arbitrary", "styles")
+    """Splits whose pictures are marked 'not scored'."""
+    gallery: int = 8
+    """Samples per split in the gallery."""
+    training: Mapping[str, TrainingRecord] = field(default_factory=dict)
+    statistics: Mapping[str, SplitStatistics] = field(default_factory=dict)
+    timing: Sequence[StageTiming] = ()
+    provenance: Provenance = field(default_factory=Provenance)
+    palette: NDArray[np.uint8] | None = None
+    """Colours of the segmentation classes, (K, 3); None shows them in a neutral palette."""
+    summary: str = ""
+    """One sentence under the title; empty: it is written from the data."""
+    notes: Sequence[str] = ()
+    """Remarks for the reader: known limits, failures, what was skipped."""

@@ -1,0 +1,244 @@
+"""The README of a dataset folder: what is in it, what the numbers mean, how to open it.
+
+Light: no torch, no pandas, no matplotlib, so that `dmp dataset card` answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from dmp_core.config.stages import TASKS
+from dmp_core.report.data import ModelRecord
+from dmp_core.resources import manifest_path
+from dmp_core.store.workspace import Manifest
+
+MEMBERS: dict[str, tuple[str, str, str]] = {
+    "normal": (
+        "normal.png",
+        "8-bit RGB PNG of (n + 1) / 2",
+        "Unit normal in camera axes: x to the right, y up, z toward the viewer. "
+        "Decode as `code / 255 * 2 - 1`, then divide by the length; (128, 128, 128) means no surface. "
+        "Mirroring an image negates x.",
+    ),
+    "depth": (
+        "depth.npy",
+        "float16, shape (H, W)",
+        "Metres along the optical axis (z depth, not the length of the ray). "
+        "Values that are not positive or not finite mean no surface.",
+    ),
+    "segmentation": ("seg.png", "8-bit grey PNG", "Class id, 0 to 149 in ADE20K-150 order; 255 means no label."),
+    "albedo": (
+        "albedo.png",
+        "8-bit RGB PNG",
+        "Reflectance as display values in [0, 1], `code / 255`. Rendered, not stylised images equal "
+        "albedo × shading up to 8-bit rounding, away from light sources.",
+    ),
+    "shading": ("shading.png", "8-bit grey PNG", "Incoming light as display values in [0, 1], `code / 255`."),
+}
+"""Per task: member of a sample, storage, meaning."""
+
+TASK_CATEGORIES = {
+    "depth": "depth-estimation",
+    "segmentation": "image-segmentation",
+    "normal": "image-to-image",
+    "albedo": "image-to-image",
+    "shading": "image-to-image",
+}
+
+
+@dataclass(frozen=True)
+class DatasetCardInfo:
+    """Everything that a card states; empty parts are left out."""
+
+    name: str
+    splits: Mapping[str, int]
+    """Samples per split, in the order to list them."""
+    tasks: Sequence[str] = TASKS
+    keywords: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Per split."""
+    image_format: str = "png"
+    resolution: tuple[int, int] | None = None
+    """Height and width in pixels."""
+    generator: str = ""
+    """What made the images."""
+    prompts: str = ""
+    """What wrote the captions."""
+    labelers: Mapping[str, str] = field(default_factory=dict)
+    """Per task: what made the labels."""
+    palette: str = ""
+    """Name of the colour code used to train on class ids; the files hold ids."""
+    models: Sequence[ModelRecord] = ()
+    licence: str = ""
+    """Licence of the dataset, a Hugging Face identifier such as `cc-by-4.0`."""
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    """Per split."""
+
+
+def dataset_card(info: DatasetCardInfo) -> str:
+    """The card as Markdown with a YAML header that the Hugging Face hub reads."""
+    parts = [
+        f"---\n{yaml.safe_dump(_header(info), sort_keys=False, allow_unicode=True)}---",
+        f"# {info.name}",
+        _introduction(info),
+        _splits(info),
+        _members(info),
+        _usage(info),
+        _origin(info),
+        _classes() if "segmentation" in info.tasks else "",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def card_from_manifests(manifests: Mapping[str, Manifest]) -> str:
+    """The card of a finished dataset; manifests: those of the shards stage, by split.
+
+    Reads from `manifest.details`, where the stage put them: keywords, resolution, generator, prompts,
+    labelers, models (mappings with the fields of `ModelRecord`), licence.
+    """
+    first = next(iter(manifests.values()))
+    details = first.details
+    models = {
+        (m["name"], m["used_for"]): ModelRecord(**m) for s in manifests.values() for m in s.details.get("models", [])
+    }
+    resolution = details.get("resolution")
+    return dataset_card(
+        DatasetCardInfo(
+            name=str(first.config.get("dataset", first.name)),
+            splits={split: manifest.samples for split, manifest in manifests.items()},
+            tasks=[task for task in TASKS if task in first.inputs] or TASKS,
+            keywords={s: m.details["keywords"] for s, m in manifests.items() if m.details.get("keywords")},
+            image_format=str(first.config.get("shards", {}).get("image_format", "png")),
+            resolution=(int(resolution[0]), int(resolution[1])) if resolution else None,
+            generator=str(details.get("generator", "")),
+            prompts=str(details.get("prompts", "")),
+            labelers=details.get("labelers", {}),
+            palette=str(first.config.get("palette", "")),
+            models=list(models.values()),
+            licence=str(details.get("licence", "")),
+            fingerprints={split: manifest.fingerprint for split, manifest in manifests.items()},
+        )
+    )
+
+
+def _header(info: DatasetCardInfo) -> dict[str, Any]:
+    header: dict[str, Any] = {"pretty_name": info.name, "language": ["en"]}
+    if info.licence:
+        header["license"] = info.licence
+    header["task_categories"] = sorted({TASK_CATEGORIES[task] for task in info.tasks})
+    header["size_categories"] = [_size(sum(info.splits.values()))]
+    header["tags"] = ["synthetic", "webdataset", *(tag for tag in info.tasks if tag not in ("depth", "segmentation"))]
+    files = [{"split": split, "path": f"{split}/*.tar"} for split in info.splits]
+    header["configs"] = [{"config_name": "default", "data_files": files}]
+    return header
+
+
+def _size(samples: int) -> str:
+    for bound, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
+        if samples < bound:
+            return name
+    return "n>1M"
+
+
+def _introduction(info: DatasetCardInfo) -> str:
+    size = f", {info.resolution[1]} × {info.resolution[0]} pixels" if info.resolution else ""
+    total = sum(info.splits.values())
+    return (
+        f"{total} synthetic images with their captions{size}, each with pixel-wise labels: {', '.join(info.tasks)}. "
+        "Made by DMP Pipeline from keywords alone; any sample can be made again from its key and seed."
+    )
+
+
+def _splits(info: DatasetCardInfo) -> str:
+    lines = ["## Splits", "", "| split | samples | keywords | fingerprint |", "|---|---:|---|---|"]
+    for split, samples in info.splits.items():
+        words = info.keywords.get(split, ())
+        shown = ", ".join(words[:6]) + (f" … ({len(words)} in all)" if len(words) > 6 else "")
+        lines.append(f"| `{split}` | {samples} | {shown or '—'} | `{info.fingerprints.get(split, '—')}` |")
+    return "\n".join(lines)
+
+
+def _members(info: DatasetCardInfo) -> str:
+    lines = [
+        "## Contents of a sample",
+        "",
+        "The key is `<split>-<index, 8 digits>`; every member's name starts with it.",
+        "",
+        "| member | stored as | meaning |",
+        "|---|---|---|",
+        f"| `{{key}}.{info.image_format}` | 8-bit RGB | The image. |",
+    ]
+    for task in info.tasks:
+        member, stored, meaning = MEMBERS[task]
+        lines.append(f"| `{{key}}.{member}` | {stored} | {meaning} |")
+    lines.append("| `{key}.json` | UTF-8 JSON | Origin: prompt, keyword, seed, generator, labels, palette. |")
+    return "\n".join(lines)
+
+
+def _usage(info: DatasetCardInfo) -> str:
+    split = next(iter(info.splits), "train")
+    decoders = {
+        "normal": 'normal = np.asarray(Image.open(io.BytesIO(sample["normal.png"]))) / 255.0 * 2 - 1  # (H, W, 3)',
+        "depth": 'depth = np.load(io.BytesIO(sample["depth.npy"]))  # (H, W) metres',
+        "segmentation": 'classes = np.asarray(Image.open(io.BytesIO(sample["seg.png"])))  # (H, W) ids',
+        "albedo": 'albedo = np.asarray(Image.open(io.BytesIO(sample["albedo.png"]))) / 255.0  # (H, W, 3)',
+        "shading": 'shading = np.asarray(Image.open(io.BytesIO(sample["shading.png"]))) / 255.0  # (H, W)',
+    }
+    lines = [
+        "import io",
+        "import json",
+        "from glob import glob",
+        "",
+        "import numpy as np",
+        "import webdataset as wds",
+        "from PIL import Image",
+        "",
+        f'for sample in wds.WebDataset(sorted(glob("{split}/*.tar")), shardshuffle=False):',
+        f'    image = Image.open(io.BytesIO(sample["{info.image_format}"]))',
+        *(f"    {decoders[task]}" for task in info.tasks),
+        '    prompt = json.loads(sample["json"])["prompt"]',
+    ]
+    datasets_lines = [
+        "from datasets import load_dataset",
+        "",
+        f'files = {{"{split}": "{split}/*.tar"}}',
+        f'dataset = load_dataset("webdataset", data_files=files, split="{split}", streaming=True)',
+        "sample = next(iter(dataset))  # PNG members arrive as PIL images, the depth as nested lists",
+    ]
+    return "\n".join(
+        [
+            "## How to open it",
+            "",
+            "None of the code below needs DMP Pipeline; run it in this folder.",
+            "",
+            "```python",
+            *lines,
+            "```",
+            "",
+            "```python",
+            *datasets_lines,
+            "```",
+        ]
+    )
+
+
+def _origin(info: DatasetCardInfo) -> str:
+    facts = [("Captions", info.prompts), ("Images", info.generator)]
+    facts += [(f"Labels, {task}", info.labelers.get(task, "")) for task in info.tasks]
+    if "segmentation" in info.tasks and info.palette:
+        facts.append(("Colour code for training", f"palette `{info.palette}`; the files hold ids, not colours"))
+    lines = ["## Where it comes from", "", *(f"- {name}: {text}" for name, text in facts if text)]
+    if info.models:
+        lines += ["", "| model | used for | revision | licence |", "|---|---|---|---|"]
+        lines += [f"| {m.name} | {m.used_for} | {m.revision or '—'} | {m.licence or '—'} |" for m in info.models]
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _classes() -> str:
+    text = manifest_path("ade20k_classes.txt").read_text()
+    names = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    listed = ", ".join(f"{index} {name}" for index, name in enumerate(names))
+    return f"## Classes\n\n<details><summary>The {len(names)} ids of `seg.png`</summary>\n\n{listed}\n\n</details>"

@@ -1,0 +1,245 @@
+"""The report's tables and verdicts, from the aggregated metrics to words and cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dmp_core.config.stages import TASKS, Task
+from dmp_core.evaluation.registry import (
+    CEILING,
+    CONSTANT,
+    DMP,
+    PAPER_CLASSES,
+    Metric,
+    metric,
+    metrics_of,
+    primary_metric,
+)
+
+DASH = "—"
+TASK_NAMES = {
+    "normal": "Surface normals",
+    "depth": "Depth",
+    "segmentation": "Segmentation",
+    "albedo": "Albedo",
+    "shading": "Shading",
+}
+SHORT_NAMES = {
+    "normal": "Normals",
+    "depth": "Depth",
+    "segmentation": "Classes",
+    "albedo": "Albedo",
+    "shading": "Shading",
+}
+SPLIT_NAMES = {
+    "train": "Training",
+    "in_domain": "In-domain",
+    "out_of_domain": "Out-of-domain",
+    "arbitrary": "Arbitrary",
+    "styles": "Styles",
+}
+
+
+def split_name(split: str) -> str:
+    return SPLIT_NAMES.get(split, split.replace("_", " ").capitalize())
+
+
+def format_number(value: float | None, decimals: int, unit: str = "") -> str:
+    """A value as text; what is missing or not finite is an em dash."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{value:.{decimals}f}{unit}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of a table."""
+
+    text: str
+    interval: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    kind: str
+    """`method`, `ceiling` or `constant`: how the row is set."""
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Scores of one task on one split."""
+
+    task: Task
+    title: str
+    images: int
+    columns: Sequence[Metric]
+    rows: Sequence[Row]
+    groups: Sequence[tuple[str, int]] = ()
+    """Titles above the columns with the number of columns each spans; the columns' labels then leave them out."""
+
+    @property
+    def heads(self) -> list[str]:
+        """The columns' labels."""
+        return [m.label.rsplit(" ", 1)[-1] if self.groups else m.label for m in self.columns]
+
+
+def score_tables(metrics: Mapping[str, Any], split: str) -> list[Table]:
+    """One table a task that was scored on the split, with the registry's brief metrics; the five classes apart."""
+    tables = []
+    for task in TASKS:
+        rows = metrics.get(task, {}).get(split)
+        if rows:
+            columns = [m for m in metrics_of(task) if m.brief]
+            tables.append(_table(task, TASK_NAMES[task], rows, columns))
+        if rows and task == "segmentation":
+            tables.append(class_table(rows))
+    return tables
+
+
+def class_table(rows: Mapping[str, Any]) -> Table:
+    """Accuracy and IoU of the paper's five classes (Table 2); rows: one split's segmentation rows."""
+    columns = [metric("segmentation", f"{kind}_{name}") for name in PAPER_CLASSES for kind in ("acc", "iou")]
+    table = _table("segmentation", "The paper's five classes (Table 2) ↑", rows, columns, brief=True)
+    return replace(table, groups=[(name, 2) for name in PAPER_CLASSES])
+
+
+def _table(task: Task, title: str, rows: Mapping[str, Any], columns: Sequence[Metric], *, brief: bool = False) -> Table:
+    ordered = sorted(rows, key=_row_order)
+    best = {m.name: _best_row(rows, m) for m in columns}
+    shown = [
+        Row(name, _row_kind(name), [_cell(rows[name], m, best[m.name] == name, brief) for m in columns])
+        for name in ordered
+    ]
+    return Table(task, title, max(int(row["images"]) for row in rows.values()), columns, shown)
+
+
+def _row_kind(name: str) -> str:
+    return {CONSTANT: "constant", CEILING: "ceiling"}.get(name, "method")
+
+
+def _row_order(name: str) -> tuple[int, str]:
+    """DMP, the compared methods, then the two references."""
+    return {DMP: 0, CEILING: 2, CONSTANT: 3}.get(name, 1), name
+
+
+def _best_row(rows: Mapping[str, Any], metric: Metric) -> str | None:
+    """The row with the best value; the ceiling is a bound, not a competitor."""
+    known = {name: mean_of(row, metric.name) for name, row in rows.items() if _row_kind(name) != "ceiling"}
+    known = {name: value for name, value in known.items() if math.isfinite(value)}
+    if len(known) < 2 or len(set(known.values())) == 1:
+        return None
+    return (max if metric.higher_is_better else min)(known, key=lambda name: known[name])
+
+
+def mean_of(row: Mapping[str, Any] | None, name: str) -> float:
+    """The mean of one metric; NaN when the row or the value is missing."""
+    value = (row or {}).get("metrics", {}).get(name, {}).get("mean")
+    return float("nan") if value is None else float(value)
+
+
+def _cell(row: Mapping[str, Any], metric: Metric, bold: bool = False, brief: bool = False) -> Cell:
+    """The value with its interval; `brief`: two decimals and no interval, where many columns must fit."""
+    entry = row["metrics"].get(metric.name, {})
+    mean, low, high = (entry.get(part) for part in ("mean", "low", "high"))
+    decimals = 2 if brief else metric.decimals
+    text = format_number(mean, decimals, metric.unit if metric.unit == "°" else "")
+    # An interval that prints as one number (the constant's IoU of 0) says nothing.
+    wide = low is not None and high is not None and not math.isclose(low, high, abs_tol=10.0**-decimals / 2)
+    interval = f"{format_number(low, decimals)}–{format_number(high, decimals)}" if wide and not brief else ""
+    return Cell(text, interval, bold and mean is not None)
+
+
+# ------------------------------------------------------------------------------------- headline
+@dataclass(frozen=True)
+class Standing:
+    """Where DMP stands on one task and split, between the constant predictor and the VAE ceiling."""
+
+    split: str
+    value: str
+    interval: str
+    constant: str
+    ceiling: str
+    position: float | None
+    """0 = no better than the constant, 1 = at the ceiling; None when either is missing."""
+    beats_constant: bool | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One task's card at the top of the report."""
+
+    task: Task
+    title: str
+    metric: Metric
+    standings: Sequence[Standing]
+
+
+def headlines(metrics: Mapping[str, Any], row: str = DMP) -> list[Headline]:
+    """A card per task that has a score for `row`."""
+    cards = []
+    for task in TASKS:
+        splits = {split: rows for split, rows in metrics.get(task, {}).items() if row in rows}
+        if splits:
+            standings = [standing(task, split, rows, row) for split, rows in splits.items()]
+            cards.append(Headline(task, TASK_NAMES[task], primary_metric(task), standings))
+    return cards
+
+
+def standing(task: Task, split: str, rows: Mapping[str, Any], row: str = DMP) -> Standing:
+    """Compare one row with the references on the primary metric."""
+    primary = primary_metric(task)
+    ours, constant, ceiling = (mean_of(rows.get(name), primary.name) for name in (row, CONSTANT, CEILING))
+    wins = rows[row].get("beats_constant")
+    return Standing(
+        split=split,
+        value=format_number(ours, primary.decimals, primary.unit),
+        interval=_cell(rows[row], primary).interval,
+        constant=format_number(constant, primary.decimals, primary.unit),
+        ceiling=format_number(ceiling, primary.decimals, primary.unit),
+        position=_position(ours, constant, ceiling),
+        beats_constant=wins,
+        verdict=_verdict(rows[row], primary),
+    )
+
+
+def _position(ours: float, constant: float, ceiling: float) -> float | None:
+    if not all(map(math.isfinite, (ours, constant, ceiling))) or math.isclose(constant, ceiling):
+        return None
+    return min(1.0, max(0.0, (ours - constant) / (ceiling - constant)))
+
+
+def _verdict(row: Mapping[str, Any], metric: Metric) -> str:
+    """The comparison with the constant predictor in words."""
+    versus = row.get("versus_constant")
+    if not versus or versus.get("difference") is None:
+        return "no constant predictor to compare with"
+    sign = 1.0 if metric.higher_is_better else -1.0
+    gain, *bounds = (sign * float(versus[part]) for part in ("difference", "low", "high"))
+    side = "better" if gain > 0 else "worse"
+    low, high = sorted(bounds if gain > 0 else (-b for b in bounds))
+    amounts = [format_number(value, metric.decimals) for value in (abs(gain), low, high)]
+    certainty = ": within the noise" if low <= 0 else ""
+    return f"{side} than the constant by {amounts[0]}{metric.unit} ({amounts[1]} to {amounts[2]}){certainty}"
+
+
+def wins(metrics: Mapping[str, Any], split: str, row: str = DMP) -> tuple[int, int]:
+    """On how many tasks of a split the row beats the constant: (wins, tasks compared)."""
+    verdicts = [
+        splits[split][row].get("beats_constant")
+        for splits in metrics.values()
+        if split in splits and row in splits[split]
+    ]
+    compared = [verdict for verdict in verdicts if verdict is not None]
+    return sum(compared), len(compared)
+
+
+def scored_splits(metrics: Mapping[str, Any]) -> list[str]:
+    """Splits with scores, in the order of their first appearance."""
+    return list(dict.fromkeys(split for splits in metrics.values() for split in splits))

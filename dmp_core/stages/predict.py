@@ -1,0 +1,152 @@
+"""adapter + images → predictions in the label's own encoding; or the VAE ceiling of the labels"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from dmp_core.config.pipeline import PipelineConfig
+from dmp_core.config.stages import RuntimeConfig, Task
+from dmp_core.errors import InputError
+from dmp_core.labelers.encoding import encode_label
+from dmp_core.progress import Progress, silent
+from dmp_core.stages.execute import Inputs, StageResult
+from dmp_core.stages.latents import column_array
+from dmp_core.stages.plan import PredictStage
+from dmp_core.stages.prompts import read_prompts
+from dmp_core.stages.train import adapter_folder
+from dmp_core.store import Artefact, Sample, ShardPlan, read_checked, shard_plans, write_shards
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Predictor = Callable[["NDArray[Any]", Sequence[str]], "NDArray[Any]"]
+"""(batch of images or labels, their keys) → labels of the batch."""
+
+
+def run(
+    config: PredictStage,
+    inputs: Inputs,
+    out: Artefact,
+    *,
+    runtime: RuntimeConfig,
+    shards: Iterable[int] | None = None,
+    progress: Progress = silent,
+) -> StageResult:
+    """Predict one task on one split, a shard at a time, in batches."""
+    predict = _ceiling(config, runtime) if config.row == "ceiling" else _dmp(config, inputs, runtime)
+    column = "image" if config.row == "dmp" else config.task
+    source = inputs["images" if config.row == "dmp" else "labels"]
+    manifest = source.manifest()
+    assert manifest is not None, "execute() checks that inputs are complete"
+
+    def produce(plan: ShardPlan) -> Iterator[Sample]:
+        samples = read_checked(source, manifest.files[plan.index])
+        for batch in _same_size_batches(samples, column, config.sampling.batch_size):
+            keys = [key for key, _ in batch]
+            for key, label in zip(keys, predict(np.stack([array for _, array in batch]), keys), strict=True):
+                extension, data = encode_label(config.task, label)
+                yield {"__key__": key, extension: data}
+
+    files = write_shards(out, shard_plans(source), produce, only=shards, progress=progress)
+    return StageResult(samples=manifest.samples, files=files)
+
+
+def _same_size_batches(samples: list[Sample], column: str, size: int) -> Iterator[list[tuple[str, NDArray[Any]]]]:
+    """Neighbours of one size, at most `size` of them; order is kept."""
+    batch: list[tuple[str, NDArray[Any]]] = []
+    for sample in samples:
+        array = column_array(column, sample)
+        if batch and (len(batch) == size or batch[0][1].shape != array.shape):
+            yield batch
+            batch = []
+        batch.append((sample["__key__"], array))
+    if batch:
+        yield batch
+
+
+def _dmp(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig) -> Predictor:
+    from dmp_core.training.base import choose_device
+    from dmp_core.training.predict import load_predictor, predict_batch
+
+    pipeline = load_predictor(config.base, inputs["adapter"].local_path(), choose_device(runtime.device))
+    captions: dict[str, str] = {}
+    if config.sampling.use_prompt:
+        table = read_prompts(inputs["prompts"])
+        captions = dict(zip(table["key"], table["prompt"], strict=True))
+
+    def predict(images: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
+        return predict_batch(
+            pipeline,
+            images,
+            config.task,
+            config.sampling,
+            depth_scale=config.depth_scale,
+            palette=config.palette,
+            resolution=config.resolution,
+            prompts=[captions[key] for key in keys] if captions else None,
+        )
+
+    return predict
+
+
+def _ceiling(config: PredictStage, runtime: RuntimeConfig) -> Predictor:
+    from dmp_core.training.base import choose_device, load_vae
+    from dmp_core.training.predict import vae_ceiling
+
+    vae = load_vae(config.base, choose_device(runtime.device))
+
+    def predict(labels: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
+        return vae_ceiling(
+            vae,
+            labels,
+            config.task,
+            depth_scale=config.depth_scale,
+            palette=config.palette,
+            resolution=config.resolution,
+        )
+
+    return predict
+
+
+def predict_files(
+    images: Sequence[Path], task: Task, adapter: str, out: Path, config: PipelineConfig
+) -> Iterator[Path]:
+    """Predict single image files: `NAME.normal.png` (the dataset's encoding) and `NAME.normal.view.png`."""
+    from dmp_core.report.pictures import colourise
+    from dmp_core.training.base import choose_device
+    from dmp_core.training.predict import load_predictor, predict_batch
+
+    device = choose_device(config.runtime.device)
+    pipeline = load_predictor(config.base, adapter_folder(adapter), device)
+    resolution = config.latents.resolution or pipeline.native_resolution
+    out.mkdir(parents=True, exist_ok=True)
+    for path in images:
+        label = predict_batch(
+            pipeline,
+            _read_image(path)[None],
+            task,
+            config.sampling,
+            depth_scale=config.latents.depth_scale,
+            palette=config.latents.palette,
+            resolution=resolution,
+        )[0]
+        extension, data = encode_label(task, label)
+        (out / f"{path.stem}.{extension}").write_bytes(data)
+        view = out / f"{path.stem}.{task}.view.png"
+        Image.fromarray(colourise(task, label)).save(view)
+        yield view
+
+
+def _read_image(path: Path) -> NDArray[Any]:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise InputError(
+            f"{path}: not a readable image ({error}); give PNG, JPEG or another format of Pillow"
+        ) from None

@@ -1,0 +1,95 @@
+"""What training sees at which step: a pure function of (seed, step), so that resuming is exact by nature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dmp_core.errors import InputError
+from dmp_core.training.latents import LatentColumn
+
+# Streams of random numbers that must not run in step with each other.
+_ORDER, _DRAW = 1, 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Which samples, whether mirrored, at which timestep; all (B,)."""
+
+    indices: Tensor
+    flips: Tensor
+    timesteps: Tensor
+
+    def part(self, rank: int, world: int) -> Batch:
+        """Every `world`-th draw, from `rank` on: one process's share."""
+        return Batch(self.indices[rank::world], self.flips[rank::world], self.timesteps[rank::world])
+
+
+class LatentPairs:
+    """Image and label latents, key by key, and the order in which they are drawn.
+
+    Every epoch is one permutation of the samples; batches run across its end, so none is ever short.
+    Mirroring is a fair coin a draw; timesteps are uniform over the schedule (eq. 3's expectation).
+    """
+
+    def __init__(
+        self, source: LatentColumn, target: LatentColumn, batch_size: int, seed: int = 0, num_timesteps: int = 1000
+    ) -> None:
+        """Raises InputError when the columns do not hold the same samples in the same order and shape."""
+        _check_pair(source, target)
+        flipped = source.flipped is not None and target.flipped is not None
+        self.keys = source.keys
+        self.batch_size = batch_size
+        self.seed = seed
+        self.num_timesteps = num_timesteps
+        self.source = _variants(source, flipped)
+        self.target = _variants(target, flipped)
+        self._permutation = lru_cache(maxsize=2)(self._permute)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def can_flip(self) -> bool:
+        return len(self.source) == 2
+
+    def batch(self, step: int) -> Batch:
+        """The draw of one step, for any step in any order."""
+        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        indices = [self._permutation(int(p) // len(self))[int(p) % len(self)] for p in positions]
+        random = np.random.default_rng([self.seed, _DRAW, step])
+        timesteps = random.integers(0, self.num_timesteps, self.batch_size)
+        flips = random.integers(0, 2, self.batch_size) * self.can_flip
+        return Batch(torch.from_numpy(np.array(indices)), torch.from_numpy(flips), torch.from_numpy(timesteps))
+
+    def gather(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Image and label latents (x, y) of a draw, each (B, c, h, w)."""
+        return self.source[batch.flips, batch.indices], self.target[batch.flips, batch.indices]
+
+    def _permute(self, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self))
+
+
+def _variants(column: LatentColumn, flipped: bool) -> Tensor:
+    """(1 or 2, N, c, h, w): plain, then flipped."""
+    return torch.stack([column.plain, column.flipped] if flipped and column.flipped is not None else [column.plain])
+
+
+def _check_pair(source: LatentColumn, target: LatentColumn) -> None:
+    if source.keys != target.keys:
+        missing = sorted(set(source.keys) ^ set(target.keys))[:3]
+        what = f"only one has {', '.join(missing)}" if missing else "their order differs"
+        raise InputError(
+            f"latents: columns {source.column!r} ({len(source.keys)} samples) and {target.column!r} "
+            f"({len(target.keys)}) do not hold the same samples ({what}); rerun the latents stage for both"
+        )
+    if source.plain.shape != target.plain.shape:
+        raise InputError(
+            f"latents: {source.column!r} is {tuple(source.plain.shape)}, {target.column!r} is "
+            f"{tuple(target.plain.shape)}; encode both with the same VAE and resolution"
+        )

@@ -1,0 +1,178 @@
+"""VAE latents of one column of the dataset: made once, read by every training run.
+
+A latent shard is a safetensors file with the tensors `plain` (N, c, h, w) and, if asked for, `flipped`
+(N, c, h, w; of the mirrored images), and the samples' keys in its metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from dmp_core.config.stages import Task
+from dmp_core.diffusion.latents import downscale_factor
+from dmp_core.diffusion.latents import encode_images as encode_unit_images
+from dmp_core.errors import InputError
+from dmp_core.labelers.encoding import flip as flip_label
+from dmp_core.labelers.encoding import image_to_vae, to_vae_image
+from dmp_core.labelers.encoding import resize as resize_label
+
+Column = Task | Literal["image"]
+Array = NDArray[Any]
+
+# One metadata entry only: safetensors writes several in no fixed order, and the bytes must not vary.
+_METADATA = "dmp"
+
+
+@torch.no_grad()
+def encode_images(vae: Any, images: Tensor, batch_size: int = 16) -> Tensor:
+    """Scaled latents of the posterior's mode, (N, c, h, w), on the CPU, in the VAE's dtype.
+
+    images: (N, 3, H, W) in [-1, 1].
+    """
+    return torch.cat([encode_unit_images(vae, batch / 2 + 0.5).cpu() for batch in images.split(batch_size)])
+
+
+def encode_column(
+    vae: Any,
+    column: Column,
+    keys: Sequence[str],
+    arrays: Iterable[Array],
+    *,
+    batch_size: int = 16,
+    flip: bool = True,
+    depth_scale: float | None = None,
+    palette: str | None = None,
+    resolution: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> bytes:
+    """One latent shard of a column.
+
+    column: `image`, or a task.
+    keys, arrays: the samples, in order; RGB images uint8 (H, W, 3), labels as in `labelers.encoding`.
+        All of one size. Read one batch at a time.
+    flip: also encode them mirrored.
+    depth_scale, palette: of `to_vae_image`; None takes the configuration's defaults.
+    resolution: shorter side that images are resized to, in pixels; None keeps their size.
+    dtype: of the stored latents; float16 halves the cache.
+
+    The bytes depend on nothing but the arguments. Raises InputError when sizes differ or counts disagree.
+    """
+    encoder = _ColumnEncoder(vae, column, depth_scale or 8.0, palette or "default", resolution, dtype)
+    plain: list[Tensor] = []
+    mirrored: list[Tensor] = []
+    for batch in _batches(arrays, batch_size):
+        prepared = [encoder.prepare(array) for array in batch]
+        plain.append(encoder.encode(prepared))
+        if flip:
+            mirrored.append(encoder.encode([encoder.flip(array) for array in prepared]))
+    count = sum(map(len, plain))
+    if count != len(keys) or not plain:
+        raise InputError(f"latents of {column}: {len(keys)} keys for {count} arrays; give one key an array")
+    tensors = {"plain": torch.cat(plain)} | ({"flipped": torch.cat(mirrored)} if flip else {})
+    return save_safetensors(tensors, {_METADATA: json.dumps({"column": column, "keys": list(keys)})})
+
+
+class _ColumnEncoder:
+    """From one column's arrays to latents."""
+
+    def __init__(
+        self, vae: Any, column: Column, depth_scale: float, palette: str, resolution: int | None, dtype: torch.dtype
+    ) -> None:
+        self.vae = vae
+        self.column: Column = column
+        self.depth_scale = depth_scale
+        self.palette = palette
+        self.resolution = resolution
+        self.dtype = dtype
+
+    def prepare(self, array: Array) -> Array:
+        size = working_size(array.shape[:2], self.resolution, downscale_factor(self.vae))
+        # An RGB image is resized as an albedo is: bilinear, 8-bit stays 8-bit.
+        return resize_label("albedo" if self.column == "image" else self.column, array, size)
+
+    def flip(self, array: Array) -> Array:
+        return flip_label("albedo" if self.column == "image" else self.column, array)
+
+    def encode(self, arrays: list[Array]) -> Tensor:
+        sizes = sorted({array.shape for array in arrays})
+        if len(sizes) > 1:
+            raise InputError(f"latents of {self.column}: images differ in size ({sizes}); set latents.resolution")
+        stacked = np.stack(arrays)
+        if self.column == "image":
+            pixels = image_to_vae(stacked)
+        else:
+            pixels = to_vae_image(self.column, stacked, depth_scale=self.depth_scale, palette=self.palette)
+        return encode_images(self.vae, pixels, len(arrays)).to(self.dtype).contiguous()
+
+
+def working_size(size: Sequence[int], resolution: int | None, factor: int) -> tuple[int, int]:
+    """(height, width) at which the network works: the shorter side `resolution`, in whole latents."""
+    height, width = size
+    scale = 1.0 if resolution is None else resolution / min(height, width)
+    return max(1, round(height * scale / factor)) * factor, max(1, round(width * scale / factor)) * factor
+
+
+def _batches(arrays: Iterable[Array], size: int) -> Iterator[list[Array]]:
+    stream = iter(arrays)
+    while batch := list(islice(stream, size)):
+        yield batch
+
+
+@dataclass(frozen=True)
+class LatentColumn:
+    """All latents of one column: plain and flipped are (N, c, h, w); flipped is None if not encoded."""
+
+    column: str
+    keys: tuple[str, ...]
+    plain: Tensor
+    flipped: Tensor | None
+
+
+def read_column(shards: Iterable[bytes | str | Path]) -> LatentColumn:
+    """Concatenate latent shards, given as bytes or paths, in their order.
+
+    Raises InputError when one is unreadable, or when they are not of one column and shape.
+    """
+    parts = [_read_shard(shard, number) for number, shard in enumerate(shards)]
+    if not parts:
+        raise InputError("latents: no shard was given; run the latents stage")
+    kinds = {(part.column, part.plain.shape[1:], part.flipped is None) for part in parts}
+    if len(kinds) > 1:
+        raise InputError(f"latents: shards of different kinds cannot be joined: {sorted(map(str, kinds))}")
+    return LatentColumn(
+        column=parts[0].column,
+        keys=tuple(key for part in parts for key in part.keys),
+        plain=torch.cat([part.plain for part in parts]),
+        flipped=torch.cat([part.flipped for part in parts if part.flipped is not None])
+        if parts[0].flipped is not None
+        else None,
+    )
+
+
+def _read_shard(shard: bytes | str | Path, number: int) -> LatentColumn:
+    name = f"latent shard {number}" if isinstance(shard, bytes) else str(shard)
+    data = shard if isinstance(shard, bytes) else Path(shard).read_bytes()
+    try:
+        tensors = load_safetensors(data)
+        # The header's length is a little-endian 8-byte integer, then the header as JSON.
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        about = json.loads(header["__metadata__"][_METADATA])
+        column = LatentColumn(about["column"], tuple(about["keys"]), tensors["plain"], tensors.get("flipped"))
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise InputError(f"{name}: unreadable latent shard ({error}); delete it and rerun the latents stage") from None
+    if len(column.keys) != len(column.plain):
+        raise InputError(f"{name}: {len(column.keys)} keys for {len(column.plain)} latents; rerun the latents stage")
+    return column

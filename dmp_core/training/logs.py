@@ -1,0 +1,74 @@
+"""What a training run writes down: every step in `loss.csv`, every few in TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "seconds")
+FILE = "loss.csv"
+
+
+class StepRecord(NamedTuple):
+    """One optimiser step; `step` counts from 1, `loss` is the batch's mean, `grad_norm` before clipping."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    seconds: float
+
+
+class TrainingLog:
+    """Writes `loss.csv` and TensorBoard's files under a folder; continues both after a resumed run."""
+
+    def __init__(self, folder: Path, start: int, log_every: int) -> None:
+        """start: steps done so far; rows beyond it were written by a killed run and are dropped."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / FILE
+        kept = [row for row in read_log(path) if row.step <= start]
+        # Line-buffered: whatever kills the run, the rows before it are there.
+        self.stream = path.open("w", newline="", buffering=1)
+        self.rows = csv.writer(self.stream)
+        self.rows.writerows([COLUMNS, *kept])
+        self.log_every = log_every
+        self.window: list[StepRecord] = []
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+
+    def add(self, record: StepRecord) -> None:
+        """Note a step. TensorBoard gets the mean over `log_every` steps, less noisy than one batch."""
+        self.rows.writerow(record)
+        self.window.append(record)
+        if record.step % self.log_every == 0:
+            self._to_board(self.window)
+            self.window = []
+
+    def close(self) -> None:
+        self.stream.close()
+        self.board.close()
+
+    def _to_board(self, window: list[StepRecord]) -> None:
+        scalars = {
+            "loss": sum(record.loss for record in window) / len(window),
+            "learning_rate": window[-1].learning_rate,
+            "grad_norm": sum(record.grad_norm for record in window) / len(window),
+            "steps_per_second": len(window) / max(sum(record.seconds for record in window), 1e-9),
+        }
+        for name, value in scalars.items():
+            self.board.add_scalar(f"train/{name}", value, window[-1].step)
+
+
+def read_log(path: Path) -> list[StepRecord]:
+    """The rows of a `loss.csv`, oldest first; a last line that was cut short is dropped."""
+    if not path.is_file():
+        return []
+    records = []
+    with path.open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            if None in row.values() or row["seconds"] == "":
+                break
+            records.append(StepRecord(int(row["step"]), *(float(row[name]) for name in COLUMNS[1:])))
+    return records

@@ -1,0 +1,102 @@
+"""Inference over arrays: images to labels, and labels through the VAE and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dmp_core.config.stages import BaseConfig, SamplingConfig, Task
+from dmp_core.diffusion.latents import decode_latents, downscale_factor
+from dmp_core.errors import InputError
+from dmp_core.labelers.encoding import from_vae_image, image_to_vae, resize, to_vae_image
+from dmp_core.training.base import load_base
+from dmp_core.training.latents import encode_images, working_size
+
+if TYPE_CHECKING:
+    from dmp_core.diffusion import DMPPipeline
+
+Array = NDArray[Any]
+
+
+def load_predictor(
+    config: BaseConfig, adapter: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> DMPPipeline:
+    """The base model with an adapter on it, ready for `predict_batch`.
+
+    Raises InputError when either cannot be read, or when the adapter belongs to another base model.
+    """
+    pipeline = load_base(config, device, dtype)
+    pipeline.load_adapter(adapter)
+    pipeline.unet.to(device).eval()
+    return pipeline
+
+
+def predict_batch(
+    pipeline: DMPPipeline,
+    images: Array,
+    task: Task,
+    sampling: SamplingConfig,
+    *,
+    depth_scale: float,
+    palette: str,
+    resolution: int | None = None,
+    prompts: Sequence[str] | None = None,
+) -> Array:
+    """Labels of a batch of images, in the images' size and in the units of `labelers.encoding`.
+
+    images: uint8 (B, H, W, 3).
+    resolution: shorter side at which the network works; None takes the images' own.
+    prompts: one caption an image; used only if `sampling.use_prompt`.
+    The adapter's card decides what the network predicts and on which schedule (`dmp.json`).
+    """
+    if sampling.use_prompt and (prompts is None or len(prompts) != len(images)):
+        raise InputError(f"sampling.use_prompt: needs one prompt an image ({len(images)})")
+    size = working_size(images.shape[1:3], resolution, downscale_factor(pipeline.vae))
+    working = np.stack([resize("albedo", image, size) for image in images])
+    _, latents = pipeline(
+        image_to_vae(working) / 2 + 0.5,
+        prompt=list(prompts) if sampling.use_prompt and prompts is not None else None,
+        num_inference_steps=sampling.num_steps,
+        guidance_scale=sampling.guidance_scale,
+        source=sampling.source,
+        resolution="input",
+        output_type="latent",
+        return_dict=False,
+    )
+    return _decode(pipeline.vae, latents, task, images.shape[1:3], depth_scale, palette)
+
+
+def vae_ceiling(
+    vae: Any,
+    labels: Array,
+    task: Task,
+    *,
+    depth_scale: float,
+    palette: str,
+    resolution: int | None = None,
+) -> Array:
+    """Labels after the VAE's round trip: what a perfect U-Net would score (its upper bound).
+
+    labels: a batch, channels last, as in `labelers.encoding`; returned in the same form and size.
+    """
+    labels = np.asarray(labels)
+    size = working_size(labels.shape[1:3], resolution, downscale_factor(vae))
+    working = np.stack([resize(task, label, size) for label in labels])
+    pixels = to_vae_image(task, working, depth_scale=depth_scale, palette=palette)
+    latents = encode_images(vae, pixels, len(pixels))
+    return _decode(vae, latents, task, labels.shape[1:3], depth_scale, palette)
+
+
+@torch.no_grad()
+def _decode(
+    vae: Any, latents: torch.Tensor, task: Task, size: Sequence[int], depth_scale: float, palette: str
+) -> Array:
+    # Not clamped before depth and shading take their channels' mean.
+    decoded = decode_latents(vae, latents) * 2 - 1
+    labels = from_vae_image(task, decoded, depth_scale=depth_scale, palette=palette)
+    return np.stack([resize(task, label, (size[0], size[1])) for label in labels])

@@ -1,0 +1,243 @@
+"""Labels survive their files and the VAE's image form; the bytes are always the same."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from dmp_core.config.stages import TASKS
+from dmp_core.errors import InputError
+from dmp_core.labelers.encoding import (
+    LABEL_EXTENSIONS,
+    decode_label,
+    encode_label,
+    flip,
+    from_vae_image,
+    image_to_vae,
+    resize,
+    to_vae_image,
+    unit,
+)
+
+SIZE = (5, 7)
+
+
+def example(task: str, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    if task == "normal":
+        normal = random.standard_normal((*SIZE, 3))
+        return (normal / np.linalg.norm(normal, axis=-1, keepdims=True)).astype(np.float32)
+    if task == "depth":
+        return random.uniform(0.2, 7.9, SIZE).astype(np.float32)
+    if task == "segmentation":
+        return random.integers(0, 150, SIZE).astype(np.uint8)
+    return random.random((*SIZE, 3) if task == "albedo" else SIZE).astype(np.float32)
+
+
+def degrees(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1)))
+
+
+# -------------------------------------------------------------------------------------- files
+@pytest.mark.parametrize("task", TASKS)
+def test_file_holds_the_label_in_the_documented_form(task):
+    label = example(task)
+    extension, data = encode_label(task, label)
+    assert extension == LABEL_EXTENSIONS[task]
+    if task == "depth":
+        stored = np.load(io.BytesIO(data))
+        assert stored.dtype == np.float16
+        np.testing.assert_array_equal(stored, label.astype(np.float16))
+        return
+    stored = np.asarray(Image.open(io.BytesIO(data)))
+    assert stored.dtype == np.uint8
+    assert stored.shape == label.shape
+    expected = {"normal": (label + 1) / 2 * 255, "segmentation": label}.get(task, label * 255)
+    np.testing.assert_allclose(stored, expected, atol=0.5001)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("task", TASKS)
+def test_file_round_trip(task, seed):
+    label = example(task, seed)
+    back = decode_label(task, encode_label(task, label)[1])
+    if task == "normal":
+        np.testing.assert_allclose(np.linalg.norm(back, axis=-1), 1, atol=1e-6)
+        # Half a code in each of three axes: a chord of √3 / 255, so at most 0.4 degrees.
+        assert degrees(back, label).max() < 0.4
+    elif task == "segmentation":
+        np.testing.assert_array_equal(back, label)
+    else:
+        tolerance = {"rtol": 2**-11} if task == "depth" else {"rtol": 0, "atol": 0.5001 / 255}
+        np.testing.assert_allclose(back, label, **tolerance)
+        assert back.dtype == np.float32
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_second_round_trip_changes_no_byte(task):
+    first = encode_label(task, example(task))[1]
+    assert encode_label(task, decode_label(task, first))[1] == first
+
+
+def test_codes_pass_through_unchanged():
+    codes = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    assert (np.asarray(Image.open(io.BytesIO(encode_label("shading", codes)[1]))) == codes).all()
+
+
+def test_normal_without_surface_stays_without():
+    label = example("normal")
+    label[2, 3] = 0
+    back = decode_label("normal", encode_label("normal", label)[1])
+    assert (back[2, 3] == 0).all()
+    assert (np.linalg.norm(back, axis=-1) > 0.99).sum() == SIZE[0] * SIZE[1] - 1
+
+
+def test_depth_beyond_half_precision_is_infinitely_far():
+    back = decode_label("depth", encode_label("depth", np.array([[1.0, 1e6, np.inf]], np.float32))[1])
+    np.testing.assert_array_equal(back, [[1, np.inf, np.inf]])
+
+
+@pytest.mark.parametrize(
+    ("task", "label", "words"),
+    [
+        ("normal", np.zeros((4, 4)), r"normal: expected \(H, W, 3\).*\(4, 4\)"),
+        ("depth", np.full((4, 4), np.nan), "depth: .*NaN"),
+        ("depth", np.ones((4, 4), int), "depth: expected floats"),
+        ("segmentation", np.full((4, 4), 300), "ids 300"),
+        ("segmentation", np.full((4, 4), 0.5), "integer class ids"),
+        ("albedo", np.full((4, 4, 3), 7.0), "albedo: values 7"),
+        ("shading", np.full((4, 4, 1), 0.5), r"shading: expected \(H, W\)"),
+        ("colour", np.zeros((4, 4)), "task: 'colour' is unknown"),
+    ],
+)
+def test_wrong_labels_are_named(task, label, words):
+    with pytest.raises(InputError, match=words):
+        encode_label(task, label)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_damaged_files_are_named(task):
+    with pytest.raises(InputError, match=task):
+        decode_label(task, b"no such thing")
+
+
+def test_an_image_of_another_mode_is_refused_rather_than_converted():
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    with pytest.raises(InputError, match="segmentation: expected an 8-bit L image, found mode RGB"):
+        decode_label("segmentation", buffer.getvalue())
+
+
+def test_files_need_no_torch():
+    code = "import sys, dmp_core.labelers, dmp_core.labelers.encoding; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# ---------------------------------------------------------------------------------- geometry
+@pytest.mark.parametrize("task", TASKS)
+def test_flip_twice_is_nothing_and_once_mirrors(task):
+    label = example(task)
+    np.testing.assert_array_equal(flip(task, flip(task, label)), label)
+    mirrored = flip(task, label)
+    if task == "normal":
+        mirrored = mirrored * np.array([-1, 1, 1], np.float32)
+    np.testing.assert_array_equal(mirrored[:, 0], label[:, -1])
+
+
+def test_flip_of_a_wall_that_faces_left_faces_right():
+    faces_left = np.zeros((2, 4, 4, 3), np.float32)
+    faces_left[..., 0] = -1
+    np.testing.assert_array_equal(flip("normal", faces_left)[..., 0], 1)
+
+
+def test_flipped_normals_are_those_of_the_mirrored_surface():
+    """Independent truth: normals of a height field, by finite differences, before and after mirroring it."""
+    height = np.random.default_rng(0).random((9, 9))
+
+    def normals(z: np.ndarray) -> np.ndarray:
+        dy, dx = np.gradient(z)
+        n = np.stack([-dx, dy, np.ones_like(z)], -1)  # rows run downwards, y points up
+        return n / np.linalg.norm(n, axis=-1, keepdims=True)
+
+    np.testing.assert_allclose(flip("normal", normals(height)), normals(height[:, ::-1]), atol=1e-12)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_resize_keeps_what_a_label_is(task):
+    label = example(task)
+    assert resize(task, label, SIZE) is label or (resize(task, label, SIZE) == label).all()
+    small = resize(task, label, (4, 6))
+    assert small.shape[:2] == (4, 6)
+    if task in ("segmentation", "depth"):
+        assert set(np.unique(small)) <= set(np.unique(label))
+    if task == "normal":
+        lengths = np.linalg.norm(small, axis=-1)
+        assert (np.isclose(lengths, 1, atol=1e-5) | (lengths == 0)).all()
+
+
+# ------------------------------------------------------------------------------------ the VAE
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "segmentation"])
+def test_vae_image_round_trip(task):
+    label = np.stack([example(task, seed) for seed in range(3)])
+    image = to_vae_image(task, label, depth_scale=8.0)
+    assert image.shape == (3, 3, *SIZE)
+    assert image.dtype == torch.float32
+    assert image.min() >= -1
+    assert image.max() <= 1
+    np.testing.assert_allclose(from_vae_image(task, image, depth_scale=8.0), label, atol=2e-6)
+
+
+def test_vae_image_of_segmentation_round_trip():
+    ids = np.arange(150, dtype=np.uint8).reshape(1, 10, 15)
+    image = to_vae_image("segmentation", ids, depth_scale=8.0, palette="default")
+    assert image.shape == (1, 3, 10, 15)
+    back = from_vae_image("segmentation", image, depth_scale=8.0, palette="default")
+    assert back.dtype == np.uint8
+    np.testing.assert_array_equal(back, ids)
+    nearby = (image + 0.02 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
+    assert (from_vae_image("segmentation", nearby, depth_scale=8.0, palette="default") == ids).mean() > 0.9
+
+
+def test_vae_image_by_hand():
+    depth = np.array([[[0.0, 2.0, 8.0, 80.0, np.inf]]], np.float32)
+    image = to_vae_image("depth", depth, depth_scale=8.0)
+    # No surface (0) and beyond the scale are both as far as can be told.
+    torch.testing.assert_close(image[0, :, 0], torch.tensor([1, -0.5, 1, 1, 1.0]).expand(3, 5))
+    toward_viewer = np.array([[[[0, 0, 1.0]]]])
+    assert to_vae_image("normal", toward_viewer, depth_scale=8.0).flatten().tolist() == [0, 0, 1]
+    assert to_vae_image("shading", np.array([[[255]]], np.uint8), depth_scale=8.0).flatten().tolist() == [1, 1, 1]
+
+
+def test_depth_from_the_vae_is_the_channels_mean_in_metres():
+    image = torch.tensor([0.5, 0.0, -0.5, 3.0]).view(1, 1, 1, 4).repeat(1, 3, 1, 1)
+    image[:, 0] += 0.3
+    image[:, 1] -= 0.3
+    np.testing.assert_allclose(from_vae_image("depth", image, depth_scale=8.0), [[[6, 4, 2, 8]]], atol=1e-6)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 5))
+def test_any_decoded_image_gives_valid_labels(seed, spread):
+    image = spread * torch.randn(1, 3, 2, 3, generator=torch.Generator().manual_seed(seed))
+    for task in ("normal", "depth", "albedo", "shading"):
+        encode_label(task, from_vae_image(task, image, depth_scale=8.0)[0])
+    lengths = np.linalg.norm(from_vae_image("normal", image, depth_scale=8.0), axis=-1)
+    np.testing.assert_allclose(lengths, 1, atol=1e-5)
+
+
+def test_unit_gives_no_direction_to_what_has_none():
+    np.testing.assert_array_equal(unit(np.array([[0.0, 0.0, 0.1], [0.0, 3.0, 0.0]])), [[0, 0, 0], [0, 1, 0]])
+
+
+def test_images_for_the_vae():
+    image = np.array([[[[0, 255, 0]]]], np.uint8)
+    assert image_to_vae(image).flatten().tolist() == [-1, 1, -1]
+    with pytest.raises(InputError, match="images: expected uint8"):
+        image_to_vae(image.astype(np.float32))

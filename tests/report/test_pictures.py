@@ -1,0 +1,128 @@
+"""False colours, error maps and contact sheets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dmp_core.config.stages import TASKS, Task
+from dmp_core.errors import InputError
+from dmp_core.report.figure import readme_figure
+from dmp_core.report.pictures import (
+    ERROR_SCALES,
+    UNKNOWN_COLOUR,
+    SheetRow,
+    SheetStyle,
+    class_names,
+    colourise,
+    colourise_error,
+    contact_sheet,
+    depth_range,
+    display_palette,
+    error_map,
+)
+from tests.report.rooms import SIZE, room, samples
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_becomes_a_picture(task: Task) -> None:
+    picture = colourise(task, room(0)[task])
+    assert picture.shape == (SIZE, SIZE, 3)
+    assert picture.dtype == np.uint8
+    assert picture.std() > 3
+
+
+def test_normals_show_right_red_up_green_and_toward_blue() -> None:
+    axes = np.eye(3)[None]
+    assert colourise("normal", axes)[0].tolist() == [[255, 128, 128], [128, 255, 128], [128, 128, 255]]
+
+
+def test_classes_take_their_palette_colour_and_unlabelled_pixels_grey() -> None:
+    palette = np.arange(450, dtype=np.uint16).reshape(150, 3).astype(np.uint8)
+    picture = colourise("segmentation", np.array([[0, 7, 255, 149]]), palette=palette)
+    assert picture[0].tolist() == [
+        palette[0].tolist(),
+        palette[7].tolist(),
+        list(UNKNOWN_COLOUR),
+        palette[149].tolist(),
+    ]
+
+
+def test_albedo_and_shading_show_as_they_are() -> None:
+    assert colourise("shading", np.array([[0.0, 0.5, 1.0, 2.0]]))[0, :, 0].tolist() == [0, 128, 255, 255]
+    assert colourise("albedo", np.full((1, 1, 3), [0.0, 0.5, 1.0]))[0, 0].tolist() == [0, 128, 255]
+
+
+def test_depth_shares_one_range_and_marks_what_is_invalid() -> None:
+    near, far = (
+        colourise("depth", np.array([[1.0, 0.0, np.nan]]), metres=(1, 5)),
+        colourise("depth", np.array([[5.0, 9.0]]), metres=(1, 5)),
+    )
+    assert near[0, 1].tolist() == near[0, 2].tolist() == list(UNKNOWN_COLOUR)
+    assert far[0, 0].tolist() == far[0, 1].tolist() != near[0, 0].tolist()
+
+
+def test_the_depth_range_ignores_the_sky_and_the_invalid() -> None:
+    room_and_sky = np.concatenate([np.linspace(1, 5, 98), [80.0, np.inf]])
+    near, far = depth_range([room_and_sky[None], np.zeros((2, 2))])
+    assert near == pytest.approx(1, abs=0.1)
+    assert far <= 4 * 3.1
+    assert depth_range([np.zeros((2, 2))]) == (0.0, 1.0)
+
+
+def test_150_names_and_150_different_colours() -> None:
+    assert len(class_names()) == 150
+    assert class_names()[7] == "bed"
+    assert len({tuple(colour) for colour in display_palette().tolist()}) == 150
+
+
+def test_error_maps_are_in_their_unit() -> None:
+    up, right = np.tile([0.0, 1, 0], (2, 2, 1)), np.tile([1.0, 0, 0], (2, 2, 1))
+    assert error_map("normal", up, right) == pytest.approx(np.full((2, 2), 90))
+    assert np.isnan(error_map("normal", up, np.zeros((2, 2, 3)))).all()
+    depth = error_map("depth", np.array([[2.0, 3.0]]), np.array([[4.0, 0.0]]))
+    assert depth[0, 0] == pytest.approx(50)
+    assert np.isnan(depth[0, 1])
+    wrong = error_map("segmentation", np.array([[1, 2, 3]]), np.array([[1, 5, 255]]))
+    assert wrong[0, :2].tolist() == [0, 1]
+    assert np.isnan(wrong[0, 2])
+    assert error_map("albedo", np.zeros((1, 1, 3)), np.array([[[0.3, 0.6, 0.9]]]))[0, 0] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_error_is_the_darkest_colour(task: Task) -> None:
+    label = room(1)[task]
+    assert colourise_error(task, label, label).max() <= 5
+    assert ERROR_SCALES[task].range_text
+
+
+def test_misfits_are_input_errors() -> None:
+    with pytest.raises(InputError, match="differ in shape"):
+        error_map("depth", np.ones((2, 2)), np.ones((2, 3)))
+    with pytest.raises(InputError, match="choose one of"):
+        colourise("normals", np.ones((2, 2, 3)))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="expected images"):
+        colourise("albedo", np.ones((2, 2)))
+    with pytest.raises(InputError, match="same number of cells"):
+        contact_sheet([SheetRow([None]), SheetRow([None, None])])
+
+
+def test_a_contact_sheet_keeps_class_colours_exact() -> None:
+    cell = colourise("segmentation", room(2)["segmentation"])
+    sheet = np.asarray(contact_sheet([SheetRow([cell, None], "row")], ["a", "b"], style=SheetStyle(cell=100)))
+    colours = {tuple(colour) for colour in cell.reshape(-1, 3).tolist()}
+    shown = {tuple(colour) for colour in sheet[-100:-6, 30:110].reshape(-1, 3).tolist()}
+    assert len(shown) > 2
+    assert shown <= colours
+
+
+def test_the_readme_figure_has_a_row_an_image_and_two_columns_a_task(tmp_path: Path) -> None:
+    shown = {split: samples(split, 3) for split in ("in_domain", "out_of_domain", "arbitrary")}
+    figure = readme_figure(shown, tmp_path / "docs" / "figure.png", per_split=2, style=SheetStyle(cell=50))
+    assert (tmp_path / "docs" / "figure.png").stat().st_size > 5000
+    assert 11 * 54 < figure.width < 11 * 54 + 120
+    assert 6 * 54 < figure.height < 6 * 54 + 100
+    with pytest.raises(InputError, match="run the predict stage first"):
+        readme_figure({"in_domain": []})

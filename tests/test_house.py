@@ -1,0 +1,225 @@
+"""The house rules that no linter knows: documents match the code, layers stay light, the wheel is complete."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from dmp_core.config import load_config, preset_names
+from dmp_core.config.pipeline import dump, validate
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("dmp_core", "flows", "tasks")
+DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+LONGEST_FUNCTION = 120
+
+# Importing these costs seconds or needs an extra; the command line must answer without them.
+HEAVY = {"accelerate", "datasets", "diffusers", "matplotlib", "mitsuba", "peft", "prefect", "torch", "transformers"}
+
+
+def normalised(name: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@cache
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@cache
+def declared_dependencies() -> frozenset[str]:
+    extras = project()["optional-dependencies"].values()
+    requirements = [*project()["dependencies"], *(item for extra in extras for item in extra)]
+    names = {normalised(re.match(r"[\w.-]+", item)[0]) for item in requirements}
+    return frozenset(names - {normalised(project()["name"])})
+
+
+@cache
+def sources() -> dict[Path, ast.Module]:
+    files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+    return {file.relative_to(ROOT): ast.parse(file.read_text()) for file in files}
+
+
+def run_python(code: str, folder: Path) -> str:
+    """Standard output of a fresh interpreter that was started in `folder`."""
+    result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+# --------------------------------------------------------------------------------- documents
+def shell_commands(document: str) -> Iterator[list[str]]:
+    """Every command in the document's ```sh blocks, split into words; continued lines are joined."""
+    for block in re.findall(r"^```sh\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                yield words
+
+
+DOCUMENTED = [
+    pytest.param(words, id=f"{name}: {' '.join(words)}") for name in DOCUMENTS for words in shell_commands(name)
+]
+
+
+@pytest.mark.parametrize("words", DOCUMENTED)
+def test_documented_command_exists(words: list[str]) -> None:
+    program, *arguments = words
+    if program == "make":
+        targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert all(word in targets for word in arguments if "=" not in word)
+    elif Path(program).name == "dmp":
+        parse_dmp(arguments)
+    else:
+        assert program in {"git", "cd", "rm", "source"} or program.startswith(".venv/bin/")
+
+
+def parse_dmp(arguments: list[str]) -> None:
+    """Let the command line parse the arguments without running anything."""
+    from dmp_core.cli import app
+
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        assert arguments, "a group needs a subcommand"
+        assert arguments[0] in command.commands, f"no such command: dmp … {arguments[0]}"
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    try:
+        command.make_context("dmp", list(arguments))
+    except Exception as error:
+        # An example's file need not exist here; a wrong option or a missing argument is a defect.
+        if type(error).__name__ != "BadParameter":
+            raise
+
+
+def test_readme_names_the_two_commands() -> None:
+    commands = list(shell_commands("README.md"))
+    assert ["make", "demo"] in commands
+    assert ["make", "test"] in commands
+
+
+def test_documents_link_to_files_that_exist() -> None:
+    broken = [
+        f"{document}: {target}"
+        for document in DOCUMENTS
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", (ROOT / document).read_text())
+        if "://" not in target and not (ROOT / document).parent.joinpath(target).exists()
+    ]
+    assert not broken
+
+
+def test_every_dependency_is_explained() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs/dependencies.md").read_text(), re.MULTILINE)
+    assert {normalised(row) for row in rows} == declared_dependencies()
+
+
+# -------------------------------------------------------------------------------------- code
+def third_party_imports() -> dict[str, set[str]]:
+    """Top-level module name → files that import it, lazily or not."""
+    found: dict[str, set[str]] = {}
+    for file, tree in sources().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                modules = [node.module or ""]
+            else:
+                continue
+            for module in modules:
+                found.setdefault(module.partition(".")[0], set()).add(str(file))
+    own = {*PACKAGES, "tests"}
+    return {name: files for name, files in found.items() if name not in sys.stdlib_module_names and name not in own}
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    distributions = packages_distributions()
+    undeclared = {
+        name: sorted(files)
+        for name, files in third_party_imports().items()
+        if not {normalised(item) for item in distributions.get(name, [name])} & declared_dependencies()
+    }
+    assert not undeclared
+
+
+def test_no_function_is_too_long() -> None:
+    functions = [
+        (f"{file}:{node.name}", node.end_lineno - node.lineno + 1)
+        for file, tree in sources().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert functions
+    assert not [name for name, lines in functions if lines > LONGEST_FUNCTION]
+
+
+def test_every_room_says_what_may_live_there() -> None:
+    rooms = [folder for folder in (ROOT / "dmp_core").iterdir() if any(folder.glob("*.py"))]
+    undescribed = [
+        room.name
+        for room in rooms
+        if not (room / "__init__.py").exists() or not ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
+    ]
+    assert rooms
+    assert not undescribed
+
+
+@pytest.mark.parametrize("room", ["config", "store", "stages", "cli"])
+def test_light_imports_stay_light(room: str) -> None:
+    code = f"import dmp_core.{room}, sys; print(*sorted({HEAVY!r} & set(sys.modules)))"
+    assert run_python(code, ROOT).split() == []
+
+
+# ----------------------------------------------------------------------------------- presets
+@pytest.mark.parametrize("name", preset_names())
+def test_preset_is_valid_and_survives_a_round_trip(name: str) -> None:
+    config = load_config(name)
+    assert config.preset == name
+    assert validate(yaml.safe_load(dump(config)), name) == config
+
+
+# ------------------------------------------------------------------------------------- wheel
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from hatchling.builders.wheel import WheelBuilder
+
+    folder = tmp_path_factory.mktemp("wheel")
+    return Path(next(WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])))
+
+
+def test_wheel_holds_code_and_manifests(wheel: Path) -> None:
+    files = [path for folder in (*PACKAGES, "data_manifests") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    names = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
+    expected = {re.sub("^data_manifests/", "dmp_core/_data_manifests/", name) for name in names}
+    with zipfile.ZipFile(wheel) as archive:
+        assert expected <= set(archive.namelist())
+
+
+def test_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = (
+        "from dmp_core.config import load_config; from dmp_core.resources import manifest_root; "
+        "load_config('mini'); print(manifest_root())"
+    )
+    assert Path(run_python(code, tmp_path).strip()) == tmp_path / "dmp_core" / "_data_manifests"
+
+
+def test_wheel_announces_command_and_runner(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(item for item in archive.namelist() if item.endswith("entry_points.txt"))
+        entries = archive.read(name).decode()
+    assert "dmp = dmp_core.cli:main" in entries
+    assert "prefect = flows.pipeline:run_pipeline" in entries
