@@ -47,10 +47,8 @@ def main(
 
 def results_table(metrics: dict[str, Any], training: dict[str, Any]) -> str:
     """One row a task: DMP, the best constant and the VAE ceiling, in domain and out of domain."""
-    lines = [
-        "| task | metric | in-domain: DMP | constant | VAE ceiling | out-of-domain: DMP | constant | VAE ceiling | adapter |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["in-domain: DMP", "constant", "VAE ceiling", "out-of-domain: DMP", "constant", "VAE ceiling"]
+    lines = [f"| task | metric | {' | '.join(columns)} | adapter |", "|---" * (len(columns) + 3) + "|"]
     for task, splits in metrics.items():
         metric = primary_metric(task)
         arrow = "↑" if metric.higher_is_better else "↓"
@@ -60,7 +58,8 @@ def results_table(metrics: dict[str, Any], training: dict[str, Any]) -> str:
             for row in (DMP, CONSTANT, CEILING)
         ]
         source = "trained in the demo" if "trained" in training[task]["source"] else "shipped"
-        lines.append(f"| {task} | {metric.label}{metric.unit and ', ' + metric.unit} {arrow} | {' | '.join(cells)} | {source} |")
+        name = f"{metric.label}, {metric.unit}" if metric.unit else metric.label
+        lines.append(f"| {task} | {name} {arrow} | {' | '.join(cells)} | {source} |")
     return "\n".join(lines) + "\n"
 
 

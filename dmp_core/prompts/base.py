@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
@@ -54,14 +55,14 @@ def build_generator(settings: GeneratorSettings, device: str = "auto") -> Captio
 def fill_template(template: str, keyword: str, seed: int) -> str:
     """The request for one caption; other braces in the template stay as they are.
 
-    `{keyword}` becomes the keyword in plain words, and an `a` before it the right article. `{details}` becomes two objects and a
-    light that the renderer can draw, drawn by `seed`: a small model left to itself names
-    few things and fewer colours.
+    `{keyword}` becomes the keyword in plain words, with the right article in place of an
+    `a` before it. `{details}` becomes two objects and a light that the renderer can draw,
+    drawn by `seed`: a small model left to itself names few things and fewer colours.
     """
     phrase = readable_keyword(keyword)
     has_article = phrase.lower().startswith(("a ", "an ", "the "))
-    request = template.replace("a {keyword}", phrase if has_article else with_article(phrase))
-    request = request.replace("{keyword}", phrase)
+    with_its_article = phrase if has_article else with_article(phrase)
+    request = re.sub(r"\ba \{keyword\}", lambda _: with_its_article, template).replace("{keyword}", phrase)
     if "{details}" in request:
         request = request.replace("{details}", GrammarGenerator().details(keyword, random.Random(seed)))
     return request

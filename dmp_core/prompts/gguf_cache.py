@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import shutil
+import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from dmp_core.errors import InputError, MissingExtra
 
 logger = logging.getLogger(__name__)
 PACKAGE_PREFIX = "package:"
+# What the GGUF readers raise on files that are broken, or of an architecture they do not know.
+_UNREADABLE = (ValueError, LookupError, RuntimeError, struct.error)
 
 
 def cache_root() -> Path:
@@ -88,6 +91,10 @@ def converted_gguf(folder: str | Path, gguf_file: str) -> Path:
     try:
         _convert(Path(folder), gguf_file, staging)
         _publish(staging, target)
+    except _UNREADABLE as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{source}: cannot be read as a GGUF language model ({error}); fetch it again") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from itertools import takewhile
@@ -15,13 +16,13 @@ from dmp_core.prompts.gguf_cache import converted_gguf, quiet_transformers, reso
 
 try:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, StoppingCriteria
+    from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, LogitsProcessor, StoppingCriteria
     from transformers.generation.logits_process import EtaLogitsWarper, TemperatureLogitsWarper
 except ImportError as error:
     raise MissingExtra(error.name or "transformers", "llm") from None
 
 # A full stop after a letter ("2." may become "2.5"), or a line that is no introduction ("Caption:").
-_COMPLETE = re.compile(r"[^\W\d_][)\"']?[.!?][\"']?(\s|$)|[^:\s][ \t]*\n")
+_COMPLETE = re.compile(r"[^\W\d_][)\"']? ?[.!?][\"']?(\s|$)|[^:\s][ \t]*\n")
 
 
 class TransformersGenerator:
@@ -41,6 +42,8 @@ class TransformersGenerator:
         self.device = _pick_device(device)
         self.model, self.tokenizer = _load(settings, self.device)
         self._chat = settings.chat and bool(self.tokenizer.chat_template)
+        end = self.model.generation_config.eos_token_id
+        self._end_tokens = torch.tensor(end if isinstance(end, list) else [end], device=self.device)
 
     def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
         """Raw completions, one a keyword; see `CaptionGenerator`."""
@@ -62,23 +65,37 @@ class TransformersGenerator:
         return list(self.tokenizer(text, add_special_tokens=not self._chat)["input_ids"])
 
     def _complete(self, requests: list[list[int]], seeds: list[int]) -> list[str]:
+        """One batch; it shrinks whenever a quarter of its rows are done, since sentences differ much in length."""
         shared = _shared_start(requests)
         ids, mask = self._padded(requests, shared)
-        start = ids.shape[1]
+        start, limit = ids.shape[1], ids.shape[1] + self.settings.max_new_tokens
+        draw = _SeededDraw(seeds, start, self.settings.max_new_tokens)
+        rows = torch.arange(len(requests), device=self.device)
+        texts = [""] * len(requests)
         with torch.inference_mode():
-            out = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                past_key_values=self._prefill(requests[0][:shared], len(requests)),
-                do_sample=False,  # the draw is the last logits processor's
-                min_new_tokens=min(self.settings.min_new_tokens, self.settings.max_new_tokens),
-                max_new_tokens=self.settings.max_new_tokens,
-                pad_token_id=self.tokenizer.pad_token_id,
-                logits_processor=self._sampling(seeds, start),
-                stopping_criteria=[_FirstSentence(self.tokenizer, start, self.settings.min_new_tokens)],
-            )
-        texts = self.tokenizer.batch_decode(out[:, start:], skip_special_tokens=True)
-        return [self.settings.answer_prefix + text for text in texts]
+            past = self._prefill(requests[0][:shared], len(requests))
+            while len(rows):
+                finished = _Finished(self.tokenizer, self._end_tokens, start, self.settings.min_new_tokens)
+                ids = self.model.generate(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    past_key_values=past,
+                    do_sample=False,  # the draw is the last logits processor's
+                    min_new_tokens=max(0, min(start + self.settings.min_new_tokens, limit) - ids.shape[1]),
+                    max_new_tokens=limit - ids.shape[1],
+                    pad_token_id=self.tokenizer.pad_token_id,
+                    logits_processor=[*self._warpers(), draw],
+                    stopping_criteria=[finished],
+                )
+                done = finished.done | (ids.shape[1] >= limit)
+                new = self.tokenizer.batch_decode(ids[done, start:], skip_special_tokens=True)
+                for row, text in zip(rows[done].tolist(), new, strict=True):
+                    texts[row] = self.settings.answer_prefix + text
+                live = (~done).nonzero()[:, 0]
+                rows, ids, draw = rows[live], ids[live], draw.of(live)
+                mask = torch.nn.functional.pad(mask[live], (0, ids.shape[1] - mask.shape[1]), value=1)
+                past.batch_select_indices(live)
+        return texts
 
     def _padded(self, requests: list[list[int]], shared: int) -> tuple[Any, Any]:
         """(B, L) ids and mask; the padding stands between the shared start and each row's own rest."""
@@ -96,19 +113,19 @@ class TransformersGenerator:
         most of the work.
         """
         if not shared:
-            return None
+            return DynamicCache()
         # The bare network, without the head: nobody needs 50,000 logits for each of these tokens.
         past = self.model.base_model(torch.tensor([shared], device=self.device), use_cache=True).past_key_values
         past.batch_repeat_interleave(rows)
         return past
 
-    def _sampling(self, seeds: list[int], start: int) -> list[Any]:
+    def _warpers(self) -> list[Any]:
         processors: list[Any] = [TemperatureLogitsWarper(self.settings.temperature)]
         if self.settings.top_p < 1:
             processors.append(_TopP(self.settings.top_p))
         if self.settings.eta_cutoff > 0:
             processors.append(EtaLogitsWarper(self.settings.eta_cutoff, device=self.device))
-        return [*processors, _SeededDraw(seeds, start, self.settings.max_new_tokens)]
+        return processors
 
 
 class _TopP(LogitsProcessor):
@@ -142,9 +159,14 @@ class _SeededDraw(LogitsProcessor):
     def __init__(self, seeds: list[int], start: int, max_new_tokens: int) -> None:
         self.start = start
         streams = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.uniform = torch.stack(
-            [torch.rand(max_new_tokens, generator=stream, dtype=torch.float64) for stream in streams]
-        )
+        drawn = [torch.rand(max_new_tokens, generator=stream, dtype=torch.float64) for stream in streams]
+        self.uniform = torch.stack(drawn)
+
+    def of(self, rows: Any) -> _SeededDraw:
+        """The streams of some of the rows."""
+        part = copy.copy(self)
+        part.uniform = self.uniform[rows.cpu()]
+        return part
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """(B, vocabulary) logits → the same shape, 0 for the drawn token and -inf elsewhere."""
@@ -154,18 +176,23 @@ class _SeededDraw(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
 
 
-class _FirstSentence(StoppingCriteria):
-    """Row by row: stop once a sentence or a line is complete."""
+class _Finished(StoppingCriteria):
+    """Row by row: stop at an end token, or once a sentence or a line is complete.
 
-    def __init__(self, tokenizer: Any, start: int, min_new_tokens: int) -> None:
-        self.tokenizer, self.start, self.min_new_tokens = tokenizer, start, min_new_tokens
+    `done` says which rows are; when a quarter of them are, all are told to stop, so that
+    the caller can drop those and go on with the others.
+    """
+
+    def __init__(self, tokenizer: Any, end_tokens: Any, start: int, min_new_tokens: int) -> None:
+        self.tokenizer, self.end_tokens, self.start, self.min_new_tokens = tokenizer, end_tokens, start, min_new_tokens
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         new = input_ids[:, self.start :]
-        if new.shape[1] < self.min_new_tokens:
-            return torch.zeros(len(new), dtype=torch.bool, device=new.device)
-        texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
-        return torch.tensor([bool(_COMPLETE.search(text.lstrip())) for text in texts], device=new.device)
+        self.done = torch.isin(new, self.end_tokens).any(-1)
+        if new.shape[1] >= self.min_new_tokens:
+            texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
+            self.done |= torch.tensor([bool(_COMPLETE.search(text.lstrip())) for text in texts], device=new.device)
+        return self.done | (self.done.sum() * 4 >= len(new))
 
 
 def _load(settings: TransformersPrompts, device: str) -> tuple[Any, Any]:

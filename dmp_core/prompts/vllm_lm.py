@@ -16,6 +16,7 @@ from dmp_core.prompts.base import fill_template
 
 _CONNECTIONS = 32  # requests in flight; the server batches them
 _TRIES = 4
+_PAUSE = 1.0  # seconds before the second try; doubles each time
 _TIMEOUT = 300.0  # seconds for one answer
 _FIELD = "prompts.generator.server_url"
 
@@ -84,7 +85,7 @@ class VLLMGenerator:
         reason = ""
         for attempt in range(_TRIES):
             if attempt:
-                time.sleep(0.5 * 2**attempt)
+                time.sleep(_PAUSE * 2 ** (attempt - 1))
             try:
                 with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
                     return json.load(response)

@@ -92,7 +92,7 @@ class TextConfig(Settings):
     hidden_size: PositiveInt = 160
     layers: PositiveInt = 3
     heads: PositiveInt = 5
-    captions: PositiveInt = 20_000
+    captions: PositiveInt = 8_000
     """Captions that the tokenizer is trained on (more than there are scenes: they cost nothing)."""
 
 

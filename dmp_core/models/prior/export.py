@@ -140,51 +140,16 @@ def ceilings(vae: Any, scenes: Scenes, config: PriorConfig) -> dict[str, float]:
 
 
 def _card(config: PriorConfig, pipeline: Any, scenes: Scenes, logs: dict[str, pd.DataFrame]) -> str:
+    import jinja2
+
+    template = jinja2.Template(Path(__file__).with_name("card.md.j2").read_text(), undefined=jinja2.StrictUndefined)
     limits = ceilings(pipeline.vae, scenes, config)
-    rows = "\n".join(
-        f"| {task} | {primary_metric(task).label} | {value:.4f} {primary_metric(task).unit} |" for task, value in limits.items()
+    return template.render(
+        config=config,
+        recipe=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=100),
+        millions={name: parameter_count([getattr(pipeline, name)]) / 1e6 for name in ("vae", "unet", "text_encoder")},
+        last={part: log.iloc[-1] for part, log in logs.items()},
+        held_out=len(scenes),
+        psnr=psnr(pipeline.vae, scenes),
+        ceilings=[(task, primary_metric(task), value) for task, value in limits.items()],
     )
-    sizes = {name: parameter_count([getattr(pipeline, name)]) / 1e6 for name in ("vae", "unet", "text_encoder")}
-    vae_log, unet_log = logs["vae"].iloc[-1], logs["unet"].iloc[-1]
-    return f"""---
-license: apache-2.0
-library_name: diffusers
-pipeline_tag: text-to-image
----
-
-# The mini prior
-
-A text-to-image latent diffusion model in the shape of Stable Diffusion v1-4, small enough for two CPU cores.
-It is what the `mini` preset fine-tunes. Trained from scratch by `dmp prior train` on {config.scenes.scenes} path-traced
-scenes of many kinds of rooms, places and styles; it has seen no photograph and no third-party data.
-
-![samples](samples.png)
-
-{config.scenes.resolution} × {config.scenes.resolution} pixels, latents {config.latent_size} × {config.latent_size} × \
-{config.vae.latent_channels}, noise schedule and ε-prediction of SD v1-4.
-VAE {sizes["vae"]:.1f} M, U-Net {sizes["unet"]:.1f} M, text encoder {sizes["text_encoder"]:.1f} M parameters; fp16 weights.
-
-| part | steps | batch | minutes | last loss |
-|---|---|---|---|---|
-| VAE | {vae_log["step"]:.0f} | {config.vae.batch_size} | {vae_log["seconds"] / 60:.0f} | {vae_log["loss"]:.4f} (L1 {vae_log["reconstruction"]:.4f}) |
-| U-Net and text encoder | {unet_log["step"]:.0f} | {config.unet.batch_size} | {unet_log["seconds"] / 60:.0f} | {unet_log["loss"]:.4f} |
-
-On {len(scenes)} held-out scenes the VAE reconstructs renders at {psnr(pipeline.vae, scenes):.1f} dB PSNR. Its ceilings, that is
-the score of the true labels after encoding and decoding, which no prediction through this VAE can beat:
-
-| task | metric | ceiling |
-|---|---|---|
-{rows}
-
-![held-out renders and their reconstructions](reconstructions.png)
-
-## Limits
-
-A first version, trained for under an hour: shapes are blurred, counts and colour binding are unreliable, small
-objects (lamps, pillows) are lost in the latents. Its domain is this project's renderer; photographs are out of it.
-
-## Recipe
-
-```yaml
-{yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=100)}```
-"""

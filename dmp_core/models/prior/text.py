@@ -23,9 +23,9 @@ def build_tokenizer(config: PriorConfig, folder: Path) -> Any:
     if not (folder / "vocab.json").exists():
         learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix="", unk_token=END))
         learner.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-        learner.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        )
+        letters = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        split = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(), letters]
+        learner.pre_tokenizer = pre_tokenizers.Sequence(split)
         learner.decoder = decoders.ByteLevel()
         # CLIP's vocabulary order: bytes, bytes at a word's end, merges, the two special tokens.
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -25,7 +25,7 @@ def build_vae(config: PriorConfig) -> Any:
 
     levels = len(config.vae.block_out_channels)
     torch.manual_seed(config.vae.seed)
-    return AutoencoderKL(
+    vae = AutoencoderKL(
         sample_size=config.scenes.resolution,
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
@@ -35,6 +35,20 @@ def build_vae(config: PriorConfig) -> Any:
         norm_num_groups=config.vae.norm_num_groups,
         scaling_factor=1.0,
     )
+    _settle(vae)
+    return vae
+
+
+@torch.no_grad()
+def _settle(vae: Any) -> None:
+    """A start that learns several times faster: residual branches silent, and a posterior with little noise."""
+    for name, module in vae.named_modules():
+        if name.endswith(("conv2", "to_out.0")):
+            torch.nn.init.zeros_(module.weight)
+            torch.nn.init.zeros_(module.bias)
+    half = vae.config.latent_channels
+    vae.quant_conv.weight[half:] *= 0.1
+    vae.quant_conv.bias[half:] = -6.0  # log variance
 
 
 def label_array(task: Task, stored: NDArray[Any]) -> NDArray[Any]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dmp_core.synthesis.render.materials import RGB, Material, mix, shade
-from dmp_core.synthesis.render.vocabulary import as_rgb, vocabulary
+from dmp_core.synthesis.render.materials import Material, mix, shade
+from dmp_core.synthesis.render.vocabulary import RGB, as_rgb, vocabulary
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Palette:
 
 
 def hsv(hue: float, saturation: float, value: float) -> RGB:
-    """Display colour 0..255 from hue, saturation, value in 0..1; greens and purples are toned down to what paint does."""
+    """Display colour from hue, saturation, value in 0..1; greens and purples are toned down to what paint does."""
     hue = hue % 1.0
     calm = max(1 - abs(hue - 0.35) / 0.12, 1 - abs(hue - 0.83) / 0.13, 0.0)
     saturation, value = saturation * (1 - 0.42 * calm), value * (1 - 0.14 * calm)
@@ -41,21 +41,46 @@ def hsv(hue: float, saturation: float, value: float) -> RGB:
 
 _WOODS = ((162, 110, 62), (188, 142, 88), (214, 174, 116), (104, 68, 44), (122, 64, 40), (78, 56, 42), (226, 214, 196))
 
-# decor -> (hues to draw from, saturation range, value range, wood choices, wall textures, floor textures)
-_SCHEMES: dict[str, tuple] = {
-    "free": (None, (0.35, 0.85), (0.5, 0.92), range(7), ("plain",) * 5 + ("stripes", "motif", "brick"), ("planks",) * 4 + ("carpet", "tiles", "noise")),
-    "modern": (None, (0.3, 0.75), (0.35, 0.9), (0, 1, 3, 5), ("plain",), ("planks", "tiles", "noise")),
-    "minimal": (None, (0.05, 0.25), (0.7, 0.95), (1, 2, 6), ("plain",), ("planks", "noise")),
-    "scandinavian": ((0.55, 0.1, 0.45, 0.95), (0.2, 0.5), (0.6, 0.92), (2, 1, 6), ("plain",), ("planks",)),
-    "rustic": ((0.02, 0.08, 0.28, 0.12), (0.4, 0.75), (0.4, 0.75), (0, 3, 4), ("plain", "stone", "brick"), ("planks",)),
-    "industrial": ((0.05, 0.58, 0.1), (0.3, 0.7), (0.3, 0.7), (3, 5), ("brick", "noise"), ("noise", "planks")),
-    "classic": ((0.98, 0.38, 0.6, 0.11), (0.5, 0.85), (0.4, 0.75), (3, 4), ("stripes", "motif", "plain"), ("planks", "carpet")),
-    "luxury": ((0.12, 0.8, 0.45, 0.63), (0.5, 0.9), (0.35, 0.8), (3, 4), ("motif", "plain"), ("marble", "planks", "carpet")),
-    "bohemian": (None, (0.65, 0.95), (0.6, 0.95), (0, 2), ("plain", "motif"), ("planks", "tiles")),
-    "japanese": ((0.1, 0.3, 0.02), (0.2, 0.5), (0.5, 0.85), (2, 3), ("plain",), ("weave", "planks")),
-    "midcentury": ((0.08, 0.5, 0.13, 0.33), (0.5, 0.8), (0.55, 0.9), (0, 3), ("plain", "motif"), ("planks",)),
-    "coastal": ((0.55, 0.5, 0.12), (0.3, 0.65), (0.6, 0.95), (2, 6), ("plain", "stripes"), ("planks", "tiles")),
-}  # fmt: skip
+
+@dataclass(frozen=True)
+class _Scheme:
+    """What a decor word draws from. hues: None is any; woods index `_WOODS`; repeats in walls and floors are odds."""
+
+    hues: tuple[float, ...] | None
+    saturation: tuple[float, float]
+    value: tuple[float, float]
+    woods: tuple[int, ...]
+    walls: tuple[str, ...]
+    floors: tuple[str, ...]
+
+
+_SCHEMES = {
+    "free": _Scheme(
+        None,
+        (0.35, 0.85),
+        (0.5, 0.92),
+        (0, 1, 2, 3, 4, 5, 6),
+        ("plain", "plain", "plain", "plain", "plain", "stripes", "motif", "brick"),
+        ("planks", "planks", "planks", "planks", "carpet", "tiles", "noise"),
+    ),
+    "modern": _Scheme(None, (0.3, 0.75), (0.35, 0.9), (0, 1, 3, 5), ("plain",), ("planks", "tiles", "noise")),
+    "minimal": _Scheme(None, (0.05, 0.25), (0.7, 0.95), (1, 2, 6), ("plain",), ("planks", "noise")),
+    "scandinavian": _Scheme((0.55, 0.1, 0.45, 0.95), (0.2, 0.5), (0.6, 0.92), (2, 1, 6), ("plain",), ("planks",)),
+    "rustic": _Scheme(
+        (0.02, 0.08, 0.28, 0.12), (0.4, 0.75), (0.4, 0.75), (0, 3, 4), ("plain", "stone", "brick"), ("planks",)
+    ),
+    "industrial": _Scheme((0.05, 0.58, 0.1), (0.3, 0.7), (0.3, 0.7), (3, 5), ("brick", "noise"), ("noise", "planks")),
+    "classic": _Scheme(
+        (0.98, 0.38, 0.6, 0.11), (0.5, 0.85), (0.4, 0.75), (3, 4), ("stripes", "motif", "plain"), ("planks", "carpet")
+    ),
+    "luxury": _Scheme(
+        (0.12, 0.8, 0.45, 0.63), (0.5, 0.9), (0.35, 0.8), (3, 4), ("motif", "plain"), ("marble", "planks", "carpet")
+    ),
+    "bohemian": _Scheme(None, (0.65, 0.95), (0.6, 0.95), (0, 2), ("plain", "motif"), ("planks", "tiles")),
+    "japanese": _Scheme((0.1, 0.3, 0.02), (0.2, 0.5), (0.5, 0.85), (2, 3), ("plain",), ("weave", "planks")),
+    "midcentury": _Scheme((0.08, 0.5, 0.13, 0.33), (0.5, 0.8), (0.55, 0.9), (0, 3), ("plain", "motif"), ("planks",)),
+    "coastal": _Scheme((0.55, 0.5, 0.12), (0.3, 0.65), (0.6, 0.95), (2, 6), ("plain", "stripes"), ("planks", "tiles")),
+}
 
 
 # Hues that people paint and weave with, roughly by how often: blues, warm earths, reds, teals, greens, pinks.
@@ -92,23 +117,32 @@ def _floor_colour(rng: np.random.Generator, texture: str, wood: RGB, hue: float)
 def draw_palette(rng: np.random.Generator, decor: str | None) -> Palette:
     """A scheme of related hues: wall and fabrics near a base hue, accents opposite or beside it."""
     decor = decor if decor in _SCHEMES else "free"
-    hues, saturation, value, woods, walls, floors = _SCHEMES[decor]
-    base = _natural_hue(rng) if hues is None else hues[int(rng.integers(len(hues)))] + rng.normal(0, 0.02)
+    scheme = _SCHEMES[decor]
+    base = (
+        _natural_hue(rng)
+        if scheme.hues is None
+        else scheme.hues[int(rng.integers(len(scheme.hues)))] + rng.normal(0, 0.02)
+    )
     accent = base + rng.choice([0.5, 0.42, 0.58, 0.33, 0.08, 0.0])
-    wood = shade(as_rgb(_WOODS[woods[int(rng.integers(len(woods)))]]), rng.uniform(0.85, 1.1))
+    wood = shade(as_rgb(_WOODS[scheme.woods[int(rng.integers(len(scheme.woods)))]]), rng.uniform(0.85, 1.1))
     wall_hue = base + rng.normal(0, 0.05) if rng.random() < 0.6 else rng.uniform(0.05, 0.16)
-    wall_texture = walls[int(rng.integers(len(walls)))]
-    floor_texture = floors[int(rng.integers(len(floors)))]
-    sat, val = (lambda: rng.uniform(*saturation)), (lambda: rng.uniform(*value))
+    wall_texture = scheme.walls[int(rng.integers(len(scheme.walls)))]
+    floor_texture = scheme.floors[int(rng.integers(len(scheme.floors)))]
+    sat, val = (lambda: rng.uniform(*scheme.saturation)), (lambda: rng.uniform(*scheme.value))
     wall = (176.0, 98.0, 74.0) if wall_texture == "brick" and rng.random() < 0.7 else _wall_colour(rng, wall_hue, decor)
     return Palette(
-        wall=wall, floor=_floor_colour(rng, floor_texture, wood, base + 0.1),
-        ceiling=mix(wall, (246.0, 244.0, 240.0), rng.uniform(0.7, 1.0)), wood=wood,
-        fabric=hsv(base, sat(), val()), fabric2=hsv(base + rng.normal(0, 0.06), sat() * 0.5, rng.uniform(0.7, 0.93)),
-        accent=hsv(accent, min(1.0, sat() * 1.15), val()), accent2=hsv(accent + rng.choice([0.1, -0.1, 0.3]), sat(), val()),
-        metal=hsv(0.1, rng.choice([0.03, 0.5]), rng.uniform(0.45, 0.8)), wall_texture=wall_texture,
+        wall=wall,
+        floor=_floor_colour(rng, floor_texture, wood, base + 0.1),
+        ceiling=mix(wall, (246.0, 244.0, 240.0), rng.uniform(0.7, 1.0)),
+        wood=wood,
+        fabric=hsv(base, sat(), val()),
+        fabric2=hsv(base + rng.normal(0, 0.06), sat() * 0.5, rng.uniform(0.7, 0.93)),
+        accent=hsv(accent, min(1.0, sat() * 1.15), val()),
+        accent2=hsv(accent + rng.choice([0.1, -0.1, 0.3]), sat(), val()),
+        metal=hsv(0.1, rng.choice([0.03, 0.5]), rng.uniform(0.45, 0.8)),
+        wall_texture=wall_texture,
         floor_texture=floor_texture,
-    )  # fmt: skip
+    )
 
 
 def asked_material(colour: RGB | None, word: str | None, base: Material, own_colour: RGB | None = None) -> Material:

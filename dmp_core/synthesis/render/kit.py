@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 
 from dmp_core.synthesis.render.decor import PERIODS, Palette, asked_material
 from dmp_core.synthesis.render.language import Item
-from dmp_core.synthesis.render.materials import RGB, Material, shade
+from dmp_core.synthesis.render.materials import Material, shade
 from dmp_core.synthesis.render.mesh import Mesh, move, rotate, scale
-
-T = TypeVar("T")
+from dmp_core.synthesis.render.vocabulary import RGB
 
 
 @dataclass
@@ -79,7 +78,8 @@ class Kit:
     def has_wish(self) -> bool:
         return self.ask is not None and bool(self.ask.colours or self.ask.material)
 
-    def pick(self, *options: T) -> T:
+    def pick(self, *options: Any) -> Any:
+        """One of the options, of whatever kinds."""
         return options[int(self.rng.integers(len(options)))]
 
     def near(self, low: float, high: float) -> float:
@@ -91,6 +91,9 @@ class Kit:
     def trim(self, material: Material, factor: float = 0.75) -> Material:
         """A plain darker (or lighter) companion of a material, for edges and legs."""
         return Material(shade(material.colour, factor))
+
+
+Maker = Callable[[Kit], Thing]
 
 
 def turned(mesh: Mesh, degrees: float) -> Mesh:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from dmp_core.synthesis.render.vocabulary import RGB, Family, normalise, vocabulary
@@ -118,7 +118,8 @@ def tokenise(text: str) -> list[_Token]:
                 break
         else:
             word = words[i]
-            kinds: dict[str, object] = {"count": int(word)} if word.isdigit() and int(word) <= 12 else {}
+            small_number = word.isascii() and word.isdigit() and len(word) <= 2 and int(word) <= 12
+            kinds: dict[str, object] = {"count": int(word)} if small_number else {}
             out.append(_Token(word, kinds, i))
             i += 1
     return out
@@ -180,7 +181,7 @@ class _Reader:
         elif "room" in kinds:
             self._room(token)
         elif "colour" in kinds:
-            self._colour(i, token, kinds["colour"])
+            self._colour(i, token, vocabulary().colours[token.text])
         elif "material" in kinds:
             self._material(i, token)
         elif "count" in kinds:
@@ -225,24 +226,23 @@ class _Reader:
             token.kinds["object"] == "light" and token.text == "light" and "light" in before
         ) or "style" in token.kinds
 
-    def _colour(self, i: int, token: _Token, rgb: object) -> None:
-        rgb = tuple(rgb)  # type: ignore[arg-type]
+    def _colour(self, i: int, token: _Token, rgb: RGB) -> None:
         follows = _noun_follows(self.tokens, i, rooms=True) or any(
             "colour" in t.kinds for t in self.tokens[i + 1 : i + 3]
         )
         after_noun = self.items and not follows and token.position - self.linked <= 2 and not self.items[-1].colours
         if after_noun:
-            self.items[-1] = Item(**{**self.items[-1].__dict__, "colours": (rgb,)})
+            self.items[-1] = replace(self.items[-1], colours=(rgb,))
             return
-        self.pending.colours.append(rgb)  # type: ignore[arg-type]
+        self.pending.colours.append(rgb)
         self.pending.position = token.position
 
     def _material(self, i: int, token: _Token) -> None:
         name = vocabulary().materials[token.text].name
-        if not _noun_follows(self.tokens, i) and self.items and token.position - self.linked <= 2:
-            if self.items[-1].material is None:
-                self.items[-1] = Item(**{**self.items[-1].__dict__, "material": name})
-                return
+        linked = not _noun_follows(self.tokens, i) and token.position - self.linked <= 2
+        if linked and self.items and self.items[-1].material is None:
+            self.items[-1] = replace(self.items[-1], material=name)
+            return
         self.pending.material = name
         self.pending.position = token.position
 
@@ -316,7 +316,11 @@ def room_family(keyword: str) -> str:
     exact = _exact_families().get(normalise(keyword))
     if exact is None and keyword.endswith("/indoor"):
         exact = _exact_families().get(normalise(keyword[: -len("/indoor")]))
-    return exact or _cued_family(keyword) or _FALLBACKS[zlib.crc32(keyword.encode()) % len(_FALLBACKS)]
+    return (
+        exact
+        or _cued_family(keyword)
+        or _FALLBACKS[zlib.crc32(keyword.encode("utf-8", "surrogatepass")) % len(_FALLBACKS)]
+    )
 
 
 def _family_of(prompt: str, keyword: str) -> str:

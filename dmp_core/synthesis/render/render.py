@@ -46,7 +46,7 @@ class Rendered:
 
 
 def _generator(prompt: str, keyword: str, seed: int) -> np.random.Generator:
-    words = zlib.crc32(f"{keyword}\n{prompt}".encode())
+    words = zlib.crc32(f"{keyword}\n{prompt}".encode("utf-8", "surrogatepass"))
     return np.random.default_rng([int(seed) & 0xFFFFFFFFFFFF, words])
 
 

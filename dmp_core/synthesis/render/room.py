@@ -8,16 +8,19 @@ the camera, and lets light in.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from dmp_core.synthesis.render.decor import PERIODS, Palette, asked_material, draw_palette
-from dmp_core.synthesis.render.furniture import MAKERS, Maker, small_plant
-from dmp_core.synthesis.render.kit import Kit, T, Thing
+from dmp_core.synthesis.render.furniture.trinkets import small_plant
+from dmp_core.synthesis.render.kit import Kit, Maker, Thing
 from dmp_core.synthesis.render.language import Item, SceneSpec
-from dmp_core.synthesis.render.materials import RGB, Material, shade
+from dmp_core.synthesis.render.makers import MAKERS
+from dmp_core.synthesis.render.materials import Material, shade
 from dmp_core.synthesis.render.mesh import box, move, panel, rotate, rotation, scale, slab
 from dmp_core.synthesis.render.scene import Placed, Scene, draw_mood
+from dmp_core.synthesis.render.vocabulary import RGB
 
 Wish = tuple[Item | None, int]
 """What the prompt says of one object to be made, and which of several copies it is."""
@@ -47,7 +50,7 @@ class Room:
     def chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
 
-    def pick(self, *options: T) -> T:
+    def pick(self, *options: Any) -> Any:
         return options[int(self.rng.integers(len(options)))]
 
     def near(self, low: float, high: float) -> float:

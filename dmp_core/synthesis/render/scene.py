@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dmp_core.synthesis.render.kit import Thing
-from dmp_core.synthesis.render.materials import RGB, Material
+from dmp_core.synthesis.render.materials import Material
 from dmp_core.synthesis.render.mesh import Mesh, rotation
-from dmp_core.synthesis.render.vocabulary import class_id
+from dmp_core.synthesis.render.vocabulary import RGB, class_id
 
 SKY_DEPTH = 80.0  # metres; the depth label of the sky
 
@@ -32,17 +32,27 @@ MOODS: dict[str, Mood] = {
     "morning": Mood(sky=(248.0, 206.0, 160.0), window=8.0, ambient=0.55, sun=3.5),
     "afternoon": Mood(sky=(150.0, 196.0, 232.0), window=7.0, ambient=0.6, sun=4.0),
     "warm": Mood(sky=(236.0, 176.0, 112.0), window=3.0, ambient=0.4, lamps=2.5),
-    "candle": Mood(sky=(46.0, 50.0, 92.0), land=(20.0, 24.0, 32.0), window=0.3, ambient=0.12, lamps=3.0, white_point=0.75),
-    "sunset": Mood(sky=(244.0, 132.0, 74.0), land=(70.0, 52.0, 62.0), window=4.0, ambient=0.35, sun=3.5, white_point=0.85),
+    "candle": Mood(
+        sky=(46.0, 50.0, 92.0), land=(20.0, 24.0, 32.0), window=0.3, ambient=0.12, lamps=3.0, white_point=0.75
+    ),
+    "sunset": Mood(
+        sky=(244.0, 132.0, 74.0), land=(70.0, 52.0, 62.0), window=4.0, ambient=0.35, sun=3.5, white_point=0.85
+    ),
     "dusk": Mood(sky=(96.0, 92.0, 156.0), land=(40.0, 44.0, 60.0), window=1.2, ambient=0.3, lamps=2.5, white_point=0.7),
-    "night": Mood(sky=(24.0, 32.0, 74.0), land=(12.0, 16.0, 26.0), window=0.25, ambient=0.14, lamps=3.0, white_point=0.6),
+    "night": Mood(
+        sky=(24.0, 32.0, 74.0), land=(12.0, 16.0, 26.0), window=0.25, ambient=0.14, lamps=3.0, white_point=0.6
+    ),
     "dim": Mood(sky=(120.0, 130.0, 140.0), window=1.5, ambient=0.25, lamps=2.0, white_point=0.6),
-    "moon": Mood(sky=(40.0, 56.0, 112.0), land=(18.0, 24.0, 40.0), window=3.0, ambient=0.18, lamps=0.2, white_point=0.55),
+    "moon": Mood(
+        sky=(40.0, 56.0, 112.0), land=(18.0, 24.0, 40.0), window=3.0, ambient=0.18, lamps=0.2, white_point=0.55
+    ),
     "overcast": Mood(sky=(196.0, 204.0, 210.0), window=5.0, ambient=1.1),
     "cool": Mood(sky=(190.0, 208.0, 222.0), window=3.0, ambient=0.7, lamps=3.0),
     "neon": Mood(sky=(58.0, 20.0, 96.0), land=(20.0, 16.0, 44.0), window=0.6, ambient=0.25, lamps=3.0, white_point=0.7),
-    "lamps": Mood(sky=(66.0, 76.0, 130.0), land=(28.0, 32.0, 44.0), window=0.6, ambient=0.25, lamps=3.0, white_point=0.8),
-}  # fmt: skip
+    "lamps": Mood(
+        sky=(66.0, 76.0, 130.0), land=(28.0, 32.0, 44.0), window=0.6, ambient=0.25, lamps=3.0, white_point=0.8
+    ),
+}
 _USUAL = ("day", "day", "day", "morning", "afternoon", "overcast", "warm", "cool", "lamps", "dusk", "sunset")
 
 

@@ -65,7 +65,9 @@ def _box_blur(image: np.ndarray, radius: int) -> np.ndarray:
         width = [(radius, radius) if k == axis else (0, 0) for k in range(image.ndim)]
         padded = np.pad(image, width, mode="edge")
         n = image.shape[axis]
-        image = np.sum([np.take(padded, range(i, i + n), axis) for i in range(2 * radius + 1)], axis=0) / (2 * radius + 1)
+        image = np.sum([np.take(padded, range(i, i + n), axis) for i in range(2 * radius + 1)], axis=0) / (
+            2 * radius + 1
+        )
     return image
 
 

@@ -22,7 +22,6 @@ def as_rgb(values: Iterable[float]) -> RGB:
     return red, green, blue
 
 
-
 @dataclass(frozen=True)
 class Family:
     """A kind of room or place, with what typically stands there."""

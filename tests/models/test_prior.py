@@ -1,0 +1,160 @@
+"""The prior's recipe end to end at tiny size, and the prior that ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dmp_core.errors import InputError
+from dmp_core.models.prior import load_recipe, train_prior
+from dmp_core.models.prior.config import PriorConfig
+from dmp_core.models.prior.data import draw_scene, load_scenes
+from dmp_core.models.prior.loop import fit
+from dmp_core.models.prior.unet import loss_weights
+from dmp_core.models.shipped import resolve_folder
+
+TINY = {
+    "name": "tiny",
+    "workers": 1,
+    "scenes": {
+        "scenes": 6,
+        "sources": {"bedrooms": {"keywords": ["bedroom"], "share": 1.0}},
+        "resolution": 32,
+        "samples_per_pixel": 1,
+        "max_depth": 2,
+        "scenes_per_shard": 3,
+        "hold_out_every": 3,
+    },
+    "vae": {
+        "block_out_channels": [8, 8, 8, 8],
+        "latent_channels": 4,
+        "norm_num_groups": 4,
+        "steps": 3,
+        "batch_size": 2,
+        "log_every": 1,
+    },
+    "unet": {
+        "block_out_channels": [16, 32],
+        "heads": 2,
+        "norm_num_groups": 8,
+        "steps": 3,
+        "batch_size": 2,
+        "log_every": 1,
+        "text": {"vocab_size": 600, "hidden_size": 16, "layers": 1, "heads": 2, "captions": 50, "max_length": 32},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def recipe() -> PriorConfig:
+    return PriorConfig.model_validate(TINY)
+
+
+@pytest.fixture(scope="module")
+def made(recipe, tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("prior")
+    return train_prior(recipe, folder / "out", folder / "work"), folder / "work"
+
+
+def test_folder_is_a_stable_diffusion_pipeline_that_generates(made):
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(made[0], torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline("a red bed", num_inference_steps=2, output_type="np", generator=torch.Generator()).images
+    assert images.shape == (1, 32, 32, 3)
+    assert np.isfinite(images).all()
+    # SD v1-4's schedule: ᾱ_1 = 0.99915, ᾱ_1000 = 0.00466.
+    alphas = pipeline.scheduler.alphas_cumprod
+    assert alphas[0].item() == pytest.approx(0.99915, abs=1e-5)
+    assert alphas[-1].item() == pytest.approx(0.00466, abs=1e-5)
+
+
+def test_card_states_what_was_done(made, recipe):
+    card = (made[0] / "README.md").read_text()
+    assert "6\npath-traced scenes" in card
+    for task in ("normal", "depth", "segmentation", "albedo", "shading"):
+        assert f"| {task} |" in card
+    assert (made[0] / "samples.png").exists()
+    assert list(pd.read_csv(made[0] / "vae_log.csv")["step"]) == [1, 2, 3]
+
+
+def test_latents_of_renders_have_unit_variance(made, recipe):
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(made[0], subfolder="vae", torch_dtype=torch.float32)
+    scenes = load_scenes(recipe.scenes, made[1] / "scenes", held_out=False)
+    rgb = torch.from_numpy(scenes.rgb.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        latents = vae.encode(rgb).latent_dist.mean * vae.config.scaling_factor
+    assert latents.std().item() == pytest.approx(1.0, abs=0.02)
+
+
+def test_scenes_are_reproducible_and_held_out_ones_are_apart(made, recipe):
+    first = draw_scene(recipe.scenes, 4)
+    assert first == draw_scene(recipe.scenes, 4)
+    assert len({draw_scene(recipe.scenes, index)[2] for index in range(50)}) == 50
+    train, held_out = (load_scenes(recipe.scenes, made[1] / "scenes", held) for held in (False, True))
+    assert (len(train), len(held_out)) == (4, 2)
+    assert first[0] in train.captions
+
+
+def _toy(work: Path, steps: int, recipe: PriorConfig) -> torch.Tensor:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1)
+
+    def loss_at(step: int) -> dict[str, torch.Tensor]:
+        x = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+        return {"loss": (model(x) - x.sum(1, keepdim=True)).square().mean()}
+
+    settings = recipe.vae.model_copy(update={"steps": 10, "checkpoint_every": 2})
+
+    class Killed(Exception):
+        pass
+
+    def loss_until(step: int) -> dict[str, torch.Tensor]:
+        if step == steps:
+            raise Killed
+        return loss_at(step)
+
+    try:
+        return fit({"model": model}, loss_until, settings, work)["model"]["weight"]
+    except Killed:
+        return torch.zeros(0)
+
+
+def test_interrupted_training_ends_with_the_same_weights(tmp_path, recipe):
+    whole = _toy(tmp_path / "whole", 99, recipe)
+    assert len(_toy(tmp_path / "parts", 5, recipe)) == 0
+    assert torch.equal(_toy(tmp_path / "parts", 99, recipe), whole)
+
+
+def test_min_snr_weights():
+    alphas = torch.tensor([0.9, 0.5, 0.1])
+    snr = alphas / (1 - alphas)
+    expected = torch.minimum(snr, torch.tensor(5.0)) / snr
+    assert torch.allclose(loss_weights(alphas, torch.arange(3), 5.0), expected)
+    assert torch.equal(loss_weights(alphas, torch.arange(3), None), torch.ones(3))
+
+
+def test_bad_recipe_names_the_field(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("scenes: {resolution: 40, sources: {a: {keywords: [bedroom], share: 1}}}\n")
+    with pytest.raises(InputError, match=r"scenes.resolution: 40 must be a multiple of 16"):
+        load_recipe(file)
+
+
+def test_the_shipped_prior_is_the_recipes_and_small():
+    folder = resolve_folder("shipped:mini", "priors")
+    assert folder is not None
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 40e6
+    from diffusers import AutoencoderKL
+
+    recipe = load_recipe()
+    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae")
+    assert list(vae.config.block_out_channels) == list(recipe.vae.block_out_channels)
+    assert vae.config.latent_channels == recipe.vae.latent_channels

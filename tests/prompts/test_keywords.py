@@ -1,0 +1,81 @@
+"""Keyword lists: the ones that are shipped, and what happens to bad ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dmp_core.errors import InputError
+from dmp_core.prompts import read_keywords, readable_keyword
+from dmp_core.prompts.grammar import Vocabulary, has_word
+from dmp_core.prompts.keywords import keyword_files, split_keywords
+
+
+@pytest.mark.parametrize(
+    ("keyword", "shown"),
+    [
+        ("airport_terminal", "airport terminal"),
+        ("athletic_field/indoor", "indoor athletic field"),
+        ("arena/hockey", "hockey arena"),
+        ("bakery/kitchen", "bakery kitchen"),
+        ("car_interior/backseat", "car interior backseat"),
+        ("cloakroom/room", "cloakroom"),
+        ("elevator/freight_elevator", "freight elevator"),
+        ("wine_cellar/bottle_storage", "wine cellar bottle storage"),
+        ("a cyberpunk street at night, neon", "a cyberpunk street at night, neon"),
+        ("black/white photo of a room", "black/white photo of a room"),
+        ("  bedroom ", "bedroom"),
+    ],
+)
+def test_readable_keyword(keyword: str, shown: str) -> None:
+    assert readable_keyword(keyword) == shown
+
+
+def test_the_sun_list_has_409_names_that_read_as_words() -> None:
+    names = read_keywords("sun_indoor_409.txt")
+    shown = [readable_keyword(name) for name in names]
+    assert len(set(names)) == 409
+    assert all(name.replace(" ", "").isalpha() for name in shown)
+    assert len(set(shown)) >= 405
+
+
+def test_shipped_lists_cover_styles_places_and_abstract_things() -> None:
+    vocabulary = Vocabulary.load()
+    arbitrary, styles = read_keywords("arbitrary.txt"), read_keywords("styles.txt")
+    assert 50 <= len(arbitrary) <= 80
+    places = {family["phrase"] for family in map(vocabulary.family, arbitrary) if family}
+    assert {"street", "still life", "living room", "mountains", "beach", "garden"} <= places
+    assert all(vocabulary.family(keyword) for keyword in arbitrary)
+    assert len(styles) >= 20
+    for keyword in styles:
+        assert vocabulary.family(keyword) == vocabulary.families["bedroom"], keyword
+        assert any(has_word(keyword, style) for style in vocabulary.styles), keyword
+
+
+def test_comments_blanks_and_repeats_are_skipped_and_paths_work(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("# header\n\n  attic \nkitchen\nattic\n\t\n#x\na  red\troom\n")
+    assert read_keywords(path) == ["attic", "kitchen", "a red room"]
+    assert split_keywords("train", [], str(path)) == ["attic", "kitchen", "a red room"]
+
+
+@pytest.mark.parametrize("content", [b"", b"# only a comment\n\n", b"\xff\xfe\x00bad", b"kit\0chen\n"])
+def test_useless_files_are_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"bad\.txt: .*keyword"):
+        read_keywords(path)
+
+
+@pytest.mark.parametrize("source", ["sun_409.txt", "no/such/place.txt", ".", "no/such/sun_indoor_409.txt"])
+def test_missing_files_are_named_with_the_lists_there_are(source: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_keywords(source)
+    assert source in str(caught.value)
+    assert all(name in str(caught.value) for name in keyword_files())
+
+
+def test_blank_keywords_name_their_split() -> None:
+    with pytest.raises(InputError, match=r"splits\.train\.keywords"):
+        split_keywords("train", ["bedroom", "  "], None)

@@ -1,0 +1,145 @@
+"""Whole splits of captions: counts, fairness, seeds, disjointness, and giving up in good order."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from dmp_core.config.stages import GrammarPrompts, PromptsConfig, SplitConfig, TransformersPrompts
+from dmp_core.errors import InputError
+from dmp_core.prompts import caption_key, make_prompts, read_keywords
+from dmp_core.prompts.base import build_generator, fill_template
+from dmp_core.prompts.grammar import GrammarGenerator
+from dmp_core.store import sample_seed
+from tests.prompts.tiny_lm import save_tiny_lm
+
+GRAMMAR = PromptsConfig(generator=GrammarPrompts())
+
+
+class Recorded:
+    """A generator that answers from a list, over and over, and remembers what it was asked."""
+
+    name = "recorded"
+
+    def __init__(self, answers: list[str]) -> None:
+        self.answers, self.asked, self.seeds = answers, [], []  # type: ignore[var-annotated]
+
+    def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
+        start = len(self.asked)
+        self.asked += keywords
+        self.seeds += seeds
+        return [self.answers[i % len(self.answers)] for i in range(start, len(self.asked))]
+
+
+def test_the_table() -> None:
+    table = make_prompts("train", SplitConfig(keywords=["bedroom", "attic"], count=5), GRAMMAR, seed=7)
+    assert list(table.columns) == ["key", "split", "keyword", "prompt", "seed", "generator", "round"]
+    assert table["key"].tolist() == [f"train-{index:08d}" for index in range(5)]
+    assert table["keyword"].tolist() == ["bedroom", "attic", "bedroom", "attic", "bedroom"]
+    assert set(table["split"]) == {"train"}
+    assert set(table["generator"]) == {"grammar"}
+    assert table["seed"].dtype == "int64"
+    assert table["seed"].tolist() == [sample_seed(7, key) for key in table["key"]]
+
+
+def test_same_seed_same_table_and_other_seed_other_prompts() -> None:
+    split = SplitConfig(keywords=["kitchen"], count=20)
+    table = make_prompts("train", split, GRAMMAR, seed=1)
+    assert table.equals(make_prompts("train", split, GRAMMAR, seed=1))
+    assert not set(table["prompt"]) & set(make_prompts("train", split, GRAMMAR, seed=2)["prompt"])
+
+
+def test_a_few_of_many_keywords_are_a_fair_sample() -> None:
+    names = read_keywords("sun_indoor_409.txt")
+    drawn = [
+        make_prompts("out_of_domain", SplitConfig(keywords_file="sun_indoor_409.txt", count=32), GRAMMAR, seed)[
+            "keyword"
+        ]
+        for seed in range(20)
+    ]
+    assert all(len(set(keywords)) == 32 for keywords in drawn)
+    positions = [names.index(keyword) / 408 for keywords in drawn for keyword in keywords]
+    assert 0.45 < sum(positions) / len(positions) < 0.55  # not the first 32 of the alphabet
+    every = make_prompts("o", SplitConfig(keywords_file="sun_indoor_409.txt", count=500), GRAMMAR, 0)["keyword"]
+    assert set(Counter(every).values()) == {1, 2}
+
+
+def test_train_and_test_are_disjoint_with_the_grammar() -> None:
+    """The same split name and seed would give the same prompts again; `exclude` alone makes them differ."""
+    split = SplitConfig(keywords=["bedroom"], count=100)
+    test = make_prompts("x", split, GRAMMAR, seed=0)
+    shouted = [prompt.upper() + "!" for prompt in test["prompt"]]
+    train = make_prompts("x", split, GRAMMAR, seed=0, exclude=shouted)
+    assert not {caption_key(p) for p in train["prompt"]} & {caption_key(p) for p in test["prompt"]}
+    assert len({caption_key(p) for p in train["prompt"]}) == 100
+
+
+def test_train_and_test_are_disjoint_with_a_model(tmp_path: Path) -> None:
+    """A narrow model (few, short captions) repeats itself: the splits collide unless told not to."""
+    settings = TransformersPrompts(
+        model=str(save_tiny_lm(tmp_path)), min_new_tokens=4, max_new_tokens=5, temperature=0.6, batch_size=128
+    )
+    config = PromptsConfig(generator=settings, template="describe a {keyword}", max_rounds=30)
+    split = SplitConfig(keywords=["bedroom"], count=40)
+    test = make_prompts("in_domain", split, config, seed=0, device="cpu")
+    careless = make_prompts("train", split, config, seed=0, device="cpu")
+    train = make_prompts("train", split, config, seed=0, exclude=list(test["prompt"]), device="cpu")
+    build_generator.cache_clear()
+    test_keys = {caption_key(prompt) for prompt in test["prompt"]}
+    assert test_keys & {caption_key(prompt) for prompt in careless["prompt"]}
+    assert not test_keys & {caption_key(prompt) for prompt in train["prompt"]}
+    assert len(test_keys) == len({caption_key(prompt) for prompt in train["prompt"]}) == 40
+    assert train["generator"].str.startswith("transformers:").all()
+    assert train["round"].max() > 1
+
+
+def test_bad_answers_are_asked_again_with_other_seeds() -> None:
+    answers = ["I'm sorry.", "A red bed in the room.", "A blue bed in the room.", "A green bed in the room."]
+    generator = Recorded(answers)
+    table = make_prompts("s", SplitConfig(keywords=["bed", "bunk"], count=3), GRAMMAR, seed=0, generator=generator)
+    assert table["prompt"].tolist() == [answers[3], answers[1], answers[2]]
+    assert table["round"].tolist() == [2, 1, 1]
+    assert set(generator.asked[3:]) == {"bed"}
+    assert len(set(generator.seeds)) == len(generator.seeds)
+
+
+def test_giving_up_says_what_is_missing_and_what_to_do() -> None:
+    config = PromptsConfig(generator=GrammarPrompts(), max_rounds=3)
+    generator = Recorded(["A red bed in the room.", "I'm sorry, I cannot."])
+    with pytest.raises(InputError) as caught:
+        make_prompts("train", SplitConfig(keywords=["bed", "attic"], count=4), config, seed=0, generator=generator)
+    message = str(caught.value)
+    assert "splits.train: 1 of 4 captions after 3 rounds" in message
+    assert "bed (1 of 2)" in message
+    assert "attic (0 of 2)" in message
+    assert "duplicate" in message
+    assert "prompts.max_rounds" in message
+
+
+def test_what_goes_into_the_template() -> None:
+    assert fill_template("photo of a {keyword}. {x}", "airport_terminal", 0) == "photo of an airport terminal. {x}"
+    assert fill_template("photo of a {keyword}", "a watercolour of a room", 0) == "photo of a watercolour of a room"
+    assert fill_template("area {keyword}", "attic", 0) == "area attic"
+    first, second = (fill_template("{keyword} with {details}", "bedroom", seed) for seed in (1, 2))
+    assert first.startswith("bedroom with ")
+    assert "bed" in first.removeprefix("bedroom")
+    assert first != second
+    assert first == fill_template("{keyword} with {details}", "bedroom", 1)
+
+
+def test_progress_is_told() -> None:
+    calls: list[tuple[int, int]] = []
+    split = SplitConfig(keywords=["bedroom"], count=6)
+    make_prompts("s", split, GRAMMAR, 0, progress=lambda done, total, message="": calls.append((done, total)))
+    assert calls[-1] == (6, 6)
+
+
+def test_the_grammar_is_built_by_name_without_torch() -> None:
+    assert isinstance(build_generator(GrammarPrompts()), GrammarGenerator)
+    code = "import sys, dmp_core.prompts; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

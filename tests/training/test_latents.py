@@ -1,0 +1,100 @@
+"""Latent shards: exact, deterministic, and impossible to mix up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dmp_core.config.stages import BaseConfig
+from dmp_core.errors import InputError
+from dmp_core.labelers.encoding import image_to_vae, to_vae_image
+from dmp_core.training.base import load_vae
+from dmp_core.training.latents import encode_column, encode_images, read_column, working_size
+
+
+@pytest.fixture(scope="module")
+def vae(tiny_folder):
+    return load_vae(BaseConfig(model=str(tiny_folder)))
+
+
+def images(count: int = 5, size: tuple[int, int] = (16, 16)) -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8))
+
+
+def normals(count: int = 5) -> list[np.ndarray]:
+    n = np.random.default_rng(1).standard_normal((count, 16, 16, 3))
+    return list((n / np.linalg.norm(n, axis=-1, keepdims=True)).astype(np.float32))
+
+
+KEYS = [f"train-{n:08d}" for n in range(5)]
+
+
+@torch.no_grad()
+def test_latents_are_the_scaled_mode(vae):
+    pixels = image_to_vae(np.stack(images()))
+    latents = encode_images(vae, pixels, batch_size=2)
+    expected = vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
+    torch.testing.assert_close(latents, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_column_holds_plain_and_mirrored_latents(vae):
+    column = read_column([encode_column(vae, "image", KEYS, images(), batch_size=2)])
+    assert column.keys == tuple(KEYS)
+    mirrored = image_to_vae(np.stack(images())[:, :, ::-1])
+    torch.testing.assert_close(column.flipped, encode_images(vae, mirrored, 5), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_mirrored_normals_point_the_other_way(vae):
+    column = read_column([encode_column(vae, "normal", KEYS, normals())])
+    by_hand = torch.from_numpy(np.stack(normals())[:, :, ::-1].copy()).movedim(-1, 1)
+    by_hand[:, 0] *= -1
+    torch.testing.assert_close(column.flipped, encode_images(vae, by_hand, 5), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_depth_scale_reaches_the_vae(vae):
+    depth = [np.full((16, 16), 3.0, np.float32)]
+    column = read_column([encode_column(vae, "depth", KEYS[:1], depth, depth_scale=4.0)])
+    expected = encode_images(vae, to_vae_image("depth", np.stack(depth), depth_scale=4.0))
+    torch.testing.assert_close(column.plain, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_shards_join_in_order_and_halves_are_stored(vae):
+    parts = [
+        encode_column(vae, "image", KEYS[a:b], images()[a:b], flip=False, dtype=torch.float16)
+        for a, b in ((0, 3), (3, 5))
+    ]
+    column = read_column(parts)
+    assert column.keys == tuple(KEYS)
+    assert column.plain.shape == (5, 4, 4, 4)
+    assert column.plain.dtype == torch.float16
+    assert column.flipped is None
+
+
+def test_bytes_are_always_the_same(vae):
+    """The hash maps of safetensors' Rust side are seeded anew each time, so repeating would show it."""
+    first = encode_column(vae, "image", KEYS, images())
+    assert all(encode_column(vae, "image", KEYS, images()) == first for _ in range(5))
+
+
+def test_images_are_resized_to_whole_latents(vae):
+    assert working_size((100, 200), 64, 8) == (64, 128)
+    assert working_size((17, 30), None, 4) == (16, 32)
+    column = read_column([encode_column(vae, "image", KEYS, images(size=(32, 24)), resolution=12)])
+    assert column.plain.shape[-2:] == (4, 3)
+
+
+def test_wrong_columns_are_named(vae):
+    with pytest.raises(InputError, match="4 keys for 5 arrays"):
+        encode_column(vae, "image", KEYS[:4], images())
+    with pytest.raises(InputError, match=r"differ in size.*latents.resolution"):
+        encode_column(vae, "image", KEYS, [*images(4), *images(1, (20, 16))])
+    with pytest.raises(InputError, match="latent shard 0: unreadable"):
+        read_column([b"garbage"])
+    with pytest.raises(InputError, match="no shard"):
+        read_column([])
+    with pytest.raises(InputError, match="different kinds"):
+        read_column([encode_column(vae, "image", KEYS, images()), encode_column(vae, "normal", KEYS, normals())])

@@ -1,0 +1,301 @@
+"""The trainer learns, can be killed at any time, and notices when it learns nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dmp_core.config.stages import BaseConfig, LoraConfig, TrainConfig
+from dmp_core.diffusion import Schedule, fingerprint, interpolate, load_adapter, training_target
+from dmp_core.errors import InputError
+from dmp_core.training.base import load_base
+from dmp_core.training.checkpoints import load_checkpoint, save_checkpoint
+from dmp_core.training.logs import TrainingLog, read_log
+from dmp_core.training.lora import make_card, train_lora
+from dmp_core.training.optimisation import learning_rate
+from tests.training.conftest import toy_pairs
+
+CONFIG = TrainConfig(
+    lora=LoraConfig(rank=4, targets="all"), steps=12, batch_size=4, learning_rate=5e-3, checkpoint_every=3, log_every=4
+)
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def weights(adapter: Path) -> dict[str, torch.Tensor]:
+    return load_file(adapter / "adapter_model.safetensors")
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    one, other = weights(a), weights(b)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_folder, tmp_path_factory):
+    """One undisturbed run."""
+    folder = tmp_path_factory.mktemp("reference")
+    base = load_base(BaseConfig(model=str(tiny_folder)))
+    heard: list[tuple[int, int, str]] = []
+    result = train_lora(
+        CONFIG,
+        base,
+        toy_pairs(),
+        folder / "work",
+        folder / "adapter",
+        progress=lambda *report: heard.append(report),
+    )
+    return result, folder, heard
+
+
+# ------------------------------------------------------------------------------------ learning
+def test_first_loss_is_equation_3_by_hand(tiny_base, reference):
+    """The up matrices start at zero, so the first step sees the base model itself."""
+    result, _, _ = reference
+    pairs, schedule = toy_pairs(), Schedule.stable_diffusion()
+    batch = pairs.batch(0)
+    x, y = pairs.gather(batch)
+    with torch.no_grad():
+        text = tiny_base.encode_prompt("").expand(4, -1, -1)
+        y_t = interpolate(schedule, y, x, batch.timesteps)
+        v = tiny_base.unet(y_t, batch.timesteps, encoder_hidden_states=text).sample
+    expected = (v - training_target(schedule, y, x, batch.timesteps, "v")).square().mean()
+    assert read_log(result.log)[0].loss == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_losses_are_golden(reference):
+    """Recorded once: a change of the sampler, the loss, the optimiser or the initialisation shows here."""
+    losses = [record.loss for record in read_log(reference[0].log)]
+    golden = json.loads((Path(__file__).parent / "golden_losses.json").read_text())
+    assert losses == pytest.approx(golden, abs=1e-5)
+
+
+def test_another_run_gives_the_same_adapter(tiny_base, reference, tmp_path):
+    result = train_lora(CONFIG, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
+    assert_same_weights(result.adapter, reference[0].adapter)
+
+
+def test_loss_falls_on_what_can_be_learnt(tiny_base, tmp_path):
+    config = CONFIG.model_copy(update={"steps": 50, "learning_rate": 2e-2})
+    result = train_lora(config, tiny_base, toy_pairs(batch_size=8), tmp_path / "work", tmp_path / "out")
+    losses = [record.loss for record in read_log(result.log)]
+    assert result.final_loss < 0.7 * sum(losses[:8]) / 8
+
+
+@pytest.mark.parametrize("prediction", ["x", "y"])
+def test_other_parameterisations_train(tiny_base, tmp_path, prediction):
+    config = CONFIG.model_copy(update={"prediction": prediction, "steps": 2})
+    result = train_lora(config, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
+    assert json.loads((result.adapter / "dmp.json").read_text())["prediction"] == prediction
+
+
+def test_accumulated_batches_are_one_large_batch(tiny_folder, tmp_path):
+    """Two half batches with the draws of one step each give the gradient of both together."""
+
+    class Halves:
+        """The reference draws, cut in two."""
+
+        def __init__(self) -> None:
+            self.whole = toy_pairs(4)
+            self.keys, self.source, self.can_flip = self.whole.keys, self.whole.source, True
+            self.gather = self.whole.gather
+
+        def __len__(self) -> int:
+            return len(self.whole)
+
+        def batch(self, draw: int):
+            return self.whole.batch(draw // 2).part(draw % 2, 2)
+
+    runs = {}
+    for name, pairs, accumulation in (("whole", toy_pairs(4), 1), ("halves", Halves(), 2)):
+        config = CONFIG.model_copy(update={"steps": 3, "gradient_accumulation": accumulation})
+        base = load_base(BaseConfig(model=str(tiny_folder)))
+        runs[name] = train_lora(config, base, pairs, tmp_path / name, tmp_path / f"{name}-out")
+    whole, halves = (weights(run.adapter) for run in runs.values())
+    for key in whole:
+        torch.testing.assert_close(whole[key], halves[key], atol=2e-4, rtol=1e-3)
+
+
+def test_captions_reach_the_network(tiny_folder, tmp_path):
+    prompts = [f"room {n}" for n in range(8)]
+    losses = {}
+    for name, given in (("captions", prompts), ("reversed", prompts[::-1])):
+        config = CONFIG.model_copy(update={"use_prompt": True, "steps": 2})
+        base = load_base(BaseConfig(model=str(tiny_folder)))
+        result = train_lora(config, base, toy_pairs(), tmp_path / name, tmp_path / f"{name}-out", prompts=given)
+        losses[name] = read_log(result.log)[0].loss
+    assert losses["captions"] != losses["reversed"]
+    with pytest.raises(InputError, match=r"train.use_prompt: needs one prompt a sample \(8\), found none"):
+        train_lora(config, load_base(BaseConfig(model=str(tiny_folder))), toy_pairs(), tmp_path / "n", tmp_path / "no")
+
+
+def test_bfloat16_runs_and_keeps_adapters_in_full_precision(tiny_folder, tmp_path):
+    config = CONFIG.model_copy(update={"mixed_precision": "bf16", "steps": 2})
+    base = load_base(BaseConfig(model=str(tiny_folder)), dtype=torch.bfloat16)
+    result = train_lora(config, base, toy_pairs(), tmp_path / "work", tmp_path / "out")
+    assert {tensor.dtype for tensor in weights(result.adapter).values()} == {torch.float32}
+    assert torch.isfinite(torch.tensor(result.final_loss))
+
+
+# ------------------------------------------------------------------------- what is written down
+def test_adapter_folder_says_how_to_run_it(tiny_folder, tmp_path):
+    base = load_base(BaseConfig(model=str(tiny_folder)))
+    plain = fingerprint(base.unet)
+    card = make_card(
+        "depth",
+        "shipped:tiny",
+        depth_scale=6.0,
+        palette="default",
+        sampling={"num_steps": 1, "source": "estimated"},
+        data={"source": "aa", "target": "bb"},
+    )
+    config = CONFIG.model_copy(update={"steps": 1})
+    result = train_lora(config, base, toy_pairs(), tmp_path / "work", tmp_path / "out", card=card)
+    meta = json.loads((result.adapter / "dmp.json").read_text())
+    assert (meta["task"], meta["base"], meta["base_fingerprint"]) == ("depth", "shipped:tiny", plain)
+    assert meta["encoding"]["scale"] == 6.0
+    assert meta["encoding"]["mode"] == "F"
+    assert meta["resolution"] == 16
+    assert meta["training"]["lora"]["targets"] == "all"
+    assert meta["data"] == {"source": "aa", "target": "bb"}
+    fresh = load_base(BaseConfig(model=str(tiny_folder)))
+    assert load_adapter(fresh.unet, result.adapter).num_steps == 1
+
+
+def test_log_progress_and_tensorboard(reference):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result, folder, heard = reference
+    records = read_log(result.log)
+    assert [record.step for record in records] == list(range(1, 13))
+    assert records[0].learning_rate == CONFIG.learning_rate
+    assert [report[:2] for report in heard] == [(step, 12) for step in range(1, 13)]
+    assert heard[0][2] == f"loss {records[0].loss:.4f}"
+    events = EventAccumulator(str(folder / "work" / "tensorboard")).Reload()
+    losses = events.Scalars("train/loss")
+    assert [event.step for event in losses] == [4, 8, 12]
+    assert losses[0].value == pytest.approx(sum(record.loss for record in records[:4]) / 4, rel=1e-5)
+
+
+def test_log_of_a_resumed_run_drops_what_came_after_the_checkpoint(tmp_path, reference):
+    rows = read_log(reference[0].log)
+    log = TrainingLog(tmp_path, 0, 100)
+    for row in rows:
+        log.add(row)
+    log.close()
+    with (tmp_path / "loss.csv").open("a") as stream:
+        stream.write("13,0.5,0.0")  # the process died while it wrote
+    assert read_log(tmp_path / "loss.csv") == rows
+    TrainingLog(tmp_path, 6, 100).close()
+    assert [row.step for row in read_log(tmp_path / "loss.csv")] == list(range(1, 7))
+
+
+# ------------------------------------------------------------------------------------ resuming
+def test_a_killed_run_resumes_to_the_same_weights(tiny_folder, tmp_path, reference):
+    """SIGKILL in the middle of a real process, past a checkpoint but not on one."""
+    work, out = tmp_path / "work", tmp_path / "out"
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.training.train_in_process", str(tiny_folder), str(work), str(out)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.strip() == "8":
+            os.kill(child.pid, signal.SIGKILL)
+            break
+    child.wait()
+    assert child.returncode == -signal.SIGKILL
+    assert not out.exists()
+    result = train_lora(CONFIG, load_base(BaseConfig(model=str(tiny_folder))), toy_pairs(), work, out)
+    assert result.resumed_at in (6, 9)
+    assert_same_weights(result.adapter, reference[0].adapter)
+    untimed = [[row[:4] for row in read_log(log)] for log in (result.log, reference[0].log)]
+    assert untimed[0] == untimed[1]
+    assert result.final_loss == reference[0].final_loss
+
+
+def test_a_finished_run_only_writes_its_adapter_again(tiny_base, tmp_path, reference):
+    import shutil
+
+    shutil.copytree(reference[1] / "work", tmp_path / "work")
+    result = train_lora(CONFIG, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
+    assert result.resumed_at == 12
+    assert_same_weights(result.adapter, reference[0].adapter)
+
+
+def test_checkpoints_of_another_run_are_refused(tiny_base, tmp_path, reference):
+    import shutil
+
+    shutil.copytree(reference[1] / "work", tmp_path / "work")
+    other = CONFIG.model_copy(update={"learning_rate": 1e-3})
+    with pytest.raises(InputError, match=r"checkpoint of another training run.*delete .*checkpoints"):
+        train_lora(other, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
+
+
+def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path):
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, {"identity": "a", "step": step})
+    (tmp_path / ".writing-killed").mkdir()
+    save_checkpoint(tmp_path, 4, {"identity": "a", "step": 4})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
+    (tmp_path / "step-00000004" / "state.pt").write_bytes(b"cut short")
+    state = load_checkpoint(tmp_path, "a")
+    assert state is not None
+    assert state["step"] == 3
+
+
+# -------------------------------------------------------------------------------------- faults
+def test_infinite_loss_stops_the_run_and_keeps_the_checkpoint(tiny_base, tmp_path):
+    pairs = toy_pairs()
+    good = pairs.gather
+
+    def poisoned(batch):
+        x, y = good(batch)
+        return (x, y * float("nan")) if torch.equal(batch.timesteps, pairs.batch(7).timesteps) else (x, y)
+
+    pairs.gather = poisoned  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=r"loss is nan at step 8.*lower train.learning_rate"):
+        train_lora(CONFIG, tiny_base, pairs, tmp_path / "work", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "work" / "checkpoints").iterdir()) == [
+        "step-00000003",
+        "step-00000006",
+    ]
+    assert len(read_log(tmp_path / "work" / "loss.csv")) == 7
+
+
+def test_parameters_without_a_gradient_stop_the_run(tiny_base, tmp_path):
+    """The trap of a decoder, or a layer, run under no_grad: it would train nothing, silently."""
+    middle = tiny_base.unet.mid_block
+    forward = middle.forward
+
+    def detached(*args, **kwargs):
+        with torch.no_grad():
+            return forward(*args, **kwargs)
+
+    middle.forward = detached
+    with pytest.raises(InputError, match=r"trainable parameters get no gradient \(first: "):
+        train_lora(CONFIG, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
+
+
+def test_learning_rate_schedules():
+    config = TrainConfig(steps=100, learning_rate=1.0, warmup_steps=10, lr_schedule="cosine")
+    rates = [learning_rate(config, step) for step in range(101)]
+    assert rates[:10] == pytest.approx([n / 10 for n in range(1, 11)])
+    assert rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0.0, abs=1e-12)
+    linear = config.model_copy(update={"lr_schedule": "linear", "warmup_steps": 0})
+    assert learning_rate(linear, 25) == 0.75
+    constant = config.model_copy(update={"lr_schedule": "constant"})
+    assert learning_rate(constant, 99) == 1.0

@@ -1,0 +1,108 @@
+"""Inference over arrays, and loading base models."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from dmp_core.config.stages import TASKS, BaseConfig, SamplingConfig
+from dmp_core.diffusion import Schedule, decode_latents, encode_images, sample
+from dmp_core.errors import InputError
+from dmp_core.labelers.encoding import decode_label, encode_label, from_vae_image
+from dmp_core.training.base import load_base, load_vae
+from dmp_core.training.lora import train_lora
+from dmp_core.training.predict import load_predictor, predict_batch, vae_ceiling
+from tests.training.conftest import toy_pairs
+from tests.training.test_lora import CONFIG
+
+SETTINGS = {"depth_scale": 8.0, "palette": "default"}
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predictor")
+    config = CONFIG.model_copy(update={"steps": 4})
+    base = load_base(BaseConfig(model=str(tiny_folder)))
+    result = train_lora(config, base, toy_pairs(), folder / "work", folder / "out")
+    return load_predictor(BaseConfig(model=str(tiny_folder)), result.adapter)
+
+
+def rgb(count: int = 3, size: tuple[int, int] = (16, 16)) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_predictions_are_labels_in_the_images_size(predictor, task):
+    labels = predict_batch(predictor, rgb(size=(20, 28)), task, SamplingConfig(num_steps=2), resolution=16, **SETTINGS)
+    assert labels.shape[:3] == (3, 20, 28)
+    for label in labels:
+        decode_label(task, encode_label(task, label)[1])
+
+
+@torch.no_grad()
+def test_prediction_is_equation_4_on_the_adapted_network(predictor):
+    images = rgb()
+    labels = predict_batch(predictor, images, "albedo", SamplingConfig(num_steps=3, source="estimated"), **SETTINGS)
+    x = encode_images(predictor.vae, torch.from_numpy(images).movedim(-1, 1).float() / 255)
+    text = predictor.encode_prompt("").expand(3, -1, -1)
+    y = sample(
+        lambda y_t, t: predictor.unet(y_t, t, encoder_hidden_states=text).sample,
+        x, Schedule.stable_diffusion(), 3, "v", "estimated",
+    )  # fmt: skip
+    expected = from_vae_image("albedo", decode_latents(predictor.vae, y) * 2 - 1, depth_scale=8.0)
+    np.testing.assert_allclose(labels, expected, atol=1e-4)
+
+
+def test_batches_do_not_mix(predictor):
+    images = rgb(4)
+    together = predict_batch(predictor, images, "depth", SamplingConfig(num_steps=1), **SETTINGS)
+    alone = predict_batch(predictor, images[2:3], "depth", SamplingConfig(num_steps=1), **SETTINGS)
+    np.testing.assert_allclose(together[2:3], alone, atol=1e-4)
+
+
+def test_captions_change_the_prediction(predictor):
+    sampling = SamplingConfig(num_steps=1, use_prompt=True, guidance_scale=2.0)
+    one = predict_batch(predictor, rgb(1), "albedo", sampling, prompts=["a red bed"], **SETTINGS)
+    other = predict_batch(predictor, rgb(1), "albedo", sampling, prompts=["the blue sea"], **SETTINGS)
+    assert not np.allclose(one, other, atol=1e-6)
+    with pytest.raises(InputError, match=r"sampling\.use_prompt: needs one prompt an image"):
+        predict_batch(predictor, rgb(1), "albedo", sampling, **SETTINGS)
+
+
+@torch.no_grad()
+def test_ceiling_is_the_vaes_round_trip(tiny_folder):
+    vae = load_vae(BaseConfig(model=str(tiny_folder)))
+    albedo = np.random.default_rng(0).random((2, 16, 16, 3)).astype(np.float32)
+    ceiling = vae_ceiling(vae, albedo, "albedo", **SETTINGS)
+    pixels = torch.from_numpy(albedo).movedim(-1, 1) * 2 - 1
+    expected = vae.decode(vae.encode(pixels).latent_dist.mode()).sample / 2 + 0.5
+    np.testing.assert_allclose(np.moveaxis(ceiling, -1, 1), expected.clamp(0, 1), atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------- loading
+def test_models_that_cannot_be_loaded_are_named(tiny_folder, tmp_path):
+    with pytest.raises(InputError, match=r"base.model: 'nobody/nothing' could not be loaded.*give a local folder"):
+        load_base(BaseConfig(model="nobody/nothing"))
+    with pytest.raises(InputError, match="shipped:none: no such model ships"):
+        load_base(BaseConfig(model="shipped:none"))
+    with pytest.raises(InputError, match="no such folder"):
+        load_vae(BaseConfig(model="./missing"))
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_folder, broken)
+    shutil.rmtree(broken / "unet")
+    with pytest.raises(InputError, match=rf"base.model: {broken}: not a complete diffusers model"):
+        load_base(BaseConfig(model=str(broken)))
+    shutil.rmtree(broken / "vae")
+    with pytest.raises(InputError, match="not a complete diffusers model"):
+        load_vae(BaseConfig(model=str(broken)))
+
+
+def test_half_precision_files_load(tiny_folder, tmp_path):
+    folder = tmp_path / "half"
+    load_base(BaseConfig(model=str(tiny_folder)), dtype=torch.float16).save_pretrained(folder, variant="fp16")
+    base = load_base(BaseConfig(model=str(folder)))
+    assert base.unet.dtype == torch.float32
+    assert load_vae(BaseConfig(model=str(folder))).dtype == torch.float32

@@ -1,0 +1,18 @@
+"""Run by test_lora in a process of its own, to be killed: trains on the toy, printing each step."""
+
+import sys
+
+from dmp_core.config.stages import BaseConfig
+from dmp_core.training.base import load_base
+from dmp_core.training.lora import train_lora
+from tests.training.conftest import toy_pairs
+from tests.training.test_lora import CONFIG
+
+
+def report(done: int, total: int, message: str = "") -> None:
+    sys.stdout.write(f"{done}\n")
+    sys.stdout.flush()
+
+
+base, work, out = sys.argv[1:]
+train_lora(CONFIG, load_base(BaseConfig(model=base)), toy_pairs(), work, out, progress=report)
