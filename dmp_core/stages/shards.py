@@ -12,6 +12,7 @@ from PIL import Image
 from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
+from dmp_core.report.dataset_card import MEMBERS, card_from_manifests
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.plan import ShardsStage
 from dmp_core.store import (
@@ -24,14 +25,6 @@ from dmp_core.store import (
     shard_plans,
     write_shards,
 )
-
-UNITS = {
-    "normal": "8-bit PNG of (n + 1) / 2; x right, y up, z toward the viewer",
-    "depth": "float16, metres along the optical axis",
-    "segmentation": "8-bit class id, ADE20K-150 order",
-    "albedo": "8-bit RGB, display gamma 2.2; image = albedo * shading",
-    "shading": "8-bit grey, display gamma 2.2; image = albedo * shading",
-}
 
 
 def run(
@@ -60,8 +53,6 @@ def run(
 
 def announce(out: Artefact) -> None:
     """Write the card of the whole dataset beside its splits, if it says anything new."""
-    from dmp_core.report.dataset_card import card_from_manifests
-
     fs, folder = out.workspace.fs, out.path.rsplit("/", 1)[0]
     paths = sorted(fs.glob(f"{folder}/*/manifest.json"))
     manifests = {path.rsplit("/", 2)[-2]: Manifest.model_validate_json(fs.cat_file(path)) for path in paths}
@@ -95,7 +86,7 @@ def _merge(key: str, parts: dict[str, Sample], config: ShardsStage) -> Sample:
         keys = {role: part["__key__"] for role, part in parts.items()}
         raise InputError(f"datasets/{config.dataset}/{config.split}: columns disagree at {key}: {keys}; rerun labels")
     record = json.loads(parts["images"]["json"])
-    record["labels"] = {role: UNITS[role] for role in parts if role != "images"}
+    record["labels"] = {role: " ".join(MEMBERS[role][1:]) for role in parts if role != "images"}
     record["palette"] = config.palette
     merged: Sample = {"__key__": key, **_image(parts["images"]["png"], config.shards.image_format)}
     for role, part in parts.items():

@@ -1,0 +1,53 @@
+"""Put finished adapters into the package: fp16 weights, card, loss curve, nothing else. `make adapters` calls it.
+
+    python -m dmp_core.models.ship --preset mini-adapters --workspace runs/adapters
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dmp_core.config import load_config
+from dmp_core.errors import InputError
+from dmp_core.resources import manifest_root
+from dmp_core.store import Artefact, Workspace
+
+KEPT = ("adapter_config.json", "dmp.json", "loss.csv")
+
+
+def ship_adapter(artefact: Artefact, folder: Path) -> None:
+    """Copy one finished adapter into `folder`, its weights halved to fp16; replaces what is there."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    if artefact.manifest() is None:
+        raise InputError(f"{artefact.path}: no finished adapter here; run `dmp run` with the same preset first")
+    source = artefact.local_path()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in KEPT:
+        shutil.copyfile(source / name, folder / name)
+    weights = load_file(source / "adapter_model.safetensors")
+    halved = {name: weight.to(torch.float16).contiguous() for name, weight in weights.items()}
+    save_file(halved, folder / "adapter_model.safetensors", {"format": "pt"})
+
+
+def main(
+    preset: Annotated[str, typer.Option(help="What they were trained with.")] = "mini-adapters",
+    workspace: Annotated[str, typer.Option(help="Where.")] = "runs/adapters",
+    out: Annotated[Path | None, typer.Option(help="data_manifests/adapters by default.")] = None,
+) -> None:
+    from dmp_core.stages import plan
+
+    root = out or manifest_root() / "adapters"
+    for node in plan(load_config(preset)):
+        if node.stage == "train":
+            ship_adapter(node.artefact(Workspace(workspace)), root / node.name.removesuffix("-dmp"))
+
+
+if __name__ == "__main__":
+    typer.run(main)
