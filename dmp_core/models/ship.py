@@ -1,6 +1,6 @@
 """Put finished adapters into the package: fp16 weights, card, loss curve, nothing else. `make adapters` calls it.
 
-    python -m dmp_core.models.ship --preset mini-adapters --workspace runs/adapters
+python -m dmp_core.models.ship --preset mini-adapters --workspace runs/adapters
 """
 
 from __future__ import annotations

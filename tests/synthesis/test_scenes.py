@@ -32,7 +32,8 @@ def test_pillow_counts(count: int) -> None:
 @pytest.mark.parametrize(
     ("prompt", "keyword", "name", "count"),
     [("two green armchairs", "living_room", "armchair", 2), ("three stools", "kitchen", "stool", 3),
-     ("no window", "bedroom", "window", 0), ("two lamps", "bedroom", "lamp", 2), ("four chairs", "dining_room", "chair", 4),
+     ("no window", "bedroom", "window", 0), ("two lamps", "bedroom", "lamp", 2),
+     ("four chairs", "dining_room", "chair", 4),
      ("a blue refrigerator", "bedroom", "refrigerator", 1), ("a bathtub", "office", "bathtub", 1)],
 )  # fmt: skip
 def test_named_things_are_placed_in_any_room(prompt: str, keyword: str, name: str, count: int) -> None:
@@ -52,7 +53,7 @@ def test_families_reach_many_classes() -> None:
 
 
 def test_families_differ_in_what_they_hold() -> None:
-    for keyword, name in (("bedroom", "bed"), ("kitchen", "stove"), ("bathroom", "sink"), ("office", "desk")):
+    for keyword, name in (("bedroom", "bed"), ("kitchen", "countertop"), ("bathroom", "sink"), ("office", "desk")):
         assert sum(_count(_scene(f"a {keyword}", keyword, seed), name) > 0 for seed in range(8)) >= 6
 
 

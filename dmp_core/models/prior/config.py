@@ -74,6 +74,9 @@ class VAEConfig(TrainingConfig):
     """Part of the batches that is label images, so that the VAE can code what DMP predicts."""
     depth_scale: PositiveFloat = 8.0
     palette: str = "default"
+    guided_steps: Annotated[int, Field(ge=0)] = 0
+    """First steps in which encoder and decoder learn apart, each against the principal components of the patches:
+    both then have a fixed aim, where they would otherwise wait for each other. Joint training follows."""
     kl_weight: NonNegativeFloat = 3e-5
     """Weight of the mean KL divergence per latent value, against an L1 error per colour value."""
     gradient_weight: NonNegativeFloat = 0.5

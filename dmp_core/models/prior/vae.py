@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from dmp_core.labelers.encoding import to_vae_image
 from dmp_core.models.prior.config import PriorConfig, VAEConfig
 from dmp_core.models.prior.data import Scenes, load_scenes
 from dmp_core.models.prior.loop import fit
+from dmp_core.models.prior.standardise import standardise_latents
 from dmp_core.progress import Progress, silent
+
+GUIDED_NOISE = 0.05
+"""Noise on the guide's codes, which have unit variance, so that the decoder learns to live with some."""
 
 
 def build_vae(config: PriorConfig) -> Any:
@@ -84,23 +89,56 @@ def reconstruction_loss(decoded: Tensor, images: Tensor, config: VAEConfig) -> T
     return error.abs().mean() + config.gradient_weight * edges / 2 + config.coarse_weight * coarse
 
 
+@dataclass(frozen=True)
+class PatchCode:
+    """Principal components of the image's patches: the best linear code of a latent's size, unit variance."""
+
+    mean: Tensor
+    basis: Tensor
+    """(3 · patch², channels)."""
+    deviation: Tensor
+    patch: int
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to codes (B, channels, H / patch, W / patch)."""
+        patches = F.pixel_unshuffle(images, self.patch).permute(0, 2, 3, 1)
+        return ((patches - self.mean) @ self.basis / self.deviation).permute(0, 3, 1, 2)
+
+
+def fit_patch_code(scenes: Scenes, config: VAEConfig, patch: int, batches: int = 100) -> PatchCode:
+    """Fit on the images that training starts with."""
+    images = torch.cat([training_batch(scenes, config, step) for step in range(batches)])
+    patches = F.pixel_unshuffle(images, patch).permute(0, 2, 3, 1).flatten(0, 2)
+    mean = patches.mean(dim=0)
+    centred = patches - mean
+    # Exact and deterministic: the covariance is small (192 × 192 for 8 × 8 patches).
+    basis = torch.linalg.eigh(centred.T @ centred)[1].flip(1)[:, : config.latent_channels]
+    return PatchCode(mean, basis, (centred @ basis).std(dim=0).clamp_min(1e-6), patch)
+
+
 def train_vae(config: PriorConfig, scenes_folder: Path, work: Path, progress: Progress = silent) -> Any:
     """Train, or go on training; returns the averaged model with its scaling factor set."""
     scenes = load_scenes(config.scenes, scenes_folder, held_out=False)
     vae = build_vae(config)
+    settings = config.vae
+    code = fit_patch_code(scenes, settings, 2 ** (len(settings.block_out_channels) - 1))
 
     def loss_at(step: int) -> dict[str, Tensor]:
-        images = training_batch(scenes, config.vae, step)
+        images = training_batch(scenes, settings, step)
         posterior = vae.encode(images).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(step))
-        decoded = vae.decode(posterior.mean + posterior.std * noise).sample
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        reconstruction = reconstruction_loss(decoded, images, config.vae)
-        return {"loss": reconstruction + config.vae.kl_weight * kl, "reconstruction": reconstruction, "kl": kl}
+        guided = step < settings.guided_steps
+        wanted = code.encode(images) if guided else posterior.mean
+        latents = wanted + GUIDED_NOISE * noise if guided else posterior.mean + posterior.std * noise
+        reconstruction = reconstruction_loss(vae.decode(latents).sample, images, settings)
+        loss = reconstruction + settings.kl_weight * kl + F.mse_loss(posterior.mean, wanted)
+        return {"loss": loss, "reconstruction": reconstruction, "kl": kl}
 
     averaged = fit({"vae": vae}, loss_at, config.vae, work, progress)
     vae.load_state_dict(averaged["vae"])
     vae.eval().requires_grad_(False)
+    standardise_latents(vae, torch.from_numpy(scenes.rgb[:256].astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2))
     vae.register_to_config(scaling_factor=_scaling_factor(vae, scenes))
     return vae
 
