@@ -6,7 +6,8 @@ import sys
 
 import typer
 
-from dmp_core.cli import dataset, predict, prior, run, settings
+from dmp_core.cli import dataset, prior, run, settings
+from dmp_core.cli import predict as prediction
 from dmp_core.cli.console import stderr
 from dmp_core.errors import InputError
 
@@ -20,7 +21,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("plan")(run.show_plan)
 app.command("stage")(run.stage)
-app.command("predict")(predict.predict)
+app.command("predict")(prediction.predict)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(settings.app, name="config")
 app.add_typer(prior.app, name="prior")

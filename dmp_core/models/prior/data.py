@@ -94,7 +94,8 @@ def _render_shard(config: SceneConfig, start: int, path: Path) -> None:
         for task in ("segmentation", "albedo", "shading"):
             columns[task].append(getattr(rendered, task).astype(np.uint8))
     temporary = path.with_suffix(".tmp.npz")
-    np.savez_compressed(temporary, **{name: np.stack(values) for name, values in columns.items()})
+    arrays: dict[str, Any] = {name: np.stack(values) for name, values in columns.items()}
+    np.savez_compressed(temporary, **arrays)
     temporary.rename(path)
 
 

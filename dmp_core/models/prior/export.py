@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
-from dmp_core.config.stages import TASKS
+from dmp_core.config.stages import TASKS, Task
 from dmp_core.evaluation.protocol import score
 from dmp_core.evaluation.registry import primary_metric
 from dmp_core.models.prior.config import PriorConfig
@@ -125,12 +125,12 @@ def psnr(vae: Any, scenes: Scenes) -> float:
     return float((-10 * np.log10((error**2).mean(axis=(1, 2, 3)) + 1e-12)).mean())
 
 
-def ceilings(vae: Any, scenes: Scenes, config: PriorConfig) -> dict[str, float]:
+def ceilings(vae: Any, scenes: Scenes, config: PriorConfig) -> dict[Task, float]:
     """Per task: the score of held-out labels after the VAE's round trip, in the task's first metric."""
     from dmp_core.training.predict import vae_ceiling
 
     settings = config.vae
-    result = {}
+    result: dict[Task, float] = {}
     for task in TASKS:
         labels = label_array(task, scenes.labels[task])
         decoded = vae_ceiling(vae, labels, task, depth_scale=settings.depth_scale, palette=settings.palette)
