@@ -81,6 +81,12 @@ class DMPPipeline(DiffusionPipeline):
             pipeline.load_adapter(adapter, check_base)
         return pipeline
 
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Save the base model. Raises InputError while an adapter is on it: that has a folder of its own."""
+        if getattr(self.unet, "peft_config", None):
+            raise InputError("unet: carries an adapter; save that with save_adapter(), or remove_adapter() first")
+        super().save_pretrained(str(save_directory), **kwargs)
+
     def load_adapter(self, path: str | Path, check_base: bool = True) -> AdapterCard:
         """Put an adapter on the U-Net and take its card's settings as defaults; returns the card."""
         card = load_adapter(self.unet, path, check_base)

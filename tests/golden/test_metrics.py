@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dmp_core.evaluation import metrics
-from dmp_core.evaluation.colours import DMP_CLASSES, Palette, load_palette, rgb_to_lab8
+from dmp_core.evaluation.colours import DMP_CLASSES, load_palette, rgb_to_lab8
 from tests.golden.fill import uniform
 from tests.golden.vectors import Golden
 
@@ -121,9 +121,7 @@ def test_prediction_that_is_no_class() -> None:
     score.update(torch.tensor([[0, 1, 7]]), torch.tensor([[0, 1, 1]]))
     result = score.compute()
     assert result["overall_acc"].item() == pytest.approx(expected["aAcc"])
-    assert torch.equal(result["iou"], torch.tensor([float(v) for v in expected["IoU"]], dtype=torch.float64)) or (
-        np.testing.assert_allclose(result["iou"], [float(v) for v in expected["IoU"]]) is None
-    )
+    np.testing.assert_allclose(result["iou"], [float(v) for v in expected["IoU"]])
     np.testing.assert_allclose(result["acc"], [float(v) for v in expected["Acc"]])
 
 
@@ -164,9 +162,9 @@ def test_decoding_of_the_palette_itself() -> None:
     kept = {i: int(decoded[i]) for i in DMP_CLASSES if decoded[i] != i}
     assert kept == GOLDEN.facts["kept classes whose own colour decodes to another class with --filter"]
     black = np.zeros((1, 3), dtype=np.uint8)
-    for key, name in (("pal2 + filter", "pal2.filter1"), ("pal2 no filter", "pal2.filter0")):
-        fact = GOLDEN.facts[f"black pixel with {key} -> class"]
-        assert PALETTES[name].decode(black, space="lab8")[0] == fact
+    for fact, name in (("pal2 + filter", "pal2.filter1"), ("pal2 no filter", "pal2.filter0")):
+        expected = GOLDEN.facts[f"black pixel with {fact} -> class"]
+        assert PALETTES[name].decode(black, space="lab8")[0] == expected
 
 
 @pytest.mark.parametrize(("number", "name"), [(1, "ade20k"), (2, "dmp2")])
@@ -209,9 +207,3 @@ def double_dmp_compat(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     across = interleave([512 * far + 1536 * near for far, near in pairs(image.astype(np.int64), 1)], 1)
     rows = [((512 * (far >> 4)) >> 16) + ((1536 * (near >> 4)) >> 16) + 2 >> 2 for far, near in pairs(across, 0)]
     return interleave(rows, 0).astype(np.uint8)
-
-
-def test_every_palette_is_150_colours() -> None:
-    for name in ("default", "dmp2", "ade20k"):
-        assert isinstance(load_palette(name), Palette)
-        assert load_palette(name).colours.shape == (150, 3)
