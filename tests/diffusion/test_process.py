@@ -126,7 +126,7 @@ def test_oracle_follows_equation_2(seed: int, spacing: str, steps: int) -> None:
 
 
 def test_sampling_follows_equation_4_literally() -> None:
-    y, x = latents(1)
+    _, x = latents(1)
     a, b = SCHEDULE.alphas_cumprod[501].double(), SCHEDULE.alphas_cumprod[1].double()
     v = torch.randn_like(x)
     expected = b.sqrt() * (a.sqrt() * x - (1 - a).sqrt() * v) + (1 - b).sqrt() * x

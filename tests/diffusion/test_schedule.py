@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
@@ -22,7 +24,7 @@ def test_timesteps_fall_strictly_within_the_schedule(spacing: str, count: int) -
     assert timesteps.dtype == torch.int64
     assert timesteps.shape == (count,)
     assert (timesteps.diff() < 0).all()
-    assert 0 <= timesteps.min()
+    assert timesteps.min() >= 0
     assert timesteps.max() <= 999
 
 
@@ -31,7 +33,7 @@ def test_steps_take_the_following_timestep_from_the_list(spacing: str, count: in
     schedule = Schedule.stable_diffusion(spacing)
     steps = schedule.steps(count)
     assert [t for t, _, _ in steps] == schedule.timesteps(count).tolist()
-    for (_, _, following), (_, alpha, _) in zip(steps, steps[1:], strict=False):
+    for (_, _, following), (_, alpha, _) in pairwise(steps):
         assert following == alpha
     assert steps[-1][2] == schedule.alphas_cumprod[0]
 
