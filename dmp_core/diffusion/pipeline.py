@@ -81,7 +81,7 @@ class DMPPipeline(DiffusionPipeline):
             pipeline.load_adapter(adapter, check_base)
         return pipeline
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
         """Save the base model. Raises InputError while an adapter is on it: that has a folder of its own."""
         if getattr(self.unet, "peft_config", None):
             raise InputError("unet: carries an adapter; save that with save_adapter(), or remove_adapter() first")
