@@ -132,6 +132,7 @@ def _inject(unet: Any, config: Any) -> None:
     try:
         unet.add_adapter(config)
     except ValueError as error:
+        unet._hf_peft_config_loaded = False  # diffusers sets it first, and would trip over it next time
         raise InputError(f"lora.targets: {config.target_modules!r} fits no layer of this U-Net ({error})") from None
     for _, parameter in lora_parameters(unet):
         parameter.data = parameter.data.float()

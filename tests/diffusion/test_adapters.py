@@ -92,11 +92,11 @@ def test_alpha_scales_the_update(unet: Any) -> None:
 def test_seed_makes_the_start_reproducible(unet: Any) -> None:
     state = torch.random.get_rng_state()
     first = dict(lora_parameters(add_lora(unet, seed=3)))
+    assert torch.equal(torch.random.get_rng_state(), state)
     second = dict(lora_parameters(add_lora(build_parts()["unet"], seed=3)))
     other = dict(lora_parameters(add_lora(build_parts()["unet"], seed=4)))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
-    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_kaiming_start_is_another(unet: Any) -> None:
