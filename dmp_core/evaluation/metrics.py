@@ -53,7 +53,7 @@ def angular_dmp_compat(pred: Tensor, true: Tensor) -> Tensor:
     """The paper's "Ang": angle between *colour codes*, radians. (B, 3, H, W) in [0, 1] -> (B,).
 
     The codes are not re-centred to [-1, 1] and negative cosines count as 90°, so a true 30° reads
-    about 11.7°. Use :func:`angular_deg` for anything but a comparison with the paper.
+    11.7° on average. Use :func:`angular_deg` for anything but a comparison with the paper.
     """
     pred, true = _normals(pred, true)
     angle = F.cosine_similarity(pred, true, dim=1).clamp(0, 1).arccos()
@@ -131,7 +131,8 @@ def min_max(image: Tensor, valid: Tensor | None = None) -> Tensor:
     low = image.masked_fill(~inside, torch.inf).flatten(1).amin(1).view(shape)
     high = image.masked_fill(~inside, -torch.inf).flatten(1).amax(1).view(shape)
     span = high - low
-    return torch.where(span > 0, (image - low) / torch.where(span > 0, span, 1.0), torch.zeros_like(image))
+    # Asked as "== 0", so that a NaN stays one.
+    return torch.where(span == 0, torch.zeros_like(image), (image - low) / span)
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:

@@ -208,7 +208,7 @@ def test_published_file_becomes_a_folder_of_ours(unet: Any, tmp_path: Path) -> N
 
 def test_file_with_code_is_refused(unet: Any, tmp_path: Path) -> None:
     file = tmp_path / "pytorch_lora_weights.bin"
-    file.write_bytes(pickle.dumps({"weights": print}))
+    file.write_bytes(pickle.dumps({"weights": print}, protocol=2))
     with pytest.raises(InputError, match=r"pytorch_lora_weights\.bin"):
         load_adapter(unet, file)
 
