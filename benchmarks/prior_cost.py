@@ -1,4 +1,4 @@
-"""What the mini prior costs a training step, at 64² with 8×8×16 latents and at 128² with 16×16×4.
+"""What the mini prior costs a training step, as shipped and at 128² with latents of 16 × 16 × 4.
 
     python -m benchmarks.prior_cost [--batch 8] [--repeats 2]
 
@@ -8,15 +8,16 @@ The table is the one in docs/mini_prior.md.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import typer
 
 from dmp_core.models.prior import PriorConfig, load_recipe
+from dmp_core.models.prior.loop import parameter_count
 from dmp_core.models.prior.unet import build_unet
 from dmp_core.models.prior.vae import build_vae
 
@@ -70,7 +71,7 @@ def measure(config: PriorConfig, batch: int, repeats: int) -> dict[str, float]:
         "U-Net step": unet_step,
         "U-Net forward": torch.no_grad()(lambda: unet(latents, timesteps, encoder_hidden_states=text)),
     }
-    sizes = {f"{name} M": sum(p.numel() for p in m.parameters()) / 1e6 for name, m in (("VAE", vae), ("U-Net", unet))}
+    sizes = {f"{name} M": parameter_count([m]) / 1e6 for name, m in (("VAE", vae), ("U-Net", unet))}
     return sizes | {name: milliseconds(step, batch, repeats) for name, step in timed.items()}
 
 
@@ -82,18 +83,12 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=2)
-    options = parser.parse_args()
+def main(batch: int = 8, repeats: int = 2) -> None:
     torch.set_num_threads(1)
     recipe = load_recipe()
-    rows = {
-        name: measure(variant(recipe, changes), options.batch, options.repeats) for name, changes in VARIANTS.items()
-    }
+    rows = {name: measure(variant(recipe, changes), batch, repeats) for name, changes in VARIANTS.items()}
     sys.stdout.write(table(rows) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

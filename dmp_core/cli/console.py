@@ -11,8 +11,6 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from dmp_core.config import PipelineConfig, load_config
-
 stdout = Console()
 stderr = Console(stderr=True)
 
@@ -21,10 +19,6 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML fi
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="field.subfield=value, laid over all; repeatable.")]
 WorkspaceOption = Annotated[str, typer.Option("--workspace", "-w", help="Local folder or fsspec URL.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-
-
-def resolve(preset: str, file: Path | None, overrides: list[str] | None) -> PipelineConfig:
-    return load_config(preset, file, overrides)
 
 
 class ProgressDisplay:

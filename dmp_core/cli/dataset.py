@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, WorkspaceOption, resolve, stdout
+from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, WorkspaceOption, stdout
 from dmp_core.cli.run import run_nodes
-from dmp_core.config.pipeline import PipelineConfig, validate
+from dmp_core.config.pipeline import PipelineConfig, load_config, validate
 from dmp_core.errors import InputError
 from dmp_core.stages import plan
-from dmp_core.store import Manifest, Workspace
+from dmp_core.store import Artefact, Manifest, Workspace
 
 app = typer.Typer(no_args_is_help=True, help="Make, look at and verify datasets.")
 
@@ -35,7 +35,7 @@ def new(
         raise InputError("--keyword, --keywords: give one of the two, e.g. --keyword kitchen")
     source = {"keywords": keyword} if keyword else {"keywords_file": str(keywords)}
     title = name or _slug(keyword[0] if keyword else Path(str(keywords)).stem)
-    settings = _dataset_config(resolve(preset, config, overrides), title, {**source, "count": count})
+    settings = _dataset_config(load_config(preset, config, overrides), title, {**source, "count": count})
     run_nodes(settings, workspace, plan(settings))
     stdout.print(f"dataset: {workspace.rstrip('/')}/datasets/{title}", soft_wrap=True)
 
@@ -54,22 +54,12 @@ def verify(path: Annotated[str, typer.Argument(help="A dataset folder, or one of
     """Hold every shard against its recorded digest."""
     broken = []
     for folder, manifest in _manifests(path):
-        workspace = Workspace(folder)
-        for record in manifest.files:
-            file = f"{workspace.root}/{record.name}"
-            if not workspace.fs.exists(file) or _digest(workspace, file) != record.sha256:
-                broken.append(file)
+        split = Artefact(Workspace(folder), manifest.stage, manifest.name, manifest.fingerprint, folder)
+        broken += [split.file(name) for name in split.verify()]
     if broken:
         listed = "\n".join(broken)
         raise InputError(f"{listed}: missing or changed since it was made; delete it and rerun, it alone is redone")
     stdout.print(f"{path}: every shard is as it was made")
-
-
-def _digest(workspace: Workspace, file: str) -> str:
-    from dmp_core.store.fingerprint import sha256_stream
-
-    with workspace.fs.open(file, "rb") as stream:
-        return sha256_stream(stream)
 
 
 @app.command()

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dmp_core.cli.console import ConfigFile, Overrides, Preset, resolve, stdout
-from dmp_core.config import TASKS
+from dmp_core.cli.console import ConfigFile, Overrides, Preset, stdout
+from dmp_core.config import TASKS, load_config
 from dmp_core.errors import InputError
 
 
@@ -30,6 +30,6 @@ def predict(
     chosen = next((known for known in TASKS if known == task), None)
     if chosen is None:
         raise InputError(f"--task {task}: choose one of: {', '.join(TASKS)}")
-    settings = resolve(preset, config, overrides)
+    settings = load_config(preset, config, overrides)
     for written in predict_files(images, chosen, adapter, out, settings):
         stdout.print(str(written), soft_wrap=True)

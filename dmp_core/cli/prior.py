@@ -8,9 +8,6 @@ from typing import Annotated
 import typer
 
 from dmp_core.cli.console import ConfigFile, Overrides, ProgressDisplay, stdout
-from dmp_core.config.base import raise_readable, read_yaml
-from dmp_core.config.pipeline import merge, parse_override
-from dmp_core.resources import manifest_path
 
 app = typer.Typer(no_args_is_help=True, help="The small text-to-image model that the mini preset fine-tunes.")
 
@@ -23,20 +20,11 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Render diverse scenes, train VAE, text encoder and U-Net on them, write the model and its card."""
-    from pydantic import ValidationError
+    from dmp_core.models.prior import load_recipe, train_prior
 
-    from dmp_core.models.prior import PriorConfig, train_prior
-
-    settings = read_yaml(manifest_path("prior_mini.yaml"))
-    for layer in [read_yaml(config)] if config else []:
-        settings = merge(settings, layer)
-    for override in overrides or []:
-        settings = merge(settings, parse_override(override))
-    try:
-        recipe = PriorConfig.model_validate(settings)
-    except ValidationError as error:
-        raise_readable(error, str(config or "prior_mini.yaml"))
+    recipe = load_recipe(config, overrides)
     with ProgressDisplay() as display:
+        display.started("prior")
         train_prior(recipe, out, work, progress=lambda *report: display.advanced("prior", *report))
     stdout.print(f"prior: {out}", soft_wrap=True)
 

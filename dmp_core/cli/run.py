@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, ProgressDisplay, WorkspaceOption, resolve, stdout
-from dmp_core.config import PipelineConfig
+from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, ProgressDisplay, WorkspaceOption, stdout
+from dmp_core.config import PipelineConfig, load_config
 from dmp_core.errors import InputError, MissingExtra
 from dmp_core.progress import listening
 from dmp_core.stages import STAGES, Node, StageOutput, announce, plan
@@ -30,7 +30,7 @@ def run(
     force: Force = False,
 ) -> None:
     """Run the whole DAG; what is complete already is skipped."""
-    settings = resolve(preset, config, overrides)
+    settings = load_config(preset, config, overrides)
     outputs = run_nodes(settings, workspace, plan(settings), force)
     made = sum(not output.cached for output in outputs)
     stdout.print(f"{made} artefacts made, {len(outputs) - made} cached." if made else f"all {len(outputs)} cached.")
@@ -81,7 +81,7 @@ def stage(
     """Run one stage alone; its inputs are found in the workspace by their fingerprints."""
     if name not in STAGES:
         raise InputError(f"stage {name!r} does not exist; choose one of: {', '.join(STAGES)}")
-    settings = resolve(preset, config, overrides)
+    settings = load_config(preset, config, overrides)
     chosen = [node for node in plan(settings) if node.stage == name and _matches(node, task, split)]
     if not chosen:
         raise InputError(f"--task {task} --split {split}: no artefact of stage {name!r} matches; see `dmp plan`")
@@ -103,7 +103,7 @@ def show_plan(
     as_json: Json = False,
 ) -> None:
     """Show what a run would do: what is cached, how many samples, how long; runs nothing."""
-    settings = resolve(preset, config, overrides)
+    settings = load_config(preset, config, overrides)
     place = Workspace(workspace)
     nodes = plan(settings)
     rows = [_row(node, place) for node in nodes]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from dmp_core.cli.console import ConfigFile, Overrides, Preset, resolve
-from dmp_core.config import dump
+from dmp_core.cli.console import ConfigFile, Overrides, Preset
+from dmp_core.config import dump, load_config
 
 app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 
@@ -18,4 +18,4 @@ def _group() -> None:
 @app.command()
 def show(preset: Preset = "mini", config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Print the complete, resolved configuration as YAML."""
-    typer.echo(dump(resolve(preset, config, overrides)), nl=False)
+    typer.echo(dump(load_config(preset, config, overrides)), nl=False)

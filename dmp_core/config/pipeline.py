@@ -84,15 +84,20 @@ def load_config(
     if preset not in preset_names():
         raise InputError(f"preset {preset!r} does not exist; choose one of: {', '.join(preset_names())}")
     settings = _resolve_parent(read_yaml(manifest_path("presets", f"{preset}.yaml")))
-    settings["preset"] = preset
-    source = f"preset {preset}"
+    return validate(*layered(settings | {"preset": preset}, f"preset {preset}", file, overrides))
+
+
+def layered(
+    settings: dict[str, Any], source: str, file: str | Path | None, overrides: list[str] | None
+) -> tuple[dict[str, Any], str]:
+    """Settings with a file, then `a.b=value` overrides laid over them, and what to call the whole in an error."""
     if file is not None:
-        settings = merge(settings, read_yaml(file))
-        source = str(file)
+        settings, source = merge(settings, read_yaml(file)), str(file)
     for override in overrides or []:
         settings = merge(settings, parse_override(override))
-        source = f"{source} with --set {override}" if len(overrides or []) == 1 else f"{source} with --set"
-    return validate(settings, source)
+    if overrides:
+        source = f"{source} with --set {overrides[0] if len(overrides) == 1 else ''}".rstrip()
+    return settings, source
 
 
 def validate(settings: dict[str, Any], source: str) -> PipelineConfig:

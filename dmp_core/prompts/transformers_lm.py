@@ -89,8 +89,9 @@ class TransformersGenerator:
                 )
                 done = finished.done | (ids.shape[1] >= limit)
                 new = self.tokenizer.batch_decode(ids[done, start:], skip_special_tokens=True)
-                for row, text in zip(rows[done].tolist(), new, strict=True):
-                    texts[row] = self.settings.answer_prefix + text
+                for row, text, whole in zip(rows[done].tolist(), new, finished.done[done].tolist(), strict=True):
+                    # At the token limit the last word may be half a word.
+                    texts[row] = self.settings.answer_prefix + (text if whole else text.rpartition(" ")[0])
                 live = (~done).nonzero()[:, 0]
                 rows, ids, draw = rows[live], ids[live], draw.of(live)
                 mask = torch.nn.functional.pad(mask[live], (0, ids.shape[1] - mask.shape[1]), value=1)

@@ -11,7 +11,7 @@ from dmp_core.labelers.exact import unpack_truth
 from dmp_core.progress import Progress, silent
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.plan import LabelsStage
-from dmp_core.store import Artefact, Sample, ShardPlan, read_checked, shard_plans, write_shards
+from dmp_core.store import Artefact, Sample, ShardPlan, shard_plans, shard_reader, write_shards
 
 
 def run(
@@ -29,13 +29,12 @@ def run(
             f"labels.{config.task}.kind: {config.labeler.kind!r} is not built in this version; use `exact`"
         )
     images = inputs["images"]
-    manifest = images.manifest()
-    assert manifest is not None, "execute() checks that inputs are complete"
+    read = shard_reader(images)
 
     def produce(plan: ShardPlan) -> Iterator[Sample]:
-        for sample in read_checked(images, manifest.files[plan.index]):
+        for sample in read(plan.index):
             extension, data = encode_label(config.task, unpack_truth(sample["truth.npz"])[config.task])
             yield {"__key__": sample["__key__"], extension: data}
 
     files = write_shards(out, shard_plans(images), produce, only=shards, progress=progress)
-    return StageResult(samples=manifest.samples, files=files)
+    return StageResult(samples=images.published().samples, files=files)

@@ -15,7 +15,7 @@ from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label
 from dmp_core.progress import Progress, silent
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.plan import LatentsStage
-from dmp_core.store import Artefact, Sample, ShardPlan, read_checked, shard_plans, write_shards
+from dmp_core.store import Artefact, Sample, shard_plans, shard_reader, write_shards
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,8 +35,7 @@ def run(
     from dmp_core.training.latents import encode_column
 
     column = inputs["column"]
-    manifest = column.manifest()
-    assert manifest is not None, "execute() checks that inputs are complete"
+    read = shard_reader(column)
     vae = load_vae(config.base, choose_device(runtime.device))
 
     def encode(samples: list[Sample]) -> bytes:
@@ -52,12 +51,9 @@ def run(
             resolution=config.resolution,
         )
 
-    def produce(plan: ShardPlan) -> list[Sample]:
-        return read_checked(column, manifest.files[plan.index])
-
     plans = [replace(plan, suffix="safetensors") for plan in shard_plans(column)]
-    files = write_shards(out, plans, produce, only=shards, encode=encode, progress=progress)
-    return StageResult(samples=manifest.samples, files=files)
+    files = write_shards(out, plans, lambda plan: read(plan.index), only=shards, encode=encode, progress=progress)
+    return StageResult(samples=column.published().samples, files=files)
 
 
 def column_array(column: str, sample: Sample) -> NDArray[Any]:

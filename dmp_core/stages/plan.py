@@ -32,8 +32,8 @@ from dmp_core.prompts.keywords import split_keywords
 from dmp_core.store import Artefact, Workspace, fingerprint
 
 VERSIONS = {
-    "prompts": 1,
-    "images": 1,
+    "prompts": 2,
+    "images": 2,
     "labels": 1,
     "shards": 1,
     "latents": 1,

@@ -19,7 +19,7 @@ from dmp_core.stages.latents import column_array
 from dmp_core.stages.plan import PredictStage
 from dmp_core.stages.prompts import read_prompts
 from dmp_core.stages.train import adapter_folder
-from dmp_core.store import Artefact, Sample, ShardPlan, read_checked, shard_plans, write_shards
+from dmp_core.store import Artefact, Sample, ShardPlan, shard_plans, shard_reader, write_shards
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,19 +41,17 @@ def run(
     predict = _ceiling(config, runtime) if config.row == "ceiling" else _dmp(config, inputs, runtime)
     column = "image" if config.row == "dmp" else config.task
     source = inputs["images" if config.row == "dmp" else "labels"]
-    manifest = source.manifest()
-    assert manifest is not None, "execute() checks that inputs are complete"
+    read = shard_reader(source)
 
     def produce(plan: ShardPlan) -> Iterator[Sample]:
-        samples = read_checked(source, manifest.files[plan.index])
-        for batch in _same_size_batches(samples, column, config.sampling.batch_size):
+        for batch in _same_size_batches(read(plan.index), column, config.sampling.batch_size):
             keys = [key for key, _ in batch]
             for key, label in zip(keys, predict(np.stack([array for _, array in batch]), keys), strict=True):
                 extension, data = encode_label(config.task, label)
                 yield {"__key__": key, extension: data}
 
     files = write_shards(out, shard_plans(source), produce, only=shards, progress=progress)
-    return StageResult(samples=manifest.samples, files=files)
+    return StageResult(samples=source.published().samples, files=files)
 
 
 def _same_size_batches(samples: list[Sample], column: str, size: int) -> Iterator[list[tuple[str, NDArray[Any]]]]:

@@ -29,7 +29,9 @@ def run(
     """Write the captions of one split; those of the splits given as inputs are not used again."""
     exclude = {prompt for artefact in inputs.values() for prompt in read_prompts(artefact)["prompt"]}
     split = SplitConfig(keywords=config.keywords, count=config.count)
-    table = make_prompts(config.split, split, config.prompts, config.seed, exclude)
+    table = make_prompts(
+        config.split, split, config.prompts, config.seed, exclude, device=runtime.device, progress=progress
+    )
     out.write_bytes(FILE, table.to_parquet(index=False))
     return StageResult(samples=len(table))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -46,14 +46,14 @@ def run(
     """Gather what every other stage left, and build the page."""
     gallery = config.pipeline["report"]["gallery"]
     tables = list(_tables(inputs))
+    manifests = [artefact.published() for artefact in inputs.values()]
     splits = [name for name in config.pipeline["splits"] if f"images/{name}" in inputs]
     samples: dict[str, list[Sample]] = {}
     statistics: dict[str, SplitStatistics] = {}
     for done, split in enumerate(splits, 1):
         chosen = [table for table in tables if table.split == split]
         keys = keys_to_show(chosen, list(read_prompts(inputs[f"prompts/{split}"])["key"]), gallery)
-        statistics[split], samples[split] = read_split(split, inputs, set(keys) if split != "train" else set())
-        samples[split].sort(key=lambda sample, order=tuple(keys): order.index(sample.key))  # type: ignore[misc]
+        statistics[split], samples[split] = read_split(split, inputs, keys if split != "train" else [])
         progress(done, len(splits))
     data = ReportData(
         title=f"DMP: {config.pipeline['dataset']}",
@@ -65,8 +65,8 @@ def run(
         gallery=gallery,
         training=_training(inputs),
         statistics=statistics,
-        timing=_timing(inputs),
-        provenance=_provenance(config, inputs),
+        timing=_timing(manifests),
+        provenance=_provenance(config, manifests),
     )
     with staged_folder(out) as folder:
         build_report(data, folder)
@@ -88,8 +88,8 @@ def _metrics(inputs: Inputs) -> dict[str, Any]:
     return merged
 
 
-def read_split(split: str, inputs: Inputs, keys: set[str]) -> tuple[SplitStatistics, list[Sample]]:
-    """Statistics over the whole split, and the samples with these keys, in one pass over the shards."""
+def read_split(split: str, inputs: Inputs, keys: Sequence[str]) -> tuple[SplitStatistics, list[Sample]]:
+    """Statistics over the whole split, and the samples with these keys, in their order; one pass over the shards."""
     tasks = [task for task in TASKS if f"labels/{split}-{task}" in inputs]
     labels = {task: read_artefact(inputs[f"labels/{split}-{task}"]) for task in tasks}
     shown = {task: _predictions(inputs.get(f"predict/{split}-{task}-dmp"), task, keys) for task in tasks}
@@ -111,10 +111,10 @@ def read_split(split: str, inputs: Inputs, keys: set[str]) -> tuple[SplitStatist
         if key in keys:
             predicted = {task: found[key] for task, found in shown.items() if key in found}
             samples.append(Sample(key, record["prompt"], rgb, truth, predicted, record["keyword"]))
-    return collector.result(), samples
+    return collector.result(), sorted(samples, key=lambda sample: keys.index(sample.key))
 
 
-def _predictions(artefact: Artefact | None, task: Task, keys: set[str]) -> dict[str, Any]:
+def _predictions(artefact: Artefact | None, task: Task, keys: Sequence[str]) -> dict[str, Any]:
     if artefact is None or not keys:
         return {}
     extension = LABEL_EXTENSIONS[task]
@@ -125,9 +125,9 @@ def _predictions(artefact: Artefact | None, task: Task, keys: set[str]) -> dict[
 def _training(inputs: Inputs) -> dict[str, TrainingRecord]:
     records = {}
     for node_id, artefact in inputs.items():
-        manifest = artefact.manifest()
-        if not node_id.startswith("train/") or manifest is None:
+        if not node_id.startswith("train/"):
             continue
+        manifest = artefact.published()
         card = json.loads(artefact.read_bytes("dmp.json"))
         finished = manifest.details.get("source") == "finished adapter"
         training = card.get("training", {})
@@ -151,8 +151,7 @@ def _training(inputs: Inputs) -> dict[str, TrainingRecord]:
     return records
 
 
-def _timing(inputs: Inputs) -> list[StageTiming]:
-    manifests = [(node_id, artefact.manifest()) for node_id, artefact in inputs.items()]
+def _timing(manifests: Iterable[Manifest]) -> list[StageTiming]:
     return [
         StageTiming(
             stage=manifest.stage,
@@ -161,13 +160,11 @@ def _timing(inputs: Inputs) -> list[StageTiming]:
             samples=manifest.samples,
             fingerprint=manifest.fingerprint,
         )
-        for _, manifest in manifests
-        if manifest is not None
+        for manifest in manifests
     ]
 
 
-def _provenance(config: ReportStage, inputs: Inputs) -> Provenance:
-    manifests = [manifest for artefact in inputs.values() if (manifest := artefact.manifest()) is not None]
+def _provenance(config: ReportStage, manifests: list[Manifest]) -> Provenance:
     packages: dict[str, str] = {}
     for manifest in manifests:
         packages |= manifest.packages

@@ -21,8 +21,8 @@ from dmp_core.store import (
     Sample,
     ShardPlan,
     canonical_json,
-    read_checked,
     shard_plans,
+    shard_reader,
     write_shards,
 )
 
@@ -39,9 +39,10 @@ def run(
     """Zip the columns by key into one sample each; shards keep the images' layout."""
     plans = shard_plans(inputs["images"])
     _drop_surplus(out, plans)
+    readers = {role: shard_reader(artefact) for role, artefact in inputs.items()}
 
     def produce(plan: ShardPlan) -> Iterator[Sample]:
-        columns = {role: _shard(artefact, plan.index) for role, artefact in inputs.items()}
+        columns = {role: read(plan.index) for role, read in readers.items()}
         for position, key in enumerate(plan.keys):
             yield _merge(key, {role: samples[position] for role, samples in columns.items()}, config)
 
@@ -63,7 +64,7 @@ def announce(out: Artefact) -> None:
 
 def _details(inputs: Inputs) -> dict[str, Any]:
     """What the dataset's card tells of this split."""
-    manifests = {role: manifest for role, artefact in inputs.items() if (manifest := artefact.manifest()) is not None}
+    manifests = {role: artefact.published() for role, artefact in inputs.items()}
     made = manifests.pop("images")
     settings = made.config["images"]
     return {
@@ -72,12 +73,6 @@ def _details(inputs: Inputs) -> dict[str, Any]:
         "generator": settings["kind"] if settings["kind"] == "render" else f"{settings['kind']}: {settings['model']}",
         "labelers": {task: manifest.config["labeler"]["kind"] for task, manifest in manifests.items()},
     }
-
-
-def _shard(artefact: Artefact, index: int) -> list[Sample]:
-    manifest = artefact.manifest()
-    assert manifest is not None, "execute() checks that inputs are complete"
-    return read_checked(artefact, manifest.files[index])
 
 
 def _merge(key: str, parts: dict[str, Sample], config: ShardsStage) -> Sample:

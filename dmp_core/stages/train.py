@@ -66,9 +66,7 @@ def run(
 def _column(artefact: Artefact):  # type: ignore[no-untyped-def]
     from dmp_core.training.latents import read_column
 
-    manifest = artefact.manifest()
-    assert manifest is not None, "execute() checks that inputs are complete"
-    return read_column(artefact.read_bytes(record.name) for record in manifest.files)
+    return read_column(artefact.read_bytes(record.name) for record in artefact.published().files)
 
 
 def _install(config: TrainStage, out: Artefact) -> StageResult:

@@ -164,15 +164,18 @@ def _split_extension(name: str) -> tuple[str, str]:
 
 def read_artefact(artefact: Artefact) -> Iterator[Sample]:
     """All samples of a sharded artefact, in order."""
-    manifest = artefact.manifest()
-    if manifest is None:
-        raise InputError(f"{artefact.path}: not complete; run the stage `{artefact.stage}` first")
-    for record in manifest.files:
-        yield from read_checked(artefact, record)
+    read = shard_reader(artefact)
+    for number in range(len(artefact.published().files)):
+        yield from read(number)
 
 
-def read_checked(artefact: Artefact, record: FileRecord) -> list[Sample]:
-    """The samples of one shard after its bytes were held against the recorded digest."""
+def shard_reader(artefact: Artefact) -> Callable[[int], list[Sample]]:
+    """Reads one shard of a finished artefact by its number, after holding its bytes against the digest."""
+    files = artefact.published().files
+    return lambda number: _read_checked(artefact, files[number])
+
+
+def _read_checked(artefact: Artefact, record: FileRecord) -> list[Sample]:
     path = artefact.file(record.name)
     data = artefact.read_bytes(record.name)
     if sha256_stream(io.BytesIO(data)) != record.sha256:
@@ -182,10 +185,7 @@ def read_checked(artefact: Artefact, record: FileRecord) -> list[Sample]:
 
 def shard_plans(artefact: Artefact) -> list[ShardPlan]:
     """The shard layout of a complete artefact, for stages that keep it (labels follow images)."""
-    manifest = artefact.manifest()
-    if manifest is None:
-        raise InputError(f"{artefact.path}: not complete; run the stage `{artefact.stage}` first")
-    return [ShardPlan(number, _keys(record)) for number, record in enumerate(manifest.files)]
+    return [ShardPlan(number, _keys(record)) for number, record in enumerate(artefact.published().files)]
 
 
 def _keys(record: FileRecord) -> tuple[str, ...]:

@@ -131,6 +131,13 @@ class Artefact:
             raise InputError(f"{path}: not a valid manifest; delete this file and rerun `dmp run`") from None
         return manifest if manifest.fingerprint == self.fingerprint else None
 
+    def published(self) -> Manifest:
+        """The manifest of a finished artefact; raises InputError if there is none."""
+        manifest = self.manifest()
+        if manifest is None:
+            raise InputError(f"{self.path}: not complete; run the stage `{self.stage}` first")
+        return manifest
+
     def missing_files(self, manifest: Manifest) -> list[FileRecord]:
         """Files that the manifest names and that are absent or of the wrong size."""
         try:

@@ -147,6 +147,7 @@ class _Run:
         self.accelerator = _accelerator(config, device)
         self.main = self.accelerator.is_main_process
         self.schedule = Schedule.from_config(base.scheduler.config, **config.schedule.model_dump())
+        self.timesteps = _trained_timesteps(self.schedule, config.num_timesteps)
         self.texts = _TextEmbeddings(base, config, pairs, prompts)
         self.card = _complete_card(card, config, base, pairs)
         self.identity = _identity(self.card)
@@ -192,7 +193,9 @@ class _Run:
         batch = self._share(draw)
         device, dtype = self.accelerator.device, self.unet.dtype
         x, y = (latents.to(device, torch.float32) for latents in self.pairs.gather(batch))
-        timesteps = batch.timesteps.to(device)
+        # The draw is uniform over the whole schedule; the timesteps trained at share it evenly.
+        share = batch.timesteps * len(self.timesteps) // self.pairs.num_timesteps
+        timesteps = self.timesteps[share].to(device)
         y_t = interpolate(self.schedule, y, x, timesteps)
         target = training_target(self.schedule, y, x, timesteps, self.config.prediction)
         denoise = unet_denoiser(self.network, self.texts(batch.indices).to(device))
@@ -250,6 +253,11 @@ class _Run:
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] is not None and self.accelerator.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"])
+
+
+def _trained_timesteps(schedule: Schedule, num_steps: int | None) -> Tensor:
+    """Ascending: all of the schedule's, or those of a sampler of `num_steps`."""
+    return torch.arange(schedule.num_train_timesteps) if num_steps is None else schedule.timesteps(num_steps).flip(0)
 
 
 class _TextEmbeddings:

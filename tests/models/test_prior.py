@@ -134,11 +134,9 @@ def test_interrupted_training_ends_with_the_same_weights(tmp_path, recipe):
 
 
 def test_min_snr_weights():
-    alphas = torch.tensor([0.9, 0.5, 0.1])
-    snr = alphas / (1 - alphas)
-    expected = torch.minimum(snr, torch.tensor(5.0)) / snr
-    assert torch.allclose(loss_weights(alphas, torch.arange(3), 5.0), expected)
-    assert torch.equal(loss_weights(alphas, torch.arange(3), None), torch.ones(3))
+    snr = torch.tensor([9.0, 5.0, 1.0, 0.1])
+    assert torch.allclose(loss_weights(snr, 5.0), torch.tensor([5 / 9, 1.0, 1.0, 1.0]))
+    assert torch.equal(loss_weights(snr, None), torch.ones(4))
 
 
 def test_bad_recipe_names_the_field(tmp_path):

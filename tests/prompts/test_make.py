@@ -82,7 +82,7 @@ def test_train_and_test_are_disjoint_with_the_grammar() -> None:
 def test_train_and_test_are_disjoint_with_a_model(tmp_path: Path) -> None:
     """A narrow model (few, short captions) repeats itself: the splits collide unless told not to."""
     settings = TransformersPrompts(
-        model=str(save_tiny_lm(tmp_path)), min_new_tokens=4, max_new_tokens=5, temperature=0.6, batch_size=128
+        model=str(save_tiny_lm(tmp_path)), min_new_tokens=4, max_new_tokens=6, temperature=0.6, batch_size=128
     )
     config = PromptsConfig(generator=settings, template="describe a {keyword}", max_rounds=30)
     split = SplitConfig(keywords=["bedroom"], count=40)

@@ -58,7 +58,9 @@ def test_padding_and_the_shared_start_change_nothing(folder: Path) -> None:
     for keyword in KEYWORDS:
         ids = tokenizer(f"describe a photo of a {keyword}", return_tensors="pt")["input_ids"]
         out = model.generate(ids, do_sample=False, min_new_tokens=8, max_new_tokens=8)
-        expected.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+        text = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+        # Text cut off at the limit loses its last word, which may be half a word.
+        expected.append(text if "." in text else text.rpartition(" ")[0])
     assert len(set(expected)) > 1  # the model does listen to what it is asked
     assert lm.generate(KEYWORDS, TEMPLATE, [0] * 4) == expected
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dmp_core.config.stages import BaseConfig, LoraConfig, TrainConfig
+from dmp_core.config.stages import BaseConfig, LoraConfig, ScheduleConfig, TrainConfig
 from dmp_core.diffusion import Schedule, fingerprint, interpolate, load_adapter, training_target
 from dmp_core.errors import InputError
 from dmp_core.training.base import load_base
@@ -69,6 +69,17 @@ def test_first_loss_is_equation_3_by_hand(tiny_base, reference):
         v = tiny_base.unet(y_t, batch.timesteps, encoder_hidden_states=text).sample
     expected = (v - training_target(schedule, y, x, batch.timesteps, "v")).square().mean()
     assert read_log(result.log)[0].loss == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(("num_timesteps", "visited"), [(1, [999]), (4, [249, 499, 749, 999])])
+def test_training_visits_the_samplers_timesteps_only(tiny_folder, tmp_path, num_timesteps, visited):
+    base, pairs = load_base(BaseConfig(model=str(tiny_folder))), toy_pairs(batch_size=64)
+    schedule = ScheduleConfig(spacing="trailing")
+    config = CONFIG.model_copy(update={"num_timesteps": num_timesteps, "schedule": schedule, "steps": 2})
+    seen: list[torch.Tensor] = []
+    base.unet.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+    train_lora(config, base, pairs, tmp_path / "work", tmp_path / "out")
+    assert torch.cat(seen).unique().tolist() == visited
 
 
 def test_losses_are_golden(reference):

@@ -1,7 +1,7 @@
 """The mini prior: a small Stable Diffusion of our own, trained on diverse rendered scenes.
 
 `config` the recipe · `data` scenes to train on · `vae`, `unet` the two trainings on one `loop` ·
-`text` tokenizer and captions · `ceiling` what the VAE loses · `export` the diffusers folder and its card.
+`text` tokenizer and text encoder · `standardise` unit latents · `export` the diffusers folder and its card.
 Light to import: torch and diffusers come in with the functions that need them.
 """
 

@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from dmp_core.config.base import Settings, raise_readable, read_yaml
+from dmp_core.config.pipeline import layered
 from dmp_core.resources import manifest_path
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -145,10 +146,10 @@ class PriorConfig(Settings):
         return self.scenes.resolution // 2 ** (len(self.vae.block_out_channels) - 1)
 
 
-def load_recipe(path: str | Path | None = None) -> PriorConfig:
-    """A recipe from YAML; None reads `data_manifests/prior_mini.yaml`. Raises InputError naming the field."""
-    source = Path(path) if path is not None else manifest_path("prior_mini.yaml")
+def load_recipe(file: str | Path | None = None, overrides: list[str] | None = None) -> PriorConfig:
+    """`data_manifests/prior_mini.yaml` < file < `a.b=value` overrides. Raises InputError naming the field."""
+    settings, source = layered(read_yaml(manifest_path("prior_mini.yaml")), "prior_mini.yaml", file, overrides)
     try:
-        return PriorConfig.model_validate(read_yaml(source))
+        return PriorConfig.model_validate(settings)
     except ValidationError as error:
-        raise_readable(error, str(source))
+        raise_readable(error, source)

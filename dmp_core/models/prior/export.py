@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ import pandas as pd
 import torch
 import yaml
 from PIL import Image
-from torch import Tensor
 
 from dmp_core.config.stages import TASKS, Task
+from dmp_core.diffusion.latents import decode_latents
 from dmp_core.evaluation.protocol import score
 from dmp_core.evaluation.registry import primary_metric
+from dmp_core.labelers.encoding import image_to_vae
 from dmp_core.models.prior.config import PriorConfig
 from dmp_core.models.prior.data import Scenes, load_scenes
 from dmp_core.models.prior.loop import parameter_count
 from dmp_core.models.prior.vae import label_array
+from dmp_core.training.latents import encode_images
 
 SAMPLE_PROMPTS = (
     "A cozy bedroom with a red bed and two white pillows",
@@ -45,6 +48,7 @@ def export_prior(
     shutil.rmtree(fresh, ignore_errors=True)
     pipeline = assemble(vae, unet, text_encoder, tokenizer)
     pipeline.to(torch.float16).save_pretrained(fresh)
+    _forget_paths(fresh)
     scenes = load_scenes(config.scenes, work / "scenes", held_out=True)
     shipped = type(pipeline).from_pretrained(fresh, torch_dtype=torch.float32)  # what users will load
     sample_grid(shipped).save(fresh / "samples.png", optimize=True)
@@ -56,6 +60,14 @@ def export_prior(
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh.rename(out)
+
+
+def _forget_paths(folder: Path) -> None:
+    """Diffusers and transformers record where a part was loaded from: a path of this machine."""
+    for file in folder.rglob("*config.json"):
+        content = json.loads(file.read_text())
+        kept = {name: value for name, value in content.items() if name not in ("_name_or_path", "name_or_path")}
+        file.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
 
 def assemble(vae: Any, unet: Any, text_encoder: Any, tokenizer: Any) -> Any:
@@ -110,13 +122,9 @@ def _grid(images: Any, columns: int, enlarge: int = 2) -> Image.Image:
 
 @torch.no_grad()
 def _round_trip(vae: Any, images: Any) -> Any:
-    pixels = torch.from_numpy(images.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
-    decoded = torch.cat([vae.decode(vae.encode(part).latent_dist.mean).sample for part in pixels.split(32)])
-    return _to_uint8(decoded)
-
-
-def _to_uint8(decoded: Tensor) -> Any:
-    return ((decoded.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    latents = encode_images(vae, image_to_vae(images)).split(32)
+    decoded = torch.cat([decode_latents(vae, part) for part in latents])
+    return (decoded.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
 def psnr(vae: Any, scenes: Scenes) -> float:

@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dmp_core.diffusion import Schedule
+from dmp_core.diffusion import Schedule, interpolate
+from dmp_core.labelers.encoding import image_to_vae
 from dmp_core.models.prior.config import PriorConfig, UNetConfig
 from dmp_core.models.prior.data import Scenes, load_scenes
 from dmp_core.models.prior.loop import fit
 from dmp_core.models.prior.text import build_text_encoder, build_tokenizer
 from dmp_core.progress import Progress, silent
+from dmp_core.training.latents import encode_images
 
 
 def build_unet(config: PriorConfig) -> Any:
@@ -42,20 +44,13 @@ def build_unet(config: PriorConfig) -> Any:
 @torch.no_grad()
 def scene_latents(vae: Any, scenes: Scenes, flip: bool) -> Tensor:
     """Scaled latents (1 or 2, N, c, h, w): plain, then mirrored."""
-    rgb = torch.from_numpy(scenes.rgb).permute(0, 3, 1, 2)
-    encoded = []
-    for variant in (rgb, rgb.flip(-1))[: 1 + flip]:
-        parts = [vae.encode(part.float() / 127.5 - 1).latent_dist.mean for part in variant.split(64)]
-        encoded.append(torch.cat(parts) * vae.config.scaling_factor)
-    return torch.stack(encoded)
+    images = image_to_vae(scenes.rgb)
+    return torch.stack([encode_images(vae, variant, 64) for variant in (images, images.flip(-1))[: 1 + flip]])
 
 
-def loss_weights(alphas_cumprod: Tensor, timesteps: Tensor, gamma: float | None) -> Tensor:
+def loss_weights(snr: Tensor, gamma: float | None) -> Tensor:
     """min(SNR, gamma) / SNR, (B,): min-SNR weighting for noise prediction (Hang et al. 2023); ones without gamma."""
-    if gamma is None:
-        return torch.ones(len(timesteps))
-    snr = alphas_cumprod[timesteps] / (1 - alphas_cumprod[timesteps])
-    return snr.clamp(max=gamma) / snr
+    return torch.ones_like(snr) if gamma is None else snr.clamp(max=gamma) / snr
 
 
 def train_unet(
@@ -68,22 +63,21 @@ def train_unet(
     text_encoder, unet = build_text_encoder(config, tokenizer), build_unet(config)
     latents = scene_latents(vae, scenes, settings.flip)
     tokens = _tokens(tokenizer, [*scenes.captions, ""])
-    alphas_cumprod = Schedule.stable_diffusion().alphas_cumprod
+    schedule = Schedule.stable_diffusion()
 
     def loss_at(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([settings.seed, 7, step])
         chosen = torch.from_numpy(rng.integers(len(scenes), size=settings.batch_size))
         mirrored = torch.from_numpy(rng.integers(len(latents), size=settings.batch_size))
         empty = torch.from_numpy(rng.random(settings.batch_size) < settings.caption_dropout)
-        timesteps = torch.from_numpy(rng.integers(len(alphas_cumprod), size=settings.batch_size))
+        timesteps = torch.from_numpy(rng.integers(schedule.num_train_timesteps, size=settings.batch_size))
         clean = latents[mirrored, chosen]
         noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
-        alpha = alphas_cumprod[timesteps][:, None, None, None]
-        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+        noisy = interpolate(schedule, clean, noise, timesteps)  # eq. 1 and eq. 2 differ in what is mixed in
         embeds = text_encoder(tokens[torch.where(empty, len(scenes), chosen)])[0]
         error = F.mse_loss(unet(noisy, timesteps, encoder_hidden_states=embeds).sample, noise, reduction="none")
         per_image = error.mean(dim=(1, 2, 3))
-        weights = loss_weights(alphas_cumprod, timesteps, settings.min_snr_gamma)
+        weights = loss_weights(schedule.snr(timesteps), settings.min_snr_gamma)
         return {"loss": (weights * per_image).mean(), "noise_mse": per_image.mean()}
 
     averaged = fit({"unet": unet, "text_encoder": text_encoder}, loss_at, settings, work, progress)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dmp_core.config.stages import TASKS, Task
-from dmp_core.labelers.encoding import to_vae_image
+from dmp_core.labelers.encoding import image_to_vae, to_vae_image
 from dmp_core.models.prior.config import PriorConfig, VAEConfig
 from dmp_core.models.prior.data import Scenes, load_scenes
 from dmp_core.models.prior.loop import fit
@@ -70,8 +70,8 @@ def training_batch(scenes: Scenes, config: VAEConfig, step: int) -> Tensor:
     rng = np.random.default_rng([config.seed, step])
     labels = rng.random(config.batch_size) < config.label_share
     chosen = rng.integers(len(scenes), size=config.batch_size)
-    rgb = scenes.rgb[chosen[~labels]].astype(np.float32) / 127.5 - 1
-    parts = [torch.from_numpy(rgb).permute(0, 3, 1, 2)] if len(rgb) else []
+    rgb = scenes.rgb[chosen[~labels]]
+    parts = [image_to_vae(rgb)] if len(rgb) else []
     for index in chosen[labels]:
         task = TASKS[rng.integers(len(TASKS))]
         array = label_array(task, scenes.labels[task][index : index + 1])
@@ -117,7 +117,7 @@ def fit_patch_code(scenes: Scenes, config: VAEConfig, patch: int, batches: int =
 
 
 def train_vae(config: PriorConfig, scenes_folder: Path, work: Path, progress: Progress = silent) -> Any:
-    """Train, or go on training; returns the averaged model with its scaling factor set."""
+    """Train, or go on training; returns the averaged model, its latents of unit variance."""
     scenes = load_scenes(config.scenes, scenes_folder, held_out=False)
     vae = build_vae(config)
     settings = config.vae
@@ -138,14 +138,5 @@ def train_vae(config: PriorConfig, scenes_folder: Path, work: Path, progress: Pr
     averaged = fit({"vae": vae}, loss_at, config.vae, work, progress)
     vae.load_state_dict(averaged["vae"])
     vae.eval().requires_grad_(False)
-    standardise_latents(vae, torch.from_numpy(scenes.rgb[:256].astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2))
-    vae.register_to_config(scaling_factor=_scaling_factor(vae, scenes))
+    standardise_latents(vae, image_to_vae(scenes.rgb[:256]))
     return vae
-
-
-@torch.no_grad()
-def _scaling_factor(vae: Any, scenes: Scenes, count: int = 256) -> float:
-    """1 / standard deviation of the latents of renders, so that the U-Net sees unit variance."""
-    rgb = torch.from_numpy(scenes.rgb[:count].astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
-    latents = torch.cat([vae.encode(part).latent_dist.mean for part in rgb.split(32)])
-    return round(1 / float(latents.std()), 5)

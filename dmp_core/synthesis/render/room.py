@@ -130,9 +130,20 @@ class Room:
         return self.scene.add(thing, x, y, z, turn)
 
     def against(
-        self, thing: Thing, wall: str, at: float | None = None, y: float = 0.0, tries: int = 14, gap: float = 0.02
+        self,
+        thing: Thing,
+        wall: str,
+        at: float | None = None,
+        y: float = 0.0,
+        tries: int = 14,
+        gap: float = 0.02,
+        force: bool = False,
     ) -> Placed | None:
-        """With its back to a wall; `at` is the position along it (x for the back wall, z for the sides)."""
+        """With its back to a wall; `at` is the position along it (x for the back wall, z for the sides).
+
+        force: place it whatever may be in the way.
+        """
+        place = self.set_down if force else self.put
         for _ in range(tries):
             span = thing.size[0] / 2
             if wall == "back":
@@ -143,7 +154,7 @@ class Room:
                 low, high = -self.depth + span, max(-self.depth + span + 0.1, -0.4 * self.depth)
                 z = self.near(low, high) if at is None else max(at, low)
                 x = (-1 if wall == "left" else 1) * (self.width / 2 - gap)
-            placed = self.put(thing, x, z, _TURN[wall], y)
+            placed = place(thing, x, z, _TURN[wall], y)
             if placed is not None or at is not None:
                 return placed
         return None

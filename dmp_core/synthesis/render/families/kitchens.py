@@ -69,7 +69,7 @@ def _kitchen_run(room: Room, wall: str, seed: int) -> None:
     for i, name in enumerate(order):
         t = start + 0.62 * (i + 0.5) + (0.62 if wall != "back" and not first else 0.0)
         thing = _module(room, name, body)
-        placed = room.against(thing, wall, t, gap=0.0)
+        placed = room.against(thing, wall, t, gap=0.0, force=True)  # units of a run touch
         if placed is None:
             continue
         if name == "stove":
