@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format adapters freeze clean distclean
+.PHONY: help demo test lint format mutants adapters freeze clean distclean
 
 # What you may set: make demo WORKSPACE=/data/demo DEMO_FLAGS="--set train.steps=300"
 # The first Python that runs and is new enough (a version manager's shim may exist and yet not run).
@@ -45,6 +45,9 @@ lint: $(VENV)/.dev ## ruff, import-linter and mypy
 format: $(VENV)/.dev ## rewrite the code in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+mutants: $(VENV)/.dev ## break the code on purpose, one line at a time: the tests must notice
+	$(BIN)/python -m tests.mutants
 
 adapters: $(VENV)/.mini ## train the adapters that ship with the package, and put them into data_manifests/adapters
 	$(BIN)/dmp run --preset mini-adapters --workspace runs/adapters

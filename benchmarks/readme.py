@@ -9,12 +9,12 @@ Writes docs/images/readme.png and the lines between the `results` markers of REA
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from benchmarks.documents import ROOT, fill
 from dmp_core.config import load_config
 from dmp_core.evaluation.registry import CEILING, CONSTANT, DMP, primary_metric
 from dmp_core.report import Sample, readme_figure
@@ -22,7 +22,6 @@ from dmp_core.stages import plan
 from dmp_core.stages.report import read_split
 from dmp_core.store import Workspace
 
-ROOT = Path(__file__).parent.parent
 SPLITS = ("in_domain", "out_of_domain", "arbitrary")
 
 
@@ -35,14 +34,11 @@ def main(
     inputs = {node.id: node.artefact(place) for node in plan(load_config(preset))}
     samples: dict[str, list[Sample]] = {}
     for split in SPLITS:
-        keys = {f"{split}-{index:08d}" for index in range(skip, skip + 2)}
+        keys = [f"{split}-{index:08d}" for index in range(skip, skip + 2)]
         samples[split] = read_split(split, inputs, keys)[1]
     readme_figure(samples, ROOT / "docs" / "images" / "readme.png")
     results = json.loads((Path(workspace) / "report" / "metrics.json").read_text())
-    readme = ROOT / "README.md"
-    table = results_table(results["metrics"], results["training"])
-    marked = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
-    readme.write_text(marked.sub(lambda found: found[1] + table + found[2], readme.read_text()))
+    fill("README.md", "results", results_table(results["metrics"], results["training"]))
 
 
 def results_table(metrics: dict[str, Any], training: dict[str, Any]) -> str:

@@ -21,6 +21,8 @@ import yaml
 
 from dmp_core.config import load_config, preset_names
 from dmp_core.config.pipeline import dump, validate
+from dmp_core.evaluation.registry import METRICS, PAPER_CLASSES
+from tests.mutants import MUTANTS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("dmp_core", "flows", "tasks")
@@ -120,6 +122,20 @@ def test_documents_link_to_files_that_exist() -> None:
         if "://" not in target and not (ROOT / document).parent.joinpath(target).exists()
     ]
     assert not broken
+
+
+def test_every_metric_is_documented() -> None:
+    named = set(re.findall(r"`(\w+)`", (ROOT / "docs/metrics.md").read_text()))
+    of_one_class = re.compile("|".join(f"(iou|acc)_{name}" for name in PAPER_CLASSES))
+    metrics = {metric.name for metrics in METRICS.values() for metric in metrics}
+    assert {name for name in metrics if not of_one_class.fullmatch(name)} <= named
+
+
+def test_every_mutant_is_documented_and_can_be_planted() -> None:
+    listed = (ROOT / "docs/parity.md").read_text()
+    for mutant in MUTANTS:
+        assert f"- {mutant.defect}\n" in listed
+        assert (ROOT / mutant.file).read_text().count(mutant.right) == 1, mutant.defect
 
 
 def test_every_dependency_is_explained() -> None:

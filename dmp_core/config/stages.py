@@ -199,7 +199,8 @@ class TrainConfig(Settings):
     prediction: Literal["x", "y", "v"] = "v"
     schedule: ScheduleConfig = ScheduleConfig()
     num_timesteps: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Train only at the timesteps that a sampler of this many steps visits; None: at all of them (eq. 3)."""
+    """Train on just what a sampler of this many steps meets: its timesteps, and the image itself (y_T = x) at the
+    first. 1 trains the single pass. None: all timesteps (eq. 3)."""
     steps: PositiveInt = 50_000
     batch_size: PositiveInt = 8
     gradient_accumulation: PositiveInt = 1

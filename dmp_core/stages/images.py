@@ -15,6 +15,9 @@ from dmp_core.stages.plan import ImagesStage
 from dmp_core.stages.prompts import read_prompts
 from dmp_core.store import Artefact, Sample, ShardPlan, canonical_json, plan_shards, write_shards
 
+# What the dataset's card tells of the prompts: its name there, and the prompts' column.
+_TOLD = {"keywords": "keyword", "prompts": "generator"}
+
 
 def run(
     config: ImagesStage,
@@ -36,8 +39,8 @@ def run(
             return renderers.samples([rows[key] for key in plan.keys])
 
         files = write_shards(out, plans, produce, only=shards, progress=progress)
-    keywords = sorted({str(row["keyword"]) for row in rows.values()})
-    return StageResult(samples=len(rows), files=files, details={"keywords": keywords})
+    details = {name: sorted({str(row[column]) for row in rows.values()}) for name, column in _TOLD.items()}
+    return StageResult(samples=len(rows), files=files, details=details)
 
 
 def _records(prompts: Artefact) -> list[dict[str, Any]]:

@@ -69,6 +69,7 @@ def _details(inputs: Inputs) -> dict[str, Any]:
     settings = made.config["images"]
     return {
         "keywords": made.details["keywords"],
+        "prompts": ", ".join(made.details["prompts"]),
         "resolution": [settings["resolution"], settings["resolution"]],
         "generator": settings["kind"] if settings["kind"] == "render" else f"{settings['kind']}: {settings['model']}",
         "labelers": {task: manifest.config["labeler"]["kind"] for task, manifest in manifests.items()},

@@ -26,6 +26,7 @@ from dmp_core.diffusion import (
     save_adapter,
     training_target,
 )
+from dmp_core.diffusion.process import estimate_x
 from dmp_core.diffusion.sampler import unet_denoiser
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
@@ -196,10 +197,18 @@ class _Run:
         # The draw is uniform over the whole schedule; the timesteps trained at share it evenly.
         share = batch.timesteps * len(self.timesteps) // self.pairs.num_timesteps
         timesteps = self.timesteps[share].to(device)
+        if self.config.num_timesteps is not None:
+            x = self._starting_at_x(x, y, timesteps)
         y_t = interpolate(self.schedule, y, x, timesteps)
         target = training_target(self.schedule, y, x, timesteps, self.config.prediction)
         denoise = unet_denoiser(self.network, self.texts(batch.indices).to(device))
         return F.mse_loss(denoise(y_t.to(dtype), timesteps).float(), target)
+
+    def _starting_at_x(self, x: Tensor, y: Tensor, timesteps: Tensor) -> Tensor:
+        """At the first timestep, the source for which eq. 2 gives x: samplers start at x, with no label blended in."""
+        alpha = self.schedule.alphas_cumprod.to(x.device)[timesteps].view(-1, 1, 1, 1)
+        first = timesteps.view(-1, 1, 1, 1) == self.timesteps[-1]
+        return torch.where(first, estimate_x(x, y, alpha, "y"), x)
 
     def _share(self, draw: int) -> Any:
         """This process's part of a draw; the parts are equal, so that the mean of means is the mean."""

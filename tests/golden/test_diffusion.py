@@ -117,7 +117,7 @@ def test_text(golden: Golden, parts: dict[str, Any]) -> None:
     prompts = ["a bed in the bedroom by a window", "the lamp"]
     for name, texts in (("in.ids", prompts), ("in.ids_empty", ["", ""])):
         ids = parts["tokenizer"](texts, padding="max_length", truncation=True, max_length=77).input_ids
-        assert np.array_equal(ids, golden.array(name))
+        golden.check_exact(name, ids)
     golden.check("text.embeds", pipeline.encode_prompt(prompts))
     golden.check("text.embeds_empty", pipeline.encode_prompt(""))
 
@@ -233,7 +233,7 @@ def test_trajectory(
 
     y, latents = sample(recording, golden["in.x"], SCHEDULE, 5, PREDICTIONS[name], SOURCES[source], trajectory=True)
     assert torch.equal(y, latents[-1])
-    assert torch.equal(torch.stack([t[0] for _, t, _ in visited]), golden[f"{key}.t"])
+    golden.check_exact(f"{key}.t", torch.stack([t[0] for _, t, _ in visited]))
     golden.check(f"{key}.mid", latents)
     golden.check(f"{key}.model_out", torch.stack([out for _, _, out in visited]))
     alphas = SCHEDULE.alphas_cumprod

@@ -134,9 +134,9 @@ PALETTES = {
 
 
 def test_shipped_palettes() -> None:
-    assert np.array_equal(load_palette("dmp2").colours, GOLDEN.array("palette2"))
-    assert np.array_equal(load_palette("ade20k").colours, GOLDEN.array("palette1"))
-    assert np.array_equal(PALETTES["pal2.filter1"].colours, GOLDEN.array("palette2_filtered"))
+    GOLDEN.check_exact("palette2", load_palette("dmp2").colours)
+    GOLDEN.check_exact("palette1", load_palette("ade20k").colours)
+    GOLDEN.check_exact("palette2_filtered", PALETTES["pal2.filter1"].colours)
     assert list(DMP_CLASSES) == GOLDEN.array("target_classes").tolist()
     names = load_palette("dmp2").classes
     assert [name.strip() for name in GOLDEN.facts["ade20k_classes"]] == list(names)
@@ -145,20 +145,20 @@ def test_shipped_palettes() -> None:
 
 @pytest.mark.parametrize("name", ["palette1", "palette2", "palette2_filtered"])
 def test_lab_is_opencvs(name: str) -> None:
-    assert np.array_equal(rgb_to_lab8(GOLDEN.array(name)), GOLDEN.array(f"{name}_lab8"))
+    GOLDEN.check_exact(f"{name}_lab8", rgb_to_lab8(GOLDEN.array(name)))
 
 
 @pytest.mark.parametrize("name", PALETTES)
 def test_decoding(name: str) -> None:
     palette = PALETTES[name]
-    assert np.array_equal(palette.decode(GOLDEN.array("c2c.grid_rgb"), space="lab8"), GOLDEN.array(f"c2c.grid.{name}"))
+    GOLDEN.check_exact(f"c2c.grid.{name}", palette.decode(GOLDEN.array("c2c.grid_rgb"), space="lab8"))
     enlarged = double_dmp_compat(GOLDEN.array("c2c.small_rgb").repeat(32, 0).repeat(32, 1))
-    assert np.array_equal(palette.decode(enlarged, space="lab8"), GOLDEN.array(f"c2c.small.{name}"))
+    GOLDEN.check_exact(f"c2c.small.{name}", palette.decode(enlarged, space="lab8"))
 
 
 def test_decoding_of_the_palette_itself() -> None:
     decoded = PALETTES["pal2.filter1"].decode(GOLDEN.array("palette2"), space="lab8")
-    assert np.array_equal(decoded, GOLDEN.array("c2c.palette2_filtered_decode"))
+    GOLDEN.check_exact("c2c.palette2_filtered_decode", decoded)
     kept = {i: int(decoded[i]) for i in DMP_CLASSES if decoded[i] != i}
     assert kept == GOLDEN.facts["kept classes whose own colour decodes to another class with --filter"]
     black = np.zeros((1, 3), dtype=np.uint8)

@@ -13,6 +13,16 @@ from torch import Tensor
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "golden"
 TOLERANCE = 1e-4
 
+MEASURED: dict[str, tuple[float, float]] = {}
+"""Item → (largest deviation, tolerance) of everything checked so far; `benchmarks.parity` prints it."""
+
+
+def measure(name: str, actual: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
+    """Note how far `actual` is from `expected`; nan and inf count where only one of the two has them."""
+    with np.errstate(invalid="ignore"):
+        gap = np.where((actual == expected) | (np.isnan(actual) & np.isnan(expected)), 0.0, np.abs(actual - expected))
+    MEASURED[name] = float(np.nan_to_num(gap, nan=np.inf).max()), tolerance
+
 
 class Golden:
     """``golden["in.x"]`` is a tensor, ``golden.array("in.x")`` the numpy array, ``golden.facts`` the rest."""
@@ -31,9 +41,19 @@ class Golden:
 
     def check(self, name: str, actual: Tensor | np.ndarray) -> None:
         """Equal to within the tolerance of the golden files, absolute, and of the same shape."""
-        np.testing.assert_allclose(np.asarray(actual), self.arrays[name], rtol=0, atol=TOLERANCE, err_msg=name)
+        actual, expected = np.asarray(actual), self.arrays[name]
+        measure(name, actual, expected, TOLERANCE)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE, err_msg=name)
+
+    def check_exact(self, name: str, actual: Tensor | np.ndarray) -> None:
+        """Class maps, timesteps and integer tables: no tolerance."""
+        actual, expected = np.asarray(actual).astype(np.int64), self.arrays[name].astype(np.int64)
+        measure(name, actual, expected, 0)
+        assert np.array_equal(actual, expected), name
 
     def check_levels(self, name: str, actual: np.ndarray, levels: int = 1) -> None:
         """Integer images: within one level."""
-        assert actual.shape == self.arrays[name].shape, name
-        assert np.abs(actual.astype(np.int64) - self.arrays[name].astype(np.int64)).max() <= levels, name
+        actual, expected = actual.astype(np.int64), self.arrays[name].astype(np.int64)
+        measure(name, actual, expected, levels)
+        assert actual.shape == expected.shape, name
+        assert np.abs(actual - expected).max() <= levels, name

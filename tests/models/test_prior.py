@@ -103,12 +103,12 @@ def test_scenes_are_reproducible_and_held_out_ones_are_apart(made, recipe):
     assert first[0] in train.captions
 
 
-def _toy(work: Path, steps: int, recipe: PriorConfig) -> torch.Tensor:
+def _toy(work: Path, steps: int, recipe: PriorConfig, workers: int = 1) -> torch.Tensor:
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 1)
 
-    def loss_at(step: int) -> dict[str, torch.Tensor]:
-        x = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+    def loss_at(step: int, share: slice) -> dict[str, torch.Tensor]:
+        x = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))[share]
         return {"loss": (model(x) - x.sum(1, keepdim=True)).square().mean()}
 
     settings = recipe.vae.model_copy(update={"steps": 10, "checkpoint_every": 2})
@@ -116,13 +116,13 @@ def _toy(work: Path, steps: int, recipe: PriorConfig) -> torch.Tensor:
     class Killed(Exception):
         pass
 
-    def loss_until(step: int) -> dict[str, torch.Tensor]:
+    def loss_until(step: int, share: slice) -> dict[str, torch.Tensor]:
         if step == steps:
             raise Killed
-        return loss_at(step)
+        return loss_at(step, share)
 
     try:
-        return fit({"model": model}, loss_until, settings, work)["model"]["weight"]
+        return fit({"model": model}, loss_until, settings, work, workers=workers)["model"]["weight"]
     except Killed:
         return torch.zeros(0)
 
@@ -131,6 +131,11 @@ def test_interrupted_training_ends_with_the_same_weights(tmp_path, recipe):
     whole = _toy(tmp_path / "whole", 99, recipe)
     assert len(_toy(tmp_path / "parts", 5, recipe)) == 0
     assert torch.equal(_toy(tmp_path / "parts", 99, recipe), whole)
+
+
+def test_shares_of_a_batch_add_up_to_the_batch(tmp_path, recipe):
+    whole, shared = (_toy(tmp_path / str(workers), 99, recipe, workers) for workers in (1, 2))
+    assert torch.allclose(whole, shared, atol=1e-6)
 
 
 def test_min_snr_weights():

@@ -82,6 +82,18 @@ def test_training_visits_the_samplers_timesteps_only(tiny_folder, tmp_path, num_
     assert torch.cat(seen).unique().tolist() == visited
 
 
+def test_single_pass_training_sees_the_image_and_fits_the_label(tiny_base, tmp_path):
+    """The published single pass feeds x at timestep 1 and takes the output as y."""
+    config = CONFIG.model_copy(update={"num_timesteps": 1, "prediction": "y", "steps": 1, "log_every": 1})
+    pairs = toy_pairs()
+    x, y = pairs.gather(pairs.batch(0))
+    with torch.no_grad():
+        text = tiny_base.encode_prompt("").expand(4, -1, -1)
+        expected = (tiny_base.unet(x, 1, encoder_hidden_states=text).sample - y).square().mean()
+    result = train_lora(config, tiny_base, pairs, tmp_path / "work", tmp_path / "out")
+    assert read_log(result.log)[0].loss == pytest.approx(float(expected), rel=1e-4)
+
+
 def test_losses_are_golden(reference):
     """Recorded once: a change of the sampler, the loss, the optimiser or the initialisation shows here."""
     losses = [record.loss for record in read_log(reference[0].log)]

@@ -45,7 +45,9 @@ def export_prior(
 ) -> None:
     """Write the folder that `StableDiffusionPipeline.from_pretrained` and DMP load; replaces `out` at the end."""
     fresh = out.with_name(f".{out.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
+    stale = out.with_name(f".{out.name}.old")
+    for leftover in (fresh, stale):
+        shutil.rmtree(leftover, ignore_errors=True)
     pipeline = assemble(vae, unet, text_encoder, tokenizer)
     pipeline.to(torch.float16).save_pretrained(fresh)
     _forget_paths(fresh)
@@ -57,9 +59,10 @@ def export_prior(
     for part, log in logs.items():
         log.to_csv(fresh / f"{part}_log.csv", index=False)
     (fresh / "README.md").write_text(_card(config, shipped, scenes, logs))
-    shutil.rmtree(out, ignore_errors=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        out.rename(stale)
     fresh.rename(out)
+    shutil.rmtree(stale, ignore_errors=True)
 
 
 def _forget_paths(folder: Path) -> None:

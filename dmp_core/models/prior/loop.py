@@ -1,4 +1,8 @@
-"""One training loop for both parts: AdamW, cosine, gradient clipping, EMA, log, exact resume."""
+"""One training loop for both parts: AdamW, cosine, gradient clipping, EMA, log, exact resume.
+
+Each worker thread takes a share of every batch, with torch's own threads off: networks this small spend their time
+between kernels, so that two threads inside each kernel gain little, and stall whenever another process takes a core.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import csv
 import math
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +20,9 @@ from torch import Tensor, nn
 from dmp_core.models.prior.config import TrainingConfig
 from dmp_core.progress import Progress, silent
 
-LossFunction = Callable[[int], dict[str, Tensor]]
-"""step → named scalars; `loss` is the one to minimise. All randomness must derive from the step."""
+LossFunction = Callable[[int, slice], dict[str, Tensor]]
+"""(step, share) → named scalars of this share of the step's batch, each a mean over it; `loss` is the one to
+minimise. All randomness must derive from the step. Called from several threads at once."""
 
 
 def fit(
@@ -25,6 +31,7 @@ def fit(
     config: TrainingConfig,
     work: Path,
     progress: Progress = silent,
+    workers: int = 1,
 ) -> dict[str, dict[str, Tensor]]:
     """Train `modules` until `config.steps` or `config.minutes` (of all sessions together) are used up.
 
@@ -33,30 +40,25 @@ def fit(
     work.mkdir(parents=True, exist_ok=True)
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=True
     )
     state = _State(modules, optimizer, work)
     for module in modules.values():
         module.train()
-    clock = time.monotonic() - state.seconds
-    while state.step < config.steps:
-        state.seconds = time.monotonic() - clock
-        share = state.step / config.steps
-        if config.minutes is not None:
-            share = max(share, state.seconds / (60 * config.minutes))
-        if share >= 1:
-            break
-        rate = config.learning_rate * min(1.0, (state.step + 1) / max(1, config.warmup_steps)) * _cosine(share)
-        values = _update(loss_at(state.step), parameters, optimizer, rate, config.max_grad_norm)
-        state.step += 1
-        state.average(config.ema_decay)
-        state.record(values, rate)
-        if state.step % config.log_every == 0:
-            state.log(work / "log.csv")
-            left = "" if config.minutes is None else f", {config.minutes - state.seconds / 60:.0f} min left"
-            progress(state.step, config.steps, f"loss {float(values['loss']):.4f}{left}")
-        if state.step % config.checkpoint_every == 0:
-            state.save()
+    with _Team(loss_at, parameters, config.bf16, workers) as team:
+        while (share := state.share_done(config)) < 1:
+            rate = config.learning_rate * min(1.0, (state.step + 1) / max(1, config.warmup_steps)) * _cosine(share)
+            values = team.set_gradients(state.step)
+            _update(parameters, optimizer, rate, config.max_grad_norm)
+            state.step += 1
+            state.average(config.ema_decay)
+            state.record(values, rate)
+            if state.step % config.log_every == 0:
+                state.log(work / "log.csv")
+                left = "" if config.minutes is None else f", {config.minutes - state.seconds / 60:.0f} min left"
+                progress(state.step, config.steps, f"loss {values['loss']:.4f}{left}")
+            if state.step % config.checkpoint_every == 0:
+                state.save()
     state.save()
     return state.ema
 
@@ -65,18 +67,46 @@ def _cosine(share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * share)) * 0.98 + 0.02
 
 
-def _update(
-    values: dict[str, Tensor], parameters: list[nn.Parameter], optimizer: Any, rate: float, max_norm: float
-) -> dict[str, Tensor]:
-    if not torch.isfinite(values["loss"]):
-        raise FloatingPointError("the loss is not finite; lower learning_rate, and resume from the last checkpoint")
+class _Team:
+    """Threads that each take a share of every batch, with torch's own threads off."""
+
+    def __init__(self, loss_at: LossFunction, parameters: list[nn.Parameter], bf16: bool, workers: int) -> None:
+        self.loss_at, self.parameters, self.bf16 = loss_at, parameters, bf16
+        self.shares = [slice(number, None, workers) for number in range(workers)]
+
+    def __enter__(self) -> _Team:
+        self.torch_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        self.pool = ThreadPoolExecutor(len(self.shares))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.pool.shutdown()
+        torch.set_num_threads(self.torch_threads)
+
+    def set_gradients(self, step: int) -> dict[str, float]:
+        """Give every parameter the gradient of the step's batch; returns the batch's values."""
+        parts = list(self.pool.map(lambda share: self._backward(step, share), self.shares))
+        for number, parameter in enumerate(self.parameters):
+            found = [grad for _, gradients in parts if (grad := gradients[number]) is not None]
+            parameter.grad = torch.stack(found).mean(0) if found else None
+        return {name: sum(values[name] for values, _ in parts) / len(parts) for name in parts[0][0]}
+
+    def _backward(self, step: int, share: slice) -> tuple[dict[str, float], tuple[Tensor | None, ...]]:
+        # No cache of cast weights: it is one for all threads.
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16, cache_enabled=False):
+            values = self.loss_at(step, share)
+        if not torch.isfinite(values["loss"]):
+            raise FloatingPointError("the loss is not finite; lower learning_rate, and resume from the last checkpoint")
+        gradients = torch.autograd.grad(values["loss"], self.parameters, allow_unused=True)
+        return {name: value.item() for name, value in values.items()}, gradients
+
+
+def _update(parameters: list[nn.Parameter], optimizer: Any, rate: float, max_norm: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    values["loss"].backward()
     nn.utils.clip_grad_norm_(parameters, max_norm)
     optimizer.step()
-    return {name: value.detach() for name, value in values.items()}
 
 
 class _State:
@@ -89,6 +119,13 @@ class _State:
         self.pending: list[dict[str, float]] = []
         if self.path.exists():
             self._load()
+        self.started = time.monotonic() - self.seconds
+
+    def share_done(self, config: TrainingConfig) -> float:
+        """How much of the steps or minutes is used up, whichever is more; 1 and above: all."""
+        self.seconds = time.monotonic() - self.started
+        minutes = 0.0 if config.minutes is None else self.seconds / (60 * config.minutes)
+        return max(self.step / config.steps, minutes)
 
     def average(self, decay: float) -> None:
         """EMA of the weights; a young average forgets faster."""
@@ -99,8 +136,8 @@ class _State:
                     if value.is_floating_point():
                         self.ema[name][key].lerp_(value, 1 - keep)
 
-    def record(self, values: dict[str, Tensor], rate: float) -> None:
-        self.pending.append({name: float(value) for name, value in values.items()} | {"lr": rate})
+    def record(self, values: dict[str, float], rate: float) -> None:
+        self.pending.append(values | {"lr": rate})
 
     def log(self, path: Path) -> None:
         """Append the means since the last line."""

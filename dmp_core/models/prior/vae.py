@@ -123,10 +123,11 @@ def train_vae(config: PriorConfig, scenes_folder: Path, work: Path, progress: Pr
     settings = config.vae
     code = fit_patch_code(scenes, settings, 2 ** (len(settings.block_out_channels) - 1))
 
-    def loss_at(step: int) -> dict[str, Tensor]:
-        images = training_batch(scenes, settings, step)
+    def loss_at(step: int, share: slice) -> dict[str, Tensor]:
+        images = training_batch(scenes, settings, step)[share]
         posterior = vae.encode(images).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(step))
+        shape = (settings.batch_size, *posterior.mean.shape[1:])
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(step))[share]
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         guided = step < settings.guided_steps
         wanted = code.encode(images) if guided else posterior.mean
@@ -135,7 +136,7 @@ def train_vae(config: PriorConfig, scenes_folder: Path, work: Path, progress: Pr
         loss = reconstruction + settings.kl_weight * kl + F.mse_loss(posterior.mean, wanted)
         return {"loss": loss, "reconstruction": reconstruction, "kl": kl}
 
-    averaged = fit({"vae": vae}, loss_at, config.vae, work, progress)
+    averaged = fit({"vae": vae}, loss_at, settings, work, progress, config.workers)
     vae.load_state_dict(averaged["vae"])
     vae.eval().requires_grad_(False)
     standardise_latents(vae, image_to_vae(scenes.rgb[:256]))

@@ -1,0 +1,18 @@
+"""Where measured numbers go: the lines of a document between `<!-- NAME -->` and `<!-- /NAME -->`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def fill(document: str, name: str, text: str) -> None:
+    """Replace what stands between the markers. Raises ValueError if the document has none of that name."""
+    path = ROOT / document
+    marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    filled, count = marked.subn(lambda found: found[1] + text + found[2], path.read_text())
+    if count != 1:
+        raise ValueError(f"{path}: {count} places marked {name!r}, expected one")
+    path.write_text(filled)

@@ -1,0 +1,69 @@
+"""What colour codes survive the VAE: classes painted, encoded, decoded, and read again.
+
+    .venv/bin/python -m benchmarks.palette [--model shipped:mini] [--write]
+
+Each of the 150 classes fills half an image, beside another class. --write puts the table into docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from benchmarks.documents import fill
+from dmp_core.config.stages import BaseConfig
+from dmp_core.evaluation.colours import load_palette
+from dmp_core.training.base import load_vae
+from dmp_core.training.predict import vae_ceiling
+
+PALETTES = ("default", "dmp2", "ade20k")
+
+
+def pairs(side: int, partner: int) -> np.ndarray:
+    """Class maps (150, side, side): class k on the left, class k + `partner` on the right."""
+    classes = np.arange(150, dtype=np.uint8)
+    maps = np.repeat(np.repeat(classes[:, None, None], side, 1), side, 2)
+    maps[:, :, side // 2 :] = ((classes.astype(int) + partner) % 150)[:, None, None]
+    return maps
+
+
+def survivors(vae: Any, palette: str, side: int) -> tuple[int, float]:
+    """(classes that are mostly read as themselves, share of all pixels read right), over three neighbours."""
+    right = np.zeros((150, side, side // 2))
+    for partner in (1, 40, 77):
+        true = pairs(side, partner)
+        batches = np.split(true, 10)
+        read = np.concatenate([vae_ceiling(vae, b, "segmentation", depth_scale=8.0, palette=palette) for b in batches])
+        right += (read == true)[:, :, : side // 2] / 3
+    share = right.mean(axis=(1, 2))
+    return int((share > 0.5).sum()), float(share.mean())
+
+
+def separation(palette: str) -> float:
+    """Smallest distance between two colours, in levels of 255."""
+    colours = load_palette(palette).colours.astype(float)
+    gaps = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 999 * np.eye(len(colours))
+    return float(gaps.min())
+
+
+def main(
+    model: Annotated[str, typer.Option(help="Whose VAE.")] = "shipped:mini",
+    side: Annotated[int, typer.Option(help="Pixels of an image's side.")] = 64,
+    write: Annotated[bool, typer.Option(help="Also put the table into docs/metrics.md.")] = False,
+) -> None:
+    vae = load_vae(BaseConfig(model=model), "cpu")
+    lines = ["| palette | smallest distance | classes read right | pixels read right |", "|---|---|---|---|"]
+    for palette in PALETTES:
+        classes, pixels = survivors(vae, palette, side)
+        lines.append(f"| `{palette}` | {separation(palette):.0f} | {classes} of 150 | {pixels:.1%} |")
+    table = "\n".join(lines) + "\n"
+    sys.stdout.write(table)
+    if write:
+        fill("docs/metrics.md", "palette", table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,51 @@
+"""How far this code is from the published one: the largest deviation from every golden vector.
+
+    .venv/bin/python -m benchmarks.parity [--every] [--write]
+
+Runs tests/golden and prints what its checks measured: one row a group of vectors, or with --every one a vector.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import defaultdict
+from typing import Annotated
+
+import pytest
+import typer
+
+from benchmarks.documents import ROOT, fill
+
+UNITS = {0.0: "exact", 1.0: "1 level of 255"}
+
+
+def parity_table(measured: dict[str, tuple[float, float]], every: bool) -> str:
+    """Markdown; a row a vector, or a group of vectors: those of one area that share a tolerance."""
+    groups: dict[tuple[str, float], list[float]] = defaultdict(list)
+    for name, (deviation, tolerance) in measured.items():
+        groups[name if every else re.match("[a-z]+(2c)?", name)[0], tolerance].append(deviation)
+    lines = ["| item | vectors | max deviation | tolerance |", "|---|---|---|---|"]
+    for (item, tolerance), deviations in groups.items():
+        allowed = UNITS.get(tolerance, f"{tolerance:g}")
+        lines.append(f"| {item} | {len(deviations)} | {max(deviations):.2g} | {allowed} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(
+    every: Annotated[bool, typer.Option(help="One row a vector instead of one a group.")] = False,
+    write: Annotated[bool, typer.Option(help="Also put the table into docs/parity.md.")] = False,
+) -> None:
+    sys.path.insert(0, str(ROOT))  # the tests are a package beside this one
+    from tests.golden.vectors import MEASURED
+
+    status = pytest.main(["-q", "--no-header", str(ROOT / "tests" / "golden")])
+    table = parity_table(MEASURED, every)
+    sys.stdout.write(table)
+    if write:
+        fill("docs/parity.md", "parity", table)
+    raise typer.Exit(int(status))
+
+
+if __name__ == "__main__":
+    typer.run(main)
