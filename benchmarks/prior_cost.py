@@ -1,9 +1,10 @@
-"""What the mini prior costs a training step, as shipped and at 128² with latents of 16 × 16 × 4.
+"""What the mini prior costs to train and to use.
 
-    python -m benchmarks.prior_cost [--batch 8] [--repeats 2]
+    .venv/bin/python -m benchmarks.prior_cost [--batch 8] [--repeats 3] [--write]
 
-CPU time on one thread, so that a busy machine disturbs it little; two free cores need somewhat over half of it.
-The table is the one in docs/mini_prior.md.
+First table: CPU time on one thread, as shipped and at 128² with latents of 16 × 16 × 4, so that a busy machine
+disturbs it little. Second: wall time of the training loop's own steps, by precision and threads; wants quiet cores.
+--write puts both into docs/mini_prior.md.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
 import torch
 import typer
+from torch import Tensor
 
+from benchmarks.documents import fill
 from dmp_core.models.prior import PriorConfig, load_recipe
-from dmp_core.models.prior.loop import parameter_count
+from dmp_core.models.prior.loop import Team, parameter_count
 from dmp_core.models.prior.unet import build_unet
 from dmp_core.models.prior.vae import build_vae
 
@@ -40,39 +44,63 @@ def variant(recipe: PriorConfig, changes: dict[str, Any]) -> PriorConfig:
     return PriorConfig.model_validate(settings)
 
 
-def milliseconds(step: Callable[[], Any], batch: int, repeats: int) -> float:
-    """CPU milliseconds an image; the first call warms up and does not count."""
+def milliseconds(step: Callable[[], Any], batch: int, repeats: int, clock: Callable[[], float]) -> float:
+    """Milliseconds an image, the fastest of `repeats`; the first call warms up and does not count."""
     step()
-    start = time.process_time()
+    taken = []
     for _ in range(repeats):
+        start = clock()
         step()
-    return (time.process_time() - start) / (repeats * batch) * 1e3
+        taken.append(clock() - start)
+    return min(taken) / batch * 1e3
 
 
-def measure(config: PriorConfig, batch: int, repeats: int) -> dict[str, float]:
-    """Million parameters, and CPU milliseconds an image, of the VAE and the U-Net of one recipe."""
-    vae, unet = build_vae(config), build_unet(config)
-    side, latent = config.scenes.resolution, config.latent_size
-    images = torch.randn(batch, 3, side, side)
-    latents = torch.randn(batch, config.vae.latent_channels, latent, latent)
-    text = torch.randn(batch, config.unet.text.max_length, config.unet.text.hidden_size)
-    timesteps = torch.randint(1000, (batch,))
+class Parts:
+    """VAE and U-Net of one recipe, with random inputs of a batch."""
 
-    def vae_step() -> None:
-        (vae(images).sample - images).abs().mean().backward()
+    def __init__(self, config: PriorConfig, batch: int) -> None:
+        self.vae, self.unet = build_vae(config), build_unet(config).to(memory_format=torch.channels_last)
+        side, latent = config.scenes.resolution, config.latent_size
+        self.images = torch.randn(batch, 3, side, side)
+        self.latents = torch.randn(batch, config.vae.latent_channels, latent, latent)
+        self.text = torch.randn(batch, config.unet.text.max_length, config.unet.text.hidden_size)
+        self.timesteps = torch.randint(1000, (batch,))
 
-    def unet_step() -> None:
-        unet(latents, timesteps, encoder_hidden_states=text).sample.square().mean().backward()
+    def denoised(self, share: slice = slice(None)) -> Tensor:
+        text = self.text[share]
+        out: Tensor = self.unet(self.latents[share], self.timesteps[share], encoder_hidden_states=text).sample
+        return out
 
+    def vae_loss(self, step: int, share: slice) -> dict[str, Tensor]:
+        return {"loss": (self.vae(self.images[share]).sample - self.images[share]).abs().mean()}
+
+    def unet_loss(self, step: int, share: slice) -> dict[str, Tensor]:
+        return {"loss": self.denoised(share).float().square().mean()}
+
+
+def sizes_and_costs(config: PriorConfig, batch: int, repeats: int) -> dict[str, float]:
+    """Million parameters, and CPU milliseconds an image on one thread."""
+    parts, whole = Parts(config, batch), slice(None)
     timed = {
-        "VAE step": vae_step,
-        "VAE encode": torch.no_grad()(lambda: vae.encode(images)),
-        "VAE decode": torch.no_grad()(lambda: vae.decode(latents)),
-        "U-Net step": unet_step,
-        "U-Net forward": torch.no_grad()(lambda: unet(latents, timesteps, encoder_hidden_states=text)),
+        "VAE step": lambda: parts.vae_loss(0, whole)["loss"].backward(),
+        "VAE encode": torch.no_grad()(lambda: parts.vae.encode(parts.images)),
+        "VAE decode": torch.no_grad()(lambda: parts.vae.decode(parts.latents)),
+        "U-Net step": lambda: parts.unet_loss(0, whole)["loss"].backward(),
+        "U-Net forward": torch.no_grad()(parts.denoised),
     }
-    sizes = {f"{name} M": parameter_count([m]) / 1e6 for name, m in (("VAE", vae), ("U-Net", unet))}
-    return sizes | {name: milliseconds(step, batch, repeats) for name, step in timed.items()}
+    sizes = {f"{name} M": parameter_count([m]) / 1e6 for name, m in (("VAE", parts.vae), ("U-Net", parts.unet))}
+    return sizes | {name: milliseconds(step, batch, repeats, time.process_time) for name, step in timed.items()}
+
+
+def loop_costs(config: PriorConfig, batch: int, repeats: int, bf16: bool, shares: bool) -> dict[str, float]:
+    """Wall milliseconds an image of a forward and backward pass: by the loop's team, or by torch's own threads."""
+    parts, costs = Parts(config, batch), {}
+    for name, module, loss in (("VAE", parts.vae, parts.vae_loss), ("U-Net", parts.unet, parts.unet_loss)):
+        with Team(loss, list(module.parameters()), bf16, config.workers if shares else 1) as team:
+            if not shares:
+                torch.set_num_threads(config.workers)
+            costs[name] = milliseconds(partial(team.set_gradients, 0), batch, repeats, time.perf_counter)
+    return costs
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
@@ -80,14 +108,30 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     columns = list(next(iter(rows.values())))
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     lines += [f"| {name} | {' | '.join(f'{row[column]:.1f}' for column in columns)} |" for name, row in rows.items()]
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
-def main(batch: int = 8, repeats: int = 2) -> None:
-    torch.set_num_threads(1)
+def main(
+    batch: int = 8,
+    repeats: int = 3,
+    write: Annotated[bool, typer.Option(help="Also put the tables into docs/mini_prior.md.")] = False,
+) -> None:
     recipe = load_recipe()
-    rows = {name: measure(variant(recipe, changes), batch, repeats) for name, changes in VARIANTS.items()}
-    sys.stdout.write(table(rows) + "\n")
+    ways = {
+        f"{'bfloat16' if bf16 else 'float32'}, {'a share a thread' if shares else 'threads within each kernel'}": (
+            bf16,
+            shares,
+        )
+        for bf16 in (False, True)
+        for shares in (False, True)
+    }
+    loop = {name: loop_costs(recipe, 4 * batch, repeats, *way) for name, way in ways.items()}
+    torch.set_num_threads(1)
+    costs = {name: sizes_and_costs(variant(recipe, changes), batch, repeats) for name, changes in VARIANTS.items()}
+    for name, rows in (("cost", costs), ("loop", loop)):
+        sys.stdout.write(table(rows) + "\n")
+        if write:
+            fill("docs/mini_prior.md", name, table(rows))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def fit(
     state = _State(modules, optimizer, work)
     for module in modules.values():
         module.train()
-    with _Team(loss_at, parameters, config.bf16, workers) as team:
+    with Team(loss_at, parameters, config.bf16, workers) as team:
         while (share := state.share_done(config)) < 1:
             rate = config.learning_rate * min(1.0, (state.step + 1) / max(1, config.warmup_steps)) * _cosine(share)
             values = team.set_gradients(state.step)
@@ -67,14 +67,14 @@ def _cosine(share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * share)) * 0.98 + 0.02
 
 
-class _Team:
+class Team:
     """Threads that each take a share of every batch, with torch's own threads off."""
 
     def __init__(self, loss_at: LossFunction, parameters: list[nn.Parameter], bf16: bool, workers: int) -> None:
         self.loss_at, self.parameters, self.bf16 = loss_at, parameters, bf16
         self.shares = [slice(number, None, workers) for number in range(workers)]
 
-    def __enter__(self) -> _Team:
+    def __enter__(self) -> Team:
         self.torch_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         self.pool = ThreadPoolExecutor(len(self.shares))
@@ -89,7 +89,8 @@ class _Team:
         parts = list(self.pool.map(lambda share: self._backward(step, share), self.shares))
         for number, parameter in enumerate(self.parameters):
             found = [grad for _, gradients in parts if (grad := gradients[number]) is not None]
-            parameter.grad = torch.stack(found).mean(0) if found else None
+            # In the parameter's own memory format: the fused optimiser reads both as flat memory.
+            parameter.grad = torch.empty_like(parameter).copy_(sum(found) / len(parts)) if found else None
         return {name: sum(values[name] for values, _ in parts) / len(parts) for name in parts[0][0]}
 
     def _backward(self, step: int, share: slice) -> tuple[dict[str, float], tuple[Tensor | None, ...]]:
