@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "dmp_core.labelers"
 
 # name -> "module:factory"; a string, so that naming a labeler imports no network.
-BUILT_IN: dict[str, str] = {}
-PLANNED = ("omnidata", "zoedepth", "eva02", "pienet")
-"""Named by the `paper` preset; a later version builds them."""
+BUILT_IN = {name: f"dmp_core.labelers.{name}:build" for name in ("eva02", "omnidata", "pienet", "zoedepth")}
 
 
 class Labeler(Protocol):
@@ -48,13 +46,16 @@ def build_labeler(name: str, weights: str | Path | None = None, device: str = "c
     """Build a labeler by name.
 
     weights: a local path or a model id; what is allowed is the labeler's own affair.
-    Raises InputError when the name is unknown, is not built in this version, or works on no image.
+    Raises InputError when the name is unknown or works on no image.
     """
     if name == "exact":
         raise InputError("labeler 'exact': reads the renderer's truth, not images; use images.kind: render")
     factory = _find(name)
     if factory is None:
-        raise InputError(_missing(name))
+        known = ", ".join(["exact", *labeler_names()])
+        raise InputError(
+            f"labeler {name!r} is unknown; there are: {known} (add one as an entry point of {ENTRY_POINTS})"
+        )
     return factory(weights=weights, device=device, **options)
 
 
@@ -67,10 +68,3 @@ def _find(name: str) -> Callable[..., Labeler] | None:
         loaded: Callable[..., Labeler] = point.load()
         return loaded
     return None
-
-
-def _missing(name: str) -> str:
-    if name in PLANNED:
-        return f"labeler {name!r}: not built yet in this version; use `exact` labels of rendered images"
-    known = ", ".join(["exact", *labeler_names()])
-    return f"labeler {name!r} is unknown; there are: {known} (add one as an entry point of {ENTRY_POINTS})"

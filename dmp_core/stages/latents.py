@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -64,3 +64,16 @@ def column_array(column: str, sample: Sample) -> NDArray[Any]:
         if task == column:
             return decode_label(task, sample[extension])
     raise KeyError(column)
+
+
+def same_size_batches(samples: Iterable[Sample], column: str, size: int) -> Iterator[list[tuple[str, NDArray[Any]]]]:
+    """Neighbours of one size, at most `size` of them; order is kept."""
+    batch: list[tuple[str, NDArray[Any]]] = []
+    for sample in samples:
+        array = column_array(column, sample)
+        if batch and (len(batch) == size or batch[0][1].shape != array.shape):
+            yield batch
+            batch = []
+        batch.append((sample["__key__"], array))
+    if batch:
+        yield batch

@@ -15,7 +15,7 @@ from dmp_core.errors import InputError
 from dmp_core.labelers.encoding import encode_label
 from dmp_core.progress import Progress, silent
 from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.latents import column_array
+from dmp_core.stages.latents import same_size_batches
 from dmp_core.stages.plan import PredictStage
 from dmp_core.stages.prompts import read_prompts
 from dmp_core.stages.train import adapter_folder
@@ -44,7 +44,7 @@ def run(
     read = shard_reader(source)
 
     def produce(plan: ShardPlan) -> Iterator[Sample]:
-        for batch in _same_size_batches(read(plan.index), column, config.sampling.batch_size):
+        for batch in same_size_batches(read(plan.index), column, config.sampling.batch_size):
             keys = [key for key, _ in batch]
             for key, label in zip(keys, predict(np.stack([array for _, array in batch]), keys), strict=True):
                 extension, data = encode_label(config.task, label)
@@ -52,19 +52,6 @@ def run(
 
     files = write_shards(out, shard_plans(source), produce, only=shards, progress=progress)
     return StageResult(samples=source.published().samples, files=files)
-
-
-def _same_size_batches(samples: list[Sample], column: str, size: int) -> Iterator[list[tuple[str, NDArray[Any]]]]:
-    """Neighbours of one size, at most `size` of them; order is kept."""
-    batch: list[tuple[str, NDArray[Any]]] = []
-    for sample in samples:
-        array = column_array(column, sample)
-        if batch and (len(batch) == size or batch[0][1].shape != array.shape):
-            yield batch
-            batch = []
-        batch.append((sample["__key__"], array))
-    if batch:
-        yield batch
 
 
 def _dmp(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig) -> Predictor:

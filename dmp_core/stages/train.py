@@ -36,12 +36,13 @@ def run(
     source, target = (_column(inputs[role]) for role in ("source", "target"))
     base = load_base(config.base, device, DTYPES[config.train.mixed_precision])
     pairs = LatentPairs(source, target, config.train.batch_size, config.train.seed)
+    default = SamplingConfig()
     card = make_card(
         config.task,
         config.base.model,
         depth_scale=config.depth_scale,
         palette=config.palette,
-        sampling=SamplingConfig().model_dump(include={"num_steps", "source"}),
+        sampling={"source": default.source, "num_steps": config.train.num_timesteps or default.num_steps},
         data={role: artefact.fingerprint for role, artefact in inputs.items()},
     )
     prompts = list(read_prompts(inputs["prompts"])["prompt"]) if config.train.use_prompt else None

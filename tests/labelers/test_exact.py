@@ -68,8 +68,6 @@ def test_missing_or_misshapen_truth_is_named():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("omnidata", "not built yet in this version"),
-        ("pienet", "not built yet in this version"),
         ("exact", "images.kind: render"),
         ("midas", "unknown; there are: exact"),
     ],

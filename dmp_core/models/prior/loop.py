@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class Team:
         for number, parameter in enumerate(self.parameters):
             found = [grad for _, gradients in parts if (grad := gradients[number]) is not None]
             # In the parameter's own memory format: the fused optimiser reads both as flat memory.
-            parameter.grad = torch.empty_like(parameter).copy_(sum(found) / len(parts)) if found else None
+            parameter.grad = torch.empty_like(parameter).copy_(reduce(torch.add, found) / len(parts)) if found else None
         return {name: sum(values[name] for values, _ in parts) / len(parts) for name in parts[0][0]}
 
     def _backward(self, step: int, share: slice) -> tuple[dict[str, float], tuple[Tensor | None, ...]]:

@@ -1,0 +1,39 @@
+"""What the labelers that run a network share: which images they take, and how they multiply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmp_core.errors import InputError
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""Precisions of the networks' products, by the names of `labels.<task>.dtype`; labels are float32 all the same."""
+
+
+def check_images(images: Any) -> None:
+    """Raise InputError unless images are floats (B, 3, H, W) in [0, 1]."""
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+        found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"images: expected floats (B, 3, H, W), found {found}")
+    if not images.is_floating_point():
+        raise InputError(f"images: expected floats (B, 3, H, W), found {images.dtype}; divide 8-bit codes by 255")
+    low, high = images.aminmax()
+    # NaN fails both comparisons. Resizing may overshoot by a rounding error.
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise InputError(f"images: values {low:.4g} … {high:.4g} leave 0 … 1; divide 8-bit codes by 255")
+
+
+def check_options(dtype: str, batch_size: int = 1) -> None:
+    """Raise InputError for a precision that there is not, or an empty batch."""
+    if dtype not in DTYPES:
+        raise InputError(f"dtype: {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+    if batch_size < 1:
+        raise InputError(f"batch_size: {batch_size} images at a time are too few; give 1 or more")
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Products in `dtype`, on networks whose weights are float32."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

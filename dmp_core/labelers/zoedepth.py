@@ -1,0 +1,217 @@
+"""ZoeDepth: metric depth (Bhat et al., arXiv:2302.12288), through transformers' port of it.
+
+One network, three published heads: `Intel/zoedepth-nyu` (indoors; DMP's labels came from it),
+`Intel/zoedepth-kitti` (roads), and `Intel/zoedepth-nyu-kitti`, which chooses between the two for each image.
+
+The original infers on an image with mirrored margins, since its network is poor at borders (`pad`), and
+averages with the prediction for the flipped image (`flip`). Its default, and so DMP's, is both; transformers'
+is the margins alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmp_core.errors import InputError, MissingExtra
+from dmp_core.labelers.common import DTYPES, autocast, check_images, check_options
+
+try:
+    from transformers import AutoConfig, ZoeDepthForDepthEstimation, ZoeDepthImageProcessor
+    from transformers.models.zoedepth.modeling_zoedepth import ZoeDepthDepthEstimatorOutput
+except ImportError as error:
+    raise MissingExtra(error.name or "transformers", "labelers") from None
+
+PUBLISHED = ("Intel/zoedepth-nyu", "Intel/zoedepth-kitti", "Intel/zoedepth-nyu-kitti")
+"""Models on the Hugging Face hub."""
+MULTIPLE = 32
+"""Of the original's image sizes; also used where a processor's file gives none, since transformers then takes 1/32."""
+
+
+@dataclass(frozen=True)
+class Resize:
+    """What the network sees of an image: bilinear with aligned corners, after the margins were added."""
+
+    size: tuple[int, int]
+    """Height and width to aim for, in pixels."""
+    keep_aspect_ratio: bool
+    """Scale both sides by the one of the two factors that is nearer to 1, instead of stretching."""
+    multiple: int
+    """Each side is then rounded to the nearest multiple of this."""
+
+    @classmethod
+    def of(cls, processor: Any) -> Resize:
+        """A checkpoint's own policy, from its `preprocessor_config.json`."""
+        size, multiple = processor.size, processor.ensure_multiple_of
+        whole = int(multiple) if multiple and multiple >= 1 else MULTIPLE
+        return cls((int(size["height"]), int(size["width"])), bool(processor.keep_aspect_ratio), whole)
+
+    def arguments(self) -> dict[str, Any]:
+        """The same as arguments of transformers' image processor."""
+        height, width = self.size
+        return {
+            "size": {"height": height, "width": width},
+            "keep_aspect_ratio": self.keep_aspect_ratio,
+            "ensure_multiple_of": self.multiple,
+        }
+
+
+# ------------------------------------------------------------------------------------ loading
+def load_network(weights: str | Path | None) -> tuple[Any, Any]:
+    """The network, float32, frozen, on the CPU, and its image processor.
+
+    weights: a folder in transformers' format (config.json, model.safetensors, preprocessor_config.json) or a
+    hub id such as those of `PUBLISHED`.
+    Raises InputError when something is missing or unreadable, or when the weights are not the network's own.
+    """
+    if weights is None:
+        raise InputError(f"labeler 'zoedepth': no weights given; give a folder or one of {', '.join(PUBLISHED)}")
+    name = str(weights)
+    if not Path(name).is_dir() and (Path(name).is_absolute() or name.count("/") != 1 or name.startswith(".")):
+        raise InputError(f"labeler 'zoedepth': there is no folder {name}; give one, or one of {', '.join(PUBLISHED)}")
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        processor = ZoeDepthImageProcessor.from_pretrained(name)
+        if config.model_type != "zoedepth":
+            raise InputError(f"{name}: holds a model of the kind {config.model_type!r}, not ZoeDepth; give another")
+        loaded: Any = ZoeDepthForDepthEstimation.from_pretrained(
+            name, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except InputError:
+        raise
+    except Exception as error:  # a broken file raises one of a dozen kinds, by its format
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"{name}: not readable as ZoeDepth ({reason}); it takes config.json, model.safetensors and "
+            "preprocessor_config.json; fetch the files again"
+        ) from error
+    network, info = loaded
+    _check_loading(name, info)
+    return network.requires_grad_(False).eval(), processor
+
+
+def _check_loading(name: str, info: dict[str, Any]) -> None:
+    """Strictly: transformers only warns, and leaves the rest random."""
+    faults = {
+        "missing": sorted(info["missing_keys"]),
+        "unexpected": sorted(info["unexpected_keys"]),
+        "of another shape": sorted(str(entry[0]) for entry in info["mismatched_keys"]),
+    }
+    found = [f"{len(keys)} {fault} (first: {', '.join(keys[:3])})" for fault, keys in faults.items() if keys]
+    if found:
+        raise InputError(f"{name}: weights and config.json do not match: {'; '.join(found)}; fetch both again")
+
+
+# ------------------------------------------------------------------------------------ labeler
+class ZoeDepthLabeler:
+    """Images (B, 3, H, W) in [0, 1], R G B -> {"depth": (B, H, W)}, metres along the optical axis.
+
+    An image's depth does not depend on the others of its batch. `policy` is how images are resized.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        processor: Any,
+        policy: Resize | None = None,
+        *,
+        pad: bool = True,
+        flip: bool = False,
+        dtype: str = "float32",
+        batch_size: int = 4,
+    ) -> None:
+        self.network = network
+        self.processor = processor
+        self.policy = policy or Resize.of(processor)
+        self.pad = pad
+        self.flip = flip
+        self.dtype = DTYPES[dtype]
+        heads: list[dict[str, Any]] = network.config.bin_configurations
+        # With several heads the network takes a vote over the batch, and would label one image by its neighbours'.
+        self.batch_size = 1 if len(heads) > 1 else batch_size
+        self.nearest = min(float(head["min_depth"]) for head in heads)
+        self.device = next(network.parameters()).device
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Depth has the images' height and width, and is on the images' device. Raises InputError."""
+        check_images(images)
+        labels = [self._label(part) for part in images.split(self.batch_size)]
+        return {"depth": torch.cat(labels).to(images.device)}
+
+    def _label(self, images: Tensor) -> Tensor:
+        pixels = self.processor(
+            images=list(images.float()),
+            do_rescale=False,
+            do_resize=True,
+            do_pad=self.pad,
+            return_tensors="pt",
+            **self.policy.arguments(),
+        )["pixel_values"].to(self.device)
+        metric = self.processor.post_process_depth_estimation(
+            self._predict(pixels),
+            source_sizes=[tuple(images.shape[2:])] * len(images),
+            outputs_flipped=self._predict(pixels.flip(-1)) if self.flip else None,
+            do_remove_padding=self.pad,
+        )
+        depth = torch.stack([each["predicted_depth"] for each in metric])
+        # Bicubic enlargement may overshoot below zero at an edge, and zero would say: no surface.
+        return depth.clamp(min=self.nearest)
+
+    def _predict(self, pixels: Tensor) -> ZoeDepthDepthEstimatorOutput:
+        with autocast(self.device, self.dtype):
+            outputs = self.network(pixel_values=pixels)
+        return ZoeDepthDepthEstimatorOutput(predicted_depth=outputs.predicted_depth.float())
+
+
+def build(
+    weights: str | Path | None,
+    device: str = "cpu",
+    *,
+    size: tuple[int, int] | None = None,
+    keep_aspect_ratio: bool | None = None,
+    multiple: int | None = None,
+    pad: bool = True,
+    flip: bool = False,
+    dtype: str = "float32",
+    batch_size: int = 4,
+) -> ZoeDepthLabeler:
+    """The labeler `zoedepth`.
+
+    weights: see `load_network`.
+    size (height, width), keep_aspect_ratio, multiple: see `Resize`; None keeps the checkpoint's own, which is
+    384 x 512, in proportion, multiples of 32 for `Intel/zoedepth-nyu`.
+    pad: predict with mirrored margins, and cut them off. flip: average with the flipped image, which takes
+    twice as long; pad and flip together are the original's inference, and DMP's.
+    batch_size: images at a time, at least 1; a network of several heads takes them one by one.
+    Raises InputError for options that it does not know and for unfit weights.
+    """
+    check_options(dtype, batch_size)
+    network, processor = load_network(weights)
+    policy = _policy(Resize.of(processor), size, keep_aspect_ratio, multiple, network.patch_size)
+    return ZoeDepthLabeler(
+        network.to(device),
+        processor,
+        policy,
+        pad=pad,
+        flip=flip,
+        dtype=dtype,
+        batch_size=batch_size,
+    )
+
+
+def _policy(
+    own: Resize, size: tuple[int, int] | None, keep_aspect_ratio: bool | None, multiple: int | None, patch: int
+) -> Resize:
+    """The checkpoint's policy with what the user chose instead."""
+    height, width = own.size if size is None else size
+    multiple = own.multiple if multiple is None else multiple
+    if multiple < 1 or multiple % patch:
+        raise InputError(f"multiple: {multiple} is no multiple of the network's patches of {patch} pixels")
+    if min(height, width) < multiple:
+        raise InputError(f"size: {height} x {width} is below one multiple of {multiple} pixels; give more")
+    return Resize((height, width), own.keep_aspect_ratio if keep_aspect_ratio is None else keep_aspect_ratio, multiple)
