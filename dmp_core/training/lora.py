@@ -195,7 +195,7 @@ class _Run:
         device, dtype = self.accelerator.device, self.unet.dtype
         x, y = (latents.to(device, torch.float32) for latents in self.pairs.gather(batch))
         # The draw is uniform over the whole schedule; the timesteps trained at share it evenly.
-        share = batch.timesteps * len(self.timesteps) // self.pairs.num_timesteps
+        share = batch.timesteps * len(self.timesteps) // self.schedule.num_train_timesteps
         timesteps = self.timesteps[share].to(device)
         if self.config.num_timesteps is not None:
             x = self._starting_at_x(x, y, timesteps)

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
+from benchmarks.palette import survivors
+from dmp_core.config.stages import BaseConfig
 from dmp_core.errors import InputError
 from dmp_core.models.prior import load_recipe, train_prior
 from dmp_core.models.prior.config import PriorConfig
@@ -16,6 +18,7 @@ from dmp_core.models.prior.data import draw_scene, load_scenes
 from dmp_core.models.prior.loop import fit
 from dmp_core.models.prior.unet import loss_weights
 from dmp_core.models.shipped import resolve_folder
+from dmp_core.training.base import load_vae
 
 TINY = {
     "name": "tiny",
@@ -149,6 +152,13 @@ def test_bad_recipe_names_the_field(tmp_path):
     file.write_text("scenes: {resolution: 40, sources: {a: {keywords: [bedroom], share: 1}}}\n")
     with pytest.raises(InputError, match=r"scenes.resolution: 40 must be a multiple of 16"):
         load_recipe(file)
+
+
+def test_every_class_survives_the_shipped_autoencoder():
+    """Painted in the default palette beside other classes, encoded, decoded, and mostly read as itself."""
+    classes, pixels = survivors(load_vae(BaseConfig(model="shipped:mini"), "cpu"), "default", 64)
+    assert classes == 150
+    assert pixels > 0.9
 
 
 def test_the_shipped_prior_is_the_recipes_and_small():
