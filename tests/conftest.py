@@ -16,7 +16,7 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="90",
-    PREFECT_LOGGING_LEVEL="WARNING",
+    PREFECT_LOGGING_LEVEL="CRITICAL",
     MPLBACKEND="Agg",
 )
 # The models under test are tiny: threads cost more than they give, and one thread is reproducible.

@@ -55,7 +55,7 @@ def run_nodes(settings: PipelineConfig, workspace: str, nodes: list[Node], force
 
 def _runner() -> Callable[..., Any]:
     """What runs the DAG: Prefect's flow, found by entry point so that this package need not import it."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # errors reach the terminal once, from us
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -133,6 +133,7 @@ def test_unreadable_shard_is_named_with_exit_code_2_and_nothing_lost(workspace):
         assert done.returncode == 2
         assert "shard-000000.tar" in done.stderr
         assert "delete it" in done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
     finally:
         shard.write_bytes(content)
     dmp("run", "-p", "smoke", "-w", str(workspace))
