@@ -13,11 +13,16 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 """Precisions of the networks' products, by the names of `labels.<task>.dtype`; labels are float32 all the same."""
 
 
-def check_images(images: Any) -> None:
-    """Raise InputError unless images are floats (B, 3, H, W) in [0, 1]."""
+def check_shape(images: Any) -> None:
+    """Raise InputError unless images are a tensor (B, 3, H, W) with something in it."""
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
         found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"images: expected floats (B, 3, H, W), found {found}")
+
+
+def check_images(images: Any) -> None:
+    """Raise InputError unless images are floats (B, 3, H, W) in [0, 1]."""
+    check_shape(images)
     if not images.is_floating_point():
         raise InputError(f"images: expected floats (B, 3, H, W), found {images.dtype}; divide 8-bit codes by 255")
     low, high = images.aminmax()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dmp_core.errors import InputError
-from dmp_core.labelers.common import DTYPES, autocast, check_images, check_options
+from dmp_core.labelers.common import DTYPES, autocast, check_images, check_options, check_shape
 
 SOURCE = "https://uvaauas.figshare.com/articles/conference_contribution/real_world_model_t7/19940000"
 """Where the authors publish the weights."""
@@ -263,7 +263,7 @@ class PIENet(nn.Module):
         All are at least 0, none has an upper bound but the clamped reflectance edges and the ratios.
         Raises InputError on another shape.
         """
-        _check_shape(images)
+        check_shape(images)
         if images.shape[2] % STRIDE or images.shape[3] % STRIDE:
             raise InputError(
                 f"images: height and width must be multiples of {STRIDE}, found {tuple(images.shape[2:])}; "
@@ -416,9 +416,3 @@ def _check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file
     found = [f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in differing.items() if keys]
     if found:
         raise InputError(f"{file}: weights of another network: {'; '.join(found)}; {_again()}")
-
-
-def _check_shape(images: Any) -> None:
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
-        found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"images: expected a tensor (B, 3, H, W), found {found}")
