@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
+from typer.testing import CliRunner
 
 from benchmarks.palette import survivors
+from dmp_core.cli import app
 from dmp_core.config.stages import BaseConfig
 from dmp_core.errors import InputError
 from dmp_core.models.prior import load_recipe, train_prior
 from dmp_core.models.prior.config import PriorConfig
-from dmp_core.models.prior.data import draw_scene, load_scenes
+from dmp_core.models.prior.data import draw_scene, load_scenes, save_shard
 from dmp_core.models.prior.loop import fit
+from dmp_core.models.prior.quality import measure_folder
+from dmp_core.models.prior.start import load_part
 from dmp_core.models.prior.unet import loss_weights
 from dmp_core.models.shipped import resolve_folder
 from dmp_core.training.base import load_vae
@@ -48,6 +54,11 @@ TINY = {
         "batch_size": 2,
         "log_every": 1,
         "text": {"vocab_size": 600, "hidden_size": 16, "layers": 1, "heads": 2, "captions": 50, "max_length": 32},
+    },
+    "quality": {
+        "samples": 4,
+        "sampling_steps": 2,
+        "judge": {"steps": 2, "batch_size": 2, "widths": [8, 8, 8, 8], "features": 4},
     },
 }
 
@@ -83,7 +94,34 @@ def test_card_states_what_was_done(made, recipe):
     for task in ("normal", "depth", "segmentation", "albedo", "shading"):
         assert f"| {task} |" in card
     assert (made[0] / "samples.png").exists()
+    quality = json.loads((made[0] / "quality.json").read_text())
+    assert (quality["training"], quality["held_out"], quality["samples"]) == (4, 2, 4)
+    assert f"| SSIM | {quality['ssim']['renders']:.3f} | {quality['ssim']['through_vae']:.3f} | – | – |" in card
+    assert "![the samples nearest to a training render" in card
+    with Image.open(made[0] / "neighbours.png") as picture:
+        assert picture.size == (2 * 4 * 32, 2 * 32)
     assert list(pd.read_csv(made[0] / "vae_log.csv")["step"]) == [1, 2, 3]
+
+
+def test_a_finished_folder_can_be_measured_again(made, recipe, tmp_path):
+    table = measure_folder(recipe, str(made[0]), made[1] / "scenes", tmp_path)
+    assert table in (made[0] / "README.md").read_text()
+    for name in ("quality.json", "neighbours.png"):
+        assert (tmp_path / name).read_bytes() == (made[0] / name).read_bytes()
+
+
+def test_measuring_what_is_no_model_says_so(tmp_path):
+    asked = ["prior", "quality", str(tmp_path), "--scenes", str(tmp_path), "--out", str(tmp_path / "out")]
+    with pytest.raises(InputError, match=r"no diffusers folder \(no model_index.json\); name one, or shipped:mini"):
+        CliRunner().invoke(app, asked, catch_exceptions=False)
+
+
+def test_scenes_of_another_size_are_refused(made, recipe, tmp_path):
+    captions = [draw_scene(recipe.scenes, index)[0] for index in range(3)]
+    blank = np.zeros((3, 16, 16, 3), np.uint8)
+    save_shard(tmp_path / "scenes-000000.npz", {"rgb": blank, "captions": captions, "segmentation": blank[..., 0]})
+    with pytest.raises(InputError, match=r"scenes: \(16, 16\) pixels, but the model paints 32"):
+        measure_folder(recipe, str(made[0]), tmp_path, tmp_path / "out")
 
 
 def test_latents_of_renders_have_unit_variance(made, recipe):
@@ -139,6 +177,31 @@ def test_interrupted_training_ends_with_the_same_weights(tmp_path, recipe):
 def test_shares_of_a_batch_add_up_to_the_batch(tmp_path, recipe):
     whole, shared = (_toy(tmp_path / str(workers), 99, recipe, workers) for workers in (1, 2))
     assert torch.allclose(whole, shared, atol=1e-6)
+
+
+def test_goes_on_from_a_finished_prior(made, recipe, tmp_path):
+    first, work = made
+    more = recipe.model_copy(update={"start": str(first)})
+    (tmp_path / "scenes").symlink_to(work / "scenes")
+    second = train_prior(more, tmp_path / "out", tmp_path)
+    before, after = ({name: load_part(folder, name) for name in ("vae", "unet")} for folder in (first, second))
+    assert all(torch.equal(a, b) for a, b in zip(before["vae"].parameters(), after["vae"].parameters(), strict=True))
+    moved = [
+        (a - b).abs().max().item() for a, b in zip(before["unet"].parameters(), after["unet"].parameters(), strict=True)
+    ]
+    assert 0 < max(moved) < 0.05  # three steps on from there; fresh weights would be further off
+    steps = pd.read_csv(second / "unet_log.csv")["step"].tolist()
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert pd.read_csv(second / "vae_log.csv").equals(pd.read_csv(first / "vae_log.csv"))
+
+
+def test_a_start_with_other_latents_is_refused(made, recipe, tmp_path):
+    other = recipe.model_copy(
+        update={"start": str(made[0]), "vae": recipe.vae.model_copy(update={"latent_channels": 8})}
+    )
+    with pytest.raises(InputError, match=r"vae.latent_channels: 8, but .* has 4; set it to 4"):
+        train_prior(other, tmp_path / "out", tmp_path)
+    assert not (tmp_path / "scenes").exists()
 
 
 def test_min_snr_weights():

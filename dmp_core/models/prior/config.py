@@ -118,13 +118,42 @@ class UNetConfig(TrainingConfig):
     """Clip of the signal-to-noise ratio in the loss weights (Hang et al. 2023); None: all steps weigh the same."""
 
 
+class JudgeConfig(TrainingConfig):
+    """The network that reads place and colours off a picture: `judge.py`."""
+
+    steps: PositiveInt = 2400
+    batch_size: PositiveInt = 32
+    learning_rate: PositiveFloat = 2e-3
+    weight_decay: NonNegativeFloat = 0.05
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    checkpoint_every: PositiveInt = 100_000
+    widths: list[PositiveInt] = [16, 32, 64, 128]
+    """Channels of the levels, each at half the resolution of the one before."""
+    features: PositiveInt = 64
+    """Values by which two pictures are compared."""
+
+
+class QualityConfig(Settings):
+    """How the finished prior is measured: `quality.py`."""
+
+    samples: Annotated[int, Field(ge=2)] = 640
+    sampling_steps: PositiveInt = 25
+    guidance_scale: NonNegativeFloat = 4.0
+    seed: int = 0
+    judge: JudgeConfig = JudgeConfig()
+
+
 class PriorConfig(Settings):
     """The whole recipe."""
 
     name: str = "mini"
+    start: str | None = None
+    """A prior to go on from: `shipped:NAME` or a folder. Its autoencoder and tokenizer are kept as they are, its U-Net
+    and text encoder trained on, here on new scenes. None: everything from fresh weights."""
     scenes: SceneConfig
     vae: VAEConfig = VAEConfig()
     unet: UNetConfig = UNetConfig()
+    quality: QualityConfig = QualityConfig()
     workers: PositiveInt = 2
     """Processes that render; threads that train, each on its share of every batch."""
 

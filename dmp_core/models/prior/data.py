@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmp_core.config.stages import TASKS
+from dmp_core.errors import InputError
 from dmp_core.models.prior.config import PriorConfig, SceneConfig
 from dmp_core.progress import Progress, silent
 from dmp_core.prompts.grammar import GrammarGenerator
@@ -30,6 +31,20 @@ class Scenes:
     captions: list[str]
     labels: dict[str, NDArray[Any]]
     """normal uint8 (n + 1) / 2, depth float16 metres, segmentation ids, albedo and shading uint8."""
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+
+@dataclass(frozen=True)
+class Renders:
+    """Pictures with the words that they were made from: rgb (N, H, W, 3) uint8."""
+
+    rgb: NDArray[np.uint8]
+    captions: list[str]
+    keywords: list[str]
+    segmentation: NDArray[np.uint8] | None = None
+    """Class ids (N, H, W), of rendered pictures."""
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -57,19 +72,40 @@ def _keywords(name: str, keywords: tuple[str, ...], file: str | None) -> list[st
 
 def render_scenes(config: PriorConfig, folder: Path, progress: Progress = silent) -> list[Path]:
     """Render every shard that is not there yet; returns the paths of all, in order."""
+    return make_shards(config.scenes, folder, _render_shard, config.workers, progress)
+
+
+def make_shards(
+    scenes: SceneConfig,
+    folder: Path,
+    make: Callable[[SceneConfig, int, Path], None],
+    workers: int,
+    progress: Progress = silent,
+) -> list[Path]:
+    """Make every shard that is not there yet, in processes of their own; returns the paths of all, in order.
+
+    make: (scenes, number of the shard's first scene, file to write).
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    scenes = config.scenes
     starts = range(0, scenes.scenes, scenes.scenes_per_shard)
     paths = [folder / f"scenes-{start:06d}.npz" for start in starts]
     missing = [(start, path) for start, path in zip(starts, paths, strict=True) if not path.exists()]
     done = len(paths) - len(missing)
-    with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_render_shard, scenes, start, path) for start, path in missing]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(make, scenes, start, path) for start, path in missing]
         for future in futures:
             future.result()
             done += 1
-            progress(done * scenes.scenes_per_shard, scenes.scenes, "scenes rendered")
+            progress(min(done * scenes.scenes_per_shard, scenes.scenes), scenes.scenes, "scenes rendered")
     return paths
+
+
+def save_shard(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write columns, whole or not at all."""
+    temporary = path.with_suffix(".tmp.npz")
+    arrays: dict[str, Any] = {name: np.stack([np.asarray(v) for v in values]) for name, values in columns.items()}
+    np.savez_compressed(temporary, **arrays)
+    temporary.rename(path)
 
 
 def _render_shard(config: SceneConfig, start: int, path: Path) -> None:
@@ -93,25 +129,48 @@ def _render_shard(config: SceneConfig, start: int, path: Path) -> None:
         columns["depth"].append(rendered.depth.astype(np.float16))
         for task in ("segmentation", "albedo", "shading"):
             columns[task].append(getattr(rendered, task).astype(np.uint8))
-    temporary = path.with_suffix(".tmp.npz")
-    arrays: dict[str, Any] = {name: np.stack(values) for name, values in columns.items()}
-    np.savez_compressed(temporary, **arrays)
-    temporary.rename(path)
+    save_shard(path, columns)
 
 
 def load_scenes(config: SceneConfig, folder: Path, held_out: bool) -> Scenes:
     """All scenes rendered so far that are for training, or those held out."""
-    parts = list(_shards(config, folder, held_out))
-    if not parts:
-        raise FileNotFoundError(f"{folder}: no rendered scenes; run the part `data` first")
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    joined = load_columns(config, folder, held_out)
     return Scenes(joined["rgb"], [str(c) for c in joined["captions"]], {task: joined[task] for task in TASKS})
 
 
-def _shards(config: SceneConfig, folder: Path, held_out: bool) -> Iterator[dict[str, NDArray[Any]]]:
+def load_renders(config: SceneConfig, folder: Path, held_out: bool) -> Renders:
+    """As `load_scenes`, with what the judge needs. Raises InputError if the scenes are not those of the recipe."""
+    joined = load_columns(config, folder, held_out, ("rgb", "captions", "segmentation"))
+    captions, keywords = [], []
+    for index, stored in zip(joined["index"], joined["captions"], strict=True):
+        caption, keyword, _ = draw_scene(config, int(index))
+        if caption != str(stored):
+            raise InputError(
+                f"{folder}: scene {index} is {str(stored)!r}, but the recipe draws {caption!r}; give the recipe "
+                "(scenes.seed, scenes.sources) that the scenes were rendered by"
+            )
+        captions.append(caption)
+        keywords.append(keyword)
+    return Renders(joined["rgb"], captions, keywords, joined["segmentation"])
+
+
+def load_columns(
+    config: SceneConfig, folder: Path, held_out: bool, names: Sequence[str] | None = None
+) -> dict[str, NDArray[Any]]:
+    """Columns of the shards made so far, for training or held out: `names` (all), and each scene's `index`."""
+    parts = list(_shards(config, folder, held_out, names))
+    if not parts:
+        raise FileNotFoundError(f"{folder}: no rendered scenes; run the part `data` first")
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _shards(
+    config: SceneConfig, folder: Path, held_out: bool, names: Sequence[str] | None
+) -> Iterator[dict[str, NDArray[Any]]]:
     for path in sorted(folder.glob("scenes-??????.npz")):
         start = int(path.stem.removeprefix("scenes-"))
         with np.load(path) as loaded:
-            index = start + np.arange(len(loaded["rgb"]))
-            chosen = (index % config.hold_out_every == 0) == held_out
-            yield {name: loaded[name][chosen] for name in loaded.files}
+            columns = {name: loaded[name] for name in names or loaded.files}
+        index = start + np.arange(len(columns["rgb"]))
+        chosen = (index % config.hold_out_every == 0) == held_out
+        yield {name: values[chosen] for name, values in {**columns, "index": index}.items()}

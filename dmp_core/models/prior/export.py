@@ -14,15 +14,16 @@ import yaml
 from PIL import Image
 
 from dmp_core.config.stages import TASKS, Task
-from dmp_core.diffusion.latents import decode_latents
 from dmp_core.evaluation.protocol import score
 from dmp_core.evaluation.registry import primary_metric
-from dmp_core.labelers.encoding import image_to_vae
 from dmp_core.models.prior.config import PriorConfig
 from dmp_core.models.prior.data import Scenes, load_scenes
 from dmp_core.models.prior.loop import parameter_count
+from dmp_core.models.prior.pictures import grid
+from dmp_core.models.prior.quality import measure, round_trip, write_quality
+from dmp_core.models.prior.start import training_log
 from dmp_core.models.prior.vae import label_array
-from dmp_core.training.latents import encode_images
+from dmp_core.progress import Progress, silent
 
 SAMPLE_PROMPTS = (
     "A cozy bedroom with a red bed and two white pillows",
@@ -41,7 +42,14 @@ SAMPLE_PROMPTS = (
 
 
 def export_prior(
-    config: PriorConfig, vae: Any, unet: Any, text_encoder: Any, tokenizer: Any, work: Path, out: Path
+    config: PriorConfig,
+    vae: Any,
+    unet: Any,
+    text_encoder: Any,
+    tokenizer: Any,
+    work: Path,
+    out: Path,
+    progress: Progress = silent,
 ) -> None:
     """Write the folder that `StableDiffusionPipeline.from_pretrained` and DMP load; replaces `out` at the end."""
     fresh = out.with_name(f".{out.name}.new")
@@ -50,24 +58,25 @@ def export_prior(
         shutil.rmtree(leftover, ignore_errors=True)
     pipeline = assemble(vae, unet, text_encoder, tokenizer)
     pipeline.to(torch.float16).save_pretrained(fresh)
-    _forget_paths(fresh)
+    forget_paths(fresh)
     scenes = load_scenes(config.scenes, work / "scenes", held_out=True)
     shipped = type(pipeline).from_pretrained(fresh, torch_dtype=torch.float32)  # what users will load
     sample_grid(shipped).save(fresh / "samples.png", optimize=True)
     reconstruction_grid(shipped.vae, scenes).save(fresh / "reconstructions.png", optimize=True)
-    logs = {part: pd.read_csv(work / part / "log.csv") for part in ("vae", "unet")}
+    quality = write_quality(*measure(config, shipped, work / "scenes", progress), config.quality, fresh)
+    logs = {part: training_log(config, work, part) for part in ("vae", "unet")}
     for part, log in logs.items():
         log.to_csv(fresh / f"{part}_log.csv", index=False)
-    (fresh / "README.md").write_text(_card(config, shipped, scenes, logs))
+    (fresh / "README.md").write_text(_card(config, shipped, scenes, logs, quality))
     if out.exists():
         out.rename(stale)
     fresh.rename(out)
     shutil.rmtree(stale, ignore_errors=True)
 
 
-def _forget_paths(folder: Path) -> None:
+def forget_paths(folder: Path) -> None:
     """Diffusers and transformers record where a part was loaded from: a path of this machine."""
-    for file in folder.rglob("*config.json"):
+    for file in (*folder.rglob("*config.json"), folder / "model_index.json"):
         content = json.loads(file.read_text())
         kept = {name: value for name, value in content.items() if name not in ("_name_or_path", "name_or_path")}
         file.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
@@ -108,32 +117,13 @@ def sample_grid(pipeline: Any, steps: int = 30, guidance_scale: float = 4.0) -> 
         generator=generators,
         output_type="np",
     ).images
-    return _grid((images * 255).round().astype(np.uint8), 6)
+    return grid((images * 255).round().astype(np.uint8), 6)
 
 
 def reconstruction_grid(vae: Any, scenes: Scenes, count: int = 6) -> Image.Image:
     """Held-out renders above, their reconstructions below."""
     images = scenes.rgb[:count]
-    return _grid(np.concatenate([images, _round_trip(vae, images)]), count)
-
-
-def _grid(images: Any, columns: int, enlarge: int = 2) -> Image.Image:
-    rows = [np.concatenate(list(images[start : start + columns]), axis=1) for start in range(0, len(images), columns)]
-    sheet = Image.fromarray(np.concatenate(rows))
-    return sheet.resize((sheet.width * enlarge, sheet.height * enlarge), Image.Resampling.BICUBIC)
-
-
-@torch.no_grad()
-def _round_trip(vae: Any, images: Any) -> Any:
-    latents = encode_images(vae, image_to_vae(images)).split(32)
-    decoded = torch.cat([decode_latents(vae, part) for part in latents])
-    return (decoded.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-
-
-def psnr(vae: Any, scenes: Scenes) -> float:
-    """Mean peak signal-to-noise ratio of the held-out renders after the round trip, dB."""
-    error = (_round_trip(vae, scenes.rgb).astype(np.float64) - scenes.rgb) / 255
-    return float((-10 * np.log10((error**2).mean(axis=(1, 2, 3)) + 1e-12)).mean())
+    return grid(np.concatenate([images, round_trip(vae, images)]), count)
 
 
 def ceilings(vae: Any, scenes: Scenes, config: PriorConfig) -> dict[Task, float]:
@@ -150,7 +140,7 @@ def ceilings(vae: Any, scenes: Scenes, config: PriorConfig) -> dict[Task, float]
     return result
 
 
-def _card(config: PriorConfig, pipeline: Any, scenes: Scenes, logs: dict[str, pd.DataFrame]) -> str:
+def _card(config: PriorConfig, pipeline: Any, scenes: Scenes, logs: dict[str, pd.DataFrame], quality: str) -> str:
     import jinja2
 
     template = jinja2.Template(Path(__file__).with_name("card.md.j2").read_text(), undefined=jinja2.StrictUndefined)
@@ -161,6 +151,6 @@ def _card(config: PriorConfig, pipeline: Any, scenes: Scenes, logs: dict[str, pd
         millions={name: parameter_count([getattr(pipeline, name)]) / 1e6 for name in ("vae", "unet", "text_encoder")},
         last={part: log.iloc[-1] for part, log in logs.items()},
         held_out=len(scenes),
-        psnr=psnr(pipeline.vae, scenes),
+        quality=quality,
         ceilings=[(task, primary_metric(task), value) for task, value in limits.items()],
     )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dmp_core.models.prior.config import TrainingConfig
 from dmp_core.progress import Progress, silent
+from dmp_core.training.precision import autocast_bf16
 
 LossFunction = Callable[[int, slice], dict[str, Tensor]]
 """(step, share) → named scalars of this share of the step's batch, each a mean over it; `loss` is the one to
@@ -96,7 +97,7 @@ class Team:
 
     def _backward(self, step: int, share: slice) -> tuple[dict[str, float], tuple[Tensor | None, ...]]:
         # No cache of cast weights: it is one for all threads.
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16, cache_enabled=False):
+        with autocast_bf16("cpu", self.bf16, cache_enabled=False):
             values = self.loss_at(step, share)
         if not torch.isfinite(values["loss"]):
             raise FloatingPointError("the loss is not finite; lower learning_rate, and resume from the last checkpoint")

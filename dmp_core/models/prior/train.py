@@ -20,7 +20,9 @@ def train_prior(
     out: the finished diffusers folder. work: scenes, checkpoints and logs; kept, and taken up again.
     """
     from dmp_core.models.prior.data import render_scenes
+    from dmp_core.models.prior.start import start_folder
 
+    start_folder(config)  # refused before hours of rendering
     if "data" in parts:
         render_scenes(config, work / "scenes", progress)
     if set(parts) <= {"data"}:
@@ -35,16 +37,20 @@ def train_prior(
 
         unet, text_encoder, tokenizer = train_unet(config, vae, work / "scenes", work / "unet", progress)
         if "export" in parts:
-            export_prior(config, vae, unet, text_encoder, tokenizer, work, out)
+            export_prior(config, vae, unet, text_encoder, tokenizer, work, out, progress)
     return out
 
 
 def _vae(config: PriorConfig, work: Path, train: bool, progress: Progress) -> Any:
-    """The autoencoder: trained now, or as the last training left it."""
+    """The autoencoder: trained now, as the last training left it, or that of the prior to go on from."""
     from diffusers import AutoencoderKL
 
+    from dmp_core.models.prior.start import load_part, start_folder
     from dmp_core.models.prior.vae import train_vae
 
+    start = start_folder(config)
+    if start is not None:
+        return load_part(start, "vae").requires_grad_(False)
     finished = work / "vae" / "model"
     if train or not finished.is_dir():
         train_vae(config, work / "scenes", work / "vae", progress).save_pretrained(finished)
