@@ -7,7 +7,6 @@ resized to 512, windows of 512 are labelled every 341 pixels, and where windows 
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dmp_core.errors import InputError, MissingExtra
 from dmp_core.labelers.common import DTYPES, autocast, check_images, check_options
 from dmp_core.labelers.upernet import AuxiliaryHead, UperNetHead, resize
+from dmp_core.labelers.weights import check_shapes, find_file, named_tensors, read, shapes
 
 try:
     from timm.models.eva import Eva
@@ -30,6 +28,7 @@ except ImportError as error:
 
 CHECKPOINT = "eva02_L_ade_seg_upernet_sz512"
 """The published file's name, without its ending."""
+_MEND = f"download {CHECKPOINT}.pth (EVA-02, ADE20K segmentation) and give its path"
 # Of the training images, in 8-bit units, R G B.
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # One group of classes is enlarged at a time: all 150 of a 12-megapixel photo would take 7 GB.
@@ -178,13 +177,15 @@ def load_network(weights: str | Path | None, config: Eva02Config | None = None) 
     Raises InputError when the file is missing, unreadable or of another network.
     """
     config = config or Eva02Config()
-    path = _find(weights)
-    state = _read(path)
+    path = find_file("eva02", weights, [f"{CHECKPOINT}{ending}" for ending in (".safetensors", ".pth")], _MEND)
+    stored = named_tensors(read(path, _MEND, _plain_numbers), path, ["state_dict"], _MEND)
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
     tables = {name: state.pop(name) for name in list(state) if ".rope." in name}
     # Without storage at first, since drawing 440 million random weights takes longer than reading them.
     with torch.device("meta"):
         network = Eva02Segmenter(config, auxiliary=any(name.startswith("auxiliary_head.") for name in state))
-    _check_names(path, state, network)
+    wanted = {from_timm(name): shape for name, shape in shapes(network.state_dict()).items()}
+    check_shapes(path, shapes(state), wanted, f"not the weights of {CHECKPOINT}", _MEND)
     network.load_state_dict({to_timm(name): tensor for name, tensor in state.items()}, strict=True, assign=True)
     network.backbone.trunk.rope = _trunk(replace(config, depth=1)).rope
     _check_tables(path, tables, network)
@@ -198,58 +199,12 @@ def rotary_tables(network: Eva02Segmenter) -> dict[str, Tensor]:
     return {"freqs_sin": sine, "freqs_cos": cosine}
 
 
-def _find(weights: str | Path | None) -> Path:
-    mend = f"download {CHECKPOINT}.pth (EVA-02, ADE20K segmentation) and give its path"
-    if weights is None:
-        raise InputError(f"labeler 'eva02': no weights given; {mend}")
-    path = Path(weights)
-    candidates = [path / f"{CHECKPOINT}{ending}" for ending in (".safetensors", ".pth")] if path.is_dir() else [path]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise InputError(f"labeler 'eva02': there is no file {candidates[-1]}; {mend}")
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """Floats as float32. mmsegmentation keeps the weights under `state_dict`, beside what the training noted."""
-    try:
-        loaded: Any = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        mend = "download it again or, if it holds more than plain data, convert it to .safetensors where you trust it"
-        raise InputError(f"{path}: not readable as weights ({reason}); {mend}") from error
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise InputError(f"{path}: expected named tensors, alone or under `state_dict`; is it {CHECKPOINT}.pth?")
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-
-
-def _unpickled(path: Path) -> Any:
-    """Data only. Numbers of numpy count as data: mmsegmentation notes its best score as one."""
+def _plain_numbers(path: Path) -> list[Any]:
+    """Numbers of numpy count as data: mmsegmentation notes its best score as one."""
     scalar = np.float64(0).__reduce__()[0]
     # numpy 2 moved the function; checkpoints of numpy 1 name its old place.
     numbers: list[Any] = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype]
-    numbers += [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64)]
-    with torch.serialization.safe_globals(numbers):
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _check_names(path: Path, state: Mapping[str, Tensor], network: nn.Module) -> None:
-    """Names and shapes must be the network's own."""
-    wanted = {from_timm(name): tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    reshaped = [
-        f"{name} {tuple(state[name].shape)} instead of {shape}"
-        for name, shape in wanted.items()
-        if name in state and tuple(state[name].shape) != shape
-    ]
-    faults = {
-        "missing": [name for name in wanted if name not in state],
-        "unexpected": [name for name in state if name not in wanted],
-        "of another shape": reshaped,
-    }
-    found = [f"{len(names)} {fault} (first: {', '.join(names[:3])})" for fault, names in faults.items() if names]
-    if found:
-        raise InputError(f"{path}: not the weights of {CHECKPOINT}: {'; '.join(found)}; give that checkpoint")
+    return [*numbers, *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64))]
 
 
 def _check_tables(path: Path, tables: Mapping[str, Tensor], network: Eva02Segmenter) -> None:

@@ -1,4 +1,4 @@
-"""Labels out of the renderer's ground truth.
+"""Labels out of the truth that came with an image: from the renderer, or from files beside one's own images.
 
 The images stage keeps the truth beside each image as `{key}.truth.npz`; the labels stage turns it into
 one column a task, so that adding a task renders nothing again.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,15 +31,16 @@ TRUTH_TYPES: dict[Task, type[np.generic]] = {
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def pack_truth(rendered: Any) -> bytes:
-    """The labels of one rendered image as a compressed .npz; the same labels give the same bytes.
+def pack_truth(rendered: Any, tasks: Sequence[Task] = TASKS) -> bytes:
+    """The labels of one image as a compressed .npz; the same labels give the same bytes.
 
     rendered: an object with an attribute, or a mapping with a key, for each task: normal (H, W, 3)
     unit vectors, depth (H, W) metres, segmentation (H, W) ids, albedo (H, W, 3) and shading (H, W)
     as uint8 codes or floats in [0, 1].
+    tasks: those to pack.
     Raises InputError when a task is missing or the shapes disagree.
     """
-    arrays = {task: _stored(task, _lookup(rendered, task)) for task in TASKS}
+    arrays = {task: _stored(task, _lookup(rendered, task)) for task in tasks}
     sizes = {task: array.shape[:2] for task, array in arrays.items()}
     if len(set(sizes.values())) > 1:
         raise InputError(f"truth: the labels of one image differ in size: {sizes}")
@@ -59,15 +60,15 @@ def unpack_truth(data: bytes) -> dict[Task, NDArray[Any]]:
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
-            return {task: loaded[task] for task in TASKS}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            return {task: loaded[task] for task in TASKS if task in loaded}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"truth.npz: unreadable ({error}); run the images stage again") from None
 
 
 def _lookup(rendered: Any, task: Task) -> NDArray[Any]:
     value = rendered.get(task) if isinstance(rendered, Mapping) else getattr(rendered, task, None)
     if value is None:
-        raise InputError(f"truth: no {task} among the labels of a rendered image")
+        raise InputError(f"truth: no {task} among the labels of an image")
     return np.asarray(value)
 
 

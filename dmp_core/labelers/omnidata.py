@@ -22,10 +22,9 @@ which is quoted there, and the readings.
 
 from __future__ import annotations
 
-import pickle
 import threading
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +33,12 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from dmp_core.errors import InputError, MissingExtra
 from dmp_core.labelers.common import DTYPES, autocast, check_images, check_options
+from dmp_core.labelers.weights import check_shapes, find_file, named_tensors, read, shapes
 
 MULTIPLE = 32
 """Heights and widths that the network sees are multiples of this: the coarsest of its features."""
@@ -139,11 +137,11 @@ def load_network(weights: str | Path | None, variant: str | None = None) -> tupl
     Raises InputError when the file is missing, unreadable or of another network.
     """
     path = _find(weights, variant)
-    variant, state = unwrap(_read(path), path, variant)
+    variant, state = unwrap(read(path, _mend(), _stand_ins), path, variant)
     # Without storage at first: drawing 123 million random weights takes longer than reading them.
     with torch.device("meta"):
         dpt = network(variant)
-    check_names(dpt, state, path)
+    check_shapes(path, shapes(state), shapes(dpt.state_dict()), "not the weights of Omnidata's DPT", _mend())
     dpt.load_state_dict(state, strict=True, assign=True)
     return dpt.requires_grad_(False).eval(), variant
 
@@ -154,14 +152,10 @@ def unwrap(loaded: Any, path: Path, variant: str | None = None) -> tuple[str, di
     The variants' weights have equal names and shapes; only the prefix tells them apart, and the wrong
     network would give wrong normals without a word. Raises InputError when it is not certain.
     """
-    for container in _CONTAINERS:
-        if isinstance(loaded, Mapping) and container in loaded:
-            loaded = loaded[container]
-    if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(t, Tensor) for t in loaded.values()):
-        raise InputError(f"{path}: expected named tensors; give {_files()}")
-    variant = _told(set(loaded), path, variant)
+    named = named_tensors(loaded, path, _CONTAINERS, _mend())
+    variant = _told(set(named), path, variant)
     prefix = VARIANTS[variant].prefix
-    return variant, {name.removeprefix(prefix): tensor.float() for name, tensor in loaded.items()}
+    return variant, {name.removeprefix(prefix): tensor.float() for name, tensor in named.items()}
 
 
 def _told(names: set[str], path: Path, variant: str | None) -> str:
@@ -176,70 +170,35 @@ def _told(names: set[str], path: Path, variant: str | None) -> str:
     return _known(variant)
 
 
-def check_names(dpt: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Raise InputError unless names and shapes are the network's own."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in dpt.state_dict().items()}
-    faults = {
-        "missing": [name for name in wanted if name not in state],
-        "unexpected": [name for name in state if name not in wanted],
-        "of another shape": [name for name in wanted if name in state and tuple(state[name].shape) != wanted[name]],
-    }
-    found = [f"{len(names)} {fault} (first: {', '.join(names[:3])})" for fault, names in faults.items() if names]
-    if found:
-        raise InputError(f"{path}: not the weights of Omnidata's DPT: {'; '.join(found)}; give {_files()}")
-
-
-def _files() -> str:
-    return " or ".join(settings.file for settings in VARIANTS.values())
-
-
 def _find(weights: str | Path | None, variant: str | None) -> Path:
-    if weights is None:
-        raise InputError(f"labeler 'omnidata': no weights given; download {_files()} and give its path")
-    path = Path(weights)
-    if path.is_file():
-        return path
     chosen = VARIANTS if variant is None else {variant: VARIANTS[_known(variant)]}
     names = [name for settings in chosen.values() for name in _also_safetensors(settings.file)]
-    found = [path / name for name in names if (path / name).is_file()]
-    if not found:
-        raise InputError(f"labeler 'omnidata': there is no file {path}; download {_files()} and give its path")
-    if len({file.stem for file in found}) > 1:
-        raise InputError(f"{path} holds several networks; set variant to one of {', '.join(VARIANTS)}")
-    return found[0]
+    path = find_file("omnidata", weights, names, _mend())
+    beside = {name.rpartition(".")[0] for name in names if (path.parent / name).is_file()}
+    if path != Path(str(weights)) and len(beside) > 1:
+        raise InputError(f"{path.parent} holds several networks; set variant to one of {', '.join(VARIANTS)}")
+    return path
 
 
 def _also_safetensors(file: str) -> tuple[str, str]:
     return f"{file.rpartition('.')[0]}.safetensors", file
 
 
-def _read(path: Path) -> Any:
-    try:
-        return load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path}: not readable as weights ({reason}); download the file again") from error
+def _mend() -> str:
+    return f"download {' or '.join(settings.file for settings in VARIANTS.values())} and give its path"
 
 
-def _unpickled(path: Path) -> Any:
-    """The tensors of a pickle, with no code of its own.
+def _stand_ins(path: Path) -> list[Any]:
+    """For the classes that v2's file names beside its weights.
 
-    v2 was saved by PyTorch Lightning, which notes its callbacks' classes beside the weights. Nothing needs
-    these; what bears Lightning's name becomes a plain dict, so that it need not be installed. Any other
-    name that is no tensor's is refused.
+    It was saved by PyTorch Lightning, which notes its callbacks. Nothing needs these; what bears Lightning's name
+    becomes a plain dict, so that it need not be installed. Any other name that is no tensor's is refused.
     """
-    stand_ins: list[Any] = [Namespace]
-    stand_ins += [(dict, name) for name in _globals(path) if name.startswith(("pytorch_lightning.", "lightning."))]
-    with safe_globals(stand_ins):
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _globals(path: Path) -> list[str]:
-    """Names in a pickle that torch does not know as harmless."""
     try:
-        return get_unsafe_globals_in_checkpoint(path)
+        names = get_unsafe_globals_in_checkpoint(path)
     except ValueError:  # the format from before torch 1.6 cannot be listed; it is read all the same
-        return []
+        names = []
+    return [Namespace, *((dict, name) for name in names if name.startswith(("pytorch_lightning.", "lightning.")))]
 
 
 # ------------------------------------------------------------------------------------ labeler

@@ -11,24 +11,23 @@ Weights: `real_world_model.t7`, see `SOURCE`.
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dmp_core.errors import InputError
 from dmp_core.labelers.common import DTYPES, autocast, check_images, check_options, check_shape
+from dmp_core.labelers.weights import check_shapes, find_file, named_tensors, read, shapes
 
 SOURCE = "https://uvaauas.figshare.com/articles/conference_contribution/real_world_model_t7/19940000"
 """Where the authors publish the weights."""
 FILES = ("real_world_model.safetensors", "real_world_model.t7")
 """Looked for in this order when `weights` is a folder."""
+_MEND = f"fetch {FILES[-1]} from {SOURCE} and name its path"
 STRIDE = 16
 """Height and width must be multiples of this: four halvings, each undone exactly."""
 
@@ -362,57 +361,9 @@ def build(
     batch_independent: see `PIENet`; dtype ("float32", "float16", "bfloat16") and size: see `PIENetLabeler`.
     Raises InputError when the file is missing, unreadable or of another network.
     """
-    if weights is None:
-        raise InputError(f"pienet: no weights given; fetch {FILES[-1]} from {SOURCE} and name its path")
-    file = _weights_file(Path(weights))
-    state = read_state(file)
+    file = find_file("pienet", weights, FILES, _MEND)
+    state = named_tensors(read(file, _MEND), file, ["model"], _MEND)
     network = PIENet(batch_independent)
-    _check_state(state, network.state_dict(), file)
+    check_shapes(file, shapes(state), shapes(network.state_dict()), "weights of another network", _MEND)
     network.load_state_dict(state)
     return PIENetLabeler(network, device, dtype=dtype, size=size)
-
-
-def read_state(file: Path) -> dict[str, Tensor]:
-    """The network's tensors by name, from .safetensors or from a torch file {iters, model, optimizer}.
-
-    A torch file may hold nothing but tensors and plain values. Raises InputError when it cannot be read.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        # Most of the file may be the optimizer's: mapped, it is never read. The old format cannot be mapped.
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise InputError(f"{file}: cannot be read ({error}); {_again()}") from None
-    except Exception as error:  # torch.load raises pickle's own for code in a file, and more for no torch file
-        what = "no torch file, or one with more than tensors and plain values"
-        raise InputError(f"{file}: refused, {what} ({type(error).__name__}); {_again()}") from None
-    model = checkpoint.get("model") if isinstance(checkpoint, Mapping) else None
-    if not isinstance(model, Mapping) or not all(isinstance(value, Tensor) for value in model.values()):
-        raise InputError(f"{file}: no PIE-Net checkpoint, which holds tensors under `model`; {_again()}")
-    return dict(model)
-
-
-def _weights_file(path: Path) -> Path:
-    candidates = [path / name for name in FILES] if path.is_dir() else [path]
-    for file in candidates:
-        if file.is_file():
-            return file
-    raise InputError(f"{' or '.join(map(str, candidates))}: no such file; {_again()}")
-
-
-def _again() -> str:
-    return f"fetch {FILES[-1]} from {SOURCE}"
-
-
-def _check_state(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file: Path) -> None:
-    """Same names and shapes, or an InputError with the first that differ."""
-    shapes = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
-    differing = {
-        "missing": [key for key in wanted if key not in state],
-        "unexpected": [key for key in state if key not in wanted],
-        "of another shape": [f"{key} {tuple(state[key].shape)}" for key in shapes],
-    }
-    found = [f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in differing.items() if keys]
-    if found:
-        raise InputError(f"{file}: weights of another network: {'; '.join(found)}; {_again()}")

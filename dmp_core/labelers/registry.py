@@ -5,9 +5,9 @@ A labeler is a callable: images (B, 3, H, W) float in [0, 1] -> {task: Tensor}, 
 
     build(weights: str | Path | None, device: str, **options) -> Labeler
 
-Third parties announce theirs as an entry point of the group `dmp_core.labelers`:
+Third parties announce theirs as an entry point of the group `dmp.labelers`:
 
-    [project.entry-points."dmp_core.labelers"]
+    [project.entry-points."dmp.labelers"]
     mine = "my_package.labeler:build"
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module, metadata
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,7 +24,7 @@ from dmp_core.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-ENTRY_POINTS = "dmp_core.labelers"
+ENTRY_POINTS = "dmp.labelers"
 
 # name -> "module:factory"; a string, so that naming a labeler imports no network.
 BUILT_IN = {name: f"dmp_core.labelers.{name}:build" for name in ("eva02", "omnidata", "pienet", "zoedepth")}
@@ -50,16 +51,18 @@ def build_labeler(name: str, weights: str | Path | None = None, device: str = "c
     """
     if name == "exact":
         raise InputError("labeler 'exact': reads the renderer's truth, not images; use images.kind: render")
-    factory = _find(name)
-    if factory is None:
-        known = ", ".join(["exact", *labeler_names()])
-        raise InputError(
-            f"labeler {name!r} is unknown; there are: {known} (add one as an entry point of {ENTRY_POINTS})"
-        )
-    return factory(weights=weights, device=device, **options)
+    return _find(name)(weights=weights, device=device, **options)
 
 
-def _find(name: str) -> Callable[..., Labeler] | None:
+def labeler_options(name: str) -> set[str] | None:
+    """Names of what a labeler's factory takes besides weights and device; None if it takes any."""
+    parameters = signature(_find(name)).parameters.values()
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return {parameter.name for parameter in parameters} - {"weights", "device"}
+
+
+def _find(name: str) -> Callable[..., Labeler]:
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         built_in: Callable[..., Labeler] = getattr(import_module(module), attribute)
@@ -67,4 +70,5 @@ def _find(name: str) -> Callable[..., Labeler] | None:
     for point in metadata.entry_points(group=ENTRY_POINTS, name=name):
         loaded: Callable[..., Labeler] = point.load()
         return loaded
-    return None
+    known = ", ".join(["exact", *labeler_names()])
+    raise InputError(f"labeler {name!r} is unknown; there are: {known} (add one as an entry point of {ENTRY_POINTS})")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dmp_core.errors import InputError, MissingExtra
 from dmp_core.labelers.common import DTYPES, autocast, check_images, check_options
+from dmp_core.labelers.weights import refuse
 
 try:
     from transformers import AutoConfig, ZoeDepthForDepthEstimation, ZoeDepthImageProcessor
@@ -61,11 +62,11 @@ class Resize:
 
 
 # ------------------------------------------------------------------------------------ loading
-def load_network(weights: str | Path | None) -> tuple[Any, Any]:
+def load_network(weights: str | Path | None, revision: str = "main") -> tuple[Any, Any]:
     """The network, float32, frozen, on the CPU, and its image processor.
 
     weights: a folder in transformers' format (config.json, model.safetensors, preprocessor_config.json) or a
-    hub id such as those of `PUBLISHED`.
+    hub id such as those of `PUBLISHED`. revision: of a hub id.
     Raises InputError when something is missing or unreadable, or when the weights are not the network's own.
     """
     if weights is None:
@@ -74,12 +75,17 @@ def load_network(weights: str | Path | None) -> tuple[Any, Any]:
     if not Path(name).is_dir() and (Path(name).is_absolute() or name.count("/") != 1 or name.startswith(".")):
         raise InputError(f"labeler 'zoedepth': there is no folder {name}; give one, or one of {', '.join(PUBLISHED)}")
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        processor = ZoeDepthImageProcessor.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+        processor = ZoeDepthImageProcessor.from_pretrained(name, revision=revision)
         if config.model_type != "zoedepth":
             raise InputError(f"{name}: holds a model of the kind {config.model_type!r}, not ZoeDepth; give another")
         loaded: Any = ZoeDepthForDepthEstimation.from_pretrained(
-            name, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+            name,
+            config=config,
+            revision=revision,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
     except InputError:
         raise
@@ -101,9 +107,7 @@ def _check_loading(name: str, info: dict[str, Any]) -> None:
         "unexpected": sorted(info["unexpected_keys"]),
         "of another shape": sorted(str(entry[0]) for entry in info["mismatched_keys"]),
     }
-    found = [f"{len(keys)} {fault} (first: {', '.join(keys[:3])})" for fault, keys in faults.items() if keys]
-    if found:
-        raise InputError(f"{name}: weights and config.json do not match: {'; '.join(found)}; fetch both again")
+    refuse(name, faults, "weights and config.json do not match", "fetch both again")
 
 
 # ------------------------------------------------------------------------------------ labeler
@@ -179,10 +183,11 @@ def build(
     flip: bool = False,
     dtype: str = "float32",
     batch_size: int = 4,
+    revision: str = "main",
 ) -> ZoeDepthLabeler:
     """The labeler `zoedepth`.
 
-    weights: see `load_network`.
+    weights, revision: see `load_network`.
     size (height, width), keep_aspect_ratio, multiple: see `Resize`; None keeps the checkpoint's own, which is
     384 x 512, in proportion, multiples of 32 for `Intel/zoedepth-nyu`.
     pad: predict with mirrored margins, and cut them off. flip: average with the flipped image, which takes
@@ -191,7 +196,7 @@ def build(
     Raises InputError for options that it does not know and for unfit weights.
     """
     check_options(dtype, batch_size)
-    network, processor = load_network(weights)
+    network, processor = load_network(weights, revision)
     policy = _policy(Resize.of(processor), size, keep_aspect_ratio, multiple, network.patch_size)
     return ZoeDepthLabeler(
         network.to(device),

@@ -80,12 +80,19 @@ def test_labelers_that_cannot_be_built(name, words):
 def test_labelers_of_third_parties_are_found(monkeypatch):
     from importlib import metadata
 
+    import torch  # before the patch: it looks for entry points itself
+
     def build(weights, device, scale):
         return lambda images: {"depth": images.mean(1) * scale}
 
     point = SimpleNamespace(name="mine", load=lambda: build)
     monkeypatch.setattr(metadata, "entry_points", lambda group, name=None: [point] if name in (None, "mine") else [])
     labeler = build_labeler("mine", scale=3.0)
-    import torch
-
     assert labeler(torch.ones(1, 3, 2, 2))["depth"].max() == 3.0
+
+
+def test_truth_of_some_tasks_only():
+    image = rendered()
+    truth = unpack_truth(pack_truth({"depth": image.depth, "albedo": image.albedo}, ("depth", "albedo")))
+    assert list(truth) == ["depth", "albedo"]
+    np.testing.assert_array_equal(truth["depth"], image.depth)

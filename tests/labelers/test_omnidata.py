@@ -322,7 +322,7 @@ def test_unreadable_files_are_refused(content: bytes | None, weights: dict[str, 
     file = tmp_path / "weights.ckpt"
     torch.save(published("v2", weights), file)
     file.write_bytes(file.read_bytes()[:-1000] if content is None else content)
-    with pytest.raises(InputError, match=r"weights.ckpt: not readable as weights .*download the file again"):
+    with pytest.raises(InputError, match=r"weights.ckpt: not readable as weights .*download omnidata_dpt"):
         omnidata.load_network(file)
 
 
@@ -330,7 +330,7 @@ def test_unreadable_files_are_refused(content: bytes | None, weights: dict[str, 
 def test_other_contents_are_refused(content: Any, tmp_path: Path) -> None:
     file = tmp_path / "weights.ckpt"
     torch.save(content, file)
-    with pytest.raises(InputError, match=r"expected named tensors; give omnidata_dpt_normal_v2.ckpt or"):
+    with pytest.raises(InputError, match=r"expected named tensors; download omnidata_dpt_normal_v2.ckpt or"):
         omnidata.load_network(file)
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dmp_core.errors import InputError
-from dmp_core.labelers.pienet import CrossRatio, PIENet, PIENetLabeler, build, read_state, stretch
+from dmp_core.labelers.pienet import CrossRatio, PIENet, PIENetLabeler, build, stretch
 from tests.golden.fill import fill_module, uniform
 from tests.golden.vectors import Golden
 
@@ -170,7 +170,6 @@ def test_options_reach_the_labeler(tmp_path: Path) -> None:
 
 def test_safetensors(tmp_path: Path) -> None:
     save_file({"a": torch.arange(3.0)}, tmp_path / "real_world_model.safetensors")
-    assert read_state(tmp_path / "real_world_model.safetensors")["a"].tolist() == [0, 1, 2]
     # The folder's choice: the torch file beside it is not even looked at.
     (tmp_path / "real_world_model.t7").write_bytes(b"")
     with pytest.raises(InputError, match=r"real_world_model\.safetensors: weights of another network: 534 missing"):
@@ -190,13 +189,13 @@ def torch_bytes(value: object) -> bytes:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"not a torch file", "refused, no torch file"),
-        (b"", "cannot be read"),
-        (torch_bytes({"model": {"a": torch.ones(9)}})[:-60], "refused|cannot be read"),
-        (torch_bytes({"model": {"a": torch.ones(1)}, "optimizer": Opaque()}), "more than tensors"),
-        (torch_bytes({"a": torch.ones(1)}), "tensors under `model`"),
-        (torch_bytes([torch.ones(1)]), "tensors under `model`"),
-        (torch_bytes({"model": {"a": 1}}), "tensors under `model`"),
+        (b"not a torch file", "not readable as weights"),
+        (b"", "not readable as weights"),
+        (torch_bytes({"model": {"a": torch.ones(9)}})[:-60], "not readable as weights"),
+        (torch_bytes({"model": {"a": torch.ones(1)}, "optimizer": Opaque()}), "more than plain data"),
+        (torch_bytes({"a": torch.ones(1)}), "another network: 534 missing"),
+        (torch_bytes([torch.ones(1)]), "expected named tensors"),
+        (torch_bytes({"model": {"a": 1}}), "expected named tensors"),
     ],
 )
 def test_unreadable_files(tmp_path: Path, data: bytes, words: str) -> None:
@@ -211,9 +210,9 @@ def test_unreadable_files(tmp_path: Path, data: bytes, words: str) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no weights given; fetch"):
         build(None)
-    with pytest.raises(InputError, match=r"gone\.t7: no such file; fetch"):
+    with pytest.raises(InputError, match=r"there is no file .*gone\.t7; fetch"):
         build(tmp_path / "gone.t7")
-    with pytest.raises(InputError, match=r"safetensors or .*\.t7: no such file"):
+    with pytest.raises(InputError, match=r"there is no file .*safetensors or .*\.t7; fetch"):
         build(tmp_path)
 
 
@@ -226,9 +225,9 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="another network") as caught:
         build(tmp_path / "other.t7")
     for words in (
-        "1 missing (refinerNet.conv0.0.bias)",
-        "1 unexpected (module.extra)",
-        "1 of another shape (imgEncoder.conv0.0.weight (64, 1, 3, 3))",
+        "1 missing (first: refinerNet.conv0.0.bias)",
+        "1 unexpected (first: module.extra)",
+        "1 of another shape (first: imgEncoder.conv0.0.weight (64, 1, 3, 3) instead of (64, 3, 3, 3))",
     ):
         assert words in str(caught.value)
 
