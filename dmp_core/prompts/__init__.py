@@ -9,10 +9,12 @@ from dmp_core.prompts.base import GENERATORS, CaptionGenerator, build_generator
 from dmp_core.prompts.cleanup import caption_key, clean_caption
 from dmp_core.prompts.keywords import read_keywords, readable_keyword
 from dmp_core.prompts.make import make_prompts
+from dmp_core.prompts.resume import ResumableGenerator
 
 __all__ = [
     "GENERATORS",
     "CaptionGenerator",
+    "ResumableGenerator",
     "build_generator",
     "caption_key",
     "clean_caption",

@@ -20,7 +20,10 @@ class CaptionGenerator(Protocol):
     """Asks something, a model or a grammar, for captions."""
 
     name: str
-    """Goes into each sample's provenance: kind, and model if there is one."""
+    """Goes into each sample's provenance: what really writes, and with which model.
+
+    A generator may also have `facts`, a dict of what else its artefact's manifest should tell.
+    """
 
     def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
         """One raw completion a keyword, in order.
@@ -32,12 +35,12 @@ class CaptionGenerator(Protocol):
         ...
 
 
-# kind → "module:class"; imported on first use, so that planning a run loads no model library.
-# A class is built with its settings and keyword `device`.
+# kind → "module:class or function"; imported on first use, so that planning a run loads no model library.
+# It is called with the settings and keyword `device`.
 GENERATORS: dict[str, str] = {
     "grammar": "dmp_core.prompts.grammar:GrammarGenerator",
     "transformers": "dmp_core.prompts.transformers_lm:TransformersGenerator",
-    "vllm": "dmp_core.prompts.vllm_lm:VLLMGenerator",
+    "vllm": "dmp_core.prompts.vllm_lm:open_vllm",
 }
 
 

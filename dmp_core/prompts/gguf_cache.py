@@ -17,6 +17,7 @@ from typing import Any
 from unittest import mock
 
 from dmp_core.errors import InputError, MissingExtra
+from dmp_core.models.shipped import Located, resolve_model
 
 logger = logging.getLogger(__name__)
 PACKAGE_PREFIX = "package:"
@@ -32,16 +33,17 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "dmp-pipeline"
 
 
-def resolve_model(model: str, gguf_file: str | None) -> tuple[str, str | None]:
-    """(folder or hub id, GGUF file or None) for `prompts.generator.model`.
+def locate_language_model(model: str, gguf_file: str | None, revision: str | None = None) -> tuple[Located, str | None]:
+    """(where it is, GGUF file or None) for `prompts.generator.model`; see `resolve_model`.
 
     `package:NAME` is the folder of an installed Python package, which is located but
     never imported: a package may ship weights and need code that is not there.
     """
     if not model.startswith(PACKAGE_PREFIX):
-        if gguf_file and Path(model).is_dir() and not (Path(model) / gguf_file).is_file():
-            raise InputError(f"prompts.generator.gguf_file: no {gguf_file!r} in {model}{_listing(Path(model))}")
-        return model, gguf_file
+        located = resolve_model(model, "prompts.generator.model", revision=revision)
+        if gguf_file and located.local and not (Path(located.place) / gguf_file).is_file():
+            raise InputError(f"prompts.generator.gguf_file: no {gguf_file!r} in {model}{_listing(Path(located.place))}")
+        return located, gguf_file
     folder = _package_folder(model.removeprefix(PACKAGE_PREFIX))
     if gguf_file is None:
         found = sorted(path.name for path in folder.glob("*.gguf"))
@@ -50,7 +52,7 @@ def resolve_model(model: str, gguf_file: str | None) -> tuple[str, str | None]:
         raise InputError(f"prompts.generator.gguf_file: name the weights in {model}{_listing(folder)}")
     if gguf_file is not None and not (folder / gguf_file).is_file():
         raise InputError(f"prompts.generator.gguf_file: no {gguf_file!r} in {model}{_listing(folder)}")
-    return str(folder), gguf_file
+    return Located(str(folder)), gguf_file
 
 
 def _package_folder(name: str) -> Path:

@@ -18,6 +18,7 @@ from dmp_core.prompts.cleanup import caption_key, clean_caption
 from dmp_core.prompts.keywords import split_keywords
 from dmp_core.store import sample_key, sample_seed
 
+_AT_ONCE = 256  # captions asked for at a time: what a killed run loses at most
 # A second try rarely fails for all of several candidates, and a batch costs little more than a row.
 _MAX_CANDIDATES = 8
 
@@ -52,11 +53,12 @@ def make_prompts(
             sample_seed(seed, f"{sample_key(split_name, index)}/caption/{round_number}/{position % candidates}")
             for position, index in enumerate(asked)
         ]
-        for index, raw in zip(
-            asked, generator.generate([keywords[i] for i in asked], config.template, seeds), strict=True
-        ):
-            wanted.offer(index, raw, round_number)
-        progress(len(wanted.accepted), len(keywords))
+        for start in range(0, len(asked), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            texts = generator.generate([keywords[index] for index in asked[part]], config.template, seeds[part])
+            for index, raw in zip(asked[part], texts, strict=True):
+                wanted.offer(index, raw, round_number)
+            progress(len(wanted.accepted), len(keywords))
         if not wanted.missing():
             return wanted.table(seed, generator.name)
     raise InputError(wanted.complaint(config))
@@ -65,6 +67,7 @@ def make_prompts(
 def _take_turns(split_name: str, split: SplitConfig, seed: int) -> list[str]:
     """The keyword of each sample."""
     keywords = split_keywords(split_name, split.keywords, split.keywords_file)
+    assert split.count is not None
     if split.count < len(keywords):
         return random.Random(sample_seed(seed, f"{split_name}/keywords")).sample(keywords, split.count)
     return [keywords[index % len(keywords)] for index in range(split.count)]

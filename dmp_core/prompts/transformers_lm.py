@@ -12,7 +12,7 @@ from typing import Any
 from dmp_core.config.stages import TransformersPrompts
 from dmp_core.errors import InputError, MissingExtra
 from dmp_core.prompts.base import fill_template
-from dmp_core.prompts.gguf_cache import converted_gguf, quiet_transformers, resolve_model
+from dmp_core.prompts.gguf_cache import converted_gguf, locate_language_model, quiet_transformers
 
 try:
     import torch
@@ -35,12 +35,14 @@ class TransformersGenerator:
     """
 
     name: str
+    facts: dict[str, Any]
 
     def __init__(self, settings: TransformersPrompts, device: str = "auto") -> None:
         self.settings = settings
         self.name = f"transformers:{Path(settings.gguf_file).stem if settings.gguf_file else Path(settings.model).name}"
         self.device = _pick_device(device)
         self.model, self.tokenizer = _load(settings, self.device)
+        self.facts = {"device": self.device, "dtype": str(self.model.dtype).removeprefix("torch.")}
         self._chat = settings.chat and bool(self.tokenizer.chat_template)
         end = self.model.generation_config.eos_token_id
         self._end_tokens = torch.tensor(end if isinstance(end, list) else [end], device=self.device)
@@ -197,12 +199,14 @@ class _Finished(StoppingCriteria):
 
 
 def _load(settings: TransformersPrompts, device: str) -> tuple[Any, Any]:
-    folder, gguf_file = resolve_model(settings.model, settings.gguf_file)
-    source = str(converted_gguf(folder, gguf_file)) if gguf_file else folder
+    located, gguf_file = locate_language_model(settings.model, settings.gguf_file, settings.revision)
+    source = str(converted_gguf(located.place, gguf_file)) if gguf_file else located.place
+    options = located.options
     with quiet_transformers():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model: Any = AutoModelForCausalLM.from_pretrained(source, dtype="float32" if device == "cpu" else "auto")
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            dtype = settings.dtype or ("float32" if device == "cpu" else "auto")
+            model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(

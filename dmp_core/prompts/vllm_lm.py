@@ -1,48 +1,62 @@
-"""Captions from vLLM: an engine in this process, or any server that speaks the OpenAI completions protocol."""
+"""Captions from vLLM: an engine in this process, a server, or transformers where no vLLM runs the model."""
 
 from __future__ import annotations
 
-import json
-import time
-import urllib.error
-import urllib.request
+import logging
+import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from typing import Any
 
-from dmp_core.config.stages import VLLMPrompts
+from dmp_core.config.stages import TransformersPrompts, VLLMPrompts
 from dmp_core.errors import InputError, MissingExtra
-from dmp_core.prompts.base import fill_template
+from dmp_core.models.shipped import Located, resolve_model
+from dmp_core.prompts.base import CaptionGenerator, fill_template
+from dmp_core.prompts.server import ServerGenerator
 
-_CONNECTIONS = 32  # requests in flight; the server batches them
-_TRIES = 4
-_PAUSE = 1.0  # seconds before the second try; doubles each time
-_TIMEOUT = 300.0  # seconds for one answer
-_FIELD = "prompts.generator.server_url"
+logger = logging.getLogger(__name__)
+
+
+def open_vllm(settings: VLLMPrompts, device: str = "auto") -> CaptionGenerator:
+    """The server if one is named; else an engine; else, if `settings.fallback` allows it, transformers.
+
+    Raises InputError if the model cannot be found, the engine does not start, or no vLLM runs
+    the model and nothing may stand in.
+    """
+    if settings.server_url is not None:
+        return ServerGenerator(settings)
+    lack = missing_support(settings)
+    if not lack:
+        return VLLMGenerator(settings)
+    if not settings.fallback:
+        raise InputError(
+            f"prompts.generator: {lack}; install a vLLM that runs the model (docs/prompts.md), set "
+            "prompts.generator.server_url, or let transformers write: prompts.generator.fallback=true"
+        )
+    return _stand_in(settings, device, lack)
 
 
 class VLLMGenerator:
     """Samples one completion a keyword, each from its own seed (the paper: bloomz-7b1, section 4.1)."""
 
     name: str
+    facts: dict[str, Any]
 
-    def __init__(self, settings: VLLMPrompts, device: str = "auto") -> None:
+    def __init__(self, settings: VLLMPrompts) -> None:
         self.settings = settings
         self.name = f"vllm:{settings.model}"
-        self._engine = None if settings.server_url else _start_engine(settings)
+        self._engine = _start_engine(settings)
+        import vllm
+
+        self.facts = {"vllm": vllm.__version__}
+        if settings.eta_cutoff:
+            self.facts["not_applied"] = ["eta_cutoff"]
 
     def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
         """Raw completions, one a keyword; see `CaptionGenerator`."""
-        pairs = list(zip(keywords, seeds, strict=True))
-        requests = [fill_template(template, keyword, seed) for keyword, seed in pairs]
-        if self._engine is not None:
-            return self._ask_engine(self._engine, requests, list(seeds))
-        with ThreadPoolExecutor(_CONNECTIONS) as pool:
-            return list(pool.map(self._ask_server, requests, seeds))
-
-    def _ask_engine(self, engine: Any, requests: list[str], seeds: list[int]) -> list[str]:
         from vllm import SamplingParams
 
+        requests = [fill_template(template, *pair) for pair in zip(keywords, seeds, strict=True)]
         draws = [
             SamplingParams(
                 temperature=self.settings.temperature,
@@ -52,57 +66,81 @@ class VLLMGenerator:
             )
             for seed in seeds
         ]
-        answers = engine.generate(requests, draws, use_tqdm=False)
+        answers = self._engine.generate(requests, draws, use_tqdm=False)
         return [answer.outputs[0].text for answer in answers]
 
-    def _ask_server(self, request: str, seed: int) -> str:
-        answer = self._post(
-            {
-                "model": self.settings.model,
-                "prompt": request,
-                "temperature": self.settings.temperature,
-                "min_tokens": self.settings.min_new_tokens,
-                "max_tokens": self.settings.max_new_tokens,
-                "seed": seed,
-            }
-        )
-        try:
-            return str(answer["choices"][0]["text"])
-        except (KeyError, IndexError, TypeError):
-            raise InputError(
-                f"{_FIELD}: {self._endpoint()} answered without choices[0].text; is it a completions server?"
-            ) from None
 
-    def _endpoint(self) -> str:
-        base = str(self.settings.server_url).rstrip("/").removesuffix("/v1")
-        return f"{base}/v1/completions"
+def missing_support(settings: VLLMPrompts) -> str:
+    """Why the installed vLLM cannot run this model on this machine; "" if it can."""
+    if find_spec("vllm") is None:
+        return "vLLM is not installed"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    try:
+        from vllm import ModelRegistry, __version__
+        from vllm.platforms import current_platform
+    except Exception as error:  # built against another torch or CUDA, it may raise anything
+        return f"the installed vLLM cannot be imported ({_first_line(error)})"
+    if not current_platform.device_type:
+        return f"vLLM {__version__} finds no device that it was built for"
+    asked = _architectures(settings)
+    if not set(asked) & set(ModelRegistry.get_supported_archs()):
+        return f"vLLM {__version__} does not run {' or '.join(asked) or settings.model}"
+    return ""
 
-    def _post(self, body: dict[str, Any]) -> Any:
-        """One request; tried again while the server is busy or out of reach, not when it finds the request bad."""
-        request = urllib.request.Request(
-            self._endpoint(), json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
-        )
-        reason = ""
-        for attempt in range(_TRIES):
-            if attempt:
-                time.sleep(_PAUSE * 2 ** (attempt - 1))
-            try:
-                with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
-                    return json.load(response)
-            except urllib.error.HTTPError as error:
-                reason = f"{error.code} {error.reason}: {error.read(500).decode(errors='replace')}"
-                if error.code < 500 and error.code != 429:
-                    break
-            except (OSError, ValueError) as error:  # out of reach, timed out, or not JSON
-                reason = str(getattr(error, "reason", error))
+
+def _architectures(settings: VLLMPrompts) -> list[str]:
+    """Class names in the model's `config.json`."""
+    from transformers import AutoConfig
+
+    located = _located(settings)
+    try:
+        config = AutoConfig.from_pretrained(located.place, **located.options)
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{_FIELD}: {self._endpoint()} does not answer ({reason}); start the server or correct the address"
-        )
+            f"prompts.generator.model: {settings.model!r} has no readable config.json ({_first_line(error)}); "
+            "give a hub id or a folder with config.json, weights and tokenizer"
+        ) from error
+    return list(config.architectures or [])
+
+
+def _located(settings: VLLMPrompts) -> Located:
+    return resolve_model(settings.model, "prompts.generator.model", revision=settings.revision)
 
 
 def _start_engine(settings: VLLMPrompts) -> Any:
+    from vllm import LLM
+
+    located = _located(settings)
+    chosen = {
+        "revision": located.revision,
+        "dtype": settings.dtype,
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "max_model_len": settings.max_model_len,
+    }
     try:
-        from vllm import LLM
-    except ImportError:
+        return LLM(model=located.place, **{name: value for name, value in chosen.items() if value is not None})
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"prompts.generator: vLLM cannot start {settings.model!r} ({_first_line(error)}; its log says more); try "
+            "another dtype, gpu_memory_utilization or max_model_len, or prompts.generator.kind=transformers"
+        ) from error
+
+
+def _stand_in(settings: VLLMPrompts, device: str, lack: str) -> CaptionGenerator:
+    """transformers with the same sampling; says so once, and in what it tells of itself."""
+    try:
+        from dmp_core.prompts.transformers_lm import TransformersGenerator
+    except MissingExtra:
         raise MissingExtra("vllm", "vllm") from None
-    return LLM(model=settings.model, revision=settings.revision)
+    same = ("model", "revision", "dtype", "temperature", "eta_cutoff", "min_new_tokens", "max_new_tokens")
+    generator = TransformersGenerator(
+        TransformersPrompts(chat=False, **{name: getattr(settings, name) for name in same}), device
+    )
+    generator.facts["instead_of"] = f"vllm:{settings.model}: {lack}"
+    logger.warning("%s: transformers writes the captions in its place (docs/prompts.md)", lack)
+    return generator
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,113 +1,190 @@
-"""The vLLM generator against a local server that speaks the OpenAI completions protocol."""
+"""vLLM itself where it is installed, and what stands in for it where it is not or does not run the model."""
 
 from __future__ import annotations
 
-import json
-import threading
+import logging
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dmp_core.config.stages import VLLMPrompts
-from dmp_core.errors import InputError, MissingExtra
-from dmp_core.prompts import vllm_lm
-from dmp_core.prompts.vllm_lm import VLLMGenerator
+from dmp_core.config.stages import TransformersPrompts, VLLMPrompts
+from dmp_core.errors import InputError
+from dmp_core.prompts.base import CaptionGenerator
+from dmp_core.prompts.server import ServerGenerator
+from dmp_core.prompts.transformers_lm import TransformersGenerator
+from dmp_core.prompts.vllm_lm import VLLMGenerator, open_vllm
+from tests.prompts.tiny_lm import save_tiny_bloom
 
-
-class Server(ThreadingHTTPServer):
-    """Answers `seed: prompt`; `failures` holds status codes to answer with first."""
-
-    request_queue_size = 64  # all of the generator's connections may come at once
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.requests: list[tuple[str, dict[str, Any]]] = []
-        self.failures: list[int] = []
-        self.answer: Any = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+TEMPLATE = "describe a photo of a {keyword}"
+KEYWORDS = ["bedroom", "kitchen", "large bright street at night", "room"]
+SETTINGS = {"min_new_tokens": 3, "max_new_tokens": 12, "dtype": "float32", "max_model_len": 64}
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: Server
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_bloom(tmp_path_factory.mktemp("bloom"))
 
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.requests.append((self.path, body))
-        status = self.server.failures.pop(0) if self.server.failures else 200
-        text = f"{body['seed']}: {body['prompt']}"
-        answer = {"error": "bad model"} if status != 200 else self.server.answer or {"choices": [{"text": text}]}
-        payload = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
 
-    def log_message(self, *args: object) -> None:
-        """Quiet."""
+def settings(folder: Path, **others: object) -> VLLMPrompts:
+    return VLLMPrompts.model_validate({"model": str(folder), **SETTINGS, **others})
+
+
+# ------------------------------------------------------------------------------- no vLLM for this
+INSTALLATIONS = {
+    "cannot be imported (operator nms does not exist)": ("raise RuntimeError('operator nms does not exist')", "cpu"),
+    "vLLM 0.99.0 finds no device": ("__version__ = '0.99.0'\nclass ModelRegistry: pass", ""),
+    "vLLM 0.99.0 does not run BloomForCausalLM": (
+        "__version__ = '0.99.0'\nclass ModelRegistry:\n    get_supported_archs = lambda: ['LlamaForCausalLM']",
+        "cpu",
+    ),
+}
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(vllm_lm, "_PAUSE", 0.01)
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+def unfit_vllm(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A vLLM that is installed and does not do; yields what should be said of it."""
+    code, device = INSTALLATIONS[request.param]
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").write_text(code)
+    (tmp_path / "vllm" / "platforms.py").write_text(f"class current_platform: device_type = {device!r}")
+    real = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "vllm"}
+    monkeypatch.syspath_prepend(tmp_path)
+    yield request.param
+    for name in ("vllm", "vllm.platforms"):
+        sys.modules.pop(name, None)
+    sys.modules.update(real)
 
 
-@pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
-def test_one_request_a_caption_in_order_with_its_own_seed(server: Server, suffix: str) -> None:
-    lm = VLLMGenerator(VLLMPrompts(server_url=server.url + suffix, temperature=0.95))
-    keywords = [f"room_{index}" for index in range(50)]
-    texts = lm.generate(keywords, "Caption a {keyword}:", list(range(100, 150)))
-    assert texts == [f"{100 + index}: Caption a room {index}:" for index in range(50)]
-    assert {path for path, _ in server.requests} == {"/v1/completions"}
-    body = server.requests[0][1]
-    assert (body["model"], body["temperature"]) == ("bigscience/bloomz-7b1", 0.95)
-    assert (body["min_tokens"], body["max_tokens"]) == (15, 128)
-    assert lm.name == "vllm:bigscience/bloomz-7b1"
+@pytest.mark.parametrize("unfit_vllm", INSTALLATIONS, indirect=True)
+def test_transformers_stands_in_with_the_same_sampling_and_says_so_once(
+    folder: Path, unfit_vllm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "dmp_core"):
+        lm = open_vllm(settings(folder, eta_cutoff=0.01), "cpu")
+    [notice] = [record.getMessage() for record in caplog.records]
+    assert unfit_vllm in notice
+    assert "transformers writes the captions" in notice
+    assert lm.name == f"transformers:{folder.name}"
+    assert lm.facts["instead_of"].startswith(f"vllm:{folder}: ")
+    assert unfit_vllm in lm.facts["instead_of"]
+    own = TransformersPrompts(
+        model=str(folder), chat=False, eta_cutoff=0.01, min_new_tokens=3, max_new_tokens=12, dtype="float32"
+    )
+    expected = TransformersGenerator(own, "cpu").generate(KEYWORDS, TEMPLATE, [1, 2, 3, 4])
+    assert lm.generate(KEYWORDS, TEMPLATE, [1, 2, 3, 4]) == expected
 
 
-def test_a_busy_server_is_asked_again(server: Server) -> None:
-    server.failures = [503, 429]
-    lm = VLLMGenerator(VLLMPrompts(server_url=server.url))
-    assert lm.generate(["attic"], "{keyword}", [1]) == ["1: attic"]
-    assert len(server.requests) == 3
-
-
-def test_a_refusal_is_reported_at_once(server: Server) -> None:
-    server.failures = [404]
-    lm = VLLMGenerator(VLLMPrompts(server_url=server.url))
-    with pytest.raises(InputError, match=r"prompts\.generator\.server_url.*404.*bad model"):
-        lm.generate(["attic"], "{keyword}", [1])
-    assert len(server.requests) == 1
-
-
-def test_another_kind_of_server_is_named(server: Server) -> None:
-    server.answer = {"hello": "world"}
-    lm = VLLMGenerator(VLLMPrompts(server_url=server.url))
-    with pytest.raises(InputError, match=r"choices\[0\]\.text"):
-        lm.generate(["attic"], "{keyword}", [1])
-
-
-def test_no_server_at_all(server: Server) -> None:
-    url = server.url
-    server.server_close()
-    lm = VLLMGenerator(VLLMPrompts(server_url=url))
-    with pytest.raises(InputError, match=r"does not answer .*start the server"):
-        lm.generate(["attic"], "{keyword}", [1])
+@pytest.mark.parametrize("unfit_vllm", INSTALLATIONS, indirect=True)
+def test_nothing_stands_in_if_that_is_forbidden(folder: Path, unfit_vllm: str) -> None:
+    with pytest.raises(InputError) as caught:
+        open_vllm(settings(folder, fallback=False), "cpu")
+    assert unfit_vllm in str(caught.value)
+    assert "prompts.generator.fallback=true" in str(caught.value)
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
-def test_without_vllm_the_extra_is_named() -> None:
-    with pytest.raises(MissingExtra, match=r"dmp-pipeline\[vllm\]"):
-        VLLMGenerator(VLLMPrompts())
+def test_transformers_stands_in_where_vllm_is_not_installed(folder: Path) -> None:
+    assert open_vllm(settings(folder), "cpu").facts["instead_of"] == f"vllm:{folder}: vLLM is not installed"
+    with pytest.raises(InputError, match=r"vLLM is not installed; install a vLLM"):
+        open_vllm(settings(folder, fallback=False), "cpu")
+
+
+def test_a_model_that_is_nowhere_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"prompts\.generator\.model.*nowhere"):
+        open_vllm(settings(tmp_path / "nowhere"), "cpu")
+
+
+# -------------------------------------------------------------------------------------- real vLLM
+needs_vllm = pytest.mark.skipif(
+    find_spec("vllm") is None, reason="vLLM is not installed: it needs an environment of its own (docs/prompts.md)"
+)
+
+
+def greedy(folder: Path, tokens: int) -> list[str]:
+    """What transformers says, asked for the likeliest tokens, one request at a time."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    texts = []
+    for keyword in KEYWORDS:
+        ids = tokenizer(f"describe a photo of a {keyword}", return_tensors="pt")["input_ids"]
+        out = model.generate(ids, do_sample=False, min_new_tokens=tokens, max_new_tokens=tokens)
+        texts.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+    return texts
+
+
+def assert_seeded(lm: CaptionGenerator) -> None:
+    """Texts follow from request and seed, whatever else is in the batch."""
+    seeds = [1, 2, 3, 2**62 + 5]
+    together = lm.generate(KEYWORDS, TEMPLATE, seeds)
+    assert together == lm.generate(KEYWORDS, TEMPLATE, seeds)
+    alone = [lm.generate([keyword], TEMPLATE, [seed])[0] for keyword, seed in zip(KEYWORDS, seeds, strict=True)]
+    assert together == alone
+    assert len(set(lm.generate(["bedroom"] * 8, TEMPLATE, list(range(8))))) > 4
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")  # GB; the default is a share of the whole machine's
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.usefixtures("little_memory")
+def test_the_engine_writes_seeded_captions_with_bloom(folder: Path) -> None:
+    """The published model's architecture, tiny, in a real engine: its likeliest tokens are those of transformers."""
+    import vllm
+
+    lm = open_vllm(settings(folder), "cpu")
+    assert isinstance(lm, VLLMGenerator)
+    assert lm.name == f"vllm:{folder}"
+    assert lm.facts == {"vllm": vllm.__version__, "not_applied": ["eta_cutoff"]}
+    assert_seeded(lm)
+    lm.settings = settings(folder, temperature=1e-6, min_new_tokens=8, max_new_tokens=8)
+    assert [text.strip() for text in lm.generate(KEYWORDS, TEMPLATE, [0] * 4)] == greedy(folder, 8)
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.usefixtures("little_memory")
+def test_an_engine_that_cannot_start_is_one_error(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"vLLM cannot start .*max_model_len"):
+        open_vllm(settings(folder, max_model_len=100_000), "cpu")
+
+
+@needs_vllm
+@pytest.mark.slow
+@pytest.mark.usefixtures("little_memory")
+def test_vllm_s_server_is_asked_through_its_address(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # What `vllm serve` runs; that command itself is missing from some builds for CPUs.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--enforce-eager"]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "64"]
+    log = tmp_path / "log"
+    with log.open("w") as stream, subprocess.Popen([*command, *options], stdout=stream, stderr=stream) as running:
+        try:
+            while not listening(port):
+                assert running.poll() is None, log.read_text()
+                time.sleep(1)
+            lm = open_vllm(settings(folder, server_url=f"http://127.0.0.1:{port}"))
+            assert isinstance(lm, ServerGenerator)
+            assert lm.facts["owned_by"] == "vllm"
+            assert_seeded(lm)
+            with pytest.raises(InputError, match=r"and not 'bigscience/bloomz-7b1'"):
+                open_vllm(settings(folder, model="bigscience/bloomz-7b1", server_url=f"http://127.0.0.1:{port}"))
+        finally:
+            running.terminate()
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,4 +1,4 @@
-"""A random Llama of a few thousand weights, and the same as a GGUF file: real models, made on the spot."""
+"""A random Llama and BLOOM of a few thousand weights, and a GGUF file: real models, made on the spot."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import gguf
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import BloomConfig, BloomForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dmp_core.prompts.grammar import words_of
 
@@ -21,6 +21,37 @@ SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
 
 def save_tiny_lm(folder: Path, chat_template: str | None = None, seed: int = 0) -> Path:
     """A folder as a hub download would be: words as tokens, so that random texts read like captions."""
+    size = _save_tokenizer(folder, chat_template)
+    torch.manual_seed(seed)
+    # Large initial weights: a random model of the usual scale answers the same whatever it is asked.
+    LlamaForCausalLM(_config(size, initializer_range=0.6)).save_pretrained(folder)
+    return folder
+
+
+def save_tiny_bloom(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
+    """The same with BLOOM, the architecture of bloomz: its attention knows positions by ALiBi alone.
+
+    Heads have 32 channels, the fewest that vLLM's attention takes.
+    """
+    size = _save_tokenizer(folder, None)
+    torch.manual_seed(0)
+    config = BloomConfig(
+        vocab_size=size,
+        hidden_size=64,
+        n_layer=2,
+        n_head=2,
+        seq_length=256,
+        initializer_range=0.1,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    BloomForCausalLM(config).to(dtype).save_pretrained(folder)
+    return folder
+
+
+def _save_tokenizer(folder: Path, chat_template: str | None) -> int:
+    """Writes the tokenizer; returns the size of its vocabulary."""
     vocabulary = {word: index for index, word in enumerate([*SPECIAL, *WORDS, ".", "<|user|>", "<|assistant|>"])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -29,10 +60,7 @@ def save_tiny_lm(folder: Path, chat_template: str | None = None, seed: int = 0) 
     )
     fast.chat_template = chat_template
     fast.save_pretrained(folder)
-    torch.manual_seed(seed)
-    # Large initial weights: a random model of the usual scale answers the same whatever it is asked.
-    LlamaForCausalLM(_config(len(vocabulary), initializer_range=0.6)).save_pretrained(folder)
-    return folder
+    return len(vocabulary)
 
 
 def _config(vocab_size: int, initializer_range: float = 0.02) -> LlamaConfig:

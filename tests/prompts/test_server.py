@@ -1,0 +1,113 @@
+"""A server that speaks the OpenAI completions protocol as the captions' source: a real model behind real HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dmp_core.config.stages import PromptsConfig, SplitConfig, TransformersPrompts, VLLMPrompts
+from dmp_core.errors import InputError
+from dmp_core.prompts import build_generator, make_prompts, server
+from dmp_core.prompts.server import ServerGenerator
+from dmp_core.prompts.transformers_lm import TransformersGenerator
+from tests.prompts.completions_server import Server, serving
+from tests.prompts.tiny_lm import save_tiny_bloom
+
+TEMPLATE = "describe a photo of a {keyword}"
+LENGTHS = {"min_new_tokens": 3, "max_new_tokens": 12}
+FIELD = r"prompts\.generator\.server_url"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_bloom(tmp_path_factory.mktemp("bloom"))
+
+
+@pytest.fixture
+def running(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(server, "_PAUSE", 0.01)
+    with serving(folder) as ready:
+        yield ready
+
+
+def settings(running: Server, **others: object) -> VLLMPrompts:
+    return VLLMPrompts.model_validate({"model": running.model, "server_url": running.url, **LENGTHS, **others})
+
+
+def test_the_server_s_model_answers_in_order_from_each_caption_s_own_seed(running: Server) -> None:
+    lm = ServerGenerator(settings(running))
+    keywords, seeds = ["bedroom", "kitchen", "street", "room"] * 3, list(range(2**62, 2**62 + 12))
+    here = TransformersPrompts(model=running.model, chat=False, batch_size=1, **LENGTHS)
+    assert lm.generate(keywords, TEMPLATE, seeds) == TransformersGenerator(here, "cpu").generate(
+        keywords, TEMPLATE, seeds
+    )
+    assert lm.name == f"server:{running.model}"
+    assert lm.facts == {"server": running.url, "owned_by": "tests", "not_applied": ["eta_cutoff"]}
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
+def test_the_address_may_end_as_it_likes(running: Server, suffix: str) -> None:
+    lm = ServerGenerator(settings(running, server_url=running.url + suffix))
+    assert len(lm.generate(["attic"], "{keyword}", [1])) == 1
+
+
+def test_a_split_made_by_a_server_is_the_one_made_here(running: Server) -> None:
+    split = SplitConfig(keywords=["bedroom", "kitchen"], count=6)
+    tables = [
+        make_prompts("s", split, PromptsConfig(generator=chosen, template=TEMPLATE, max_rounds=30), 0, device="cpu")
+        for chosen in (settings(running), TransformersPrompts(model=running.model, chat=False, **LENGTHS))
+    ]
+    build_generator.cache_clear()
+    assert tables[0]["prompt"].tolist() == tables[1]["prompt"].tolist()
+    assert set(tables[0]["generator"]) == {f"server:{running.model}"}
+
+
+def test_a_busy_server_is_asked_again(running: Server) -> None:
+    running.failures = [503, 429]
+    lm = ServerGenerator(settings(running))
+    running.failures = [500]
+    assert len(lm.generate(["attic"], "{keyword}", [1])) == 1
+    assert len(running.requests) == 2
+
+
+def test_a_model_that_is_not_served_is_named_with_those_that_are(running: Server) -> None:
+    with pytest.raises(InputError, match=rf"{FIELD}.*serves {running.model}, and not 'bigscience/bloomz-7b1'"):
+        ServerGenerator(settings(running, model="bigscience/bloomz-7b1"))
+    assert running.requests == []  # nothing was asked for in vain
+
+
+def test_a_refusal_is_reported_at_once(running: Server) -> None:
+    lm = ServerGenerator(settings(running))
+    running.failures = [400, 400]
+    with pytest.raises(InputError, match=rf"{FIELD}.*400.*not now"):
+        lm.generate(["attic"], "{keyword}", [1])
+    assert len(running.requests) == 1
+
+
+def test_the_key_comes_from_the_environment(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    running.key = "open sesame"
+    with pytest.raises(InputError, match=rf"{FIELD}.*401"):
+        ServerGenerator(settings(running))
+    monkeypatch.setenv("VLLM_API_KEY", "open sesame")
+    assert len(ServerGenerator(settings(running)).generate(["attic"], "{keyword}", [1])) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "says"), [("/v1/models", "lists no models"), ("/v1/completions", r"choices\[0\]\.text")]
+)
+def test_another_kind_of_server_is_named(running: Server, path: str, says: str) -> None:
+    running.answers[path] = {"hello": "world"}
+    with pytest.raises(InputError, match=rf"{FIELD}.*{says}"):
+        ServerGenerator(settings(running)).generate(["attic"], "{keyword}", [1])
+
+
+def test_no_server_at_all(running: Server) -> None:
+    nowhere = settings(running)
+    running.server_close()
+    with pytest.raises(InputError, match=r"does not answer .*start the server"):
+        ServerGenerator(nowhere)
+    with pytest.raises(InputError, match=r"does not answer .*unknown url type"):
+        ServerGenerator(settings(running, server_url="localhost:8000"))
