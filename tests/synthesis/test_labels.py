@@ -52,6 +52,13 @@ def test_shapes_types_and_ranges(render: Render, case: tuple[str, str, int]) -> 
     assert r.segmentation.max() < 150
 
 
+def test_large_images_are_what_small_ones_show(render: Render) -> None:
+    """Above 160 pixels the denoiser takes one more level."""
+    large, small = render("a red bedroom", "bedroom", 1, 192), render("a red bedroom", "bedroom", 1)
+    means = large.rgb.reshape(48, 4, 48, 4, 3).mean(axis=(1, 3))
+    assert np.abs(means - small.rgb).mean() < 16
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_normals_are_unit_and_face_the_viewer(render: Render, case: tuple[str, str, int]) -> None:
     r = render(*case)

@@ -148,3 +148,11 @@ def test_importing_the_package_does_not_load_mitsuba() -> None:
 def test_thread_count_is_checked() -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
         configure_threads(0)
+
+
+@pytest.mark.parametrize("name", ["house", "skyscraper", "boat"])
+def test_what_is_larger_than_a_room_stands_in_it_as_a_model(render: Render, name: str) -> None:
+    r = render(f"a bedroom with a {name}", "bedroom", 3)
+    assert any(o["name"] == name for o in r.info["objects"])
+    assert r.rgb.std() > 10
+    assert (r.segmentation == class_names().index("wall")).mean() > 0.05

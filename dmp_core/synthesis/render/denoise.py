@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 _TAPS = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0
-_MARGIN = 8  # two taps at the widest hole (step 4)
+_MARGIN = 16  # two taps at the widest hole (step 8)
 
 
 def despeckle(value: np.ndarray, limit: float = 2.0) -> np.ndarray:

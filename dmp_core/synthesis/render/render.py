@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,8 +65,10 @@ def _display(linear: np.ndarray) -> np.ndarray:
     return np.rint(255.0 * np.clip(linear, 0, 1) ** (1 / GAMMA)).astype(np.uint8)
 
 
-def _shading(passes: Passes, white_point: float, levels: int) -> tuple[np.ndarray, float]:
-    """Denoised grey shading, linear 0..1 after exposure, (H, W); and the exposure."""
+def _shading(
+    passes: Passes, white_point: float, levels: int, exposure: float | None = None
+) -> tuple[np.ndarray, float]:
+    """Denoised grey shading, linear 0..1 after exposure, (H, W); and the exposure, measured unless given."""
     ratio = (passes.light @ _LUMINANCE) / np.maximum(passes.albedo @ _LUMINANCE, 0.004)
     near_light = _grow(passes.emitter)
     weight = (~near_light).astype(np.float64)
@@ -76,7 +78,8 @@ def _shading(passes: Passes, white_point: float, levels: int) -> tuple[np.ndarra
     # What the filter could not reach (thin things before a lamp) takes its neighbours' light.
     reached = (weight > 0) | (smooth != ratio)
     smooth = fill_void(smooth, reached.astype(np.float64))
-    exposure = white_point / max(float(np.quantile(smooth[~near_light], 0.94)), 1e-6)
+    if exposure is None:
+        exposure = white_point / max(float(np.quantile(smooth[~near_light], 0.94)), 1e-6)
     return np.where(passes.emitter, 1.0, np.clip(exposure * smooth, 0, 1)), exposure
 
 
@@ -100,23 +103,39 @@ def render_prompt(
     The same arguments give the same bytes in any process and any order. Raises
     `RendererMissing` without Mitsuba; no text ever fails.
     """
-    from dmp_core.synthesis.render.styles import apply_style
-
     spec = read_prompt(prompt, keyword)
     scene = build_scene(spec, seed)
+    rendered = render_scene(spec, scene, seed, resolution, samples_per_pixel, max_depth)
+    return rendered if spec.style is None else restyled(rendered, spec.style, seed)
+
+
+def render_scene(
+    spec: SceneSpec,
+    scene: Scene,
+    seed: int,
+    resolution: int,
+    samples_per_pixel: int,
+    max_depth: int,
+    exposure: float | None = None,
+) -> Rendered:
+    """Render a scene without its style. exposure: another picture's, so that the two compare; None: its own."""
     passes = run_passes(scene, resolution, samples_per_pixel, max_depth, seed)
-    linear, exposure = _shading(passes, scene.mood.white_point, 3 if resolution <= 160 else 4)
+    linear, exposure = _shading(passes, scene.mood.white_point, 3 if resolution <= 160 else 4, exposure)
     albedo, shading = _display(passes.albedo), _display(linear)
-    rgb = compose(albedo, shading)
-    seg = segmentation(passes.objects, scene)
-    if spec.style is not None:
-        rng = np.random.default_rng([int(seed) & 0xFFFFFFFFFFFF, 7])
-        rgb = apply_style(spec.style, rgb, passes.normal, passes.depth, passes.objects, rng)
     return Rendered(
-        rgb=rgb, normal=passes.normal.astype(np.float32), depth=passes.depth.astype(np.float32), segmentation=seg,
-        albedo=albedo, shading=shading, instances=passes.objects.astype(np.uint16),
-        info=_info(spec, scene, exposure),
+        rgb=compose(albedo, shading), normal=passes.normal.astype(np.float32), depth=passes.depth.astype(np.float32),
+        segmentation=segmentation(passes.objects, scene), albedo=albedo, shading=shading,
+        instances=passes.objects.astype(np.uint16), info=_info(spec, scene, exposure),
     )  # fmt: skip
+
+
+def restyled(rendered: Rendered, style: str, seed: int) -> Rendered:
+    """The same picture in a style; labels stay."""
+    from dmp_core.synthesis.render.styles import apply_style
+
+    rng = np.random.default_rng([int(seed) & 0xFFFFFFFFFFFF, 7])
+    rgb = apply_style(style, rendered.rgb, rendered.normal, rendered.depth, rendered.instances.astype(int), rng)
+    return replace(rendered, rgb=rgb)
 
 
 def _info(spec: SceneSpec, scene: Scene, exposure: float) -> dict[str, Any]:

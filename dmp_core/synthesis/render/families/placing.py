@@ -241,10 +241,14 @@ def _place_named(room: Room, name: str, wish: Wish) -> Placed | None:
 
 
 def _squeeze(room: Room, thing: Thing) -> Placed | None:
-    """A named thing never goes missing: if nothing else, it stands smaller and in the foreground."""
-    thing.parts = [(scale(m, 0.7, 0.7, 0.7), mat) for m, mat in thing.parts]
+    """A named thing never goes missing: if nothing else, it stands smaller and in the foreground.
+
+    What is larger than a room (a house in a bedroom) becomes a model of it, so that the camera is not inside.
+    """
     w, h, d = thing.size
-    thing.size = (0.7 * w, 0.7 * h, 0.7 * d)
+    factor = min(0.7, 0.6 * room.height / h, 0.35 * room.width / w, 0.35 * room.depth / d)
+    thing.parts = [(scale(m, factor, factor, factor), mat) for m, mat in thing.parts]
+    thing.size = (factor * w, factor * h, factor * d)
     placed = room.standing(thing, tries=30)
     return placed or room.set_down(
         thing, room.near(-0.3, 0.3) * room.width, -room.depth * room.near(0.35, 0.5), room.near(-30, 30)

@@ -1,0 +1,227 @@
+"""Images from a text-to-image diffusion model, in batches as large as memory allows."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from diffusers import DDIMScheduler
+from diffusers.utils import logging as diffusers_logging
+from PIL import Image
+from transformers.utils import logging as transformers_logging
+
+from dmp_core.config.stages import DiffusionImages, RuntimeConfig
+from dmp_core.errors import InputError
+from dmp_core.models.text_to_image import check_parts
+from dmp_core.store import Sample
+from dmp_core.synthesis.sources import Row, image_sample
+from dmp_core.training.base import choose_device, load_text_to_image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+
+class DiffusedImages:
+    """Images from any text-to-image model that diffusers loads; see `ImageSource`.
+
+    A sample's noise comes from a generator of its own, on the CPU and seeded with its row: neither the batch nor the
+    device changes what an image starts from, and they change results by rounding alone.
+    """
+
+    def __init__(self, settings: DiffusionImages, runtime: RuntimeConfig) -> None:
+        """Raises InputError for a number format that the device is not for."""
+        self.settings = settings
+        self.device = choose_device(runtime.device)
+        self.dtype = choose_dtype(settings.dtype, self.device)
+        wanted = runtime.image_batch_size
+        self.batch_size = first_batch_size(self.device, settings.resolution) if wanted == "auto" else wanted
+        """Images at once; shrinks when memory runs out and never grows again."""
+        self.pipeline: Any = None
+        self.safety: SafetyChecker | None = None
+
+    def __enter__(self) -> DiffusedImages:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.pipeline = self.safety = None
+        if self.device != "cpu":
+            clear_device_cache(garbage_collection=True)
+
+    def samples(self, rows: list[Row]) -> Iterator[Sample]:
+        """See `ImageSource`. A batch's samples come as soon as it is done.
+
+        Raises InputError when the model cannot be loaded or does not suit the settings, when not even one image fits
+        into memory, or when numbers overflow.
+        """
+        if self.pipeline is None:
+            self._load()
+        start = 0
+        while start < len(rows):
+            batch = rows[start : start + self.batch_size]
+            samples = self._within_memory(batch)
+            if samples is None:
+                self._shrink(len(batch) // 2)
+                continue
+            yield from samples
+            start += len(batch)
+
+    def _load(self) -> None:
+        settings = self.settings
+        with _quiet_libraries():
+            pipeline = load_text_to_image(settings, getattr(torch, self.dtype))
+        configs = {part: getattr(pipeline, part).config for part in ("unet", "vae") if hasattr(pipeline, part)}
+        check_parts(settings, configs)
+        if settings.negative_prompt is not None and "negative_prompt" not in inspect.signature(pipeline).parameters:
+            raise InputError(f"images.negative_prompt: {type(pipeline).__name__} takes none; leave it out")
+        if settings.scheduler == "ddim":
+            pipeline.scheduler = ddim_like(pipeline.scheduler)
+        if hasattr(getattr(pipeline, "vae", None), "enable_slicing"):
+            # Decoding a whole batch at once takes more memory than all the steps before it.
+            pipeline.vae.enable_slicing()
+        self.safety = SafetyChecker.taken_from(pipeline)
+        if settings.safety_checker and self.safety is None:
+            log.info("%s has no safety checker; its samples carry no `safety`", settings.model)
+        try:
+            self.pipeline = pipeline.to(self.device)
+            if self.safety is not None:
+                self.safety.network.to(self.device)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            raise self._does_not_fit("the model") from None
+
+    def _within_memory(self, rows: list[Row]) -> list[Sample] | None:
+        """Samples of these rows, or None when memory does not suffice for so many at once."""
+        try:
+            with _quiet_libraries():
+                images = self._images(rows)
+                flags = [{}] * len(rows) if self.safety is None else self.safety(images)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            return None  # the error is let go here, and what was on the device with it
+        generator = self._provenance()
+        return [
+            image_sample(row, image, generator, **flag) for row, image, flag in zip(rows, images, flags, strict=True)
+        ]
+
+    def _images(self, rows: list[Row]) -> NDArray[np.uint8]:
+        """(B, H, W, 3)."""
+        settings = self.settings
+        negative = settings.negative_prompt
+        images = self.pipeline(
+            prompt=[row["prompt"] for row in rows],
+            height=settings.resolution,
+            width=settings.resolution,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            generator=[torch.Generator().manual_seed(int(row["seed"])) for row in rows],
+            output_type="np",
+            **({} if negative is None else {"negative_prompt": [negative] * len(rows)}),
+        ).images
+        if not np.isfinite(images).all():
+            raise InputError(f"images.dtype: {settings.model} overflows in {self.dtype}; set images.dtype=float32")
+        codes: NDArray[np.uint8] = (images * 255).round().astype(np.uint8)
+        return codes
+
+    def _shrink(self, size: int) -> None:
+        clear_device_cache(garbage_collection=True)
+        if size == 0:
+            raise self._does_not_fit(f"one image of {self.settings.resolution} pixels")
+        log.info("out of memory; going on with batches of %d images", size)
+        self.batch_size = size
+
+    def _does_not_fit(self, what: str) -> InputError:
+        return InputError(
+            f"images: {what} does not fit into the memory of {self.device} as {self.dtype}; lower images.resolution, "
+            "take another images.dtype or a smaller images.model, or set runtime.device=cpu"
+        )
+
+    def _provenance(self) -> dict[str, Any]:
+        """The settings, and what was made of those that leave a choice."""
+        chosen = {"dtype": self.dtype, "scheduler": type(self.pipeline.scheduler).__name__}
+        return self.settings.model_dump(mode="json") | chosen
+
+
+class SafetyChecker:
+    """A model's own judgement of its images; unlike in diffusers, they stay as they are."""
+
+    def __init__(self, network: Any, extractor: Any) -> None:
+        self.network, self.extractor = network, extractor
+
+    @classmethod
+    def taken_from(cls, pipeline: Any) -> SafetyChecker | None:
+        """Take the checker out of a pipeline, which then no longer blackens what it flags."""
+        network = getattr(pipeline, "safety_checker", None)
+        if network is None:
+            return None
+        pipeline.safety_checker = None
+        return cls(network, pipeline.feature_extractor)
+
+    def __call__(self, images: NDArray[np.uint8]) -> list[dict[str, dict[str, bool]]]:
+        """images: (B, H, W, 3). `{"safety": {"flagged": …}}` of each."""
+        pixels = self.extractor([Image.fromarray(image) for image in images], return_tensors="pt").pixel_values
+        blackened = np.zeros((len(images), 1))  # the checker blackens the images that it is handed
+        _, flags = self.network(clip_input=pixels.to(self.network.device, self.network.dtype), images=blackened)
+        return [{"safety": {"flagged": bool(flag)}} for flag in flags]
+
+
+def choose_dtype(name: Literal["auto"] | Dtype, device: str) -> Dtype:
+    """`auto` as the format that suits the device; any other name as it is.
+
+    Raises InputError for float16 on the CPU, which has no arithmetic of its own for it.
+    """
+    if name == "float16" and device == "cpu":
+        raise InputError("images.dtype: float16 is not for the CPU; set images.dtype=auto, or runtime.device=cuda")
+    if name != "auto":
+        return name
+    if not device.startswith("cuda"):
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+
+def first_batch_size(device: str, resolution: int) -> int:
+    """Images at once to begin with: as many pixels as 1 image of 512 x 512 on the CPU, 16 elsewhere; at most 32."""
+    images = 1 if device == "cpu" else 16
+    return min(32, max(1, images * 512**2 // resolution**2))
+
+
+def ddim_like(scheduler: Any) -> DDIMScheduler:
+    """DDIM with the noise schedule that the model was trained with.
+
+    Raises InputError for a model of another kind (flow matching).
+    """
+    if DDIMScheduler not in [type(scheduler), *scheduler.compatibles]:
+        raise InputError(
+            f"images.scheduler: DDIM cannot replace {type(scheduler).__name__}; set images.scheduler=model"
+        )
+    # Latents are not bounded; some published configurations leave this out, and DDIM's default would clip.
+    made: DDIMScheduler = DDIMScheduler.from_config(scheduler.config, clip_sample=False)
+    return made
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Their warnings (a long caption is cut, an image blackened) come once a batch, and the latter is untrue here."""
+    libraries = [(library, library.get_verbosity()) for library in (diffusers_logging, transformers_logging)]
+    for library, _ in libraries:
+        library.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for library, verbosity in libraries:
+            library.set_verbosity(verbosity)

@@ -1,0 +1,51 @@
+"""What an image source is, and how one is found by the `kind` in the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from importlib import import_module
+from typing import Any, Protocol
+
+from dmp_core.config.stages import DiffusionImages, FolderImages, RenderImages, RuntimeConfig
+from dmp_core.labelers.encoding import png_bytes
+from dmp_core.store import Sample, canonical_json
+
+Row = dict[str, Any]
+"""One row of the prompts table: key, keyword, prompt, seed, …"""
+
+SOURCES = {
+    "render": "dmp_core.synthesis.rendered:RenderedImages",
+    "diffusion": "dmp_core.synthesis.diffusion:DiffusedImages",
+    "folder": "dmp_core.synthesis.folder:FolderSource",
+}
+"""kind → "module:class"; imported on first use, so that planning a run loads no renderer and no network."""
+
+
+class ImageSource(AbstractContextManager["ImageSource"], Protocol):
+    """Makes one image a row; a context manager, since it may hold worker processes or a network.
+
+    It is built with its settings and the runtime. What is heavy starts with the first sample, so that a run that
+    finds every shard done starts nothing.
+    """
+
+    def samples(self, rows: list[Row]) -> Iterable[Sample]:
+        """One sample a row, in order (see `image_sample`), a function of row and settings alone."""
+        ...
+
+
+def open_source(settings: RenderImages | DiffusionImages | FolderImages, runtime: RuntimeConfig) -> ImageSource:
+    """The source that `settings.kind` names."""
+    module, _, name = SOURCES[settings.kind].partition(":")
+    source: ImageSource = getattr(import_module(module), name)(settings, runtime)
+    return source
+
+
+def image_sample(row: Row, rgb: Any, generator: dict[str, Any], **details: Any) -> Sample:
+    """An image with its provenance, as members of a shard.
+
+    rgb: uint8 (H, W, 3). generator: its settings. details: further entries of the sample's json.
+    """
+    record = {name: row[name] for name in ("key", "prompt", "keyword")}
+    record |= {"seed": int(row["seed"]), "generator": generator} | details
+    return {"__key__": row["key"], "png": png_bytes(rgb), "json": canonical_json(record).encode()}
