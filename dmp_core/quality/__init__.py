@@ -1,0 +1,24 @@
+"""How good a sample is: scores of images, prompts and labels, and the gates that are applied to them later.
+
+What may live here: pure functions from arrays, prompts and tables to scores; nothing that knows of stages or
+workspaces. A score never depends on a bound, so a bound can change without anything being made anew.
+"""
+
+from dmp_core.quality.duplicates import nearest, nearest_earlier, nearest_earlier_prompt
+from dmp_core.quality.gates import IMAGE, Gates, bounds_by_name, gates_for, kept
+from dmp_core.quality.images import image_scores, perceptual_hash
+from dmp_core.quality.labels import label_scores
+
+__all__ = [
+    "IMAGE",
+    "Gates",
+    "bounds_by_name",
+    "gates_for",
+    "image_scores",
+    "kept",
+    "label_scores",
+    "nearest",
+    "nearest_earlier",
+    "nearest_earlier_prompt",
+    "perceptual_hash",
+]
