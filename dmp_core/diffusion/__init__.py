@@ -26,7 +26,9 @@ if TYPE_CHECKING:
         lora_parameters,
         read_card,
         remove_adapter,
+        reset_weights,
         save_adapter,
+        save_unet,
     )
     from dmp_core.diffusion.pipeline import DMPOutput, DMPPipeline
 
@@ -47,8 +49,10 @@ __all__ = [
     "lora_parameters",
     "read_card",
     "remove_adapter",
+    "reset_weights",
     "sample",
     "save_adapter",
+    "save_unet",
     "training_target",
     "unet_denoiser",
 ]
@@ -64,7 +68,9 @@ _LAZY = {name: "pipeline" for name in ("DMPOutput", "DMPPipeline")} | {
         "lora_parameters",
         "read_card",
         "remove_adapter",
+        "reset_weights",
         "save_adapter",
+        "save_unet",
     )
 }
 

@@ -1,7 +1,8 @@
 """Low-rank adapters on the U-Net (paper, §3.2): add, save, load, import and export.
 
 An adapter is a folder: PEFT's own two files plus ``dmp.json``, which says how to run it.
-Files in the format of the published DMP code are read too.
+Files in the format of the published DMP code are read too. Where the whole U-Net was trained, the folder holds
+it in diffusers' own format instead.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from dmp_core.errors import InputError
 CARD_FILE = "dmp.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
+UNET_FILE = "diffusion_pytorch_model.safetensors"
 PUBLISHED_FILES = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
 
 _PEFT_PREFIX = "base_model.model."
@@ -36,6 +38,8 @@ TARGETS = {"attention": r".*\.attn[12]" + _PROJECTIONS, "self_attention": r".*\.
 """Presets by name; a third, "all", is every linear and convolution layer of the U-Net."""
 
 _PUBLISHED_KEY = re.compile(r"(?:unet\.)?(.+\.attn[12])\.processor\.to_(q|k|v|out)_lora\.(down|up)\.weight")
+
+_NOTED = "base_fingerprint"
 
 Init = Literal["gaussian", "kaiming"]
 
@@ -144,7 +148,36 @@ def remove_adapter(unet: Any) -> Any:
     return unet
 
 
+def reset_weights(unet: Any, seed: int = 0) -> Any:
+    """Replace all weights by fresh ones, as diffusers draws them for a new U-Net (in place, and returned).
+
+    seed: makes them reproducible without touching the global generator.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = type(unet).from_config(unet.config)
+    unet.load_state_dict(fresh.state_dict())
+    return unet
+
+
 # ------------------------------------------------------------------------------------ save
+def save_unet(
+    unet: Any, folder: str | Path, meta: Mapping[str, Any] | AdapterCard, dtype: torch.dtype = torch.float32
+) -> Path:
+    """Write a whole U-Net plus ``dmp.json``; returns the folder. `meta` as in :func:`save_adapter`.
+
+    Also opens with ``UNet2DConditionModel.from_pretrained(folder)``.
+    """
+    folder = Path(folder)
+    card = meta if isinstance(meta, AdapterCard) else parse_card(meta, "meta")
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in unet.state_dict().items()}
+    save_file(weights, folder / UNET_FILE, metadata={"format": "pt"})
+    unet.save_config(folder)
+    _write_json(folder / CARD_FILE, card.model_dump(mode="json"))
+    return folder
+
+
 def save_adapter(unet: Any, folder: str | Path, meta: Mapping[str, Any] | AdapterCard | None = None) -> Path:
     """Write a PEFT folder plus ``dmp.json``; returns the folder.
 
@@ -189,9 +222,9 @@ def export_diffusers_lora(unet: Any, folder: str | Path) -> Path:
 def load_adapter(unet: Any, path: str | Path, check_base: bool = True) -> AdapterCard:
     """Load an adapter into ``unet`` (in place) and return its card.
 
-    path: a folder written by :func:`save_adapter`, a PEFT folder, or a LoRA file of the published DMP
-        code (``.safetensors`` or ``.bin``) or the folder that holds one. Without ``dmp.json`` the card
-        has the paper's settings.
+    path: a folder written by :func:`save_adapter` or :func:`save_unet` (which replaces all weights), a PEFT
+        folder, or a LoRA file of the published DMP code (``.safetensors`` or ``.bin``) or the folder that holds
+        one. Without ``dmp.json`` the card has the paper's settings.
     check_base: refuse an adapter that was trained on another base model.
 
     Raises InputError naming the file when it is missing, damaged, or fits the U-Net only in part.
@@ -204,6 +237,9 @@ def load_adapter(unet: Any, path: str | Path, check_base: bool = True) -> Adapte
             f"{card.base_fingerprint}; this U-Net: {fingerprint(unet)}); load that base, or pass check_base=False"
         )
     weights = _read_weights(weights_file)
+    if weights_file.name == UNET_FILE:
+        _assign_all(unet, weights, weights_file)
+        return card
     if any(_PUBLISHED_KEY.fullmatch(key) for key in weights):
         weights, config = _from_published(weights, weights_file)
     else:
@@ -221,7 +257,7 @@ def load_adapter(unet: Any, path: str | Path, check_base: bool = True) -> Adapte
 def find_adapter(path: str | Path) -> Path:
     """The weights file at ``path``, itself a file or a folder that holds one of the known names."""
     path = Path(path)
-    names = (WEIGHTS_FILE, *PUBLISHED_FILES)
+    names = (WEIGHTS_FILE, UNET_FILE, *PUBLISHED_FILES)
     candidates = [path] if path.is_file() else [path / name for name in names]
     for candidate in candidates:
         if candidate.is_file():
@@ -253,8 +289,11 @@ def fingerprint(unet: nn.Module) -> str:
     """16 hex digits that tell one base U-Net from another, adapters aside.
 
     Hashes names, shapes and the first 256 values of every tensor, rounded to half precision, so that
-    a float16 copy has the fingerprint of its float32 original.
+    a float16 copy has the fingerprint of its float32 original. bfloat16 keeps too few digits for that: who casts to
+    it notes the fingerprint first (`note_fingerprint`).
     """
+    if (noted := getattr(unet, _NOTED, None)) is not None:
+        return str(noted)
     digest = hashlib.sha256()
     plain = {k.replace(".base_layer.", "."): v for k, v in unet.state_dict().items() if ".lora_" not in k}
     for key in sorted(plain):
@@ -262,6 +301,11 @@ def fingerprint(unet: nn.Module) -> str:
         digest.update(f"{key} {tuple(plain[key].shape)}".encode())
         digest.update(head.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def note_fingerprint(module: nn.Module) -> None:
+    """Keep the fingerprint of the weights as they are now, whatever they are cast to later."""
+    setattr(module, _NOTED, fingerprint(module))
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
@@ -304,6 +348,17 @@ def _from_published(weights: Mapping[str, Tensor], file: Path) -> tuple[dict[str
         renamed[f"{module}.lora_{'A' if matrix == 'down' else 'B'}.weight"] = tensor
     rank = min(next(iter(renamed.values())).shape)
     return renamed, LoraConfig(r=rank, lora_alpha=rank, target_modules=sorted(modules))
+
+
+def _assign_all(unet: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
+    if getattr(unet, "peft_config", None):
+        raise InputError("unet: it already carries an adapter; load the base model afresh, or remove_adapter() first")
+    note_fingerprint(unet)
+    try:
+        unet.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file}: not the weights of this U-Net ({reason[:200]}); wrong base model?") from None
 
 
 def _assign(unet: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:

@@ -23,6 +23,7 @@ from dmp_core.diffusion.latents import decode_latents, depth_from_decoded, downs
 from dmp_core.diffusion.process import Prediction
 from dmp_core.diffusion.sampler import Denoiser, Source, sample, unet_denoiser
 from dmp_core.diffusion.schedule import Schedule
+from dmp_core.diffusion.text import tokenise
 from dmp_core.errors import InputError
 
 Images = Image.Image | Sequence[Image.Image] | Tensor
@@ -177,14 +178,8 @@ class DMPPipeline(DiffusionPipeline):
 
     def encode_prompt(self, prompt: str | Sequence[str]) -> Tensor:
         """Text embeddings (B, L, D) of one prompt or several; too long ones are truncated."""
-        tokens = self.tokenizer(
-            [prompt] if isinstance(prompt, str) else list(prompt),
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        embeds: Tensor = self.text_encoder(tokens.input_ids.to(self._execution_device))[0]
+        tokens = tokenise(self.tokenizer, [prompt] if isinstance(prompt, str) else prompt)
+        embeds: Tensor = self.text_encoder(tokens.to(self._execution_device))[0]
         return embeds
 
     def _denoiser(self, prompt: str | Sequence[str] | None, batch: int, guidance_scale: float) -> Denoiser:

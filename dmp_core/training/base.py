@@ -1,7 +1,8 @@
-"""Loading the base model: shipped with the package, a local folder, or an id on the hub."""
+"""Loading diffusion models: shipped with the package, a local folder, or an id on the hub."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dmp_core.config.stages import BaseConfig
+from dmp_core.config.stages import BaseConfig, DiffusionImages, EditorConfig
 from dmp_core.errors import InputError
-from dmp_core.models.shipped import resolve_folder
+from dmp_core.models.shipped import resolve_model
 
 if TYPE_CHECKING:
     from dmp_core.diffusion import DMPPipeline
@@ -27,12 +28,19 @@ def load_base(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torc
     Raises InputError that names the folder or hub id when it cannot be loaded.
     """
     from dmp_core.diffusion import DMPPipeline
+    from dmp_core.diffusion.adapters import note_fingerprint
 
     place, options = _where(config)
+    # An adapter belongs to a base model, and bfloat16 keeps too few digits to tell which one this is.
+    stored = torch.float32 if dtype == torch.bfloat16 else dtype
     with _readable_errors(config), _no_progress_bars():
-        pipeline = DMPPipeline.from_pretrained(place, dtype=dtype, **options, **_variant(place))
+        pipeline = DMPPipeline.from_pretrained(place, dtype=stored, **options, **_variant(place))
+    note_fingerprint(pipeline.unet)
+    note_fingerprint(pipeline.vae)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        torch.nn.Module.to(part, dtype)  # diffusers' own `to` warns that it keeps no part in float32
     return pipeline
 
 
@@ -47,6 +55,49 @@ def load_vae(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torch
     return vae.to(device).eval()
 
 
+def load_editor(config: EditorConfig, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+    """Diffusers' InstructPix2Pix pipeline, in evaluation mode, without progress bars and safety checker.
+
+    config: with a `model`.
+    Raises InputError as `load_base` does, and when the U-Net does not take an image beside the noisy latents.
+    """
+    from diffusers import StableDiffusionInstructPix2PixPipeline
+
+    place, options = _where(config)
+    with _readable_errors(config), _no_progress_bars():
+        editor = StableDiffusionInstructPix2PixPipeline.from_pretrained(
+            place, safety_checker=None, requires_safety_checker=False, dtype=dtype, **options, **_variant(place)
+        )
+    if editor.unet.config.in_channels != 2 * editor.vae.config.latent_channels:
+        raise InputError(
+            f"{_field(config)}: {config.model}: its U-Net takes {editor.unet.config.in_channels} channels, an editor's "
+            f"takes {2 * editor.vae.config.latent_channels}; give one in InstructPix2Pix's format, or make one with "
+            "`dmp prior edit`"
+        )
+    editor.set_progress_bar_config(disable=True)
+    return editor.to(device)
+
+
+def load_text_to_image(config: DiffusionImages, dtype: torch.dtype = torch.float32) -> Any:
+    """The text-to-image pipeline of diffusers that the model's own index names, on the CPU, without progress bars.
+
+    Raises InputError that names the folder or hub id when it cannot be loaded or makes no images from text.
+    """
+    with warnings.catch_warnings():  # this imports every pipeline there is, and one of them warns
+        warnings.simplefilter("ignore", FutureWarning)
+        from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+
+    place, options = _where(config)
+    with _readable_errors(config), _no_progress_bars():
+        parts = DiffusionPipeline.load_config(place, **options)
+        unwanted = () if config.safety_checker else ("safety_checker", "feature_extractor")
+        pipeline: Any = AutoPipelineForText2Image.from_pretrained(
+            place, dtype=dtype, **{part: None for part in unwanted if part in parts}, **options, **_variant(place)
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def choose_device(name: str) -> str:
     """`auto` as the best device that is there; any other name as it is."""
     if name != "auto":
@@ -56,11 +107,15 @@ def choose_device(name: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _where(config: BaseConfig) -> tuple[str, dict[str, Any]]:
-    folder = resolve_folder(config.model, "priors")
-    if folder is not None:
-        return str(folder), {"local_files_only": True}
-    return config.model, {"revision": config.revision}
+def _where(config: BaseConfig | EditorConfig | DiffusionImages) -> tuple[str, dict[str, Any]]:
+    located = resolve_model(str(config.model), _field(config), kind="priors", revision=config.revision)
+    return located.place, located.options
+
+
+def _field(config: BaseConfig | EditorConfig | DiffusionImages) -> str:
+    if isinstance(config, DiffusionImages):
+        return "images.model"
+    return "editor.model" if isinstance(config, EditorConfig) else "base.model"
 
 
 def _variant(place: str) -> dict[str, Any]:
@@ -86,7 +141,7 @@ def _no_progress_bars() -> Iterator[None]:
 
 
 @contextmanager
-def _readable_errors(config: BaseConfig) -> Iterator[None]:
+def _readable_errors(config: BaseConfig | EditorConfig | DiffusionImages) -> Iterator[None]:
     """Turn what the libraries raise into one line that names the folder or hub id, and the mend."""
     try:
         yield
@@ -96,10 +151,10 @@ def _readable_errors(config: BaseConfig) -> Iterator[None]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     else:
         return
-    folder = resolve_folder(config.model, "priors")
-    if folder is not None:
-        raise InputError(f"base.model: {folder}: not a complete diffusers model ({reason}); give a folder that is")
+    field, (place, options) = _field(config), _where(config)
+    if "local_files_only" in options:
+        raise InputError(f"{field}: {place}: not a complete diffusers model ({reason}); give a folder that is")
     raise InputError(
-        f"base.model: {config.model!r} could not be loaded ({reason}); it is taken as a hub id, since no such folder "
+        f"{field}: {config.model!r} could not be loaded ({reason}); it is taken as a hub id, since no such folder "
         "exists: check the spelling and the network, or give a local folder with the model in diffusers format"
     )

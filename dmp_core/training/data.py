@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -35,21 +36,33 @@ class LatentPairs:
 
     Every epoch is one permutation of the samples; batches run across its end, so none is ever short.
     Mirroring is a fair coin a draw; timesteps are uniform over the schedule (eq. 3's expectation).
+    `columns`: images and labels as they were given, without what is left out.
     """
 
     def __init__(
-        self, source: LatentColumn, target: LatentColumn, batch_size: int, seed: int = 0, num_timesteps: int = 1000
+        self,
+        source: LatentColumn,
+        target: LatentColumn,
+        batch_size: int,
+        seed: int = 0,
+        num_timesteps: int = 1000,
+        exclude: Collection[str] = (),
     ) -> None:
-        """Raises InputError when the columns do not hold the same samples in the same order and shape."""
+        """exclude: keys of samples to leave out, as if the columns did not hold them.
+
+        Raises InputError when the columns do not hold the same samples in the same order and shape.
+        """
         _check_pair(source, target)
+        if exclude:
+            source, target = (_without(column, exclude) for column in (source, target))
         flipped = source.flipped is not None and target.flipped is not None
         self.keys = source.keys
+        self.columns = source, target
         self.batch_size = batch_size
         self.seed = seed
         self.num_timesteps = num_timesteps
         self.source = _variants(source, flipped)
         self.target = _variants(target, flipped)
-        self._permutation = lru_cache(maxsize=2)(self._permute)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -60,19 +73,36 @@ class LatentPairs:
 
     def batch(self, step: int) -> Batch:
         """The draw of one step, for any step in any order."""
-        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        indices = [self._permutation(int(p) // len(self))[int(p) % len(self)] for p in positions]
+        indices = torch.from_numpy(draw_indices(len(self), step, self.batch_size, self.seed))
         random = np.random.default_rng([self.seed, _DRAW, step])
         timesteps = random.integers(0, self.num_timesteps, self.batch_size)
         flips = random.integers(0, 2, self.batch_size) * self.can_flip
-        return Batch(torch.from_numpy(np.array(indices)), torch.from_numpy(flips), torch.from_numpy(timesteps))
+        return Batch(indices, torch.from_numpy(flips), torch.from_numpy(timesteps))
 
     def gather(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Image and label latents (x, y) of a draw, each (B, c, h, w)."""
         return self.source[batch.flips, batch.indices], self.target[batch.flips, batch.indices]
 
-    def _permute(self, epoch: int) -> NDArray[np.int64]:
-        return np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self))
+
+def draw_indices(samples: int, step: int, size: int, seed: int) -> NDArray[np.int64]:
+    """Which samples step `step` sees, (size,). Every epoch is one permutation; batches run across its end."""
+    positions = range(step * size, (step + 1) * size)
+    return np.array([_permutation(samples, p // samples, seed)[p % samples] for p in positions])
+
+
+@lru_cache(maxsize=8)
+def _permutation(samples: int, epoch: int, seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, _ORDER, epoch]).permutation(samples)
+
+
+def _without(column: LatentColumn, exclude: Collection[str]) -> LatentColumn:
+    kept = [number for number, key in enumerate(column.keys) if key not in exclude]
+    return replace(
+        column,
+        keys=tuple(column.keys[number] for number in kept),
+        plain=column.plain[kept],
+        flipped=None if column.flipped is None else column.flipped[kept],
+    )
 
 
 def _variants(column: LatentColumn, flipped: bool) -> Tensor:

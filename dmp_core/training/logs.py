@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,13 +39,18 @@ class TrainingLog:
         self.window: list[StepRecord] = []
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
-    def add(self, record: StepRecord) -> None:
-        """Note a step. TensorBoard gets the mean over `log_every` steps, less noisy than one batch."""
+    def add(self, record: StepRecord, terms: Mapping[str, float] | None = None) -> None:
+        """Note a step. TensorBoard gets the mean over `log_every` steps, less noisy than one batch.
+
+        terms: parts of the loss by name, for TensorBoard alone, which gets those of every `log_every`-th step.
+        """
         self.rows.writerow(record)
         self.window.append(record)
         if record.step % self.log_every == 0:
             self._to_board(self.window)
             self.window = []
+            for name, value in (terms or {}).items():
+                self.board.add_scalar(f"terms/{name}", value, record.step)
 
     def close(self) -> None:
         self.stream.close()

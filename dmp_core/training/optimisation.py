@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from dmp_core.config.stages import TrainConfig
+from dmp_core.config.stages import FitConfig
 from dmp_core.errors import InputError
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
+def learning_rate(config: FitConfig, step: int) -> float:
     """Learning rate of optimiser step `step` (from 0): linear warm-up, then the schedule down to 0.
 
     A function of the step alone: there is no scheduler whose state could be lost.
@@ -28,7 +28,7 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * factor
 
 
-def make_optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
+def make_optimizer(config: FitConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
     """AdamW in its fused form, one pass over all parameters, where the device has it."""
     parameters = list(parameters)
     fused = parameters[0].device.type in ("cpu", "cuda")

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 
-def load_predictor(
-    config: BaseConfig, adapter: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> DMPPipeline:
+def load_predictor(config: BaseConfig, adapter: str | Path, device: str = "cpu", dtype: str = "float32") -> DMPPipeline:
     """The base model with an adapter on it, ready for `predict_batch`.
+
+    dtype: "float32", "float16" or "bfloat16".
 
     Raises InputError when either cannot be read, or when the adapter belongs to another base model.
     """
-    pipeline = load_base(config, device, dtype)
+    pipeline = load_base(config, device, getattr(torch, dtype))
     pipeline.load_adapter(adapter)
     pipeline.unet.to(device).eval()
     return pipeline
@@ -56,10 +56,8 @@ def predict_batch(
     """
     if sampling.use_prompt and (prompts is None or len(prompts) != len(images)):
         raise InputError(f"sampling.use_prompt: needs one prompt an image ({len(images)})")
-    size = working_size(images.shape[1:3], resolution, downscale_factor(pipeline.vae))
-    working = np.stack([resize("albedo", image, size) for image in images])
     _, latents = pipeline(
-        image_to_vae(working) / 2 + 0.5,
+        working_images(pipeline.vae, images, resolution),
         prompt=list(prompts) if sampling.use_prompt and prompts is not None else None,
         num_inference_steps=sampling.num_steps,
         guidance_scale=sampling.guidance_scale,
@@ -68,7 +66,13 @@ def predict_batch(
         output_type="latent",
         return_dict=False,
     )
-    return _decode(pipeline.vae, latents, task, images.shape[1:3], depth_scale, palette)
+    return decode_labels(pipeline.vae, latents, task, images.shape[1:3], depth_scale, palette)
+
+
+def working_images(vae: Any, images: Array, resolution: int | None) -> torch.Tensor:
+    """Images uint8 (B, H, W, 3) in the size at which networks work: (B, 3, h, w) in [0, 1]."""
+    size = working_size(images.shape[1:3], resolution, downscale_factor(vae))
+    return image_to_vae(np.stack([resize("albedo", image, size) for image in images])) / 2 + 0.5
 
 
 def vae_ceiling(
@@ -89,14 +93,15 @@ def vae_ceiling(
     working = np.stack([resize(task, label, size) for label in labels])
     pixels = to_vae_image(task, working, depth_scale=depth_scale, palette=palette)
     latents = encode_images(vae, pixels, len(pixels))
-    return _decode(vae, latents, task, labels.shape[1:3], depth_scale, palette)
+    return decode_labels(vae, latents, task, labels.shape[1:3], depth_scale, palette)
 
 
 @torch.no_grad()
-def _decode(
+def decode_labels(
     vae: Any, latents: torch.Tensor, task: Task, size: Sequence[int], depth_scale: float, palette: str
 ) -> Array:
+    """Labels of `size` = (height, width), channels last, from the latents of label images (B, C, h, w)."""
     # Not clamped before depth and shading take their channels' mean.
-    decoded = decode_latents(vae, latents) * 2 - 1
+    decoded = decode_latents(vae, latents).float() * 2 - 1
     labels = from_vae_image(task, decoded, depth_scale=depth_scale, palette=palette)
     return np.stack([resize(task, label, (size[0], size[1])) for label in labels])

@@ -81,6 +81,21 @@ def test_without_mirrored_latents_nothing_is_mirrored():
     assert not any(pairs.batch(step).flips.any() for step in range(20))
 
 
+def test_what_is_excluded_is_as_if_it_had_never_been_there():
+    keys, fewer = tuple("abcdef"), tuple("acdf")
+    whole = [column(name, keys, 2) for name in ("image", "depth")]
+    kept = torch.tensor([keys.index(key) for key in fewer])
+    part = [replace(c, keys=fewer, plain=c.plain[kept], flipped=c.flipped[kept]) for c in whole]
+    excluding, without = LatentPairs(*whole, 3, 7, exclude={"b", "e"}), LatentPairs(*part, 3, 7)
+    assert excluding.keys == fewer
+    assert len(excluding) == 4
+    for step in range(6):
+        for mine, theirs in zip(
+            excluding.gather(excluding.batch(step)), without.gather(without.batch(step)), strict=True
+        ):
+            assert torch.equal(mine, theirs)
+
+
 @pytest.mark.parametrize(
     ("target", "words"),
     [

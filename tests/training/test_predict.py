@@ -13,10 +13,10 @@ from dmp_core.diffusion import Schedule, decode_latents, encode_images, sample
 from dmp_core.errors import InputError
 from dmp_core.labelers.encoding import decode_label, encode_label, from_vae_image
 from dmp_core.training.base import load_base, load_vae
-from dmp_core.training.lora import train_lora
+from dmp_core.training.finetune import finetune
 from dmp_core.training.predict import load_predictor, predict_batch, vae_ceiling
 from tests.training.conftest import toy_pairs
-from tests.training.test_lora import CONFIG
+from tests.training.test_finetune import CONFIG
 
 SETTINGS = {"depth_scale": 8.0, "palette": "default"}
 
@@ -26,7 +26,7 @@ def predictor(tiny_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("predictor")
     config = CONFIG.model_copy(update={"steps": 4})
     base = load_base(BaseConfig(model=str(tiny_folder)))
-    result = train_lora(config, base, toy_pairs(), folder / "work", folder / "out")
+    result = finetune(config, base, toy_pairs(), folder / "work", folder / "out")
     return load_predictor(BaseConfig(model=str(tiny_folder)), result.adapter)
 
 
@@ -54,6 +54,19 @@ def test_prediction_is_equation_4_on_the_adapted_network(predictor):
     )  # fmt: skip
     expected = from_vae_image("albedo", decode_latents(predictor.vae, y) * 2 - 1, depth_scale=8.0)
     np.testing.assert_allclose(labels, expected, atol=1e-4)
+
+
+def test_an_adapter_trained_in_bfloat16_runs_in_any_precision(tiny_folder, tmp_path):
+    config = CONFIG.model_copy(update={"steps": 2, "mixed_precision": "bf16"})
+    settings = BaseConfig(model=str(tiny_folder))
+    result = finetune(config, load_base(settings, dtype=torch.bfloat16), toy_pairs(), tmp_path / "w", tmp_path / "o")
+    sampling = SamplingConfig(num_steps=2)
+    whole, rounded = (
+        predict_batch(load_predictor(settings, result.adapter, dtype=dtype), rgb(), "depth", sampling, **SETTINGS)
+        for dtype in ("float32", "bfloat16")
+    )
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(rounded - whole).mean() < 0.1  # of 8 metres
 
 
 def test_batches_do_not_mix(predictor):

@@ -1,12 +1,12 @@
-"""Run by test_lora in a process of its own, to be killed: trains on the toy, printing each step."""
+"""Run by test_finetune in a process of its own, to be killed: trains on the toy, printing each step."""
 
 import sys
 
 from dmp_core.config.stages import BaseConfig
 from dmp_core.training.base import load_base
-from dmp_core.training.lora import train_lora
+from dmp_core.training.finetune import finetune
 from tests.training.conftest import toy_pairs
-from tests.training.test_lora import CONFIG
+from tests.training.test_finetune import CONFIGS
 
 
 def report(done: int, total: int, message: str = "") -> None:
@@ -14,5 +14,5 @@ def report(done: int, total: int, message: str = "") -> None:
     sys.stdout.flush()
 
 
-base, work, out = sys.argv[1:]
-train_lora(CONFIG, load_base(BaseConfig(model=base)), toy_pairs(), work, out, progress=report)
+name, base, work, out = sys.argv[1:]
+finetune(CONFIGS[name], load_base(BaseConfig(model=base)), toy_pairs(), work, out, progress=report)

@@ -14,23 +14,27 @@ import torch
 from safetensors.torch import load_file
 
 from dmp_core.config.stages import BaseConfig, LoraConfig, ScheduleConfig, TrainConfig
-from dmp_core.diffusion import Schedule, fingerprint, interpolate, load_adapter, training_target
+from dmp_core.diffusion import Schedule, fingerprint, interpolate, load_adapter, reset_weights, training_target
+from dmp_core.diffusion.adapters import find_adapter
 from dmp_core.errors import InputError
 from dmp_core.training.base import load_base
 from dmp_core.training.checkpoints import load_checkpoint, save_checkpoint
+from dmp_core.training.finetune import finetune, make_card
 from dmp_core.training.logs import TrainingLog, read_log
-from dmp_core.training.lora import make_card, train_lora
 from dmp_core.training.optimisation import learning_rate
 from tests.training.conftest import toy_pairs
+from tests.training.tiny import write_base
 
 CONFIG = TrainConfig(
     lora=LoraConfig(rank=4, targets="all"), steps=12, batch_size=4, learning_rate=5e-3, checkpoint_every=3, log_every=4
 )
+WHOLE = CONFIG.model_copy(update={"weights": "all", "init": "random", "learning_rate": 1e-3})
+CONFIGS = {"lora": CONFIG, "whole": WHOLE}
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def weights(adapter: Path) -> dict[str, torch.Tensor]:
-    return load_file(adapter / "adapter_model.safetensors")
+    return load_file(find_adapter(adapter))
 
 
 def assert_same_weights(a: Path, b: Path) -> None:
@@ -45,7 +49,7 @@ def reference(tiny_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference")
     base = load_base(BaseConfig(model=str(tiny_folder)))
     heard: list[tuple[int, int, str]] = []
-    result = train_lora(
+    result = finetune(
         CONFIG,
         base,
         toy_pairs(),
@@ -78,7 +82,7 @@ def test_training_visits_the_samplers_timesteps_only(tiny_folder, tmp_path, num_
     config = CONFIG.model_copy(update={"num_timesteps": num_timesteps, "schedule": schedule, "steps": 2})
     seen: list[torch.Tensor] = []
     base.unet.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
-    train_lora(config, base, pairs, tmp_path / "work", tmp_path / "out")
+    finetune(config, base, pairs, tmp_path / "work", tmp_path / "out")
     assert torch.cat(seen).unique().tolist() == visited
 
 
@@ -90,7 +94,7 @@ def test_single_pass_training_sees_the_image_and_fits_the_label(tiny_base, tmp_p
     with torch.no_grad():
         text = tiny_base.encode_prompt("").expand(4, -1, -1)
         expected = (tiny_base.unet(x, 1, encoder_hidden_states=text).sample - y).square().mean()
-    result = train_lora(config, tiny_base, pairs, tmp_path / "work", tmp_path / "out")
+    result = finetune(config, tiny_base, pairs, tmp_path / "work", tmp_path / "out")
     assert read_log(result.log)[0].loss == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -102,13 +106,13 @@ def test_losses_are_golden(reference):
 
 
 def test_another_run_gives_the_same_adapter(tiny_base, reference, tmp_path):
-    result = train_lora(CONFIG, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
+    result = finetune(CONFIG, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
     assert_same_weights(result.adapter, reference[0].adapter)
 
 
 def test_loss_falls_on_what_can_be_learnt(tiny_base, tmp_path):
     config = CONFIG.model_copy(update={"steps": 50, "learning_rate": 2e-2})
-    result = train_lora(config, tiny_base, toy_pairs(batch_size=8), tmp_path / "work", tmp_path / "out")
+    result = finetune(config, tiny_base, toy_pairs(batch_size=8), tmp_path / "work", tmp_path / "out")
     losses = [record.loss for record in read_log(result.log)]
     assert result.final_loss < 0.7 * sum(losses[:8]) / 8
 
@@ -116,7 +120,7 @@ def test_loss_falls_on_what_can_be_learnt(tiny_base, tmp_path):
 @pytest.mark.parametrize("prediction", ["x", "y"])
 def test_other_parameterisations_train(tiny_base, tmp_path, prediction):
     config = CONFIG.model_copy(update={"prediction": prediction, "steps": 2})
-    result = train_lora(config, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
+    result = finetune(config, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
     assert json.loads((result.adapter / "dmp.json").read_text())["prediction"] == prediction
 
 
@@ -141,7 +145,7 @@ def test_accumulated_batches_are_one_large_batch(tiny_folder, tmp_path):
     for name, pairs, accumulation in (("whole", toy_pairs(4), 1), ("halves", Halves(), 2)):
         config = CONFIG.model_copy(update={"steps": 3, "gradient_accumulation": accumulation})
         base = load_base(BaseConfig(model=str(tiny_folder)))
-        runs[name] = train_lora(config, base, pairs, tmp_path / name, tmp_path / f"{name}-out")
+        runs[name] = finetune(config, base, pairs, tmp_path / name, tmp_path / f"{name}-out")
     whole, halves = (weights(run.adapter) for run in runs.values())
     for key in whole:
         torch.testing.assert_close(whole[key], halves[key], atol=2e-4, rtol=1e-3)
@@ -153,19 +157,91 @@ def test_captions_reach_the_network(tiny_folder, tmp_path):
     for name, given in (("captions", prompts), ("reversed", prompts[::-1])):
         config = CONFIG.model_copy(update={"use_prompt": True, "steps": 2})
         base = load_base(BaseConfig(model=str(tiny_folder)))
-        result = train_lora(config, base, toy_pairs(), tmp_path / name, tmp_path / f"{name}-out", prompts=given)
+        result = finetune(config, base, toy_pairs(), tmp_path / name, tmp_path / f"{name}-out", prompts=given)
         losses[name] = read_log(result.log)[0].loss
     assert losses["captions"] != losses["reversed"]
     with pytest.raises(InputError, match=r"train.use_prompt: needs one prompt a sample \(8\), found none"):
-        train_lora(config, load_base(BaseConfig(model=str(tiny_folder))), toy_pairs(), tmp_path / "n", tmp_path / "no")
+        finetune(config, load_base(BaseConfig(model=str(tiny_folder))), toy_pairs(), tmp_path / "n", tmp_path / "no")
 
 
 def test_bfloat16_runs_and_keeps_adapters_in_full_precision(tiny_folder, tmp_path):
     config = CONFIG.model_copy(update={"mixed_precision": "bf16", "steps": 2})
     base = load_base(BaseConfig(model=str(tiny_folder)), dtype=torch.bfloat16)
-    result = train_lora(config, base, toy_pairs(), tmp_path / "work", tmp_path / "out")
+    result = finetune(config, base, toy_pairs(), tmp_path / "work", tmp_path / "out")
     assert {tensor.dtype for tensor in weights(result.adapter).values()} == {torch.float32}
     assert torch.isfinite(torch.tensor(result.final_loss))
+
+
+# --------------------------------------------------------------------------- the whole network
+@pytest.mark.parametrize("init", ["pretrained", "random"])
+def test_all_weights_are_trained_from_where_they_should_start(tiny_folder, tmp_path, init):
+    config = WHOLE.model_copy(update={"init": init, "steps": 3, "checkpoint_every": 1})
+    base = load_base(BaseConfig(model=str(tiny_folder)))
+    prior = {name: weight.clone() for name, weight in base.unet.state_dict().items()}
+    result = finetune(config, base, toy_pairs(), tmp_path / "work", tmp_path / "out")
+    trained = weights(result.adapter)
+    assert trained.keys() == prior.keys()
+    assert result.trainable_parameters == sum(weight.numel() for weight in prior.values())
+    assert not any(torch.equal(trained[name], prior[name]) for name in prior)
+    far = [
+        ((trained[name] - prior[name]).norm() / prior[name].norm()).item() for name in prior if prior[name].dim() > 1
+    ]
+    # Three small steps stay near the start; fresh weights have nothing to do with the prior's.
+    assert max(far) < 0.5 if init == "pretrained" else min(far) > 0.5
+
+
+def test_random_weights_depend_on_the_seed_alone(tiny_folder):
+    drawn = []
+    for seed in (0, 0, 1):
+        torch.rand(3)  # the caller's own draws change nothing
+        unet = reset_weights(load_base(BaseConfig(model=str(tiny_folder))).unet, seed)
+        drawn.append(unet.state_dict()["conv_in.weight"].clone())
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_a_whole_network_predicts_what_was_trained_and_opens_with_diffusers(tiny_folder, tmp_path):
+    from diffusers import UNet2DConditionModel
+
+    base = load_base(BaseConfig(model=str(tiny_folder)))
+    config = WHOLE.model_copy(update={"steps": 2})
+    result = finetune(config, base, toy_pairs(), tmp_path / "work", tmp_path / "out")
+    latents, t = torch.ones(1, 4, 4, 4), torch.tensor([7])
+    text = base.encode_prompt("")
+    loaded = load_base(BaseConfig(model=str(tiny_folder)))
+    assert load_adapter(loaded.unet, result.adapter).prediction == "v"
+    with torch.no_grad():
+        expected = base.unet(latents, t, text).sample
+        for unet in (loaded.unet, UNet2DConditionModel.from_pretrained(result.adapter)):
+            assert torch.equal(unet(latents, t, text).sample, expected)
+
+
+def test_half_precision_halves_the_file_and_trains_in_full(tiny_folder, tmp_path):
+    config = WHOLE.model_copy(update={"mixed_precision": "bf16", "steps": 2})
+    base = load_base(BaseConfig(model=str(tiny_folder)), dtype=torch.bfloat16)
+    result = finetune(config, base, toy_pairs(), tmp_path / "work", tmp_path / "out")
+    assert {tensor.dtype for tensor in weights(result.adapter).values()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in base.unet.parameters()} == {torch.float32}
+    assert torch.isfinite(torch.tensor(result.final_loss))
+
+
+def test_a_network_of_another_shape_is_refused(tiny_folder, tmp_path):
+    base = load_base(BaseConfig(model=str(tiny_folder)))
+    finetune(WHOLE.model_copy(update={"steps": 1}), base, toy_pairs(), tmp_path / "work", tmp_path / "out")
+    other = load_base(BaseConfig(model=str(write_base(tmp_path / "wide", latent_channels=8))))
+    with pytest.raises(InputError, match="trained on another base model"):
+        load_adapter(other.unet, tmp_path / "out")
+    with pytest.raises(InputError, match="not the weights of this U-Net"):
+        load_adapter(other.unet, tmp_path / "out", check_base=False)
+
+
+def test_random_weights_alone_are_refused():
+    with pytest.raises(ValueError, match="set weights: all"):
+        TrainConfig(init="random")
+
+
+def test_new_settings_left_alone_leave_fingerprints_alone():
+    assert not {"weights", "init", "samples"} & TrainConfig().model_dump().keys()
 
 
 # ------------------------------------------------------------------------- what is written down
@@ -181,7 +257,7 @@ def test_adapter_folder_says_how_to_run_it(tiny_folder, tmp_path):
         data={"source": "aa", "target": "bb"},
     )
     config = CONFIG.model_copy(update={"steps": 1})
-    result = train_lora(config, base, toy_pairs(), tmp_path / "work", tmp_path / "out", card=card)
+    result = finetune(config, base, toy_pairs(), tmp_path / "work", tmp_path / "out", card=card)
     meta = json.loads((result.adapter / "dmp.json").read_text())
     assert (meta["task"], meta["base"], meta["base_fingerprint"]) == ("depth", "shipped:tiny", plain)
     assert meta["encoding"]["scale"] == 6.0
@@ -222,11 +298,19 @@ def test_log_of_a_resumed_run_drops_what_came_after_the_checkpoint(tmp_path, ref
 
 
 # ------------------------------------------------------------------------------------ resuming
-def test_a_killed_run_resumes_to_the_same_weights(tiny_folder, tmp_path, reference):
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_killed_run_resumes_to_the_same_weights(tiny_folder, tmp_path, name):
     """SIGKILL in the middle of a real process, past a checkpoint but not on one."""
+    undisturbed = finetune(
+        CONFIGS[name],
+        load_base(BaseConfig(model=str(tiny_folder))),
+        toy_pairs(),
+        tmp_path / "other",
+        tmp_path / "never",
+    )
     work, out = tmp_path / "work", tmp_path / "out"
     child = subprocess.Popen(
-        [sys.executable, "-m", "tests.training.train_in_process", str(tiny_folder), str(work), str(out)],
+        [sys.executable, "-m", "tests.training.train_in_process", name, str(tiny_folder), str(work), str(out)],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         text=True,
@@ -240,19 +324,19 @@ def test_a_killed_run_resumes_to_the_same_weights(tiny_folder, tmp_path, referen
     child.wait()
     assert child.returncode == -signal.SIGKILL
     assert not out.exists()
-    result = train_lora(CONFIG, load_base(BaseConfig(model=str(tiny_folder))), toy_pairs(), work, out)
+    result = finetune(CONFIGS[name], load_base(BaseConfig(model=str(tiny_folder))), toy_pairs(), work, out)
     assert result.resumed_at in (6, 9)
-    assert_same_weights(result.adapter, reference[0].adapter)
-    untimed = [[row[:4] for row in read_log(log)] for log in (result.log, reference[0].log)]
+    assert_same_weights(result.adapter, undisturbed.adapter)
+    untimed = [[row[:4] for row in read_log(log)] for log in (result.log, undisturbed.log)]
     assert untimed[0] == untimed[1]
-    assert result.final_loss == reference[0].final_loss
+    assert result.final_loss == undisturbed.final_loss
 
 
 def test_a_finished_run_only_writes_its_adapter_again(tiny_base, tmp_path, reference):
     import shutil
 
     shutil.copytree(reference[1] / "work", tmp_path / "work")
-    result = train_lora(CONFIG, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
+    result = finetune(CONFIG, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
     assert result.resumed_at == 12
     assert_same_weights(result.adapter, reference[0].adapter)
 
@@ -263,7 +347,7 @@ def test_checkpoints_of_another_run_are_refused(tiny_base, tmp_path, reference):
     shutil.copytree(reference[1] / "work", tmp_path / "work")
     other = CONFIG.model_copy(update={"learning_rate": 1e-3})
     with pytest.raises(InputError, match=r"checkpoint of another training run.*delete .*checkpoints"):
-        train_lora(other, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
+        finetune(other, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
 
 
 def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path):
@@ -289,7 +373,7 @@ def test_infinite_loss_stops_the_run_and_keeps_the_checkpoint(tiny_base, tmp_pat
 
     pairs.gather = poisoned  # type: ignore[method-assign]
     with pytest.raises(InputError, match=r"loss is nan at step 8.*lower train.learning_rate"):
-        train_lora(CONFIG, tiny_base, pairs, tmp_path / "work", tmp_path / "out")
+        finetune(CONFIG, tiny_base, pairs, tmp_path / "work", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "work" / "checkpoints").iterdir()) == [
         "step-00000003",
         "step-00000006",
@@ -308,7 +392,7 @@ def test_parameters_without_a_gradient_stop_the_run(tiny_base, tmp_path):
 
     middle.forward = detached
     with pytest.raises(InputError, match=r"trainable parameters get no gradient \(first: "):
-        train_lora(CONFIG, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
+        finetune(CONFIG, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
 
 
 def test_learning_rate_schedules():

@@ -1,0 +1,96 @@
+"""What the methods learn from: images beside the pictures of their labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dmp_core.config.stages import Task
+from dmp_core.errors import InputError
+from dmp_core.labelers.encoding import flip as flip_label
+from dmp_core.training.data import draw_indices
+
+Array = NDArray[Any]
+
+# A stream of random numbers of its own, apart from those of `dmp_core.training.data`.
+_FLIP = 3
+
+
+class ImagePairs:
+    """Images and label images, sample by sample, and the order in which they are drawn.
+
+    keys: N names, one a sample.
+    images: uint8 (N, H, W, 3).
+    targets: (N, 3, H, W), as `dmp_core.labelers.encoding.to_vae_image` makes them: floats in [-1, 1], or
+        the same as uint8 codes (v + 1) · 127.5, which take a quarter of the memory.
+    task: decides what mirroring does to a label: the x of normals changes sign.
+
+    The arrays are only ever indexed, so memory-mapped ones do. Raises InputError when they do not fit together.
+    """
+
+    def __init__(self, keys: Sequence[str], images: Array, targets: Array, task: Task) -> None:
+        self.keys = tuple(keys)
+        self.images = images
+        self.targets = targets
+        self.task = task
+        self._check()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, pixels."""
+        return self.images.shape[1], self.images.shape[2]
+
+    def batch(self, step: int, size: int, seed: int, flip: bool) -> tuple[Tensor, Tensor]:
+        """The draw of one step, for any step in any order: x and y, each float32 (size, 3, H, W) in [-1, 1].
+
+        Every epoch is one permutation of the samples, and batches run across its end. With `flip`, a fair
+        coin a draw mirrors a pair.
+        """
+        indices = draw_indices(len(self), step, size, seed)
+        images = self.images[indices]
+        targets = np.moveaxis(self.targets[indices], 1, -1)
+        if flip:
+            mirrored = np.random.default_rng([seed, _FLIP, step]).integers(0, 2, size).astype(bool)
+            images[mirrored] = images[mirrored, :, ::-1]
+            # Label images have three channels whatever the task, as albedo has, which is mirrored and no more.
+            targets[mirrored] = flip_label("normal" if self.task == "normal" else "albedo", targets[mirrored])
+        return _to_unit(images), _to_unit(targets)
+
+    def digest(self) -> str:
+        """SHA-256 of everything that is drawn from: the same digest, the same batches."""
+        digest = hashlib.sha256("\n".join((self.task, *self.keys)).encode())
+        for array in (self.images, self.targets):
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            for sample in array:
+                digest.update(np.ascontiguousarray(sample).data)
+        return digest.hexdigest()
+
+    def _check(self) -> None:
+        images, targets = self.images, self.targets
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise InputError(f"images: expected uint8 (N, H, W, 3), found {images.dtype} {images.shape}")
+        if targets.dtype not in (np.uint8, np.float32):
+            raise InputError(f"label images: expected float32 in [-1, 1] or uint8 codes, found {targets.dtype}")
+        count, height, width, _ = images.shape
+        if targets.shape != (count, 3, height, width) or len(self.keys) != count:
+            raise InputError(
+                f"label images: {len(self.keys)} keys, images {images.shape} and label images {targets.shape} do not "
+                f"belong together; expected label images of shape {(count, 3, height, width)}"
+            )
+        if count == 0:
+            raise InputError("images: there is not a single pair to train on")
+
+
+def _to_unit(batch: Array) -> Tensor:
+    """(B, H, W, 3) codes or values as float32 (B, 3, H, W) in [-1, 1]."""
+    pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(batch, -1, 1)))
+    return pixels.float() / 127.5 - 1 if pixels.dtype == torch.uint8 else pixels

@@ -1,0 +1,81 @@
+"""DMP itself: the pre-trained U-Net fine-tuned by deterministic diffusion (paper, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dmp_core.config.stages import MethodConfig, SamplingConfig, TrainConfig
+from dmp_core.evaluation.registry import DMP as TITLE
+from dmp_core.methods.protocol import Inference, Needs, Predictor, Problem, TrainingData
+from dmp_core.progress import Progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class DMP:
+    """`fit` writes an adapter folder; see `dmp_core.training.finetune`."""
+
+    name = "dmp"
+    title = TITLE
+    needs: Needs = "latents"
+    settings: type[MethodConfig] = TrainConfig
+
+    def fit(
+        self,
+        settings: TrainConfig,
+        problem: Problem,
+        data: TrainingData,
+        work: Path,
+        out: Path,
+        *,
+        device: str,
+        progress: Progress,
+    ) -> dict[str, Any]:
+        from dmp_core.training.base import DTYPES, load_base
+        from dmp_core.training.finetune import finetune, make_card
+
+        # Frozen weights are kept in half precision; those that are trained are not.
+        stored = "no" if settings.weights == "all" else settings.mixed_precision
+        base = load_base(problem.base, device, DTYPES[stored])
+        default = SamplingConfig()
+        card = make_card(
+            problem.task,
+            problem.base.model,
+            depth_scale=problem.depth_scale,
+            palette=problem.palette,
+            sampling={"source": default.source, "num_steps": settings.num_timesteps or default.num_steps},
+            data=data.fingerprints,
+        )
+        pairs = data.latent_pairs(settings.batch_size, settings.seed)
+        prompts = data.prompts() if settings.use_prompt else None
+        result = finetune(
+            settings, base, pairs, work, out, card=card, prompts=prompts, device=device, progress=progress
+        )
+        return {
+            "steps": result.steps,
+            "final_loss": result.final_loss,
+            "trainable_parameters": result.trainable_parameters,
+            "resumed_at": result.resumed_at,
+        }
+
+    def load(self, folder: Path, problem: Problem, inference: Inference, *, device: str) -> Predictor:
+        from dmp_core.training.predict import load_predictor, predict_batch
+
+        pipeline = load_predictor(problem.base, folder, device, inference.sampling.dtype)
+
+        def predict(images: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
+            return predict_batch(
+                pipeline,
+                images,
+                problem.task,
+                inference.sampling,
+                depth_scale=problem.depth_scale,
+                palette=problem.palette,
+                resolution=inference.resolution,
+                prompts=[inference.captions[key] for key in keys] if inference.captions else None,
+            )
+
+        return predict

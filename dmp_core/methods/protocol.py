@@ -1,0 +1,113 @@
+"""What a method is to the rest of the package: something that is fitted to pairs, saved in a folder, and called.
+
+Light on purpose (no torch), so that planning a run may read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from dmp_core.config.base import Settings
+from dmp_core.config.stages import BaseConfig, EditorConfig, MethodConfig, SamplingConfig, Task
+from dmp_core.progress import Progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dmp_core.methods.base import ImagePairs
+    from dmp_core.training.data import LatentPairs
+
+Needs = Literal["latents", "images", "nothing"]
+"""What a fit reads: VAE latents of images and labels, images and labels themselves, or no data at all."""
+
+Predictor = Callable[["NDArray[Any]", Sequence[str]], "NDArray[Any]"]
+"""(images uint8 (B, H, W, 3), their keys) → labels of the same size, in the units of `dmp_core.labelers.encoding`."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is learnt and with which means, whatever the method."""
+
+    task: Task
+    base: BaseConfig
+    """The pre-trained text-to-image model, for methods that use one."""
+    depth_scale: float
+    """Metres that 1 stands for in a label image."""
+    palette: str
+    """Colour code of the classes in a label image."""
+    editor: EditorConfig | None = None
+    """The model that edits by instructions, for methods whose settings say `reads_editor`."""
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How a fitted method is run."""
+
+    sampling: SamplingConfig
+    resolution: int | None = None
+    """Shorter side at which networks work, pixels; None: the images' own."""
+    captions: Mapping[str, str] = field(default_factory=dict)
+    """Key → caption; empty unless `sampling.use_prompt`."""
+    own: Settings | None = None
+    """What the method's settings give as `inference`."""
+
+
+class TrainingData(Protocol):
+    """The training split of one task, without what the quality gates leave out."""
+
+    fingerprints: Mapping[str, str]
+    """Of the artefacts that it comes from, by role."""
+
+    def __len__(self) -> int: ...
+
+    def latent_pairs(self, batch_size: int, seed: int) -> LatentPairs:
+        """For methods that need latents."""
+        ...
+
+    def image_pairs(self) -> ImagePairs:
+        """For methods that need images."""
+        ...
+
+    def prompts(self) -> list[str]:
+        """One caption a sample, in the order of the pairs; for settings whose `reads_prompts` is true."""
+        ...
+
+
+class Method(Protocol):
+    """One compared method. The registry builds it without arguments; it holds no state."""
+
+    name: str
+    """As settings and artefacts call it: letters, digits, underscores."""
+    title: str
+    """As tables call it."""
+    needs: Needs
+    settings: type[MethodConfig]
+
+    def fit(
+        self,
+        settings: Any,
+        problem: Problem,
+        data: TrainingData,
+        work: Path,
+        out: Path,
+        *,
+        device: str,
+        progress: Progress,
+    ) -> dict[str, Any]:
+        """Learn, or go on where a killed fit left off.
+
+        settings: what an instance of `self.settings` gives as `fitted`.
+        work: kept between attempts at the same fit, and gone after it: checkpoints. A sub-folder `tensorboard` is
+            published.
+        out: what `load` reads goes here; a `loss.csv` is shown by reports.
+        Returns what the artefact's manifest should tell, as plain values.
+        Raises InputError for what the user can mend.
+        """
+        ...
+
+    def load(self, folder: Path, problem: Problem, inference: Inference, *, device: str) -> Predictor:
+        """The fitted method, from a folder that `fit` filled. Raises InputError when it does not hold one."""
+        ...

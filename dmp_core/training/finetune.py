@@ -1,0 +1,222 @@
+"""The trainer: fine-tune the prior, by LoRA or as a whole, to morph images back into labels (§3.2, eq. 2-3)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dmp_core.config.stages import TrainConfig
+from dmp_core.diffusion import (
+    Schedule,
+    add_lora,
+    downscale_factor,
+    fingerprint,
+    interpolate,
+    lora_parameters,
+    reset_weights,
+    save_adapter,
+    save_unet,
+    training_target,
+)
+from dmp_core.diffusion.process import estimate_x
+from dmp_core.diffusion.sampler import unet_denoiser
+from dmp_core.errors import InputError
+from dmp_core.progress import Progress, silent
+from dmp_core.training.base import DTYPES
+from dmp_core.training.data import LatentPairs
+from dmp_core.training.loop import fit, identity_of, make_accelerator
+from dmp_core.training.texts import TextEmbeddings
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from dmp_core.diffusion import DMPPipeline
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to. `seconds` and `resumed_at` speak of this process alone."""
+
+    adapter: Path
+    log: Path
+    steps: int
+    final_loss: float
+    """Mean over the last tenth of the steps."""
+    seconds: float
+    resumed_at: int
+    """Steps that a checkpoint had done already."""
+    trainable_parameters: int
+
+
+def finetune(
+    config: TrainConfig,
+    base: DMPPipeline,
+    pairs: LatentPairs,
+    work: str | Path,
+    out: str | Path,
+    *,
+    card: Mapping[str, Any] | None = None,
+    prompts: Sequence[str] | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> TrainResult:
+    """Train an adapter, or go on with a run that was killed: it ends with the same weights.
+
+    base: of `load_base`; its U-Net gets LoRA layers (call `dmp_core.diffusion.remove_adapter` to take
+        them out again), or, with `weights: all`, is itself changed.
+    pairs: image and label latents, batch size and seed.
+    work: checkpoints, `loss.csv` and TensorBoard files go here; kept between runs.
+    out: the finished adapter goes here: a PEFT folder or the whole U-Net, `dmp.json`, and a copy of `loss.csv`.
+    card: what the run is about, for `dmp.json`: task, sampling defaults, label encoding, data
+        fingerprints (see `make_card`).
+    prompts: one caption a sample, in the order of `pairs.keys`; needed if `config.use_prompt`.
+    progress: called after every optimiser step with a message that names the loss.
+
+    Several processes (`accelerate launch`) share each batch. Raises InputError when nothing would be
+    trained, when checkpoints belong to another run, or when the loss is not finite.
+    """
+    accelerator = make_accelerator(config, device)
+    about = _complete_card(dict(card or {}), config, base, pairs)  # before LoRA is added
+    loss = MorphingLoss(config, base, pairs, prompts, accelerator)
+    unet = base.unet.to(accelerator.device)
+    parameters = _trainable(unet, config)
+    unet.train()
+    work, out = Path(work), Path(out)
+    result = fit(config, unet, parameters, loss, work, identity_of(about), accelerator, progress)
+    if accelerator.is_main_process:
+        if config.weights == "all":
+            save_unet(unet, out, about, DTYPES[config.mixed_precision])
+        else:
+            save_adapter(unet, out, about)
+        shutil.copyfile(result.log, out / "loss.csv")
+    accelerator.wait_for_everyone()
+    return TrainResult(
+        adapter=out,
+        log=out / "loss.csv",
+        steps=config.steps,
+        final_loss=result.final_loss,
+        seconds=result.seconds,
+        resumed_at=result.resumed_at,
+        trainable_parameters=result.trainable_parameters,
+    )
+
+
+class MorphingLoss:
+    """‖target(x, y, t) - U-Net(y_t, t)‖², the mean over everything (eq. 3)."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        base: DMPPipeline,
+        pairs: LatentPairs,
+        prompts: Sequence[str] | None,
+        accelerator: Accelerator,
+    ) -> None:
+        self.config = config
+        self.pairs = pairs
+        self.accelerator = accelerator
+        self.schedule = Schedule.from_config(base.scheduler.config, **config.schedule.model_dump())
+        self.timesteps = _trained_timesteps(self.schedule, config.num_timesteps)
+        precision = DTYPES[config.mixed_precision]
+        self.dtype = torch.float32 if config.weights == "all" else precision
+        self.texts = TextEmbeddings(base, prompts if config.use_prompt else None, len(pairs), precision)
+        if config.use_prompt and not self.texts.per_sample:
+            raise InputError(f"train.use_prompt: needs one prompt a sample ({len(pairs)}), found none")
+
+    def __call__(self, network: Any, draw: int) -> Tensor:
+        batch = self.pairs.batch(draw).part(self.accelerator.process_index, self.accelerator.num_processes)
+        device = self.accelerator.device
+        x, y = (latents.to(device, torch.float32) for latents in self.pairs.gather(batch))
+        # The draw is uniform over the whole schedule; the timesteps trained at share it evenly.
+        share = batch.timesteps * len(self.timesteps) // self.schedule.num_train_timesteps
+        timesteps = self.timesteps[share].to(device)
+        if self.config.num_timesteps is not None:
+            x = self._starting_at_x(x, y, timesteps)
+        y_t = interpolate(self.schedule, y, x, timesteps)
+        target = training_target(self.schedule, y, x, timesteps, self.config.prediction)
+        denoise = unet_denoiser(network, self.texts(batch.indices).to(device))
+        return F.mse_loss(denoise(y_t.to(self.dtype), timesteps).float(), target)
+
+    def _starting_at_x(self, x: Tensor, y: Tensor, timesteps: Tensor) -> Tensor:
+        """At the first timestep, the source for which eq. 2 gives x: samplers start at x, with no label blended in."""
+        alpha = self.schedule.alphas_cumprod.to(x.device)[timesteps].view(-1, 1, 1, 1)
+        first = timesteps.view(-1, 1, 1, 1) == self.timesteps[-1]
+        return torch.where(first, estimate_x(x, y, alpha, "y"), x)
+
+
+def _trainable(unet: Any, config: TrainConfig) -> dict[str, nn.Parameter]:
+    """Make the U-Net ready to be trained; returns what of it is: LoRA layers, or everything.
+
+    Trained weights are float32 whatever the precision; frozen ones are kept in it.
+    """
+    if config.weights == "all":
+        torch.nn.Module.to(unet, torch.float32)
+        if config.init == "random":
+            reset_weights(unet, config.seed)
+        return dict(unet.requires_grad_(True).named_parameters())
+    if unet.dtype != DTYPES[config.mixed_precision]:
+        unet.to(DTYPES[config.mixed_precision])
+    add_lora(unet, config.lora.rank, config.lora.alpha, config.lora.targets, seed=config.seed)
+    return dict(lora_parameters(unet))
+
+
+def _trained_timesteps(schedule: Schedule, num_steps: int | None) -> Tensor:
+    """Ascending: all of the schedule's, or those of a sampler of `num_steps`."""
+    return torch.arange(schedule.num_train_timesteps) if num_steps is None else schedule.timesteps(num_steps).flip(0)
+
+
+# -------------------------------------------------------------------------------------- card
+def make_card(
+    task: str,
+    base_name: str,
+    *,
+    depth_scale: float,
+    palette: str,
+    sampling: Mapping[str, Any],
+    data: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The part of `dmp.json` that the trainer cannot know: what the labels mean, and where they come from.
+
+    sampling: `num_steps` and `source` that the adapter should be run with by default.
+    data: fingerprints of the latents and of whatever else went in.
+    """
+    encoding: dict[str, Any] = {"mode": "RGB", "scale": 1.0, "axes": None, "palette": None}
+    if task == "normal":
+        encoding["axes"] = "right, up, toward the viewer; (n + 1) / 2"
+    elif task == "depth":
+        encoding |= {"mode": "F", "scale": depth_scale, "units": "metres"}
+    elif task == "segmentation":
+        encoding |= {"palette": palette, "classes": "ADE20K-150"}
+    elif task == "shading":
+        encoding |= {"mode": "F"}
+    return {
+        "task": task,
+        "base": base_name,
+        "encoding": encoding,
+        "source": sampling["source"],
+        "num_steps": sampling["num_steps"],
+        "data": dict(data or {}),
+    }
+
+
+def _complete_card(card: dict[str, Any], config: TrainConfig, base: DMPPipeline, pairs: LatentPairs) -> dict[str, Any]:
+    """The caller's part plus what the run itself decides."""
+    return {
+        **card,
+        "method": config.method,
+        "prediction": config.prediction,
+        "schedule": config.schedule.model_dump(mode="json"),
+        "resolution": min(pairs.source.shape[-2:]) * downscale_factor(base.vae),
+        "base_fingerprint": fingerprint(base.unet),
+        "vae_fingerprint": fingerprint(base.vae),
+        "training": config.model_dump(mode="json"),
+        "samples": len(pairs),
+        "flip": pairs.can_flip,
+    }

@@ -1,0 +1,229 @@
+"""One training loop for all that is fitted by gradient descent: logged, checked, resumed exactly after a kill.
+
+What differs between methods is handed in: the network, which of its parameters learn, and the loss of a draw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from dmp_core.config.stages import FitConfig
+from dmp_core.errors import InputError
+from dmp_core.progress import Progress, silent
+from dmp_core.training.checkpoints import load_checkpoint, save_checkpoint
+from dmp_core.training.logs import FILE, StepRecord, TrainingLog
+from dmp_core.training.optimisation import check_gradients, learning_rate, make_optimizer
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+LossAt = Callable[[Any, int], Tensor]
+"""(network, number of the draw) → this process's loss, a scalar. All randomness must derive from the number."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run came to. `seconds` and `resumed_at` speak of this process alone."""
+
+    log: Path
+    """`loss.csv`, a row a step."""
+    losses: tuple[float, ...]
+    """Of every step."""
+    seconds: float
+    resumed_at: int
+    """Steps that a checkpoint had done already."""
+    trainable_parameters: int
+
+    @property
+    def final_loss(self) -> float:
+        """Mean over the last tenth of the steps."""
+        tail = self.losses[-max(1, len(self.losses) // 10) :]
+        return sum(tail) / len(tail) if tail else math.nan
+
+    def told(self) -> dict[str, Any]:
+        """What an artefact's manifest tells of it."""
+        return {
+            "steps": len(self.losses),
+            "final_loss": self.final_loss,
+            "trainable_parameters": self.trainable_parameters,
+            "resumed_at": self.resumed_at,
+        }
+
+
+def fit(
+    config: FitConfig,
+    network: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    loss_at: LossAt,
+    work: Path,
+    identity: str,
+    accelerator: Accelerator,
+    progress: Progress = silent,
+) -> FitResult:
+    """Train `parameters` in place, or go on with a run that was killed: it ends with the same weights.
+
+    network: what `loss_at` is called with, wrapped if several processes share the work.
+    work: checkpoints, `loss.csv` and TensorBoard files go here; kept between runs.
+    identity: what the run is about (`identity_of`); only its own checkpoints are taken up.
+    progress: called after every optimiser step with a message that names the loss.
+
+    Raises InputError when nothing would be trained, when checkpoints belong to another run, or when the loss is
+    not finite.
+    """
+    run = _Run(config, network, parameters, loss_at, work, identity, accelerator)
+    started = time.monotonic()
+    main = accelerator.is_main_process
+    log = TrainingLog(work, run.step, config.log_every) if main else None
+    resumed_at = run.step
+    try:
+        while run.step < config.steps:
+            record = run.advance()
+            if log is not None:
+                log.add(record)
+                progress(run.step, config.steps, f"loss {record.loss:.4f}")
+                if run.step % config.checkpoint_every == 0 or run.step == config.steps:
+                    run.save()
+    finally:
+        if log is not None:
+            log.close()
+    return FitResult(
+        log=work / FILE,
+        losses=tuple(run.losses),
+        seconds=time.monotonic() - started,
+        resumed_at=resumed_at,
+        trainable_parameters=sum(p.numel() for p in parameters.values()),
+    )
+
+
+def make_accelerator(config: FitConfig, device: str) -> Accelerator:
+    """Accelerate's, for this run. Raises InputError when the processes cannot share a batch evenly."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    # Process-wide state would forbid a second run with another precision in the same process.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.gradient_accumulation,
+    )
+    if config.batch_size % accelerator.num_processes:
+        raise InputError(
+            f"train.batch_size: {config.batch_size} does not divide among {accelerator.num_processes} processes; "
+            "choose a multiple"
+        )
+    return accelerator
+
+
+def identity_of(card: Mapping[str, Any]) -> str:
+    """A checkpoint continues a run only if all of this is the same. card["training"]: the dumped configuration."""
+    # How often to report or save changes no weight.
+    training = {k: v for k, v in card["training"].items() if k not in ("checkpoint_every", "log_every")}
+    text = json.dumps({**card, "training": training}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _Run:
+    """The state of one training run: everything between two steps."""
+
+    def __init__(
+        self,
+        config: FitConfig,
+        network: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        loss_at: LossAt,
+        work: Path,
+        identity: str,
+        accelerator: Accelerator,
+    ) -> None:
+        self.config = config
+        self.parameters = dict(parameters)
+        self.loss_at = loss_at
+        self.work = work
+        self.identity = identity
+        self.accelerator = accelerator
+        optimizer = make_optimizer(config, self.parameters.values())
+        self.network, self.optimizer = accelerator.prepare(network, optimizer)
+        self.step = 0
+        self.losses: list[float] = []
+        self._resume()
+
+    # ------------------------------------------------------------------------------ one step
+    def advance(self) -> StepRecord:
+        """One optimiser step over `gradient_accumulation` batches."""
+        started = time.monotonic()
+        rate = learning_rate(self.config, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        accumulation = self.config.gradient_accumulation
+        losses, norm = [], torch.zeros(())
+        for micro in range(accumulation):
+            with self.accelerator.accumulate(self.network):
+                loss = self.loss_at(self.network, self.step * accumulation + micro)
+                self._check_finite(loss)
+                self.accelerator.backward(loss)
+                if self.accelerator.sync_gradients:
+                    norm = self._clip()
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            losses.append(self.accelerator.gather(loss.detach()).mean().item())
+        self.step += 1
+        self.losses.append(sum(losses) / len(losses))
+        return StepRecord(self.step, self.losses[-1], rate, float(norm), time.monotonic() - started)
+
+    def _clip(self) -> Tensor:
+        if self.step == 0:
+            check_gradients(self.parameters.items())
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)
+        return norm
+
+    def _check_finite(self, loss: Tensor) -> None:
+        # Before backward: the weights, and the last checkpoint, are then still good.
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"training: the loss is {loss.item()} at step {self.step + 1} (learning rate "
+                f"{learning_rate(self.config, self.step):.3g}); lower train.learning_rate or train.max_grad_norm, "
+                f"or train in full precision. Checkpoints are kept in {self.work / 'checkpoints'}"
+            )
+
+    # --------------------------------------------------------------------------- checkpoints
+    def save(self) -> None:
+        scaler = self.accelerator.scaler
+        state = {
+            "identity": self.identity,
+            "step": self.step,
+            "losses": self.losses,
+            "weights": {name: p.detach().cpu() for name, p in self.parameters.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            # Nothing draws from these as long as the network has no dropout; one with it resumes exactly too.
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if self.accelerator.device.type == "cuda" else None,
+        }
+        save_checkpoint(self.work / "checkpoints", self.step, state)
+
+    def _resume(self) -> None:
+        torch.manual_seed(self.config.seed)
+        state = load_checkpoint(self.work / "checkpoints", self.identity)
+        if state is None:
+            return
+        self.step, self.losses = state["step"], list(state["losses"])
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(state["weights"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] is not None and self.accelerator.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"])

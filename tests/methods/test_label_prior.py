@@ -1,0 +1,135 @@
+"""SDEdit and DDIB: the shared fine-tuning learns and resumes, inference is what was asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from dmp_core.config.stages import LoraConfig
+from dmp_core.diffusion import decode_latents, encode_images
+from dmp_core.errors import InputError
+from dmp_core.methods.ddib import ddib, ddib_latents
+from dmp_core.methods.diffusion_settings import LabelPriorConfig
+from dmp_core.methods.label_prior import fit_label_prior, load_label_prior
+from dmp_core.methods.sdedit import sdedit, sdedit_latents
+from dmp_core.training.logs import read_log
+from tests.methods.diffusion_toys import base_of, blobs, column
+
+CONFIG = LabelPriorConfig(
+    lora=LoraConfig(rank=4, targets="all"), steps=4, batch_size=4, learning_rate=1e-2, checkpoint_every=2, log_every=2
+)
+ALL = LabelPriorConfig(weights="all", steps=120, batch_size=8, learning_rate=4e-3, checkpoint_every=100)
+
+
+def images(count: int) -> torch.Tensor:
+    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture(scope="module")
+def learned(tiny_folder, tmp_path_factory):
+    """All weights, trained until they know the labels."""
+    folder = tmp_path_factory.mktemp("labels")
+    base = base_of(tiny_folder)
+    # Few steps do for this target: near the noise, the noise itself must be known to the last per cent.
+    base.scheduler = DDIMScheduler.from_config(base.scheduler.config, prediction_type="v_prediction")
+    result = fit_label_prior(ALL, base, column("normal", blobs(32)), folder / "work", folder / "out")
+    return base, load_label_prior(base, folder / "out"), result
+
+
+def test_it_learns_label_images(learned):
+    losses = learned[2].fit.losses
+    assert sum(losses[-12:]) < 0.6 * sum(losses[:12])
+
+
+@pytest.mark.parametrize("method", ["sdedit", "ddib"])
+def test_results_are_labels_for_images_never_seen(learned, method):
+    """In latents, since the tiny autoencoder is random: nearer to the labels than the best that ignores them."""
+    base, unet, _ = learned
+    latents = encode_images(base.vae, images(4)).detach()
+    if method == "sdedit":
+        found = sdedit_latents(base, unet, latents, seeds=range(4), strength=0.7, num_steps=20)
+    else:
+        found = ddib_latents(base, unet, latents / latents.std(), num_steps=20)
+    expected = blobs(4, seed=9)
+    assert float((found - expected).square().mean()) < 0.5 * float((latents.mean() - expected).square().mean())
+
+
+def test_ddib_is_deterministic_and_knows_no_batch(learned):
+    base, unet, _ = learned
+    pictures = images(3)
+    first, again = (ddib(base, unet, pictures, num_steps=5) for _ in range(2))
+    assert torch.equal(first, again)
+    torch.testing.assert_close(first[1:2], ddib(base, unet, pictures[1:2], num_steps=5), atol=1e-5, rtol=1e-4)
+
+
+def test_sdedit_depends_on_the_samples_seed_alone(learned):
+    base, unet, _ = learned
+    pictures = images(3)
+    whole = sdedit(base, unet, pictures, seeds=[4, 5, 6], num_steps=10)
+    alone = sdedit(base, unet, pictures[1:2], seeds=[5], num_steps=10)
+    torch.testing.assert_close(whole[1:2], alone, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(alone, sdedit(base, unet, pictures[1:2], seeds=[7], num_steps=10), atol=1e-4)
+
+
+def test_little_strength_leaves_the_image(learned):
+    base, unet, _ = learned
+    pictures = images(2)
+    encoded = decode_latents(base.vae, encode_images(base.vae, pictures)).clamp(0, 1)
+    errors = [
+        float((sdedit(base, unet, pictures, [0, 1], strength, 50) - encoded).square().mean())
+        for strength in (0.02, 0.9)
+    ]
+    assert errors[0] < 0.2 * errors[1]
+
+
+def test_the_base_model_stays_as_it_is(tiny_folder, tmp_path):
+    base = base_of(tiny_folder)
+    before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
+    fit_label_prior(CONFIG, base, column("normal", blobs(8)), tmp_path / "work", tmp_path / "out")
+    after = base.unet.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("weights", ["lora", "all"])
+def test_a_run_that_was_stopped_ends_with_the_same_weights(tiny_folder, tmp_path, weights):
+    config = CONFIG.model_copy(update={"weights": weights, "steps": 6})
+    labels = column("normal", blobs(8))
+    base = base_of(tiny_folder)
+    fit_label_prior(config, base, labels, tmp_path / "whole", tmp_path / "a")
+
+    class Stopped(Exception):
+        pass
+
+    def stop(done: int, total: int, message: str = "") -> None:
+        if done == 5:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        fit_label_prior(config, base, labels, tmp_path / "parts", tmp_path / "b", progress=stop)
+    resumed = fit_label_prior(config, base, labels, tmp_path / "parts", tmp_path / "b")
+    assert resumed.fit.resumed_at == 4
+    one, other = (load_label_prior(base, tmp_path / name).state_dict() for name in "ab")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert len(read_log(tmp_path / "b" / "loss.csv")) == 6
+
+
+def test_weights_of_another_base_are_refused(tiny_folder, tmp_path, learned):
+    base = base_of(tiny_folder)
+    for weights in ("lora", "all"):
+        config = CONFIG.model_copy(update={"weights": weights, "steps": 1})
+        fit_label_prior(config, base, column("normal", blobs(4)), tmp_path / f"work-{weights}", tmp_path / weights)
+    other = base_of(tiny_folder)
+    with torch.no_grad():
+        other.unet.conv_in.weight.add_(1)
+    del other.unet.base_fingerprint
+    for weights in ("lora", "all"):
+        with pytest.raises(InputError, match="another base model"):
+            load_label_prior(other, tmp_path / weights)
+
+
+def test_captions_are_asked_for(tiny_folder, tmp_path):
+    config = CONFIG.model_copy(update={"use_prompt": True})
+    with pytest.raises(InputError, match=r"use_prompt: needs one prompt a sample \(8\), found none"):
+        fit_label_prior(config, base_of(tiny_folder), column("normal", blobs(8)), tmp_path / "work", tmp_path / "out")
