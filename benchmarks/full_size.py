@@ -1,0 +1,195 @@
+"""Folders and files as the published checkpoints come, at full size and with random weights.
+
+For the dress rehearsal (`benchmarks.rehearsal`): same architectures, same names of weights, same file formats; only
+the numbers in them mean nothing. Each builder writes one model and lets go of its memory.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dmp_core.resources import manifest_path
+
+
+def stable_diffusion(folder: Path) -> Path:
+    """Stable Diffusion v1-4 with its safety checker (1.4 billion weights). The vocabulary is the mini prior's, since
+    the real one is a download: token ids stay below CLIP's 49,408."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(str(manifest_path("priors", "mini") / "tokenizer"), model_max_length=77)
+    text = CLIPTextConfig(
+        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768
+    )
+    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    vision |= {"patch_size": 14, "image_size": 224}
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL(
+            sample_size=512,
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+        ),
+        text_encoder=CLIPTextModel(text),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8),
+        scheduler=DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        ),
+        safety_checker=StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=768)),
+        feature_extractor=CLIPImageProcessor(),
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def instruct_pix2pix(folder: Path) -> Path:
+    """InstructPix2Pix of that Stable Diffusion, which must be there: its autoencoder, and a U-Net of eight channels
+    (860 million weights) with the published sampler."""
+    from diffusers import (
+        AutoencoderKL,
+        EulerAncestralDiscreteScheduler,
+        StableDiffusionInstructPix2PixPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    base = folder.parent / "stable-diffusion"
+    pipeline = StableDiffusionInstructPix2PixPipeline(
+        vae=AutoencoderKL.from_pretrained(base / "vae"),
+        text_encoder=CLIPTextModel.from_pretrained(base / "text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(base / "tokenizer"),
+        unet=UNet2DConditionModel(sample_size=64, in_channels=8, cross_attention_dim=768, attention_head_dim=8),
+        scheduler=EulerAncestralDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def zoedepth(folder: Path) -> Path:
+    """ZoeDepth with its BEiT-L backbone and the indoor head (345 million weights)."""
+    from transformers import ZoeDepthConfig, ZoeDepthForDepthEstimation, ZoeDepthImageProcessor
+
+    ZoeDepthForDepthEstimation(ZoeDepthConfig()).save_pretrained(folder)
+    size = {"height": 384, "width": 512}
+    ZoeDepthImageProcessor(size=size, keep_aspect_ratio=True, ensure_multiple_of=32).save_pretrained(folder)
+    return folder
+
+
+def omnidata(folder: Path) -> Path:
+    """The DPT of 3DCommonCorruptions, as its training saved it (123 million weights)."""
+    from dmp_core.labelers.omnidata import VARIANTS, network
+
+    variant = VARIANTS["3dcc"]
+    state = {f"{variant.prefix}{name}": tensor for name, tensor in network("3dcc").state_dict().items()}
+    return _saved({"('rgb', 'normal')": state}, folder / variant.file)
+
+
+def eva02(folder: Path) -> Path:
+    """EVA-02-L with UperNet, rotary tables and auxiliary head included (as mmsegmentation saved it)."""
+    from dmp_core.labelers.eva02 import CHECKPOINT, Eva02Config, Eva02Segmenter, from_timm, rotary_tables
+
+    config = Eva02Config()
+    network = Eva02Segmenter(config, auxiliary=True)
+    state = {from_timm(name): tensor for name, tensor in network.state_dict().items()}
+    places = ["backbone.rope", *(f"backbone.blocks.{number}.attn.rope" for number in range(config.depth))]
+    state |= {f"{place}.{name}": table.clone() for place in places for name, table in rotary_tables(network).items()}
+    return _saved({"meta": {"iter": 0}, "state_dict": state}, folder / f"{CHECKPOINT}.pth")
+
+
+def pienet(folder: Path) -> Path:
+    """PIE-Net, as its authors saved it."""
+    from dmp_core.labelers.pienet import PIENet
+
+    return _saved({"iters": 0, "model": PIENet().state_dict(), "optimizer": {}}, folder / "real_world_model.t7")
+
+
+def bloom(folder: Path) -> Path:
+    """BLOOM's architecture, small, with words as tokens: its random texts pass as captions."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BloomConfig, BloomForCausalLM, PreTrainedTokenizerFast
+
+    special = ["<unk>", "<s>", "</s>", "<pad>"]
+    # Few words, drawn about evenly by random weights: a sentence must end within 150 characters.
+    words = ["a", "bed", "with", "red", "lamp", "and", "oak", "desk", "in", "soft", "light"]
+    vocabulary = {word: number for number, word in enumerate([*special, *words, "."])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    ).save_pretrained(folder)
+    BloomForCausalLM(
+        BloomConfig(vocab_size=len(vocabulary), hidden_size=512, n_layer=6, n_head=8, initializer_range=0.002)
+    ).save_pretrained(folder)
+    return folder
+
+
+BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "stable-diffusion": stable_diffusion,
+    "zoedepth": zoedepth,
+    "omnidata": omnidata,
+    "eva02": eva02,
+    "pienet": pienet,
+    "bloom": bloom,
+}
+
+
+FOR_METHODS: dict[str, Callable[[Path], Path]] = {"instruct-pix2pix": instruct_pix2pix}
+"""What the compared methods need besides."""
+
+
+def build(name: str, root: Path) -> Path:
+    """The model under `root`, made unless it is there whole; returns what a configuration names."""
+    folder, done = root / name, root / name / "built.json"
+    if not done.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            path = (BUILDERS | FOR_METHODS)[name](folder)
+        done.write_text(json.dumps({"path": str(path.relative_to(root))}))
+    return root / json.loads(done.read_text())["path"]
+
+
+def _saved(value: dict[str, object], path: Path) -> Path:
+    torch.save(value, path)
+    return path
+
+
+def weights_of(path: Path) -> tuple[int, int]:
+    """(weights, bytes) in a model's files."""
+    if path.is_file():
+        return _count(torch.load(path, map_location="cpu", weights_only=True, mmap=True)), path.stat().st_size
+    from safetensors import safe_open
+
+    count = size = 0
+    for file in path.rglob("*.safetensors"):
+        size += file.stat().st_size
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (a file, not a dict)
+                count += torch.Size(tensors.get_slice(name).get_shape()).numel()
+    return count, size
+
+
+def _count(value: object) -> int:
+    if isinstance(value, Tensor):
+        return value.numel()
+    return sum(map(_count, value.values())) if isinstance(value, dict) else 0

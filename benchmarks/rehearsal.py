@@ -1,0 +1,238 @@
+"""A dress rehearsal of the paper preset: every real component at full size, with random weights, on two images.
+
+    make rehearsal                                     # on the CPU, in bfloat16
+    make rehearsal REHEARSAL_FLAGS="--device cuda"     # on a GPU, in the preset's own float16
+    .venv/bin/python -m benchmarks.rehearsal --write   # also puts the table into docs/paper.md
+    make rehearsal REHEARSAL_FLAGS="--methods"         # SDEdit, DDIB, InstructPix2Pix and VISII on normals as well
+
+Every artefact of the DAG is made in a process of its own, so that its peak memory can be told. Nothing is learnt:
+what is rehearsed is that configuration, file formats, shapes, precisions and memory fit together.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import full_size
+from benchmarks.documents import fill
+from dmp_core.config import PipelineConfig, load_config
+from dmp_core.config.pipeline import validate
+from dmp_core.stages import execute, plan
+from dmp_core.store import Artefact, Workspace, decode_member, read_shard
+
+console = Console()
+
+
+_DATA = ("prompts", "images", "labels", "quality", "shards", "latents")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One artefact's row."""
+
+    node: str
+    output: str
+    samples: int
+    seconds: float
+    memory_gib: float
+    gpu_gib: float | None
+
+
+def rehearsal_config(models: Path, device: Literal["cpu", "cuda"], steps: int, size: int) -> PipelineConfig:
+    """The paper preset with local folders for models, two images a split, and few steps.
+
+    On a CPU the preset's float16 becomes bfloat16, which processors can multiply.
+    """
+    paper = load_config("paper").model_dump(mode="json")
+    dtype = {"dtype": "bfloat16"} if device == "cpu" else {"dtype": "float16"}
+    sd, pie = str(models / "stable-diffusion"), str(models / "pienet" / "real_world_model.t7")
+    weights = {
+        "normal": str(models / "omnidata" / "rgb2normal_omni_dpt_2d3daug.pth"),
+        "depth": str(models / "zoedepth"),
+        "segmentation": str(models / "eva02" / "eva02_L_ade_seg_upernet_sz512.pth"),
+        "albedo": pie,
+        "shading": pie,
+    }
+    paper["splits"] = {
+        "train": {"keywords": ["bedroom"], "count": 2},
+        "in_domain": {"keywords": ["bedroom"], "count": 2},
+    }
+    paper["prompts"]["generator"]["model"] = str(models / "bloom")
+    paper["images"] |= {"model": sd, "num_inference_steps": steps, "resolution": size} | dtype
+    # Labels of random networks fail any gate.
+    paper["quality"] = {name: None for name in paper["quality"]} | {"drop_flagged": False}
+    for task, path in weights.items():
+        paper["labels"][task] |= {"weights": path} | dtype
+    paper["base"]["model"] = sd
+    paper["train"] |= {"steps": 2, "batch_size": 1, "checkpoint_every": 2, "log_every": 1}
+    paper["train"]["mixed_precision"] = "bf16" if device == "cpu" else "fp16"
+    paper["sampling"] |= {"batch_size": 1} | dtype
+    paper["latents"]["batch_size"] = 1
+    paper["evaluate"]["bootstrap_samples"] = 100
+    paper["runtime"]["device"] = device
+    return validate(paper, "rehearsal")
+
+
+def method_configs(config: PipelineConfig, editor: str | None) -> Iterator[PipelineConfig]:
+    """The same configuration with each method that starts from a diffusion model: two steps of training and of
+    sampling.
+
+    editor: the model that edits by instructions; None: the run makes one.
+    """
+    dtypes = {"float16": "fp16", "bfloat16": "bf16", "float32": "no"}
+    fit = {"steps": 2, "batch_size": 1, "checkpoint_every": 2, "log_every": 1}
+    fit["mixed_precision"] = dtypes[config.sampling.dtype]
+    sampling = {"num_steps": 2}
+    settings: dict[str, dict[str, Any]] = {
+        "sdedit": {"fit": fit, "sampling": sampling | {"strength": 1.0}},
+        "ddib": {"fit": fit, "sampling": sampling},
+        "ip2p_hard": {"sampling": sampling},
+        "ip2p_learned": {"fit": fit, "sampling": sampling},
+        "visii": {"fit": fit, "sampling": sampling},
+    }
+    plain = config.model_dump(mode="json")
+    plain["editor"]["model"] = editor
+    for name, own in settings.items():
+        yield validate(plain | {"train": {"method": name, **own}}, f"rehearsal of {name}")
+
+
+def rehearse(config: PipelineConfig, workspace: Path, task: str | None = None) -> Iterator[Measured]:
+    """Make every artefact, each in a fresh process; of a task: what is trained, predicted and scored."""
+    place, known = Workspace(workspace), workspace / "measured.json"
+    rows: dict[str, Any] = json.loads(known.read_text()) if known.exists() else {}
+    for node in plan(config):
+        if task and node.stage != "editor" and (node.stage in _DATA or getattr(node.config, "task", None) != task):
+            continue
+        artefact = node.artefact(place)
+        if artefact.status() != "complete" or artefact.fingerprint not in rows:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                samples, seconds, memory, gpu = pool.submit(_make, config, node.id, str(workspace)).result()
+            images = node.samples if node.stage != "train" else samples
+            row = Measured(node.id, describe(artefact), images, seconds, memory, gpu)
+            rows[artefact.fingerprint] = asdict(row)
+            known.write_text(json.dumps(rows, indent=1))
+        yield Measured(**rows[artefact.fingerprint])
+
+
+def _make(config: PipelineConfig, node_id: str, workspace: str) -> tuple[int, float, float, float | None]:
+    output = execute(config, node_id, workspace, force=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # reported in KiB
+    torch = sys.modules.get("torch")
+    on_gpu = torch is not None and torch.cuda.is_available()
+    gpu = torch.cuda.max_memory_allocated() / 2**30 if torch is not None and on_gpu else None
+    return output.samples, output.seconds, peak, gpu
+
+
+def describe(artefact: Artefact) -> str:
+    """What the first sample holds, with shapes and types; file names for what is not sharded."""
+    names = [record.name for record in artefact.published().files]
+    tars = [name for name in names if name.endswith(".tar")]
+    if tars:
+        sample = next(iter(read_shard(artefact.workspace, artefact.file(tars[0]))))
+        members = ((name, decode_member(name, value)) for name, value in sample.items() if name != "__key__")
+        return ", ".join(f"{name} {told}" for name, value in members if (told := _shape(value)))
+    if any(name.startswith("shard-") and name.endswith(".safetensors") for name in names):
+        from safetensors.torch import load
+
+        tensors = load(artefact.read_bytes(names[0]))
+        return ", ".join(f"{name} {_size(value.shape)} {_type(value)}" for name, value in tensors.items())
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+
+
+def _shape(value: Any) -> str:
+    if hasattr(value, "getbands"):
+        return f"{value.height}×{value.width}×{len(value.getbands())} 8 bit"
+    return f"{_size(value.shape)} {_type(value)}" if hasattr(value, "shape") else ""
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _type(value: Any) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def markdown(models: list[tuple[str, int, int]], rows: list[Measured], config: PipelineConfig) -> str:
+    """Both tables: the models, and what every artefact took."""
+    images = config.images.model_dump()
+    where = (
+        f"{platform.machine()}, {config.runtime.device}, {images.get('num_inference_steps')} denoising steps an image"
+    )
+    lines = [f"On {where}, {config.sampling.dtype}.", "", "| model | weights | file |", "|---|---|---|"]
+    lines += [f"| {name} | {count / 1e6:.0f} M | {size / 2**30:.2f} GiB |" for name, count, size in models]
+    lines += ["", "| artefact | output | s | s an image | peak memory | GPU |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        each = f"{row.seconds / row.samples:.1f}" if row.samples else ""
+        gpu = "" if row.gpu_gib is None else f"{row.gpu_gib:.1f} GiB"
+        lines.append(f"| {row.node} | {row.output} | {row.seconds:.1f} | {each} | {row.memory_gib:.1f} GiB | {gpu} |")
+    total = sum(row.seconds for row in rows)
+    peak = max(row.memory_gib for row in rows)
+    return "\n".join([*lines, "", f"{len(rows)} artefacts in {total / 60:.0f} minutes; at most {peak:.1f} GiB."]) + "\n"
+
+
+def main(
+    workspace: Annotated[Path, typer.Option(help="Scratch folder for models and artefacts.")] = Path("runs/rehearsal"),
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    steps: Annotated[int, typer.Option(help="Denoising steps of an image; the preset has 50.")] = 2,
+    size: Annotated[int, typer.Option(help="Height and width of the images; the preset has 512.")] = 512,
+    methods: Annotated[bool, typer.Option(help="Also the methods that start from a diffusion model.")] = False,
+    write: Annotated[bool, typer.Option(help="Also put the tables into docs/paper.md.")] = False,
+) -> None:
+    models = []
+    for name in [*full_size.BUILDERS, *(full_size.FOR_METHODS if methods else ())]:
+        path = full_size.build(name, workspace / "models")
+        models.append((name, *full_size.weights_of(path)))
+        console.print(f"  ✓ {name}: {models[-1][1] / 1e6:.0f} M weights", highlight=False)
+    config = rehearsal_config(workspace / "models", "cuda" if device == "cuda" else "cpu", steps, size)
+    rows = []
+    for row in _all_rows(config, workspace, methods):
+        rows.append(row)
+        console.print(
+            f"  ✓ {row.node:34} {row.seconds:7.1f} s {row.memory_gib:5.1f} GiB  {row.output}", highlight=False
+        )
+    report = markdown(models, rows, config)
+    (workspace / "rehearsal.md").write_text(report)
+    console.print(_table(rows))
+    console.print(f"report: {workspace}/rehearsal.md, {workspace}/report/index.html")
+    if write:
+        fill("docs/paper.md", f"rehearsal-{device}", report)
+
+
+def _all_rows(config: PipelineConfig, workspace: Path, methods: bool) -> Iterator[Measured]:
+    yield from rehearse(config, workspace)
+    editor = str(workspace / "models" / "instruct-pix2pix")
+    seen: set[str] = set()
+    for other in method_configs(config, editor) if methods else ():
+        for row in rehearse(other, workspace, task="normal"):
+            if row.node not in seen and not row.node.endswith("-ceiling"):
+                yield row
+            if not row.node.startswith("evaluate"):
+                seen.add(row.node)
+
+
+def _table(rows: list[Measured]) -> Table:
+    table = Table(title="rehearsal", title_justify="left")
+    for column in ("artefact", "s an image", "GiB", "output"):
+        table.add_column(column)
+    for row in rows:
+        each = f"{row.seconds / row.samples:.1f}" if row.samples else ""
+        table.add_row(row.node, each, f"{row.memory_gib:.1f}", row.output)
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,91 @@
+"""docs/results.md, from the folders that `dmp compare` and `dmp ablate` wrote. Runs nothing itself.
+
+    .venv/bin/dmp compare --preset mini-full --workspace runs/full
+    .venv/bin/dmp ablate --preset mini-full --workspace runs/full
+    .venv/bin/python -m benchmarks.results --workspace runs/full
+
+Fills what stands between the markers `compare` and `ablate`, writes the figures to docs/images, and keeps the numbers
+in docs/results. `cp -r docs/results/* runs/full/experiments/` beforehand goes on from these: what the settings still
+ask for stays in the tables, and `dmp compare --methods` adds to it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from benchmarks.documents import ROOT, fill
+from dmp_core.evaluation.registry import metric
+from dmp_core.experiments.outputs import INDEX, RESULTS, VERSUS
+from dmp_core.report.tables import split_name
+
+DOCUMENT = "docs/results.md"
+IMAGES = ROOT / "docs" / "images"
+STORE = ROOT / "docs" / "results"
+
+
+def main(workspace: Annotated[str, typer.Option(help="Where the experiments ran.")] = "runs/full") -> None:
+    for name in ("compare", "ablate"):
+        folder = Path(workspace) / "experiments" / name
+        if (folder / INDEX).exists():
+            fill(DOCUMENT, name, section(folder))
+            kept = STORE / name
+            kept.mkdir(parents=True, exist_ok=True)
+            for file in (INDEX, RESULTS, VERSUS):
+                shutil.copyfile(folder / file, kept / file)
+
+
+def section(folder: Path) -> str:
+    """One experiment as Markdown: how it was run, its tables and figures, and the paired differences."""
+    index = json.loads((folder / INDEX).read_text())
+    made = datetime.fromtimestamp((folder / INDEX).stat().st_mtime, UTC).date()
+    splits = ", ".join(f"{split_name(split).lower()} {count}" for split, count in index["splits"].items())
+    parts = [f"`dmp {index['name']} --preset {index['preset']}`, {made}; images: {splits}.\n"]
+    missing = [variant["title"] for variant in index["variants"].values() if not variant["scored"]]
+    if missing:
+        parts.append(f"Not run: {', '.join(missing)}.\n")
+    parts += [text for output, about in index["outputs"].items() if (text := _output(folder, output, about))]
+    return "\n".join([*parts, *_differences(folder, index)]) + "\n"
+
+
+def _output(folder: Path, output: str, about: dict[str, Any]) -> str:
+    if f"{output}.md" in about["files"]:
+        return (folder / f"{output}.md").read_text()
+    pictures = [name for name in about["files"] if name.endswith((".svg", ".png"))]
+    if not pictures:
+        return ""
+    target = f"results-{folder.name}-{pictures[0]}"
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / pictures[0], IMAGES / target)
+    return f"**{about['title']}**\n\n![{about['title']}](images/{target})\n"
+
+
+def _differences(folder: Path, index: dict[str, Any]) -> list[str]:
+    """Every variant against the reference on the same images."""
+    frame = pd.read_parquet(folder / VERSUS)
+    if frame.empty:
+        return []
+    reference = index["variants"][index["reference"]]["title"]
+    lines = [
+        f"**Each row minus {reference}, on the same images (95 % interval)**\n",
+        "| | task | split | metric | difference | verdict |",
+        "|---|---|---|---|---:|---|",
+    ]
+    for row in frame.itertuples():
+        found = metric(row.task, row.metric)
+        amounts = [f"{value:+.{found.decimals}f}" for value in (row.difference, row.ci_low, row.ci_high)]
+        lines.append(
+            f"| {row.method} | {row.task} | {split_name(row.split).lower()} | {found.label} {found.arrow} "
+            f"| {amounts[0]} ({amounts[1]} to {amounts[2]}) | {row.verdict} |"
+        )
+    return ["\n".join(lines) + "\n"]
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,164 @@
+"""An experiment's results: one row a variant, task, split and metric, read from the artefacts that are complete."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from dmp_core.evaluation.bootstrap import paired_interval, resample_weights
+from dmp_core.evaluation.protocol import ScoreTable
+from dmp_core.evaluation.registry import CEILING, CONSTANT, MEAN_MAP, primary_metric
+from dmp_core.experiments.planning import PlannedVariant
+from dmp_core.methods.registry import find_method
+from dmp_core.stages import Node
+from dmp_core.store import Manifest, Workspace
+
+COLUMNS = (
+    "experiment", "variant", "method", "task", "split", "metric", "value", "ci_low", "ci_high", "images",
+    "steps", "train_steps", "seconds", "train_seconds", "trainable_parameters", "fingerprint",
+)  # fmt: skip
+"""`method`: the row's name. `steps`: of sampling. `seconds`: of prediction, per image. `train_seconds`: of the last
+uninterrupted stretch of training. `fingerprint`: of the scores' artefact."""
+
+DIFFERENCES = (
+    "variant", "method", "task", "split", "metric", "difference", "ci_low", "ci_high", "verdict",
+    "fingerprint", "reference_fingerprint",
+)  # fmt: skip
+
+REFERENCES = {CEILING: "ceiling", MEAN_MAP: "mean_map", CONSTANT: "constant"}
+"""Rows that belong to no variant: name in the scores → variant."""
+
+
+def collect(experiment: str, planned: Sequence[PlannedVariant], workspace: Workspace) -> pd.DataFrame:
+    """All scores that are there, in the order of the variants; references once, from the first variant."""
+    rows: list[dict[str, Any]] = []
+    seen: set[tuple[str, str, str]] = set()
+    for variant in planned:
+        for node, manifest in _scores(variant, workspace):
+            own = find_method(variant.config.train.method).title
+            found = json.loads(node.artefact(workspace).read_bytes("metrics.json"))
+            for task, split, row, entry in _entries(found):
+                told = (REFERENCES.get(row, variant.name), task, split)
+                if row not in (own, *REFERENCES) or told in seen:
+                    continue
+                seen.add(told)
+                about = {"experiment": experiment, "variant": told[0], "task": task, "split": split}
+                about["method"] = variant.title if row == own else row
+                about |= _costs(variant, task, split, workspace) if row == own else {}
+                rows.extend({**about, **score} for score in _values(entry, manifest))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def with_earlier(fresh: pd.DataFrame, earlier: pd.DataFrame, planned: Sequence[PlannedVariant]) -> pd.DataFrame:
+    """`fresh`, and those rows of an earlier table whose artefacts have left the workspace since.
+
+    Both of `collect` or both of `differences`. A row is kept as long as a variant asks for the very artefact that it
+    was read from: with other settings, data or weights it would be another one.
+    """
+    wanted = {node.fingerprint for variant in planned for node in variant.nodes if node.stage == "evaluate"}
+    place = ["variant", "task", "split"]
+    there = set(fresh[place].itertuples(index=False, name=None))
+    sources = [name for name in ("fingerprint", "reference_fingerprint") if name in fresh.columns]
+    kept = earlier[earlier[sources].isin(wanted).all(axis=1)]
+    kept = kept[[told not in there for told in kept[place].itertuples(index=False, name=None)]]
+    if kept.empty or fresh.empty:
+        return (fresh if kept.empty else kept).reset_index(drop=True)
+    order = {name: number for number, name in enumerate([variant.name for variant in planned])}
+    both = pd.concat([fresh, kept], ignore_index=True)
+    return both.sort_values("variant", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+
+
+def differences(
+    planned: Sequence[PlannedVariant], reference: str, workspace: Workspace, samples: int = 1000
+) -> pd.DataFrame:
+    """Each variant's primary metric minus the reference's, with the 95 % interval over shared images.
+
+    Columns DIFFERENCES. verdict: `better`, `worse`, or `even`
+    where the interval holds 0; fingerprint, reference_fingerprint: of both scores' artefacts. Only variants that were
+    scored on the reference's images.
+    """
+    tables = {variant.name: _tables(variant, workspace) for variant in planned}
+    rows = []
+    for variant in planned:
+        for place, (table, fingerprint) in tables[variant.name].items():
+            other, of_other = tables.get(reference, {}).get(place, (None, ""))
+            if variant.name == reference or other is None or list(other.values["key"]) != list(table.values["key"]):
+                continue
+            metric = primary_metric(table.task)
+            weights = resample_weights(len(table.values), samples)
+            interval = paired_interval(table.statistic(metric), other.statistic(metric), weights)
+            better = metric.better(interval.value, 0.0)
+            rows.append(
+                {
+                    "variant": variant.name,
+                    "method": variant.title,
+                    "task": table.task,
+                    "split": table.split,
+                    "metric": metric.name,
+                    "difference": interval.value,
+                    "ci_low": interval.low,
+                    "ci_high": interval.high,
+                    "verdict": ("better" if better else "worse") if interval.excludes_zero() else "even",
+                    "fingerprint": fingerprint,
+                    "reference_fingerprint": of_other,
+                }
+            )
+    return pd.DataFrame(rows, columns=list(DIFFERENCES))
+
+
+def _scores(variant: PlannedVariant, workspace: Workspace) -> Iterator[tuple[Node, Manifest]]:
+    """The finished evaluations of a variant."""
+    for node in variant.nodes:
+        if node.stage == "evaluate" and (manifest := _finished(node, workspace)):
+            yield node, manifest
+
+
+def _finished(node: Node | None, workspace: Workspace) -> Manifest | None:
+    return node.artefact(workspace).manifest() if node else None
+
+
+def _tables(variant: PlannedVariant, workspace: Workspace) -> dict[tuple[str, str], tuple[ScoreTable, str]]:
+    """(task, split) → the variant's scores, and the fingerprint of their artefact."""
+    own = find_method(variant.config.train.method).title
+    found: dict[tuple[str, str], tuple[ScoreTable, str]] = {}
+    for node, manifest in _scores(variant, workspace):
+        for path in sorted(node.artefact(workspace).local_path().glob("*.parquet")):
+            table = ScoreTable.load(path)
+            if table.row == own:
+                found[table.task, table.split] = table, manifest.fingerprint
+    return found
+
+
+def _entries(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
+    for task, splits in metrics.items():
+        for split, rows in splits.items():
+            for row, entry in rows.items():
+                yield task, split, row, entry
+
+
+def _values(entry: Mapping[str, Any], manifest: Manifest) -> Iterator[dict[str, Any]]:
+    for metric, score in entry["metrics"].items():
+        yield {
+            "metric": metric,
+            "value": score["mean"],
+            "ci_low": score["low"],
+            "ci_high": score["high"],
+            "images": entry["images"],
+            "fingerprint": manifest.fingerprint,
+        }
+
+
+def _costs(variant: PlannedVariant, task: str, split: str, workspace: Workspace) -> dict[str, Any]:
+    """What the variant took to train and takes to run, as far as the manifests tell."""
+    train = _finished(variant.find(f"train/{task}-{variant.config.train.fitted.method}"), workspace)
+    predict = _finished(variant.prediction(split, task), workspace)
+    return {
+        "steps": getattr(variant.config.train.inference, "num_steps", variant.config.sampling.num_steps),
+        "train_steps": train.details.get("steps") if train else None,
+        "seconds": predict.seconds / predict.samples if predict and predict.samples else None,
+        "train_seconds": train.seconds if train else None,
+        "trainable_parameters": train.details.get("trainable_parameters") if train else None,
+    }

@@ -1,0 +1,131 @@
+"""Which artefacts an experiment asks for: the nodes of each variant, most of them the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dmp_core.config import PipelineConfig, load_config
+from dmp_core.config.pipeline import layered, merge, validate
+from dmp_core.config.stages import TASKS
+from dmp_core.errors import InputError
+from dmp_core.experiments.settings import Experiment, Variant
+from dmp_core.stages import Node, plan
+
+RunNodes = Callable[[PipelineConfig, str, list[Node]], Any]
+"""Makes these nodes of a configuration's DAG in a workspace, skipping what is complete."""
+
+
+@dataclass(frozen=True)
+class PlannedVariant:
+    """A variant with its configuration and the nodes that its scores and pictures need, in order."""
+
+    name: str
+    variant: Variant
+    config: PipelineConfig
+    nodes: list[Node]
+
+    @property
+    def title(self) -> str:
+        return self.variant.title
+
+    def find(self, node_id: str) -> Node | None:
+        return next((node for node in self.nodes if node.id == node_id), None)
+
+    def prediction(self, split: str, task: str) -> Node | None:
+        """The node with its predictions."""
+        return self.find(f"predict/{split}-{task}-{self.config.train.method}")
+
+
+def plan_experiment(
+    experiment: Experiment,
+    base: PipelineConfig | str | None = None,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+) -> list[PlannedVariant]:
+    """Every variant, each with a valid configuration: base < experiment < variant < file < overrides.
+
+    base: a configuration or a preset; by default the experiment's own preset.
+    tasks: only these; a variant that has none of them is left out, and so is one that asks for more training images
+        than the preset has.
+    Raises InputError that names the variant and what is wrong with it.
+    """
+    if unknown := set(tasks) - set(TASKS):
+        raise InputError(f"--tasks {', '.join(sorted(unknown))}: unknown; choose from: {', '.join(TASKS)}")
+    config = base if isinstance(base, PipelineConfig) else load_config(base or experiment.preset)
+    below = config.model_dump(mode="json")
+    planned = []
+    for name, variant in experiment.variants.items():
+        settings, source = _layered(experiment, name, variant, below, file, overrides)
+        if (settings["train"].get("samples") or 0) > (settings["splits"].get("train", {}).get("count") or math.inf):
+            continue
+        config = validate(settings, source)
+        chosen = [t for t in config.tasks if (not variant.tasks or t in variant.tasks) and (not tasks or t in tasks)]
+        if chosen:
+            nodes = [node for node in plan(config) if _wanted(node, chosen)]
+            planned.append(PlannedVariant(name, variant, config, _with_inputs(nodes)))
+    return planned
+
+
+def choose(planned: Sequence[PlannedVariant], names: Sequence[str]) -> list[PlannedVariant]:
+    """The variants of these names, or of all for none or `all`; raises InputError listing what there is."""
+    if not names or "all" in names:
+        return list(planned)
+    known = {variant.name: variant for variant in planned}
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"no such variant: {', '.join(unknown)}; choose from: {', '.join(known)}, or all")
+    return [known[name] for name in known if name in names]
+
+
+def distinct_nodes(planned: Sequence[PlannedVariant]) -> Iterator[tuple[PlannedVariant, Node]]:
+    """Every artefact once, with the first variant that asks for it."""
+    seen: set[tuple[str, str]] = set()
+    for variant in planned:
+        for node in variant.nodes:
+            if (node.id, node.fingerprint) not in seen:
+                seen.add((node.id, node.fingerprint))
+                yield variant, node
+
+
+def run_experiment(planned: Sequence[PlannedVariant], workspace: str, run_nodes: RunNodes) -> None:
+    """Make what is missing, variant by variant. A run that was killed goes on where it was."""
+    for variant in planned:
+        run_nodes(variant.config, workspace, variant.nodes)
+
+
+def _layered(
+    experiment: Experiment,
+    name: str,
+    variant: Variant,
+    base: dict[str, Any],
+    file: Path | None,
+    overrides: Sequence[str],
+) -> tuple[dict[str, Any], str]:
+    """The variant's settings as a plain mapping, and what to call them in an error."""
+    settings = merge(merge(base, experiment.set), variant.set)
+    settings = merge(settings, variant.per_base.get(settings["base"]["model"], {}))
+    settings = merge(settings, variant.per_preset.get(settings["preset"], {}))
+    return layered(settings, f"variant {name}", file, list(overrides))
+
+
+def _wanted(node: Node, tasks: Sequence[str]) -> bool:
+    """What ends in a score or a picture of these tasks; reports and merged datasets are for `dmp run`."""
+    return node.stage in ("labels", "predict", "evaluate") and getattr(node.config, "task", None) in tasks
+
+
+def _with_inputs(wanted: Sequence[Node]) -> list[Node]:
+    """The nodes and all that they are made from, each after its inputs."""
+    ordered: dict[str, Node] = {}
+
+    def visit(node: Node) -> None:
+        for source in node.inputs.values():
+            visit(source)
+        ordered.setdefault(node.id, node)
+
+    for node in wanted:
+        visit(node)
+    return list(ordered.values())

@@ -1,0 +1,111 @@
+"""What an experiment is: variants of one configuration, and the tables and figures that they feed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, ValidationError, model_validator
+
+from dmp_core.config.base import Settings, raise_readable, read_yaml
+from dmp_core.config.stages import Task
+from dmp_core.errors import InputError
+from dmp_core.resources import manifest_path
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+
+
+class Variant(Settings):
+    """One row of the tables: the preset with something changed. Data, labels and latents are shared by all."""
+
+    title: str
+    """What tables and figures call it."""
+    set: dict[str, Any] = {}
+    """Laid over the preset and the experiment's own settings."""
+    per_base: dict[str, dict[str, Any]] = {}
+    """Base model → laid over that where it is the base: learning rates depend on the network."""
+    per_preset: dict[str, dict[str, Any]] = {}
+    """Preset → laid over that where it is the one: methods with settings of their own do not read the preset's."""
+    tasks: list[Task] = []
+    """Only these; empty: all."""
+    feeds: list[Name] = []
+    """Tables and figures that show it."""
+    series: str = ""
+    """Of the plots: variants of one series are joined by a line."""
+    paper: str | None = None
+    """Its row in `paper_tables.csv`; None: the title."""
+
+
+class ScoreTableSpec(Settings):
+    """A table of scores, one row a variant."""
+
+    kind: Literal["table"] = "table"
+    title: str
+    layout: Literal["table1", "table2", "table3", "table4", "primary"]
+    """One of the paper's, or `primary`: every task's primary metric on every split."""
+
+
+class CurveSpec(Settings):
+    """Error against one setting, a panel a task, a line a split and series."""
+
+    kind: Literal["curve"] = "curve"
+    title: str
+    x: str
+    """The setting: `sampling.num_steps`."""
+    label: str
+    log: bool = True
+
+
+class GridSpec(Settings):
+    """Pictures: the image, then for every task the label and each variant's prediction."""
+
+    kind: Literal["grid"] = "grid"
+    title: str
+    tasks: list[Task]
+    splits: list[str]
+    """Shown from left to right, where the preset has them."""
+    per_split: PositiveInt = 4
+
+
+OutputSpec = Annotated[ScoreTableSpec | CurveSpec | GridSpec, Field(discriminator="kind")]
+
+
+class Experiment(Settings):
+    """One file of `data_manifests/experiments/`."""
+
+    title: str
+    preset: str
+    """Unless another one is asked for."""
+    set: dict[str, Any] = {}
+    """Laid over the preset, for all variants."""
+    reference: Name
+    """The variant that the others are held against, image by image."""
+    variants: dict[Name, Variant]
+    outputs: dict[Name, OutputSpec]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        if self.reference not in self.variants:
+            raise ValueError(f"reference: {self.reference!r} is not among the variants")
+        for name, variant in self.variants.items():
+            if unknown := set(variant.feeds) - self.outputs.keys():
+                raise ValueError(f"variants.{name}.feeds: no such output: {', '.join(sorted(unknown))}")
+        return self
+
+    def feeding(self, output: str) -> dict[str, Variant]:
+        """The variants that an output shows, in their order."""
+        return {name: variant for name, variant in self.variants.items() if output in variant.feeds}
+
+
+def experiment_names() -> list[str]:
+    return sorted(path.stem for path in manifest_path("experiments").glob("*.yaml"))
+
+
+def load_experiment(name: str) -> Experiment:
+    """An experiment by name; raises InputError naming the file and field if it is not a valid one."""
+    if name not in experiment_names():
+        raise InputError(f"experiment {name!r} does not exist; choose one of: {', '.join(experiment_names())}")
+    path = manifest_path("experiments", f"{name}.yaml")
+    try:
+        return Experiment.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise_readable(error, str(path))

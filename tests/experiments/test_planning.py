@@ -1,0 +1,141 @@
+"""What an experiment asks for: variants share whatever does not differ."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from dmp_core.cli import app
+from dmp_core.config import load_config, preset_names
+from dmp_core.config.pipeline import merge
+from dmp_core.config.stages import TrainConfig
+from dmp_core.errors import InputError
+from dmp_core.experiments.planning import choose, distinct_nodes, plan_experiment
+from dmp_core.experiments.settings import Experiment, experiment_names, load_experiment
+
+EDITORS = ("instruct-pix2pix", "clip-vit-large-patch14")
+
+
+def fingerprints(variant, *stages: str) -> dict[str, str]:
+    return {node.id: node.fingerprint for node in variant.nodes if node.stage in stages}
+
+
+def test_variants_share_prompts_images_labels_and_latents():
+    planned = plan_experiment(load_experiment("compare"), "smoke")
+    data = ("prompts", "images", "labels", "latents", "quality")
+    shared = fingerprints(choose(planned, ["dmp"])[0], *data)
+    assert len(shared) > 20
+    for variant in planned:
+        own = fingerprints(variant, *data)
+        assert own.items() <= shared.items()
+        without_latents = variant.name in ("spade", "drit", "ip2p_hard")
+        without_scores = variant.name == "ip2p_hard" and 0
+        assert len(own) == len(shared) - 6 * without_latents - without_scores
+    trained = {variant.name: set(fingerprints(variant, "train").values()) for variant in planned}
+    assert trained.pop("ddib") == trained["sdedit"]  # one fit for both
+    assert len(set.union(*trained.values())) == 5 * len(trained)
+    once = [node for _, node in distinct_nodes(planned)]
+    assert len(once) < sum(len(variant.nodes) for variant in planned)
+
+
+def test_nothing_is_planned_that_no_table_or_figure_needs():
+    planned = plan_experiment(load_experiment("compare"), "smoke", tasks=["depth"])
+    stages = {node.stage for variant in planned for node in variant.nodes}
+    assert not {"report", "shards"} & stages
+    learnt = {node.id for variant in planned for node in variant.nodes if node.stage == "train"}
+    methods = ("spade", "drit", "sdedit", "ip2p_hard", "ip2p_learned", "visii", "dmp")
+    assert learnt == {f"train/depth-{method}" for method in methods}
+
+
+def test_steps_of_sampling_share_one_training():
+    planned = plan_experiment(load_experiment("ablate"), "smoke")
+    of = {variant.name: fingerprints(variant, "train") for variant in planned}
+    assert of["steps-1"] == of["steps-20"] == of["estimated"] == of["paper"]
+    assert (
+        len({found["train/normal-dmp"] for found in (of["paper"], of["random"], of["all-weights"], of["rank-4"])}) == 4
+    )
+
+
+def test_sizes_beyond_the_presets_training_set_are_left_out():
+    names = {variant.name for variant in plan_experiment(load_experiment("ablate"), "mini")}
+    assert "samples-50" in names
+    assert not {"samples-100", "samples-1000"} & names
+
+
+def test_the_paper_preset_is_valid_for_every_variant():
+    for name in experiment_names():
+        for variant in plan_experiment(load_experiment(name), "paper"):
+            assert variant.config.base.model == "CompVis/stable-diffusion-v1-4"
+    rates = {
+        v.name: v.config.train.learning_rate
+        for v in plan_experiment(load_experiment("compare"), "paper")
+        if isinstance(v.config.train, TrainConfig)
+    }
+    assert rates["dmp"] == 1e-4
+    assert rates["dmp-full"] == 1e-5
+
+
+def test_mini_full_has_the_sizes_of_the_issue():
+    assert "mini-full" in preset_names()
+    config = load_config("mini-full")
+    assert [config.splits[s].count for s in ("train", "in_domain", "out_of_domain", "arbitrary")] == [
+        2000,
+        500,
+        500,
+        200,
+    ]
+    assert config.adapters == {}
+    assert len(config.tasks) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "--methods", "gan2", "--dry-run"], "no such variant: gan2; choose from: spade, "),
+        (["compare", "-p", "nothing"], "choose one of"),
+        (["compare", "--tasks", "mood"], "--tasks mood: unknown"),
+        (["ablate", "-p", "smoke", "--set", "train.stepz=3"], "train.stepz: unknown setting"),
+        (
+            ["run", "-p", "smoke", "--set", "train.method=gan2"],
+            "train: method 'gan2' is unknown; choose one of: spade, drit, sdedit, ddib, ip2p_hard",
+        ),
+        (["run", "-p", "smoke", "--set", "train.samples=5"], "splits.train.count is 4"),
+        (["run", "-p", "smoke", "--set", "train.init=random"], "set weights: all"),
+    ],
+)
+def test_bad_input_is_one_clear_error(arguments, message):
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)
+    assert "\n" not in str(result.exception).strip() or "ablate" in arguments
+
+
+def test_a_plan_for_the_methods_lists_the_weights_they_need(tmp_path, monkeypatch):
+    monkeypatch.setenv("DMP_MODELS_DIR", str(tmp_path / "none"))
+    arguments = ["plan", "-p", "paper", "--methods", "all", "-w", str(tmp_path / "runs")]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    for needed in ("Random weights", "VISII", "omnidata", "stable-diffusion", "dmp models pull", *EDITORS):
+        assert needed in result.output
+
+
+def test_choices_keep_the_experiments_order():
+    planned = plan_experiment(load_experiment("compare"), "smoke")
+    assert [v.name for v in choose(planned, ["dmp-random", "dmp"])] == ["dmp", "dmp-random"]
+    assert choose(planned, ["all"]) == planned == choose(planned, [])
+
+
+def test_another_methods_settings_replace_and_its_own_are_laid_over():
+    old = {"train": {"lora": {"rank": 4}, "steps": 5}}
+    assert merge(old, {"train": {"method": "other"}})["train"] == {"method": "other"}
+    assert merge(old, {"train": {"method": "dmp", "steps": 6}})["train"] == {
+        "method": "dmp", "lora": {"rank": 4}, "steps": 6,
+    }  # fmt: skip
+
+
+def test_an_experiment_that_names_what_is_not_there_is_refused():
+    wrong = {"title": "t", "preset": "mini", "reference": "a", "outputs": {}}
+    with pytest.raises(ValueError, match="not among the variants"):
+        Experiment.model_validate(wrong | {"variants": {"b": {"title": "b"}}})
+    with pytest.raises(ValueError, match="feeds: no such output: figure9"):
+        Experiment.model_validate(wrong | {"variants": {"a": {"title": "a", "feeds": ["figure9"]}}})
