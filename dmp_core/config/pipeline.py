@@ -10,12 +10,16 @@ from pydantic import Field, ValidationError, model_validator
 
 from dmp_core.config.base import Settings, raise_readable, read_yaml
 from dmp_core.config.stages import (
+    FLIP_GATES,
     BaseConfig,
     DiffusionImages,
+    EditorConfig,
     EvaluateConfig,
     LabelsConfig,
     LatentsConfig,
+    MethodSettings,
     PromptsConfig,
+    QualityConfig,
     RenderImages,
     ReportConfig,
     RuntimeConfig,
@@ -39,17 +43,23 @@ class PipelineConfig(Settings):
     seed: int = 0
     """Seed of the dataset; every sample's own seed derives from it and the sample's key."""
     tasks: list[Task]
+    """What is labelled, learned and scored."""
     splits: dict[str, SplitConfig]
     """Splits by name; training reads `train`, the report scores all others."""
     prompts: PromptsConfig
     images: RenderImages | DiffusionImages = Field(discriminator="kind")
+    """Where the images come from."""
     labels: dict[Task, LabelsConfig]
+    """Task → its labeler: the renderer's truth (`exact`), or a predictor and its weights."""
+    quality: QualityConfig = QualityConfig()
     shards: ShardsConfig = ShardsConfig()
     base: BaseConfig = BaseConfig()
+    editor: EditorConfig = EditorConfig()
     latents: LatentsConfig = LatentsConfig()
-    train: TrainConfig = TrainConfig()
+    train: MethodSettings = TrainConfig()
+    """Which method learns the tasks, and how."""
     adapters: dict[Task, str] = {}
-    """Tasks that start from a finished adapter instead of training: a folder, or `shipped:NAME`."""
+    """Tasks that start from a finished adapter of DMP instead of training: a folder, or `shipped:NAME`."""
     sampling: SamplingConfig = SamplingConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
@@ -59,14 +69,28 @@ class PipelineConfig(Settings):
     def _consistent(self) -> PipelineConfig:
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):
             raise ValueError("tasks: name at least one task, each once")
+        made = [name for name, split in self.splits.items() if not split.folder]
         for task in self.tasks:
             labeler = self.labels.get(task)
             if labeler is None:
                 raise ValueError(f"labels.{task}: no labeler is set, but the task is in `tasks`")
-            if labeler.kind == "exact" and self.images.kind != "render":
-                raise ValueError(f"labels.{task}: exact labels need rendered images (images.kind: render)")
-        if any(not name.replace("_", "").isalnum() for name in self.splits):
-            raise ValueError("splits: names may hold letters, digits and underscores only")
+            if labeler.kind == "exact" and self.images.kind != "render" and made:
+                raise ValueError(
+                    f"labels.{task}: exact labels need rendered images (images.kind: render), or a folder that holds "
+                    f"them (splits.{made[0]}.folder)"
+                )
+            gate = FLIP_GATES[task]
+            if getattr(self.quality, gate) is not None and not getattr(labeler, "check_flip", False):
+                raise ValueError(f"quality.{gate}: needs labels.{task}.check_flip: true, which makes that score")
+        given = self.splits["train"].count if "train" in self.splits else None
+        if given and self.train.samples and self.train.samples > given:
+            raise ValueError(
+                f"train.samples: {self.train.samples}, but splits.train.count is {given}; lower it, or make more images"
+            )
+        if self.adapters and self.train.method != "dmp":
+            raise ValueError(f"adapters: these are of DMP, but train.method is {self.train.method}; set adapters={{}}")
+        if any(not name.replace("_", "").replace("-", "").isalnum() for name in self.splits):
+            raise ValueError("splits: names may hold letters, digits and underscores, and hyphens before a part's name")
         return self
 
 
@@ -79,12 +103,15 @@ def load_config(
 ) -> PipelineConfig:
     """Resolve preset < file < `a.b=value` overrides into one validated configuration.
 
+    A file that says what it `extends` (a preset's name, or null: it is complete) is laid over that instead.
     Raises InputError that names the preset, file or field, and what would be right.
     """
     if preset not in preset_names():
         raise InputError(f"preset {preset!r} does not exist; choose one of: {', '.join(preset_names())}")
-    settings = _resolve_parent(read_yaml(manifest_path("presets", f"{preset}.yaml")))
-    return validate(*layered(settings | {"preset": preset}, f"preset {preset}", file, overrides))
+    settings, source = _resolve_parent(read_yaml(manifest_path("presets", f"{preset}.yaml"))), f"preset {preset}"
+    if file is not None and "extends" in (own := read_yaml(file)):
+        preset, settings, source, file = own["extends"] or preset, _resolve_parent(own), str(file), None
+    return validate(*layered({"preset": preset} | settings, source, file, overrides))
 
 
 def layered(
@@ -117,15 +144,21 @@ def _resolve_parent(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Deep merge; lists and changed `kind`s replace, since half of another kind's fields is nonsense."""
+    """Deep merge; lists and changed kinds and methods replace, since half of another kind's fields is nonsense."""
     merged = dict(base)
     for key, value in top.items():
         old = merged.get(key)
-        same_kind = (
-            isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        merged[key] = (
+            merge(old, value)
+            if isinstance(old, dict) and isinstance(value, dict) and value and _alike(old, value)
+            else value
         )
-        merged[key] = merge(old, value) if same_kind and value and isinstance(old, dict) else value
     return merged
+
+
+def _alike(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    kind, method = old.get("kind"), old.get("method", "dmp")
+    return bool(new.get("kind", kind) == kind and new.get("method", method) == method)
 
 
 def parse_override(text: str) -> dict[str, Any]:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SerializationInfo,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    Tag,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from dmp_core.config.base import Settings
 
 Task = Literal["normal", "depth", "segmentation", "albedo", "shading"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 TASKS: tuple[Task, ...] = ("normal", "depth", "segmentation", "albedo", "shading")
 
 PAPER_TEMPLATE = (
@@ -19,25 +35,51 @@ PAPER_TEMPLATE = (
 
 
 class SplitConfig(Settings):
-    """One split of the dataset: its keywords and its size."""
+    """One split of the dataset: where its images come from, and how many there are."""
 
     keywords: list[str] = []
     """Keywords given here; each is used in turn until `count` prompts are made."""
     keywords_file: str | None = None
     """A file with one keyword a line: a path, or a name in `data_manifests/keywords/`."""
-    count: PositiveInt
-    """Number of images."""
+    folder: str | None = None
+    """Your own images instead of generated ones: a local folder, see `docs/own_images.md`."""
+    share: tuple[Fraction, Fraction] = (0.0, 1.0)
+    """Which of the folder's images, in the order of their content's digest: from this fraction to that one. Splits
+    of one folder whose shares do not overlap have no image in common."""
+    fit: Literal["crop", "shorter_side", "keep"] = "crop"
+    """How the folder's images are brought to `images.resolution`: the centre square of the image whose shorter side
+    has that size; the whole of that image; or not at all."""
+    count: PositiveInt | None = None
+    """Number of images; of a folder the first so many by name, all if not given."""
     scored: bool = True
     """False: the labels are not trusted here, so the report shows pictures only (paper, `arbitrary`)."""
+    exclude: list[str] = []
+    """Prompts artefacts of the workspace (`<split>-<fingerprint>`) whose captions may not come again."""
 
     @model_validator(mode="after")
     def _one_source(self) -> SplitConfig:
-        if bool(self.keywords) == bool(self.keywords_file):
-            raise ValueError("give either keywords or keywords_file, and not both")
+        if sum(map(bool, (self.keywords, self.keywords_file, self.folder))) != 1:
+            raise ValueError("give one of keywords, keywords_file and folder, and only one")
+        if self.count is None and not self.folder:
+            raise ValueError("count: say how many images to make")
+        if self.share[0] >= self.share[1]:
+            raise ValueError("share: give two fractions, the smaller first, e.g. [0, 0.2]")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_idle_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Settings of a folder are nothing that a generated split should show, or be made anew for."""
+        fields: dict[str, Any] = dump(self)
+        idle = set() if self.folder else {"folder", "share", "fit"}
+        return {name: value for name, value in fields.items() if name not in idle and (value or name != "exclude")}
 
 
 # ------------------------------------------------------------------------------------- prompts
+Precision = Literal["float32", "float16", "bfloat16"]
+# Left out of the dump when it is not set, so that configurations from before it keep their fingerprints.
+_Optional = Field(default=None, exclude_if=lambda value: value is None)
+
+
 class GrammarPrompts(Settings):
     """Captions from a built-in grammar: no model, instant."""
 
@@ -50,7 +92,11 @@ class TransformersPrompts(Settings):
     kind: Literal["transformers"] = "transformers"
     model: str
     """Hub id or local folder, or `package:NAME` for a model that a Python package ships."""
+    revision: str | None = _Optional
+    """Branch, tag or commit on the hub; None: the newest."""
     gguf_file: str | None = None
+    dtype: Precision | None = _Optional
+    """Of the weights; None: the checkpoint's own on an accelerator, float32 on a CPU."""
     chat: bool = True
     """Wrap the request in the model's chat template when it has one."""
     answer_prefix: str = ""
@@ -64,28 +110,52 @@ class TransformersPrompts(Settings):
 
 
 class VLLMPrompts(Settings):
-    """Captions from a vLLM engine (bloomz in the paper) or an OpenAI-compatible server."""
+    """Captions from a vLLM engine (bloomz in the paper) or an OpenAI-compatible server; see docs/prompts.md."""
 
     kind: Literal["vllm"] = "vllm"
     model: str = "bigscience/bloomz-7b1"
     revision: str | None = None
     server_url: str | None = None
     """Base URL of an OpenAI-compatible server; None runs the engine in this process."""
+    fallback: bool = True
+    """Where no vLLM is that runs this model, let transformers write the captions, and say so; False: stop instead.
+    Nothing stands in for a server."""
+    dtype: Precision | None = None
+    """Of the weights; None: the checkpoint's own. A server decides for itself."""
+    gpu_memory_utilization: Annotated[float | None, Field(gt=0, le=1)] = None
+    """Share of the memory that the engine may take; None: vLLM's own default."""
+    max_model_len: PositiveInt | None = None
+    """Tokens of request and caption together; fewer need less memory. None: the model's own limit."""
     temperature: PositiveFloat = 0.95
+    eta_cutoff: Annotated[float, Field(ge=0, lt=1)] = 1e-5
+    """Published, but vLLM knows no eta sampling: only transformers, where it stands in, applies it."""
     min_new_tokens: PositiveInt = 15
     max_new_tokens: PositiveInt = 128
 
+    @model_serializer(mode="wrap")
+    def _what_not_how(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """A fingerprint leaves out where the model runs and with how much memory."""
+        values: dict[str, Any] = handler(self)
+        if info.context and info.context.get("fingerprint"):
+            how = ("server_url", "gpu_memory_utilization", "max_model_len")
+            values = {name: value for name, value in values.items() if name not in how}
+        return values
+
 
 class PromptsConfig(Settings):
+    """Captions of the images, made from the keywords."""
+
     template: str = PAPER_TEMPLATE
     """Request put to the language model; `{keyword}` is filled in (section 4.1).
 
     `{details}`, if there, becomes two objects and a light, drawn afresh for every caption.
     """
     max_characters: PositiveInt = 150
+    """Longer captions are cut after the last sentence or clause that fits."""
     max_rounds: PositiveInt = 10
     """How often missing captions are asked for again before the stage gives up."""
     generator: Annotated[GrammarPrompts | TransformersPrompts | VLLMPrompts, Field(discriminator="kind")]
+    """Who writes them."""
 
     @model_validator(mode="after")
     def _template_has_keyword(self) -> PromptsConfig:
@@ -102,6 +172,7 @@ class RenderImages(Settings):
     resolution: Annotated[int, Field(ge=16, le=1024)] = 64
     """Height and width in pixels."""
     samples_per_pixel: PositiveInt = 16
+    """Paths traced for each pixel: more take longer and leave less noise."""
     max_depth: PositiveInt = 4
     """Longest light path."""
 
@@ -111,36 +182,157 @@ class DiffusionImages(Settings):
 
     kind: Literal["diffusion"] = "diffusion"
     model: str = "CompVis/stable-diffusion-v1-4"
+    """Hub id, local folder in diffusers format, or `shipped:mini`; any text-to-image model."""
     revision: str | None = None
     resolution: Annotated[int, Field(ge=64, le=2048, multiple_of=8)] = 512
-    num_inference_steps: PositiveInt = 50
+    """Height and width in pixels."""
+    scheduler: Literal["ddim", "model"] = "ddim"
+    """`model`: the scheduler that the model comes with; flow-matching models need it."""
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 50
     guidance_scale: float = 7.5
-    dtype: Literal["float32", "float16", "bfloat16"] = "float16"
-    batch_size: PositiveInt = 8
+    """Classifier-free guidance; 1 is none."""
+    negative_prompt: str | None = None
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """`auto`: float32 on the CPU; on CUDA bfloat16, or float16 where the GPU has no bfloat16."""
+    safety_checker: bool = True
+    """Note in every sample's json whether the model's own safety checker flags it; images are kept as they are."""
+
+
+class FolderImages(Settings):
+    """A split's own images; `plan` makes this of the split's `folder`."""
+
+    kind: Literal["folder"] = "folder"
+    folder: str = Field(exclude=True)
+    """Where they lie. Not part of the fingerprint: their content is, by the prompts that the images are made from."""
+    fit: Literal["crop", "shorter_side", "keep"]
+    resolution: PositiveInt | None
+    """Shorter side in pixels; None keeps the images as they are."""
+    labels: list[Task]
+    """Tasks whose labels lie beside the images, for all of them."""
 
 
 # -------------------------------------------------------------------------------------- labels
 class ExactLabels(Settings):
-    """The renderer's own ground truth; only for rendered images."""
+    """The truth that came with the image: from the renderer, or from files beside one's own images."""
 
     kind: Literal["exact"] = "exact"
+
+
+def _list_labelers(schema: dict[str, Any]) -> None:
+    from dmp_core.labelers.registry import labeler_names  # here, since labelers read the configuration
+
+    schema["enum"] = labeler_names()
 
 
 class ModelLabels(Settings):
     """Pseudo-labels from an off-the-shelf predictor."""
 
-    kind: Literal["omnidata", "zoedepth", "eva02", "pienet"]
+    kind: str = Field(json_schema_extra=_list_labelers)
+    """Name of a labeler: one of ours, or one that an installed package announces."""
     weights: str
     """Id in `data_manifests/models.yaml`, a hub id, or a local path."""
     batch_size: PositiveInt = 8
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    options: dict[str, Any] = {}
+    """What else the labeler takes, by the names of its `build`, e.g. {pad: true, flip: true} for zoedepth."""
+    # Left out of the dump, and so of the fingerprint, while it is off.
+    check_flip: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Also label the mirrored image, and store how far the two answers are apart; doubles the time."""
+
+    @field_validator("kind")
+    @classmethod
+    def _is_a_labeler(cls, kind: str) -> str:
+        from dmp_core.labelers.registry import labeler_names  # here, since labelers read the configuration
+
+        names = labeler_names()
+        if kind not in names:
+            raise ValueError(f"no such labeler; choose one of: {', '.join(['exact', *names])}")
+        return kind
 
 
-LabelsConfig = Annotated[ExactLabels | ModelLabels, Field(discriminator="kind")]
+def _labels_tag(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return "<exact>" if kind == "exact" else "<model>"
+
+
+LabelsConfig = Annotated[
+    Annotated[ExactLabels, Tag("<exact>")] | Annotated[ModelLabels, Tag("<model>")], Discriminator(_labels_tag)
+]
+
+
+# ------------------------------------------------------------------------------------- quality
+Share = Annotated[float, Field(ge=0, le=1)]
+Bits = Annotated[int, Field(ge=1, le=65)]
+
+
+FLIP_GATES: dict[Task, str] = {
+    "normal": "max_flip_degrees",
+    "depth": "max_flip_abs_rel",
+    "segmentation": "min_flip_agreement",
+    "albedo": "max_flip_mse",
+    "shading": "max_flip_mse",
+}
+"""The bound of what `check_flip` scores."""
+
+
+class QualityConfig(Settings):
+    """Scores are always stored; these bounds decide late what is left out. null: no bound. See docs/quality.md."""
+
+    clip_model: str | None = None
+    """CLIP model that scores how well image and prompt fit: a hub id or a local folder."""
+    drop_flagged: bool = True
+    """Leave out what the image source's own safety checker flagged."""
+    min_std: PositiveFloat | None = 1.0
+    """Standard deviation of the luminance, 8-bit levels; less is a blank image."""
+    max_clipped: Share | None = None
+    """Share of pixels whose every channel is 0 or 255."""
+    min_sharpness: PositiveFloat | None = None
+    """Variance of the luminance's Laplacian, levels²; it depends on the resolution."""
+    min_hash_distance: Bits | None = 3
+    """Bits of 64 between the perceptual hashes of an image and of the nearest earlier one in its split."""
+    min_test_distance: Bits | None = 3
+    """The same between a training image and the nearest one in the scored splits that share a keyword with it."""
+    max_prompt_similarity: Share | None = None
+    """Words in common with the nearest earlier prompt of the split / words in either."""
+    min_clip_score: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Cosine of image and prompt under `clip_model`."""
+    min_labelled: Share | None = None
+    """Share of pixels that have a normal, a depth, a class; each on its own."""
+    min_unit: Share | None = None
+    """Share of the normals whose length is 1 ± 0.05."""
+    min_normal_z: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Mean z of the normals; below 0 they face away from the viewer."""
+    max_far: PositiveFloat | None = None
+    """Largest depth, metres."""
+    min_classes: PositiveInt | None = None
+    """Number of classes in the class map."""
+    max_class_share: Share | None = None
+    """Share of the labelled pixels that the largest class has."""
+    min_label_std: Share | None = None
+    """Standard deviation of albedo and of shading, which lie in [0, 1]; 0 is a constant map."""
+    max_label_clipped: Share | None = None
+    """Share of the values of albedo and of shading that are 0 or 1."""
+    max_flip_degrees: PositiveFloat | None = None
+    """With `check_flip`: mean angle between the normals of an image and of its mirrored copy."""
+    max_flip_abs_rel: PositiveFloat | None = None
+    """With `check_flip`: mean relative difference of the depths."""
+    min_flip_agreement: Share | None = None
+    """With `check_flip`: share of pixels of the same class."""
+    max_flip_mse: PositiveFloat | None = None
+    """With `check_flip`: mean squared difference of albedo, and of shading."""
+
+    @model_validator(mode="after")
+    def _scored(self) -> QualityConfig:
+        if self.min_clip_score is not None and self.clip_model is None:
+            raise ValueError("min_clip_score: needs clip_model, which makes that score")
+        return self
 
 
 class ShardsConfig(Settings):
+    """How samples are written."""
+
     samples_per_shard: PositiveInt = 1000
+    """Samples in one tar file, the smallest part that is made again."""
     image_format: Literal["png", "jpg"] = "png"
 
 
@@ -151,6 +343,17 @@ class BaseConfig(Settings):
     model: str = "CompVis/stable-diffusion-v1-4"
     """Hub id, local folder, or `shipped:mini` for the prior in `data_manifests/priors/mini`."""
     revision: str | None = None
+
+
+class EditorConfig(Settings):
+    """The model that edits images by instructions; InstructPix2Pix and VISII ask it."""
+
+    model: str | None = "timbrooks/instruct-pix2pix"
+    """Hub id, id of the registry, or local folder; in the format of diffusers' InstructPix2Pix pipeline. Its
+    autoencoder must be the base model's. null: one is made from the base model, as `recipe` says."""
+    revision: str | None = None
+    recipe: dict[str, Any] = {}
+    """For `model: null`, laid over `data_manifests/editor_mini.yaml`, e.g. {fit: {steps: 200}}."""
 
 
 class LatentsConfig(Settings):
@@ -169,6 +372,8 @@ class LatentsConfig(Settings):
 
 # ----------------------------------------------------------------------------------- diffusion
 class ScheduleConfig(Settings):
+    """The noise schedule, by the names that diffusers gives its options."""
+
     spacing: Literal["leading", "trailing", "linspace"] = "leading"
     zero_terminal_snr: bool = False
     set_alpha_to_one: bool = False
@@ -182,25 +387,61 @@ class SamplingConfig(Settings):
     guidance_scale: float = 1.0
     use_prompt: bool = False
     batch_size: PositiveInt = 16
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Of the U-Net, the text encoder and the VAE's decoding."""
 
 
 class LoraConfig(Settings):
+    """Low-rank adapters in the U-Net: all that is trained."""
+
     rank: PositiveInt = 4
     alpha: PositiveFloat | None = None
     """LoRA scale is alpha / rank; None means alpha = rank, a scale of 1."""
     targets: Literal["attention", "self_attention", "all"] = "attention"
 
 
-class TrainConfig(Settings):
-    """Fine-tuning with deterministic diffusion (eq. 2-3, section 3.2)."""
+class MethodConfig(Settings):
+    """What the settings of every method have; each method adds its own (`dmp_core.methods.protocol`)."""
 
-    method: Literal["dmp"] = "dmp"
-    lora: LoraConfig = LoraConfig()
-    prediction: Literal["x", "y", "v"] = "v"
-    schedule: ScheduleConfig = ScheduleConfig()
-    num_timesteps: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Train on just what a sampler of this many steps meets: its timesteps, and the image itself (y_T = x) at the
-    first. 1 trains the single pass. None: all timesteps (eq. 3)."""
+    method: str
+    """Its name in the registry of methods."""
+    samples: PositiveInt | None = _Optional
+    """Learn from the first so many samples of the training split; None: from all."""
+
+    @property
+    def draws(self) -> int:
+        """Samples that the fit sees, for estimates of time."""
+        return 0
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether the fit needs the captions."""
+        return False
+
+    @property
+    def own_model(self) -> tuple[str, str, str | None] | None:
+        """A model of its own besides the base: the setting that names it, its reference, its revision."""
+        return None
+
+    @property
+    def reads_editor(self) -> bool:
+        """Whether it asks the model that `editor` names."""
+        return False
+
+    @property
+    def fitted(self) -> MethodConfig:
+        """What the fit reads, and no more: all else trains nothing anew, and methods whose fits agree share one."""
+        return self
+
+    @property
+    def inference(self) -> Settings | None:
+        """What prediction reads of these settings, besides `sampling`; None: nothing."""
+        return None
+
+
+class FitConfig(Settings):
+    """What every training by gradient descent has; `dmp_core.training.loop` reads it."""
+
     steps: PositiveInt = 50_000
     batch_size: PositiveInt = 8
     gradient_accumulation: PositiveInt = 1
@@ -210,27 +451,121 @@ class TrainConfig(Settings):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     max_grad_norm: PositiveFloat = 1.0
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    use_prompt: bool = False
-    """Condition on the caption; False trains with the empty prompt, which the authors recommend."""
     checkpoint_every: PositiveInt = 1000
     log_every: PositiveInt = 10
     seed: int = 0
 
+    @property
+    def draws(self) -> int:
+        """Samples that the fit sees."""
+        return self.steps * self.batch_size * self.gradient_accumulation
+
+
+class TrainConfig(FitConfig, MethodConfig):
+    """Fine-tuning with deterministic diffusion (eq. 2-3, section 3.2)."""
+
+    method: Literal["dmp"] = "dmp"
+    # Left out of the dump, and so of the fingerprint, while they are as they were before there was a choice.
+    weights: Literal["lora", "all"] = Field(default="lora", exclude_if=lambda value: value == "lora")
+    """What is trained: low-rank layers (as published), or the whole U-Net."""
+    init: Literal["pretrained", "random"] = Field(default="pretrained", exclude_if=lambda value: value == "pretrained")
+    """random: the same U-Net without what it was pre-trained to know, so that a comparison shows what the prior is
+    worth; needs `weights: all`."""
+    lora: LoraConfig = LoraConfig()
+    prediction: Literal["x", "y", "v"] = "v"
+    schedule: ScheduleConfig = ScheduleConfig()
+    num_timesteps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Train on just what a sampler of this many steps meets: its timesteps, and the image itself (y_T = x) at the
+    first. 1 trains the single pass. None: all timesteps (eq. 3)."""
+    use_prompt: bool = False
+    """Condition on the caption; False trains with the empty prompt, which the authors recommend."""
+
+    @property
+    def reads_prompts(self) -> bool:
+        return self.use_prompt
+
+    @model_validator(mode="after")
+    def _trains_what_is_random(self) -> TrainConfig:
+        if self.init == "random" and self.weights != "all":
+            raise ValueError("init: random weights are worth nothing until all are trained; set weights: all as well")
+        return self
+
+
+def _method_tag(value: Any) -> str:
+    name = value.get("method", "dmp") if isinstance(value, Mapping) else getattr(value, "method", None)
+    return "<dmp>" if name == "dmp" else "<other>"
+
+
+def _registered(value: Any) -> Any:
+    """Settings of a method that this module does not know, by the registry's model for them."""
+    from dmp_core.methods.registry import find_method  # here, since methods read the configuration
+
+    return find_method(str(value["method"])).settings.model_validate(value) if isinstance(value, Mapping) else value
+
+
+_AnyOther = WithJsonSchema(
+    {
+        "title": "OtherMethod",
+        "description": "Settings of another method; `dmp config show` knows them.",
+        "type": "object",
+        "properties": {"method": {"type": "string", "not": {"const": "dmp"}}},
+        "required": ["method"],
+    }
+)
+MethodSettings = Annotated[
+    Annotated[TrainConfig, Tag("<dmp>")]
+    | Annotated[SerializeAsAny[MethodConfig], BeforeValidator(_registered), _AnyOther, Tag("<other>")],
+    Discriminator(_method_tag),
+]
+
 
 # --------------------------------------------------------------------------- evaluation, report
 class EvaluateConfig(Settings):
+    """Scores of the predictions."""
+
     bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
     """Resamples for the 95 % confidence intervals."""
 
 
 class ReportConfig(Settings):
+    """The page of results."""
+
     gallery: PositiveInt = 8
     """Images shown per split and task."""
 
 
 class RuntimeConfig(Settings):
-    """How, not what: nothing here changes a byte of any result, so none of it is fingerprinted."""
+    """How, not what: nothing here changes a result beyond rounding, so none of it is fingerprinted."""
 
     device: Literal["cpu", "cuda", "mps", "auto"] = "auto"
+    """Where networks run; `auto` takes an accelerator if there is one."""
     workers: PositiveInt = 2
     """Processes that render; threads that torch uses on the CPU."""
+    image_batch_size: PositiveInt | Literal["auto"] = "auto"
+    """Images that a diffusion model makes at once, to begin with: halved whenever memory runs out.
+
+    `auto` goes by device and resolution; at 512 pixels 16 on an accelerator, 1 on the CPU.
+    """
+    deployments: dict[str, str] = {}
+    """Stage → Prefect deployment that runs it, so on another work pool: `{train: train/gpu}`. Stages that are not
+    named run in the flow's own process."""
+    timeouts: dict[str, PositiveInt] = {}
+    """Stage → seconds that it may run; then it is stopped and the flow fails. Waiting in a queue does not count."""
+    task_runner: Literal["thread", "process", "dask", "ray"] = "thread"
+    """Where tasks run: one after the other in the flow's own process (`thread`), at the same time in processes of
+    this machine, or on a Dask or Ray cluster."""
+    parallel: PositiveInt = 1
+    """Tasks at the same time; each of them may use `workers`. A cluster given by `cluster` decides for itself."""
+    chunk_shards: PositiveInt | None = None
+    """Shards that one task makes, where a stage's shards do not depend on each other; None: all of an artefact's."""
+    cluster: str | None = None
+    """Address of a running Dask scheduler (`tcp://host:8786`) or Ray cluster (`ray://host:10001`); None: one is started
+    on this machine for the run."""
+
+    @model_validator(mode="after")
+    def _runner_can(self) -> RuntimeConfig:
+        if self.parallel > 1 and self.task_runner == "thread":
+            raise ValueError("parallel: needs task_runner process, dask or ray; threads would share one random state")
+        if self.cluster and self.task_runner not in ("dask", "ray"):
+            raise ValueError("cluster: needs task_runner dask or ray")
+        return self

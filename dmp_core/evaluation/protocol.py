@@ -29,7 +29,7 @@ from dmp_core.evaluation.bootstrap import (
     resample_weights,
     weighted_mean,
 )
-from dmp_core.evaluation.constant import constant_like, constant_prediction
+from dmp_core.evaluation.constant import constant_like, constant_prediction, map_like, mean_map
 from dmp_core.evaluation.layout import NUM_CLASSES, metric_tensor
 from dmp_core.evaluation.registry import CONSTANT, DMP, Metric, metrics_of, primary_metric
 
@@ -43,6 +43,8 @@ __all__ = [
     "constant_like",
     "constant_prediction",
     "finite_or_none",
+    "map_like",
+    "mean_map",
     "pick_cases",
     "score",
     "score_constant",

@@ -15,9 +15,10 @@ PAPER_CLASSES: dict[str, int] = {"bed": 7, "pillow": 57, "lamp": 36, "window": 8
 """The five classes of Table 2 and their ADE20K-150 ids (`windowpane` is the table's window)."""
 
 CONSTANT = "constant"
+MEAN_MAP = "mean map"
 CEILING = "VAE ceiling"
 DMP = "DMP"
-"""Names of the report's rows: the predictor, the encoded and decoded label, the best constant."""
+"""Names of the report's rows: the best constant, the best single map, the encoded and decoded label, the predictor."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dmp_core.report.data import (
         ModelRecord,
         Provenance,
+        QualityRecord,
         ReportData,
         Sample,
         SplitStatistics,
@@ -35,6 +36,7 @@ __all__ = [
     "DatasetCardInfo",
     "ModelRecord",
     "Provenance",
+    "QualityRecord",
     "ReportData",
     "Sample",
     "SheetRow",
@@ -55,7 +57,16 @@ __all__ = [
 
 _MODULES = {
     "build": ("build_report",),
-    "data": ("ModelRecord", "Provenance", "ReportData", "Sample", "SplitStatistics", "StageTiming", "TrainingRecord"),
+    "data": (
+        "ModelRecord",
+        "Provenance",
+        "QualityRecord",
+        "ReportData",
+        "Sample",
+        "SplitStatistics",
+        "StageTiming",
+        "TrainingRecord",
+    ),
     # The function `dataset_card` has its module's name, so it is imported from there.
     "dataset_card": ("DatasetCardInfo", "card_from_manifests"),
     "figure": ("readme_figure",),

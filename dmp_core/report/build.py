@@ -13,7 +13,7 @@ import numpy as np
 
 from dmp_core.config.stages import TASKS
 from dmp_core.evaluation.registry import CEILING, CONSTANT, DMP, describe, image_metric
-from dmp_core.report.data import ReportData, SplitStatistics, TrainingRecord
+from dmp_core.report.data import QualityRecord, ReportData, SplitStatistics, TrainingRecord
 from dmp_core.report.gallery import Painter, Picture, SplitGallery
 from dmp_core.report.plots import distribution, loss_curve
 from dmp_core.report.tables import (
@@ -55,6 +55,7 @@ def metrics_record(data: ReportData) -> dict[str, Any]:
         "registry": describe(),
         "training": {task: _training_record(record) for task, record in data.training.items()},
         "statistics": {split: _statistics_record(s) for split, s in data.statistics.items()},
+        "quality": {"gates": data.quality.gates, "dropped": data.quality.dropped},
         "timing": [asdict(timing) for timing in data.timing],
         "provenance": asdict(data.provenance),
         "notes": list(data.notes),
@@ -130,6 +131,7 @@ def render_page(data: ReportData, galleries: Sequence[SplitGallery]) -> str:
         hero=hero(galleries),
         curves=_curves(data),
         statistics=[_statistics_view(split, s) for split, s in data.statistics.items()],
+        quality=_quality_plots(data.quality),
         total_seconds=sum(t.seconds or 0.0 for t in data.timing),
         live_seconds=sum(t.seconds or 0.0 for t in data.timing if t.cached is False),
         shows_cache=any(t.cached is not None for t in data.timing),
@@ -200,6 +202,21 @@ def _curves(data: ReportData) -> list[tuple[str, TrainingRecord, str]]:
     return shown
 
 
+def _quality_plots(quality: QualityRecord) -> list[str]:
+    """Histograms of the scores as inline SVG, each with the bound that applies to it."""
+    bounds = {gate.rpartition(".")[2].partition("_")[2]: bound for gate, bound in quality.gates.items()}
+    return [
+        distribution(
+            values,
+            {"bound": bounds[score]} if score in bounds else {},
+            score.replace("_", " "),
+            f"quality-{score}",
+            whole=score.endswith("distance"),
+        )
+        for score, values in quality.scores.items()
+    ]
+
+
 # ----------------------------------------------------------------------------------- statistics
 @dataclass(frozen=True)
 class Bar:
@@ -235,7 +252,6 @@ def _statistics_view(split: str, s: SplitStatistics) -> StatisticsView:
     if s.failures:
         facts.append(("Dropped", str(s.failures)))
     colour = "rgb({})".format(" ".join(str(round(255 * c)) for c in s.mean_rgb)) if s.mean_rgb else ""
-    lengths = distribution(s.prompt_characters, {}, "characters", f"len-{split}", whole=True)
     return StatisticsView(
         split=split,
         title=split_name(split),
@@ -246,8 +262,12 @@ def _statistics_view(split: str, s: SplitStatistics) -> StatisticsView:
         families=_bars(s.families, 10),
         styles=_bars(s.styles, 10),
         classes=_bars(s.class_pixels, 12, percent=True),
-        lengths=lengths if s.prompt_characters else "",
+        lengths=_lengths(split, s.prompt_characters) if s.prompt_characters else "",
     )
+
+
+def _lengths(split: str, characters: Sequence[int]) -> str:
+    return distribution(characters, {}, "characters", f"len-{split}", whole=True)
 
 
 def _bars(counts: Mapping[str, float], limit: int, *, percent: bool = False) -> list[Bar]:

@@ -28,6 +28,8 @@ class Sample:
     labels: Mapping[Task, NDArray[Any]]
     predictions: Mapping[Task, NDArray[Any]] = field(default_factory=dict)
     keyword: str = ""
+    source: str = ""
+    """Name and size of the file that an imported image came from."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,18 @@ class SplitStatistics:
     """Mean colour, [0, 1]."""
     failures: int = 0
     """Samples that were dropped."""
+
+
+@dataclass(frozen=True)
+class QualityRecord:
+    """What the quality gates left out, and the scores that they went by."""
+
+    gates: Mapping[str, float] = field(default_factory=dict)
+    """Gate → bound; gates of labels are called `<task>.<gate>`."""
+    dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Per split: gate → images that failed it first."""
+    scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Score → its values over the images of all splits."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +139,7 @@ class ReportData:
     """Samples per split in the gallery."""
     training: Mapping[str, TrainingRecord] = field(default_factory=dict)
     statistics: Mapping[str, SplitStatistics] = field(default_factory=dict)
+    quality: QualityRecord = field(default_factory=QualityRecord)
     timing: Sequence[StageTiming] = ()
     provenance: Provenance = field(default_factory=Provenance)
     palette: NDArray[np.uint8] | None = None

@@ -41,6 +41,9 @@ MEMBERS: dict[str, tuple[str, str, str]] = {
 }
 """Per task: member of a sample, storage, meaning."""
 
+FOLDER = "folder"
+"""Generator of images that were not generated."""
+
 TASK_CATEGORIES = {
     "depth": "depth-estimation",
     "segmentation": "image-segmentation",
@@ -58,6 +61,11 @@ class DatasetCardInfo:
     splits: Mapping[str, int]
     """Samples per split, in the order to list them."""
     tasks: Sequence[str] = TASKS
+    """Those that any split has labels for."""
+    split_tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Per split, where it is not all of `tasks`."""
+    imported: Sequence[str] = ()
+    """Splits whose images came out of a folder instead of a generator."""
     keywords: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Per split."""
     image_format: str = "png"
@@ -76,6 +84,8 @@ class DatasetCardInfo:
     """Licence of the dataset, a Hugging Face identifier such as `cc-by-4.0`."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     """Per split."""
+    left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Per split: quality gate → samples that failed it."""
 
 
 def dataset_card(info: DatasetCardInfo) -> str:
@@ -100,7 +110,10 @@ def card_from_manifests(manifests: Mapping[str, Manifest]) -> str:
     labelers, models (mappings with the fields of `ModelRecord`), licence.
     """
     first = next(iter(manifests.values()))
-    details = first.details
+    made = next((m for m in manifests.values() if m.details.get("generator") != FOLDER), first)
+    details = made.details
+    held = {split: [task for task in TASKS if task in manifest.inputs] for split, manifest in manifests.items()}
+    labelers = {task: name for m in manifests.values() for task, name in m.details.get("labelers", {}).items()}
     models = {
         (m["name"], m["used_for"]): ModelRecord(**m) for s in manifests.values() for m in s.details.get("models", [])
     }
@@ -109,31 +122,44 @@ def card_from_manifests(manifests: Mapping[str, Manifest]) -> str:
         DatasetCardInfo(
             name=str(first.config.get("dataset", first.name)),
             splits={split: manifest.samples for split, manifest in manifests.items()},
-            tasks=[task for task in TASKS if task in first.inputs] or TASKS,
+            tasks=[task for task in TASKS if any(task in had for had in held.values())],
+            split_tasks=held,
+            imported=[split for split, manifest in manifests.items() if manifest.details.get("generator") == FOLDER],
             keywords={s: m.details["keywords"] for s, m in manifests.items() if m.details.get("keywords")},
             image_format=str(first.config.get("shards", {}).get("image_format", "png")),
             resolution=(int(resolution[0]), int(resolution[1])) if resolution else None,
             generator=str(details.get("generator", "")),
             prompts=str(details.get("prompts", "")),
-            labelers=details.get("labelers", {}),
+            labelers=labelers,
             palette=str(first.config.get("palette", "")),
             models=list(models.values()),
             licence=str(details.get("licence", "")),
             fingerprints={split: manifest.fingerprint for split, manifest in manifests.items()},
+            left_out={split: manifest.details.get("dropped", {}) for split, manifest in manifests.items()},
         )
     )
 
 
 def _header(info: DatasetCardInfo) -> dict[str, Any]:
     header: dict[str, Any] = {"pretty_name": info.name, "language": ["en"]}
-    if info.licence:
-        header["license"] = info.licence
-    header["task_categories"] = sorted({TASK_CATEGORIES[task] for task in info.tasks})
+    if info.licence or info.imported:
+        header["license"] = info.licence or "other"
+    if info.tasks:
+        header["task_categories"] = sorted({TASK_CATEGORIES[task] for task in info.tasks})
     header["size_categories"] = [_size(sum(info.splits.values()))]
-    header["tags"] = ["synthetic", "webdataset", *(tag for tag in info.tasks if tag not in ("depth", "segmentation"))]
-    files = [{"split": split, "path": f"{split}/*.tar"} for split in info.splits]
+    made = ["synthetic"] if len(info.imported) < len(info.splits) else []
+    header["tags"] = [*made, "webdataset", *(tag for tag in info.tasks if tag not in ("depth", "segmentation"))]
+    files = [{"split": split, "path": paths} for split, paths in _paths(info).items()]
     header["configs"] = [{"config_name": "default", "data_files": files}]
     return header
+
+
+def _paths(info: DatasetCardInfo) -> dict[str, str | list[str]]:
+    """Split → where its shards are; a split that grew lies in several folders: `train`, `train-kitchen`."""
+    folders: dict[str, list[str]] = {}
+    for folder in info.splits:
+        folders.setdefault(folder.partition("-")[0], []).append(f"{folder}/*.tar")
+    return {split: paths[0] if len(paths) == 1 else paths for split, paths in folders.items()}
 
 
 def _size(samples: int) -> str:
@@ -146,9 +172,17 @@ def _size(samples: int) -> str:
 def _introduction(info: DatasetCardInfo) -> str:
     size = f", {info.resolution[1]} × {info.resolution[0]} pixels" if info.resolution else ""
     total = sum(info.splits.values())
+    if not info.imported:
+        return (
+            f"{total} synthetic images with their captions{size}, each with pixel-wise labels: {', '.join(info.tasks)}."
+            " Made by DMP Pipeline from keywords alone; any sample can be made again from its key and seed."
+        )
+    labels = f", with pixel-wise labels: {', '.join(info.tasks)}" if info.tasks else ""
+    splits = ", ".join(f"`{name}`" for name in info.imported)
+    rest = "" if len(info.imported) == len(info.splits) else "; the others were made by DMP Pipeline from keywords"
     return (
-        f"{total} synthetic images with their captions{size}, each with pixel-wise labels: {', '.join(info.tasks)}. "
-        "Made by DMP Pipeline from keywords alone; any sample can be made again from its key and seed."
+        f"{total} images{size}{labels}. Those of {splits} were imported from a folder{rest}: `source` in "
+        "`{key}.json` names the file. Their licence is yours to state: the header says `other` until you do."
     )
 
 
@@ -158,6 +192,19 @@ def _splits(info: DatasetCardInfo) -> str:
         words = info.keywords.get(split, ())
         shown = ", ".join(words[:6]) + (f" … ({len(words)} in all)" if len(words) > 6 else "")
         lines.append(f"| `{split}` | {samples} | {shown or '—'} | `{info.fingerprints.get(split, '—')}` |")
+    for split, tasks in info.split_tasks.items():
+        if set(tasks) != set(info.tasks):
+            lines += [
+                "",
+                f"`{split}` has labels for {', '.join(tasks)} only." if tasks else f"`{split}` has no labels.",
+            ]
+    reasons = [
+        f"`{split}` {sum(gates.values())} ({', '.join(f'{gate} {count}' for gate, count in gates.items())})"
+        for split, gates in info.left_out.items()
+        if gates
+    ]
+    if reasons:
+        lines += ["", f"Left out by the quality gates, so that keys have gaps: {'; '.join(reasons)}."]
     return "\n".join(lines)
 
 
@@ -174,12 +221,15 @@ def _members(info: DatasetCardInfo) -> str:
     for task in info.tasks:
         member, stored, meaning = MEMBERS[task]
         lines.append(f"| `{{key}}.{member}` | {stored} | {meaning} |")
-    lines.append("| `{key}.json` | UTF-8 JSON | Origin: prompt, keyword, seed, generator, labels, palette. |")
+    lines.append(
+        "| `{key}.json` | UTF-8 JSON | Origin: prompt, keyword, seed, generator, labels, palette; quality scores. |"
+    )
     return "\n".join(lines)
 
 
 def _usage(info: DatasetCardInfo) -> str:
-    split = next(iter(info.splits), "train")
+    split, paths = next(iter(_paths(info).items()), ("train", "train/*.tar"))
+    pattern = paths if isinstance(paths, str) else f"{split}*/*.tar"
     decoders = {
         "normal": 'normal = np.asarray(Image.open(io.BytesIO(sample["normal.png"]))) / 255.0 * 2 - 1  # (H, W, 3)',
         "depth": 'depth = np.load(io.BytesIO(sample["depth.npy"]))  # (H, W) metres',
@@ -196,15 +246,15 @@ def _usage(info: DatasetCardInfo) -> str:
         "import webdataset as wds",
         "from PIL import Image",
         "",
-        f'for sample in wds.WebDataset(sorted(glob("{split}/*.tar")), shardshuffle=False):',
+        f'for sample in wds.WebDataset(sorted(glob("{pattern}")), shardshuffle=False):',
         f'    image = Image.open(io.BytesIO(sample["{info.image_format}"]))',
-        *(f"    {decoders[task]}" for task in info.tasks),
+        *(f"    {decoders[task]}" for task in info.tasks if task in info.split_tasks.get(split, info.tasks)),
         '    prompt = json.loads(sample["json"])["prompt"]',
     ]
     datasets_lines = [
         "from datasets import load_dataset",
         "",
-        f'files = {{"{split}": "{split}/*.tar"}}',
+        f'files = {{"{split}": "{pattern}"}}',
         f'dataset = load_dataset("webdataset", data_files=files, split="{split}", streaming=True)',
         "sample = next(iter(dataset))  # PNG members arrive as PIL images, the depth as nested lists",
     ]
@@ -226,7 +276,10 @@ def _usage(info: DatasetCardInfo) -> str:
 
 
 def _origin(info: DatasetCardInfo) -> str:
-    facts = [("Captions", info.prompts), ("Images", info.generator)]
+    facts = [
+        ("Captions", info.prompts),
+        ("Images", "a folder of files" if info.generator == FOLDER else info.generator),
+    ]
     facts += [(f"Labels, {task}", info.labelers.get(task, "")) for task in info.tasks]
     if "segmentation" in info.tasks and info.palette:
         facts.append(("Colour code for training", f"palette `{info.palette}`; the files hold ids, not colours"))

@@ -72,6 +72,7 @@ class Shown:
     keyword: str
     rgb: Picture
     panels: Sequence[Panel]
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Painter:
         samples = {sample.key: sample for sample in self.data.samples[split]}
         first = list(samples.values())[: self.data.gallery]
         scored = split not in self.data.unscored
-        metres = depth_range([s.labels["depth"] for s in samples.values() if "depth" in s.labels])
+        metres = depth_range(_seen("depth", samples.values()))
         tasks = [task for task in TASKS if any(task in s.labels or task in s.predictions for s in samples.values())]
         return SplitGallery(
             split=split,
@@ -147,7 +148,7 @@ class Painter:
 
     def _shown(self, split: str, sample: Sample, tasks: Sequence[Task], metres: tuple[float, float]) -> Shown:
         panels = [self._panel(split, sample, task, metres) for task in tasks]
-        return Shown(sample.key, sample.prompt, sample.keyword, self._input(split, sample), panels)
+        return Shown(sample.key, sample.prompt, sample.keyword, self._input(split, sample), panels, sample.source)
 
     def _cases(self, split: str, samples: Mapping[str, Sample], metres: tuple[float, float]) -> dict[str, list[Case]]:
         cases: dict[str, list[Case]] = {}
@@ -208,7 +209,11 @@ class Painter:
         return format_number(value, metric.decimals, metric.unit) + label
 
     def _write_photo(self, sample: Sample) -> Picture:
-        return self._save(enlarge(sample.rgb, PHOTO), f"{sample.key}-rgb.jpg", f"Image: {sample.prompt}")
+        return self._save(
+            enlarge(sample.rgb, PHOTO),
+            f"{sample.key}-rgb.jpg",
+            f"Image: {sample.prompt or sample.source or sample.key}",
+        )
 
     def _write(self, picture: RGB, name: str, alt: str, *, flat: bool = False) -> Picture:
         longest = max(picture.shape[:2])
@@ -228,9 +233,15 @@ class Painter:
     def _legend(self, samples: Iterable[Sample]) -> list[tuple[str, str]]:
         counts: Counter[int] = Counter()
         for sample in samples:
-            if "segmentation" in sample.labels:
-                ids, pixels = np.unique(sample.labels["segmentation"], return_counts=True)
+            for classes in _seen("segmentation", [sample]):
+                ids, pixels = np.unique(classes, return_counts=True)
                 counts.update(dict(zip(ids.tolist(), pixels.tolist(), strict=True)))
         names = class_names()
         known = [c for c, _ in counts.most_common() if c != IGNORED and c < min(len(names), len(self.palette))]
         return [(names[c], "#{:02x}{:02x}{:02x}".format(*self.palette[c].tolist())) for c in known[:LEGEND_CLASSES]]
+
+
+def _seen(task: Task, samples: Iterable[Sample]) -> list[NDArray[Any]]:
+    """The task's labels, or predictions where there are none: what legends and ranges go by."""
+    found = (sample.labels.get(task, sample.predictions.get(task)) for sample in samples)
+    return [array for array in found if array is not None]

@@ -42,7 +42,8 @@ class StatisticsCollector:
     ) -> None:
         """Count one sample. rgb (H, W, 3) uint8; segmentation (H, W) ids; depth (H, W) metres."""
         self._images += 1
-        self._prompt_characters.append(len(prompt))
+        if prompt:
+            self._prompt_characters.append(len(prompt))
         for counter, name in ((self._keywords, keyword), (self._families, family), (self._styles, style)):
             if name:
                 counter[name] += 1

@@ -12,6 +12,7 @@ from dmp_core.evaluation.registry import (
     CEILING,
     CONSTANT,
     DMP,
+    MEAN_MAP,
     PAPER_CLASSES,
     Metric,
     metric,
@@ -120,12 +121,12 @@ def _table(task: Task, title: str, rows: Mapping[str, Any], columns: Sequence[Me
 
 
 def _row_kind(name: str) -> str:
-    return {CONSTANT: "constant", CEILING: "ceiling"}.get(name, "method")
+    return {CONSTANT: "constant", MEAN_MAP: "constant", CEILING: "ceiling"}.get(name, "method")
 
 
 def _row_order(name: str) -> tuple[int, str]:
-    """DMP, the compared methods, then the two references."""
-    return {DMP: 0, CEILING: 2, CONSTANT: 3}.get(name, 1), name
+    """DMP, the compared methods, then the references."""
+    return {DMP: 0, CEILING: 2, MEAN_MAP: 3, CONSTANT: 4}.get(name, 1), name
 
 
 def _best_row(rows: Mapping[str, Any], metric: Metric) -> str | None:

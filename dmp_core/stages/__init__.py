@@ -4,7 +4,26 @@ A stage is `run(config, inputs, out, *, runtime, shards, progress)`: it reads ar
 other rooms, and writes one artefact. No stage knows of another.
 """
 
-from dmp_core.stages.execute import StageOutput, announce, execute
-from dmp_core.stages.plan import STAGES, Node, find, plan
+from dmp_core.stages.execute import StageOutput, announce, clear, execute
+from dmp_core.stages.node import STAGES, Node
+from dmp_core.stages.plan import find, plan
+from dmp_core.stages.select import CHUNKED, batches, chunks, select, shard_numbers, waves
+from dmp_core.stages.status import statuses
 
-__all__ = ["STAGES", "Node", "StageOutput", "announce", "execute", "find", "plan"]
+__all__ = [
+    "CHUNKED",
+    "STAGES",
+    "Node",
+    "StageOutput",
+    "announce",
+    "batches",
+    "chunks",
+    "clear",
+    "execute",
+    "find",
+    "plan",
+    "select",
+    "shard_numbers",
+    "statuses",
+    "waves",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from dmp_core.stages.plan import Node
+from dmp_core.stages.node import Node
 from dmp_core.store import Manifest, Workspace
 from dmp_core.store.workspace import FOLDERS
 
@@ -12,8 +12,10 @@ TYPICAL = {
     "prompts": (0.45, 200),
     "images": (0.3, 60_000),
     "labels": (0.01, 10_000),
+    "quality": (0.002, 100),
     "shards": (0.01, 40_000),
     "latents": (0.02, 10_000),
+    "editor": (0.4, 10_000),
     "train": (0.04, 300),
     "predict": (0.06, 10_000),
     "evaluate": (0.05, 500),
@@ -21,11 +23,35 @@ TYPICAL = {
 }
 """Seconds and bytes a sample on two CPU cores with the mini preset (`benchmarks/`); first guess only."""
 
+ON_A_GPU = {
+    "prompts": (0.05, 200),
+    "images": (2.0, 450_000),
+    "labels": (0.1, 250_000),
+    "quality": (0.02, 100),
+    "shards": (0.03, 1_700_000),
+    "latents": (0.05, 33_000),
+    "editor": (0.5, 500_000),
+    "train": (0.06, 10),
+    "predict": (0.3, 250_000),
+    "evaluate": (0.1, 500),
+    "report": (0.2, 10_000),
+}
+"""The same for the paper preset (512 x 512 pixels) on one GPU of the A100 class. Guesses, none measured here: Stable
+Diffusion v1 with 50 guided steps in half precision takes 1.5 to 2.5 s an image there by public figures, a LoRA step
+of batch 8 about half a second; the rest follows from these by counting passes. A run in the workspace replaces them.
+"""
+
 
 def estimate_seconds(node: Node, workspace: Workspace) -> tuple[float, int]:
     """(seconds, bytes) that the node is likely to take."""
-    seconds, size = _measured(node, workspace) or TYPICAL[node.stage]
+    seconds, size = _measured(node, workspace) or _typical(node)
     return seconds * node.samples, int(size * node.samples)
+
+
+def _typical(node: Node) -> tuple[float, float]:
+    """Big models are what the paper's sizes come with, in the stage itself or in what it reads."""
+    big = any(each.models for each in (node, *node.inputs.values()))
+    return (ON_A_GPU if big else TYPICAL)[node.stage]
 
 
 def _measured(node: Node, workspace: Workspace) -> tuple[float, float] | None:

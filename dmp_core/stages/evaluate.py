@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from dmp_core.config.stages import RuntimeConfig, Task
-from dmp_core.evaluation.protocol import Scorer, ScoreTable, aggregate, constant_like, constant_prediction
-from dmp_core.evaluation.registry import CEILING, CONSTANT, DMP
+from dmp_core.evaluation.protocol import (
+    Scorer,
+    ScoreTable,
+    aggregate,
+    constant_like,
+    constant_prediction,
+    map_like,
+    mean_map,
+)
+from dmp_core.evaluation.registry import CEILING, CONSTANT, MEAN_MAP
 from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label
+from dmp_core.methods.registry import find_method
 from dmp_core.progress import Progress, silent
 from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.plan import EvaluateStage
+from dmp_core.stages.node import EvaluateStage
+from dmp_core.stages.quality import left_out, score_tables
 from dmp_core.store import Artefact, read_artefact, staged_folder
 
-ROWS = {"dmp": DMP, "ceiling": CEILING}
+Answer = Artefact | Callable[[np.ndarray], np.ndarray]
+"""Stored predictions, or what is answered where the label's shape is all that is known."""
 
 
 def run(
@@ -28,24 +39,47 @@ def run(
     shards: Iterable[int] | None = None,
     progress: Progress = silent,
 ) -> StageResult:
-    """Score every split's predictions, the VAE ceiling and the constant fitted on the training labels."""
-    constant = constant_prediction(
-        config.task, (label for _, label in read_labels(inputs["labels_train"], config.task))
-    )
+    """Score every split's predictions, the VAE ceiling and, if there are training labels, what knows only these.
+
+    What the gates leave out, of the splits and of the training labels, counts nowhere.
+    """
+    own = find_method(config.method).title
+    blind = _blind(config, inputs)
+    total = len(config.splits) * (len(blind) + 2)
     tables: list[ScoreTable] = []
-    total = len(config.splits) * (len(ROWS) + 1)
     for split in config.splits:
         labels = inputs[f"labels_{split}"]
-        tables.append(_score_constant(config.task, constant, labels, split))
-        for role, row in ROWS.items():
-            tables.append(_score(config.task, inputs[f"{role}_{split}"], labels, row, split))
+        dropped = left_out(score_tables(inputs, split), config.gates, split)
+        answers = blind | {own: inputs[f"{config.method}_{split}"], CEILING: inputs[f"ceiling_{split}"]}
+        for row, answer in answers.items():
+            scorer = Scorer(config.task, row=row, split=split)
+            for key, prediction, label in _answered(config.task, answer, labels):
+                if key not in dropped:
+                    scorer.update(prediction[None], label[None], [key])
+            tables.append(scorer.table())
             progress(len(tables), total)
     with staged_folder(out) as folder:
         for table in tables:
             table.save(folder / f"{table.split}-{_file_name(table.row)}.parquet")
         metrics = aggregate(tables, samples=config.evaluate.bootstrap_samples)
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False))
-    return StageResult(samples=sum(len(table.values) for table in tables if table.row == DMP))
+    return StageResult(samples=sum(len(table.values) for table in tables if table.row == own))
+
+
+def _blind(config: EvaluateStage, inputs: Inputs) -> dict[str, Answer]:
+    """The rows that know the training labels and not the image; none without training labels."""
+    if "labels_train" not in inputs:
+        return {}
+    task, unused = config.task, left_out(score_tables(inputs, "train"), config.gates, "train")
+
+    def training() -> Iterator[np.ndarray]:
+        return (label for key, label in read_labels(inputs["labels_train"], task) if key not in unused)
+
+    constant, everywhere = constant_prediction(task, training()), mean_map(task, training())
+    return {
+        CONSTANT: lambda label: constant_like(task, constant, label[None])[0],
+        MEAN_MAP: lambda label: map_like(task, everywhere, label),
+    }
 
 
 def read_labels(artefact: Artefact, task: Task) -> Iterator[tuple[str, np.ndarray]]:
@@ -54,18 +88,13 @@ def read_labels(artefact: Artefact, task: Task) -> Iterator[tuple[str, np.ndarra
         yield sample["__key__"], decode_label(task, sample[LABEL_EXTENSIONS[task]])
 
 
-def _score(task: Task, predicted: Artefact, labels: Artefact, row: str, split: str) -> ScoreTable:
-    scorer = Scorer(task, row=row, split=split)
-    for (key, prediction), (_, label) in zip(read_labels(predicted, task), read_labels(labels, task), strict=True):
-        scorer.update(prediction[None], label[None], [key])
-    return scorer.table()
-
-
-def _score_constant(task: Task, constant: np.ndarray, labels: Artefact, split: str) -> ScoreTable:
-    scorer = Scorer(task, row=CONSTANT, split=split)
-    for key, label in read_labels(labels, task):
-        scorer.update(constant_like(task, constant, label[None]), label[None], [key])
-    return scorer.table()
+def _answered(task: Task, answer: Answer, labels: Artefact) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(key, prediction, label) of every sample."""
+    if not isinstance(answer, Artefact):
+        yield from ((key, answer(label), label) for key, label in read_labels(labels, task))
+        return
+    for (key, prediction), (_, label) in zip(read_labels(answer, task), read_labels(labels, task), strict=True):
+        yield key, prediction, label
 
 
 def _file_name(row: str) -> str:

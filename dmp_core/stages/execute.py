@@ -13,9 +13,12 @@ from typing import Any, Protocol
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
+from dmp_core.models.shipped import registered
 from dmp_core.progress import Progress, current_listener, silent
-from dmp_core.stages.plan import Node, find, plan
-from dmp_core.store import Artefact, FileRecord, Manifest, Workspace, record_files
+from dmp_core.stages.node import Node
+from dmp_core.stages.plan import find, plan
+from dmp_core.stages.select import CHUNKED
+from dmp_core.store import Artefact, FileRecord, Lock, Manifest, Workspace, record_files
 
 Inputs = dict[str, Artefact]
 
@@ -65,28 +68,57 @@ def execute(
     *,
     force: bool = False,
     shards: Iterable[int] | None = None,
+    spent: float = 0.0,
 ) -> StageOutput:
-    """Make one artefact of the DAG unless it is there already.
+    """Make one artefact of the DAG unless it is there already. Runs that share the workspace do not do it twice.
 
     Args:
         node_id: `stage/name` as `dmp plan` lists it.
         force: make it anew even if it is complete.
-        shards: redo these shard numbers only.
+        shards: redo these shard numbers only (of a `Chunk`: make those that are missing); the artefact is published
+            once all its shards are there.
+        spent: seconds that chunks of it took elsewhere; the manifest's time includes them.
     Raises:
         InputError: an input is not there yet, or the stage met bad input.
+        LockLost: another run took over, since this process was silent for too long.
     """
     node = find(plan(config), node_id)
     workspace = Workspace(workspace_url)
     out = node.artefact(workspace)
+    if (found := _found(node, out, force, shards)) is not None:
+        return found
+    if node.stage in CHUNKED:
+        return _make(node, out, config.runtime, force, shards, spent, check=lambda: None)
+    with Lock(workspace, f"{out.stage}-{out.name}-{out.fingerprint}") as lock:
+        lock.wait(lambda holder: _progress(node.id)(0, 1, f"waiting for {holder}"))
+        if (found := _found(node, out, force, shards)) is not None:
+            return found
+        return _make(node, out, config.runtime, force, shards, spent, check=lock.check)
+
+
+def _found(node: Node, out: Artefact, force: bool, shards: Iterable[int] | None) -> StageOutput | None:
     done = out.manifest()
-    if done is not None and not force and shards is None and not out.missing_files(done):
-        _tell("finished", node.id, done.seconds, True)
-        announce(node, out)
-        return StageOutput(node.id, out.path, out.fingerprint, True, done.samples, done.seconds)
-    inputs = {role: _ready(source, workspace) for role, source in node.inputs.items()}
-    if force and shards is None and workspace.fs.exists(out.path):
-        workspace.fs.rm(out.path, recursive=True)
-    return _run(node, inputs, out, config.runtime, shards)
+    if done is None or force or shards is not None or outdated(node, done, out.workspace) or out.missing_files(done):
+        return None
+    _tell("finished", node.id, done.seconds, True)
+    announce(node, out)
+    return StageOutput(node.id, out.path, out.fingerprint, True, done.samples, done.seconds)
+
+
+def clear(node: Node, out: Artefact, force: bool) -> None:
+    """Remove an artefact that is to be made anew, by request or since an input came out differently."""
+    done = out.manifest()
+    if (force or (done is not None and outdated(node, done, out.workspace))) and out.workspace.fs.exists(out.path):
+        out.workspace.fs.rm(out.path, recursive=True)
+
+
+def outdated(node: Node, done: Manifest, workspace: Workspace) -> bool:
+    """Whether an input was made anew since, and came out differently."""
+    for role, source in node.inputs.items():
+        manifest = source.artefact(workspace).manifest() if role in done.contents else None
+        if manifest is not None and manifest.content() != done.contents[role]:
+            return True
+    return False
 
 
 def _ready(node: Node, workspace: Workspace) -> Artefact:
@@ -99,28 +131,40 @@ def _ready(node: Node, workspace: Workspace) -> Artefact:
     return artefact
 
 
-def _run(
-    node: Node, inputs: Inputs, out: Artefact, runtime: RuntimeConfig, shards: Iterable[int] | None
+def _make(
+    node: Node,
+    out: Artefact,
+    runtime: RuntimeConfig,
+    force: bool,
+    shards: Iterable[int] | None,
+    spent: float,
+    *,
+    check: Callable[[], None],
 ) -> StageOutput:
+    """check: raises if another run has taken over; called before the manifest is published."""
+    inputs = {role: _ready(source, out.workspace) for role, source in node.inputs.items()}
+    if shards is None:
+        clear(node, out, force)
     stage: Stage = importlib.import_module(f"dmp_core.stages.{node.stage}").run
     _tell("started", node.id)
     started = time.monotonic()
     result = stage(node.config, inputs, out, runtime=runtime, shards=shards, progress=_progress(node.id))
-    seconds = round(time.monotonic() - started, 3)
-    publish(node, out, result, seconds)
-    announce(node, out)
+    seconds = round(time.monotonic() - started + spent, 3)
+    if result.files is None or sum(record.samples for record in result.files) == result.samples:
+        check()
+        publish(node, out, result, inputs, seconds)
+        announce(node, out)
     _tell("finished", node.id, seconds, False)
     return StageOutput(node.id, out.path, out.fingerprint, False, result.samples, seconds)
 
 
 def announce(node: Node, out: Artefact) -> None:
     """Let the stage bring what lies outside its artefact up to date: a dataset's card, the latest report."""
-    module = importlib.import_module(f"dmp_core.stages.{node.stage}") if node.stage in ("shards", "report") else None
-    if module is not None:
-        module.announce(out)
+    if node.stage in ("shards", "report"):
+        importlib.import_module(f"dmp_core.stages.{node.stage}").announce(out)
 
 
-def publish(node: Node, out: Artefact, result: StageResult, seconds: float) -> Manifest:
+def publish(node: Node, out: Artefact, result: StageResult, inputs: Inputs, seconds: float) -> Manifest:
     """Write the manifest, the last file of every artefact."""
     manifest = Manifest(
         stage=node.stage,
@@ -129,15 +173,27 @@ def publish(node: Node, out: Artefact, result: StageResult, seconds: float) -> M
         fingerprint=node.fingerprint,
         config=node.config.model_dump(mode="json"),
         inputs={role: source.fingerprint for role, source in node.inputs.items()},
+        contents={role: source.published().content() for role, source in inputs.items()},
         files=record_files(out) if result.files is None else result.files,
         samples=result.samples,
         seconds=seconds,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         packages=_versions(),
-        details=result.details or {},
+        details=(result.details or {}) | _model(node),
     )
     out.write_bytes("manifest.json", manifest.model_dump_json(indent=1).encode())
     return manifest
+
+
+def _model(node: Node) -> dict[str, Any]:
+    """What the registry knows of the weights that the node was made with."""
+    found = [model for use in node.models if (model := registered(use.reference, use.revision)) is not None]
+    told = [
+        {"id": model.id, "source": model.address, "revision": model.revision, "licence": model.licence}
+        | {"identity": model.identity()}
+        for model in found
+    ]
+    return {"model": told[0]} | ({"further_models": told[1:]} if told[1:] else {}) if told else {}
 
 
 def _versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from dmp_core.config.stages import RuntimeConfig
 from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label
 from dmp_core.progress import Progress, silent
 from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.plan import LatentsStage
+from dmp_core.stages.node import LatentsStage
 from dmp_core.store import Artefact, Sample, shard_plans, shard_reader, write_shards
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ def run(
 
     column = inputs["column"]
     read = shard_reader(column)
-    vae = load_vae(config.base, choose_device(runtime.device))
+    vae = cache(lambda: load_vae(config.base, choose_device(runtime.device)))
 
     def encode(samples: list[Sample]) -> bytes:
         return encode_column(
-            vae,
+            vae(),
             config.column,  # type: ignore[arg-type]  # `image` or a task; plan() makes no other
             [sample["__key__"] for sample in samples],
             (column_array(config.column, sample) for sample in samples),

@@ -1,173 +1,94 @@
 """The DAG: which artefacts a configuration asks for, what each is made from, and its fingerprint.
 
 prompts ─► images ─► labels(task) ─► shards      ┐
-              └────────┴─► latents(column) ─► train(task) ─► predict(task, split) ─► evaluate(task) ─► report
+              ├────────┼─► latents(column) ─► train(task) ─► predict(task, split) ─► evaluate(task) ─► report
+              └────────┴─► quality ─► whatever leaves samples out: shards, train, evaluate
+
+Methods that edit by instructions have `editor` before train and predict, unless the settings name one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable
 from typing import Any
-
-from pydantic import Field
 
 from dmp_core.config.base import Settings
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.config.stages import (
-    BaseConfig,
+    TASKS,
     DiffusionImages,
-    EvaluateConfig,
+    EditorConfig,
+    ExactLabels,
+    FolderImages,
     LabelsConfig,
-    PromptsConfig,
-    RenderImages,
     SamplingConfig,
-    ShardsConfig,
     Task,
-    TrainConfig,
 )
 from dmp_core.errors import InputError
-from dmp_core.models.shipped import identity
+from dmp_core.methods.registry import find_method
+from dmp_core.models.editor import recipe_with
+from dmp_core.models.shipped import identity, registered
+from dmp_core.models.text_to_image import check_text_to_image
 from dmp_core.prompts.keywords import split_keywords
-from dmp_core.store import Artefact, Workspace, fingerprint
-
-VERSIONS = {
-    "prompts": 2,
-    "images": 2,
-    "labels": 1,
-    "shards": 1,
-    "latents": 1,
-    "train": 1,
-    "predict": 1,
-    "evaluate": 1,
-    "report": 1,
-}
-"""Raise a stage's number when its code changes what it writes: its artefacts are then made anew."""
-
-STAGES = tuple(VERSIONS)
-
-
-# What each stage reads: exactly this is fingerprinted, and stored in the manifest.
-class PromptsStage(Settings):
-    split: str
-    keywords: list[str]
-    count: int
-    prompts: PromptsConfig
-    seed: int
+from dmp_core.quality.gates import IMAGE, Gates, gates_for
+from dmp_core.stages.node import (
+    DiffusionImagesStage,
+    EditorStage,
+    EvaluateStage,
+    FolderPromptsStage,
+    ImagesStage,
+    LabelsStage,
+    LatentsStage,
+    Node,
+    OwnModelTrainStage,
+    PinnedLabelsStage,
+    PinnedPromptsStage,
+    PredictStage,
+    PromptsStage,
+    QualityStage,
+    ReportStage,
+    ShardsStage,
+    TrainStage,
+    models_of,
+)
+from dmp_core.synthesis.listing import Listing, read_folder
 
 
-class ImagesStage(Settings):
-    split: str
-    count: int
-    images: RenderImages | DiffusionImages = Field(discriminator="kind")
-    samples_per_shard: int
-
-
-class LabelsStage(Settings):
-    split: str
-    task: Task
-    labeler: LabelsConfig
-
-
-class ShardsStage(Settings):
-    dataset: str
-    split: str
-    shards: ShardsConfig
-    palette: str
-
-
-class LatentsStage(Settings):
-    column: str
-    """`image` or a task."""
-    base: BaseConfig
-    base_hash: str
-    flip: bool
-    resolution: int | None
-    depth_scale: float | None
-    palette: str | None
-    batch_size: int
-
-
-class TrainStage(Settings):
-    task: Task
-    train: TrainConfig | None
-    """None: the adapter is finished already and only installed."""
-    adapter: str | None
-    adapter_hash: str | None
-    base: BaseConfig
-    base_hash: str
-    depth_scale: float
-    palette: str
-
-
-class PredictStage(Settings):
-    task: Task
-    split: str
-    row: str
-    """`dmp`, or `ceiling`: the label itself, through the VAE and back."""
-    base: BaseConfig
-    base_hash: str
-    sampling: SamplingConfig
-    resolution: int | None
-    depth_scale: float
-    palette: str
-
-
-class EvaluateStage(Settings):
-    task: Task
-    splits: list[str]
-    evaluate: EvaluateConfig
-
-
-class ReportStage(Settings):
-    pipeline: dict[str, Any]
-    """The whole configuration but `runtime`, to be shown."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """One artefact to be: the stage that makes it, what that stage reads, and where it comes from."""
-
-    stage: str
-    name: str
-    config: Settings
-    inputs: dict[str, Node] = field(default_factory=dict)
-    samples: int = 0
-
-    @property
-    def id(self) -> str:
-        return f"{self.stage}/{self.name}"
-
-    @property
-    def version(self) -> int:
-        return VERSIONS[self.stage]
-
-    @cached_property
-    def fingerprint(self) -> str:
-        inputs = {role: node.fingerprint for role, node in self.inputs.items()}
-        return fingerprint(self.stage, self.version, self.config.model_dump(mode="json"), inputs)
-
-    def artefact(self, workspace: Workspace) -> Artefact:
-        return workspace.artefact(self.stage, self.name, self.fingerprint)
+def _pinned(stage: Settings, kind: type[PinnedPromptsStage] | type[PinnedLabelsStage]) -> Settings:
+    """With what the registry pins its model to, so that other weights under the same name are another artefact."""
+    use = next(iter(models_of(stage)), None)
+    model = registered(use.reference, use.revision) if use else None
+    return kind(**dict(stage), model_hash=model.identity()) if model else stage
 
 
 def plan(config: PipelineConfig) -> list[Node]:
     """All nodes of the DAG, each after its inputs.
 
-    Raises InputError for what can be known to be wrong before work starts: a keyword file, a base model
-    folder, an adapter.
+    Models are planned if there is something to predict, and something to train on or a finished adapter for every
+    task. Raises InputError for what can be known to be wrong before work starts: a keyword file, a folder of
+    images, a base model folder, an adapter.
     """
     nodes = _Nodes()
+    listings = {
+        name: read_folder(split.folder, split.share, split.count)
+        for name, split in config.splits.items()
+        if split.folder
+    }
+    _check_apart(config, listings)
     keywords = {
-        name: split_keywords(name, split.keywords, split.keywords_file) for name, split in config.splits.items()
+        name: split_keywords(name, split.keywords, split.keywords_file)
+        for name, split in config.splits.items()
+        if name not in listings
     }
     for split in sorted(config.splits, key=lambda name: name == "train"):
-        _add_dataset(nodes, config, split, keywords)
-    if "train" in config.splits and len(config.splits) > 1:
+        _add_dataset(nodes, config, split, keywords, listings.get(split))
+    trained = "train" in config.splits or all(task in config.adapters for task in config.tasks)
+    if trained and config.splits.keys() - {"train"}:
         for task in config.tasks:
             _add_model(nodes, config, task)
-        shown = ReportStage(pipeline=config.model_dump(mode="json", exclude={"runtime"}))
-        nodes.add("report", config.dataset, shown, _report_inputs(nodes))
+        if config.train.method == "dmp":  # other methods are compared with it by `dmp compare`
+            shown = ReportStage(pipeline=config.model_dump(mode="json", exclude={"runtime", "editor"}))
+            nodes.add("report", config.dataset, shown, _report_inputs(nodes))
     return list(nodes.by_id.values())
 
 
@@ -188,80 +109,237 @@ class _Nodes:
         return node
 
 
-def _add_dataset(nodes: _Nodes, config: PipelineConfig, split: str, keywords: dict[str, list[str]]) -> None:
-    """prompts → images → labels → shards of one split.
+def _add_dataset(
+    nodes: _Nodes, config: PipelineConfig, split: str, keywords: dict[str, list[str]], listing: Listing | None
+) -> None:
+    """prompts → images → labels → quality → shards of one split.
 
     The training split comes last and excludes the prompts of every test split that shares a keyword with
     it: test sets then stay as they are when the training set grows.
     """
+    if listing is None:
+        prompts = _add_prompts(nodes, config, split, keywords)
+    else:
+        prompts = _add_listing(nodes, config, split, listing)
+    count, stage = prompts.samples, _images_stage(config, split, listing, prompts.samples)
+    images = nodes.add("images", split, stage, {"prompts": prompts}, count)
+    columns = {"images": images}
+    for task, labeler in _labelers(config, listing).items():
+        labels = _pinned(LabelsStage(split=split, task=task, labeler=labeler), PinnedLabelsStage)
+        columns[task] = nodes.add("labels", f"{split}-{task}", labels, {"images": images}, count)
+    _add_quality(nodes, config, split, columns)
+    tasks = [task for task in config.tasks if task in columns]
+    merged = ShardsStage(
+        dataset=config.dataset,
+        split=split,
+        shards=config.shards,
+        palette=config.latents.palette,
+        gates=gates_for(config.quality, tasks),
+    )
+    scores = _scores(nodes, split, [IMAGE, *tasks])
+    nodes.add("shards", f"{config.dataset}/{split}", merged, columns | scores, count)
+
+
+def _add_quality(nodes: _Nodes, config: PipelineConfig, split: str, columns: dict[str, Node]) -> None:
+    """One table for images and prompts, and one a label column, so that a new labeler redoes its own alone.
+
+    Training images are also held against those of the scored splits that share a keyword with them; so another test
+    set retrains nothing.
+    """
+    for task in (task for task in TASKS if task in columns):
+        labels = columns[task]
+        nodes.add(
+            "quality", f"{split}-{task}", QualityStage(split=split, task=task), {"labels": labels}, labels.samples
+        )
+    model = config.quality.clip_model
+    stage = QualityStage(
+        split=split, task=None, clip_model=model, clip_hash=identity(model, None, "priors") if model else None
+    )
+    shared = [role.removeprefix("exclude_") for role in nodes[f"prompts/{split}"].inputs]
+    scored = [name for name in shared if name in config.splits and config.splits[name].scored]
+    tests = {f"test_{name}": nodes[f"quality/{name}"] for name in scored}
+    nodes.add("quality", split, stage, {"images": columns["images"]} | tests, columns["images"].samples)
+
+
+def _scores(nodes: _Nodes, split: str, tables: Iterable[str]) -> dict[str, Node]:
+    """The score tables that there are of a split, by role."""
+    found = {table: nodes.by_id.get(quality_node(split, table)) for table in tables}
+    return {f"quality_{split}_{table}": node for table, node in found.items() if node is not None}
+
+
+def quality_node(split: str, table: str) -> str:
+    """Id of the node that makes one score table: `image`, or a task."""
+    return f"quality/{split}" if table == IMAGE else f"quality/{split}-{table}"
+
+
+def _images_stage(config: PipelineConfig, split: str, listing: Listing | None, count: int) -> ImagesStage:
+    source = config.images if listing is None else _own_images(config, split, listing)
+    per_shard = config.shards.samples_per_shard
+    stage = ImagesStage(split=split, count=count, images=source, samples_per_shard=per_shard)
+    if not isinstance(source, DiffusionImages):
+        return stage
+    check_text_to_image(source)
+    model_hash = identity(source.model, source.revision, "priors")
+    return DiffusionImagesStage(**dict(stage), model_hash=model_hash)
+
+
+def _add_prompts(nodes: _Nodes, config: PipelineConfig, split: str, keywords: dict[str, list[str]]) -> Node:
     count = config.splits[split].count
+    assert count is not None
     shared = [name for name in keywords if name != split and set(keywords[name]) & set(keywords[split])]
     exclude = {f"exclude_{name}": nodes[f"prompts/{name}"] for name in shared} if split == "train" else {}
+    for reference in config.splits[split].exclude:
+        name, _, known = reference.rpartition("-")
+        exclude[f"exclude_{name}"] = Node("prompts", name, Settings(), given=known)
     stage = PromptsStage(split=split, keywords=keywords[split], count=count, prompts=config.prompts, seed=config.seed)
-    prompts = nodes.add("prompts", split, stage, exclude, count)
+    return nodes.add("prompts", split, _pinned(stage, PinnedPromptsStage), exclude, count)
 
-    per_shard = config.shards.samples_per_shard
-    made = ImagesStage(split=split, count=count, images=config.images, samples_per_shard=per_shard)
-    images = nodes.add("images", split, made, {"prompts": prompts}, count)
-    columns = {"images": images}
-    for task in config.tasks:
-        labels = LabelsStage(split=split, task=task, labeler=config.labels[task])
-        columns[task] = nodes.add("labels", f"{split}-{task}", labels, {"images": images}, count)
-    merged = ShardsStage(dataset=config.dataset, split=split, shards=config.shards, palette=config.latents.palette)
-    nodes.add("shards", f"{config.dataset}/{split}", merged, columns, count)
+
+def _add_listing(nodes: _Nodes, config: PipelineConfig, split: str, listing: Listing) -> Node:
+    """A folder's captions: what stands for prompts where images are not made but given."""
+    stage = FolderPromptsStage(split=split, source=config.splits[split], digest=listing.digest, seed=config.seed)
+    return nodes.add("prompts", split, stage, {}, len(listing.images))
+
+
+def _own_images(config: PipelineConfig, split: str, listing: Listing) -> FolderImages:
+    fit = config.splits[split].fit
+    return FolderImages(
+        folder=str(listing.root),
+        fit=fit,
+        resolution=None if fit == "keep" else config.images.resolution,
+        labels=list(listing.tasks),
+    )
+
+
+def _labelers(config: PipelineConfig, listing: Listing | None) -> dict[Task, LabelsConfig]:
+    """What labels a split: the configured labelers; of a folder its own labels first, and no renderer."""
+    if listing is None:
+        return {task: config.labels[task] for task in config.tasks}
+    given = {task: ExactLabels() if task in listing.tasks else config.labels[task] for task in config.tasks}
+    return {task: labeler for task, labeler in given.items() if labeler.kind != "exact" or task in listing.tasks}
+
+
+def _check_apart(config: PipelineConfig, listings: dict[str, Listing]) -> None:
+    """No image is both trained on and scored; and what is trained on has one size."""
+    if "train" not in listings:
+        return
+    train = listings["train"]
+    learnt = {image.sha256: image.file for image in train.images}
+    for name, listing in listings.items():
+        for image in listing.images if name != "train" and config.splits[name].scored else ():
+            if image.sha256 in learnt:
+                raise InputError(
+                    f"splits.{name}: {listing.root / image.file} is also trained on, as "
+                    f"{train.root / learnt[image.sha256]}; take it out of one of the two"
+                )
+    trains = len(config.splits) > 1 and any(task not in config.adapters for task in config.tasks)
+    if trains and config.splits["train"].fit != "crop" and len({image.size for image in train.images}) > 1:
+        raise InputError("splits.train.fit: images of several sizes cannot be trained on in one batch; use crop")
 
 
 def _add_model(nodes: _Nodes, config: PipelineConfig, task: Task) -> None:
     """latents → train → predict → evaluate of one task."""
-    adapter = _add_adapter(nodes, config, task)
+    adapter, method = _add_adapter(nodes, config, task), config.train.method
     base_hash = identity(config.base.model, config.base.revision, "priors")
-    scored, evaluation = [], {"labels_train": nodes[f"labels/train-{task}"]}
+    named, made = _add_editor(nodes, config)
+    gates = gates_for(config.quality, [task])
+    scored, total = [], 0
+    learnt = nodes.by_id.get(f"labels/train-{task}")
+    evaluation = {"labels_train": learnt, **_scores(nodes, "train", gates)} if learnt else {}
     for split in (name for name in config.splits if name != "train"):
         settings = PredictStage(
             task=task,
             split=split,
-            row="dmp",
+            row=method,
             base=config.base,
             base_hash=base_hash,
             sampling=config.sampling,
             resolution=config.latents.resolution,
             depth_scale=config.latents.depth_scale,
             palette=config.latents.palette,
+            inference=config.train.inference,
+            **named,
         )
-        count = config.splits[split].count
-        inputs = {"adapter": adapter, "images": nodes[f"images/{split}"]}
+        images = nodes[f"images/{split}"]
+        count, inputs = images.samples, {"adapter": adapter, "images": images, **made}
         if config.sampling.use_prompt:
             inputs["prompts"] = nodes[f"prompts/{split}"]
-        predicted = nodes.add("predict", f"{split}-{task}-dmp", settings, inputs, count)
-        if config.splits[split].scored:
-            labels = nodes[f"labels/{split}-{task}"]
-            limit = settings.model_copy(update={"row": "ceiling", "sampling": SamplingConfig()})
+        predicted = nodes.add("predict", f"{split}-{task}-{method}", settings, inputs, count)
+        labels = nodes.by_id.get(f"labels/{split}-{task}")
+        if labels and config.splits[split].scored:
+            own = {"inference": None, "editor": None, "editor_hash": None}
+            limit = settings.model_copy(update={"row": "ceiling", "sampling": SamplingConfig()} | own)
             ceiling = nodes.add("predict", f"{split}-{task}-ceiling", limit, {"labels": labels}, count)
-            evaluation |= {f"labels_{split}": labels, f"dmp_{split}": predicted, f"ceiling_{split}": ceiling}
+            evaluation |= {f"labels_{split}": labels, f"{method}_{split}": predicted, f"ceiling_{split}": ceiling}
+            evaluation |= _scores(nodes, split, gates)
             scored.append(split)
-    total = sum(config.splits[split].count for split in scored)
-    nodes.add("evaluate", task, EvaluateStage(task=task, splits=scored, evaluate=config.evaluate), evaluation, total)
+            total += count
+    if scored:
+        stage = EvaluateStage(task=task, splits=scored, evaluate=config.evaluate, gates=gates, method=method)
+        nodes.add("evaluate", task, stage, evaluation, total)
 
 
 def _add_adapter(nodes: _Nodes, config: PipelineConfig, task: Task) -> Node:
-    finished = config.adapters.get(task)
+    """The fitted method. Named after whoever fits it: settings of inference, and other methods, may share it."""
+    finished, fitted = config.adapters.get(task), config.train.fitted
+    learns = not finished and find_method(fitted.method).needs != "nothing"
+    gates: Gates = gates_for(config.quality, [task]) if learns else {}
+    named, made = _add_editor(nodes, config) if learns else ({}, {})
     stage = TrainStage(
         task=task,
-        train=None if finished else config.train,
+        train=None if finished else fitted,
         adapter=finished,
         adapter_hash=identity(finished, None, "adapters") if finished else None,
         base=config.base,
         base_hash=identity(config.base.model, config.base.revision, "priors"),
         depth_scale=config.latents.depth_scale,
         palette=config.latents.palette,
+        gates=gates,
+        **named,
     )
-    if finished:
-        return nodes.add("train", f"{task}-dmp", stage)
-    inputs = {"source": _add_latents(nodes, config, "image"), "target": _add_latents(nodes, config, task)}
-    if config.train.use_prompt:
+    name = f"{task}-{fitted.method}"
+    if not learns:
+        return nodes.add("train", name, stage)
+    if f"labels/train-{task}" not in nodes.by_id:
+        raise InputError(
+            f"splits.train: its folder holds no {task} labels to train on; add them, name a labeler "
+            f"(labels.{task}) or a finished adapter (adapters.{task}), or leave {task} out of `tasks`"
+        )
+    if own := fitted.own_model:
+        stage = OwnModelTrainStage(**dict(stage), model_hash=identity(own[1], own[2], "priors"))
+    inputs = _training_data(nodes, config, task) | _scores(nodes, "train", gates) | made
+    if fitted.reads_prompts:
         inputs["prompts"] = nodes["prompts/train"]
-    samples = config.train.steps * config.train.batch_size * config.train.gradient_accumulation
-    return nodes.add("train", f"{task}-dmp", stage, inputs, samples)
+    return nodes.add("train", name, stage, inputs, fitted.draws)
+
+
+def _add_editor(nodes: _Nodes, config: PipelineConfig) -> tuple[dict[str, Any], dict[str, Node]]:
+    """What a stage that asks the editor must know of it: settings if they name one, else the node that makes it."""
+    if not config.train.reads_editor:
+        return {}, {}
+    editor = config.editor
+    if editor.model is not None:
+        named = EditorConfig(model=editor.model, revision=editor.revision)
+        return {"editor": named, "editor_hash": identity(editor.model, editor.revision, "priors")}, {}
+    recipe = recipe_with(editor.recipe)
+    stage = EditorStage(
+        base=config.base,
+        base_hash=identity(config.base.model, config.base.revision, "priors"),
+        scenes=recipe.scenes,
+        fit=recipe.fit,
+    )
+    return {}, {"editor": nodes.add("editor", "instruct", stage, samples=recipe.scenes.scenes)}
+
+
+def _training_data(nodes: _Nodes, config: PipelineConfig, task: Task) -> dict[str, Node]:
+    """What the method learns from, by role."""
+    match find_method(config.train.fitted.method).needs:
+        case "latents":
+            return {"source": _add_latents(nodes, config, "image"), "target": _add_latents(nodes, config, task)}
+        case "images":
+            return {"images": nodes["images/train"], "labels": nodes[f"labels/train-{task}"]}
+        case "nothing":
+            return {}
 
 
 def _add_latents(nodes: _Nodes, config: PipelineConfig, column: str) -> Node:

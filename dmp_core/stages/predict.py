@@ -1,31 +1,32 @@
-"""adapter + images → predictions in the label's own encoding; or the VAE ceiling of the labels"""
+"""fitted method + images → predictions in the label's own encoding; or the VAE ceiling of the labels"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.config.stages import RuntimeConfig, Task
-from dmp_core.errors import InputError
 from dmp_core.labelers.encoding import encode_label
+from dmp_core.methods.protocol import Inference, Predictor, Problem
+from dmp_core.methods.registry import find_method
 from dmp_core.progress import Progress, silent
+from dmp_core.stages.editor import editor_of
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import same_size_batches
-from dmp_core.stages.plan import PredictStage
+from dmp_core.stages.node import PredictStage
 from dmp_core.stages.prompts import read_prompts
 from dmp_core.stages.train import adapter_folder
 from dmp_core.store import Artefact, Sample, ShardPlan, shard_plans, shard_reader, write_shards
+from dmp_core.synthesis.folder import decode_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-Predictor = Callable[["NDArray[Any]", Sequence[str]], "NDArray[Any]"]
-"""(batch of images or labels, their keys) → labels of the batch."""
 
 
 def run(
@@ -38,9 +39,9 @@ def run(
     progress: Progress = silent,
 ) -> StageResult:
     """Predict one task on one split, a shard at a time, in batches."""
-    predict = _ceiling(config, runtime) if config.row == "ceiling" else _dmp(config, inputs, runtime)
-    column = "image" if config.row == "dmp" else config.task
-    source = inputs["images" if config.row == "dmp" else "labels"]
+    of_labels = config.row == "ceiling"
+    predict = _ceiling(config, runtime) if of_labels else _fitted(config, inputs, runtime)
+    column, source = (config.task, inputs["labels"]) if of_labels else ("image", inputs["images"])
     read = shard_reader(source)
 
     def produce(plan: ShardPlan) -> Iterator[Sample]:
@@ -54,40 +55,35 @@ def run(
     return StageResult(samples=source.published().samples, files=files)
 
 
-def _dmp(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig) -> Predictor:
+def _fitted(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig) -> Predictor:
     from dmp_core.training.base import choose_device
-    from dmp_core.training.predict import load_predictor, predict_batch
 
-    pipeline = load_predictor(config.base, inputs["adapter"].local_path(), choose_device(runtime.device))
     captions: dict[str, str] = {}
     if config.sampling.use_prompt:
         table = read_prompts(inputs["prompts"])
         captions = dict(zip(table["key"], table["prompt"], strict=True))
 
-    def predict(images: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
-        return predict_batch(
-            pipeline,
-            images,
-            config.task,
-            config.sampling,
-            depth_scale=config.depth_scale,
-            palette=config.palette,
-            resolution=config.resolution,
-            prompts=[captions[key] for key in keys] if captions else None,
+    @cache
+    def fitted() -> Predictor:
+        return find_method(config.row).load(
+            inputs["adapter"].local_path(),
+            Problem(config.task, config.base, config.depth_scale, config.palette, editor_of(config, inputs)),
+            Inference(config.sampling, config.resolution, captions, config.inference),
+            device=choose_device(runtime.device),
         )
 
-    return predict
+    return lambda images, keys: fitted()(images, keys)
 
 
 def _ceiling(config: PredictStage, runtime: RuntimeConfig) -> Predictor:
     from dmp_core.training.base import choose_device, load_vae
     from dmp_core.training.predict import vae_ceiling
 
-    vae = load_vae(config.base, choose_device(runtime.device))
+    vae = cache(lambda: load_vae(config.base, choose_device(runtime.device)))
 
     def predict(labels: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
         return vae_ceiling(
-            vae,
+            vae(),
             labels,
             config.task,
             depth_scale=config.depth_scale,
@@ -107,13 +103,13 @@ def predict_files(
     from dmp_core.training.predict import load_predictor, predict_batch
 
     device = choose_device(config.runtime.device)
-    pipeline = load_predictor(config.base, adapter_folder(adapter), device)
+    pipeline = load_predictor(config.base, adapter_folder(adapter), device, config.sampling.dtype)
     resolution = config.latents.resolution or pipeline.native_resolution
     out.mkdir(parents=True, exist_ok=True)
     for path in images:
         label = predict_batch(
             pipeline,
-            _read_image(path)[None],
+            decode_image(path.read_bytes(), path)[None],
             task,
             config.sampling,
             depth_scale=config.latents.depth_scale,
@@ -125,13 +121,3 @@ def predict_files(
         view = out / f"{path.stem}.{task}.view.png"
         Image.fromarray(colourise(task, label)).save(view)
         yield view
-
-
-def _read_image(path: Path) -> NDArray[Any]:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(
-            f"{path}: not a readable image ({error}); give PNG, JPEG or another format of Pillow"
-        ) from None

@@ -1,4 +1,4 @@
-"""keywords → prompts.parquet"""
+"""keywords, or a folder of images → prompts.parquet"""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import pandas as pd
 
 from dmp_core.config.stages import RuntimeConfig, SplitConfig
 from dmp_core.progress import Progress, silent
-from dmp_core.prompts import make_prompts
+from dmp_core.prompts import ResumableGenerator, build_generator, make_prompts
 from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.plan import PromptsStage
-from dmp_core.store import Artefact
+from dmp_core.stages.node import FolderPromptsStage, PromptsStage
+from dmp_core.store import Artefact, staged_folder
+from dmp_core.synthesis.listing import prompts_table, read_folder
 
 FILE = "prompts.parquet"
 
 
 def run(
-    config: PromptsStage,
+    config: PromptsStage | FolderPromptsStage,
     inputs: Inputs,
     out: Artefact,
     *,
@@ -26,14 +27,35 @@ def run(
     shards: Iterable[int] | None = None,
     progress: Progress = silent,
 ) -> StageResult:
-    """Write the captions of one split; those of the splits given as inputs are not used again."""
+    """Write the captions of one split; those of the splits given as inputs are not used again.
+
+    What a killed run has been answered is not asked for again.
+    """
+    if isinstance(config, FolderPromptsStage):
+        table = _of_folder(config)
+        out.write_bytes(FILE, table.to_parquet(index=False))
+        return StageResult(samples=len(table))
     exclude = {prompt for artefact in inputs.values() for prompt in read_prompts(artefact)["prompt"]}
     split = SplitConfig(keywords=config.keywords, count=config.count)
-    table = make_prompts(
-        config.split, split, config.prompts, config.seed, exclude, device=runtime.device, progress=progress
-    )
-    out.write_bytes(FILE, table.to_parquet(index=False))
-    return StageResult(samples=len(table))
+    generator = build_generator(config.prompts.generator, runtime.device)
+    with staged_folder(out) as folder:
+        kept = ResumableGenerator(generator, folder / ".answers.jsonl")
+        table = make_prompts(
+            config.split, split, config.prompts, config.seed, exclude, generator=kept, progress=progress
+        )
+        table.to_parquet(folder / FILE, index=False)
+    details = {"generator": generator.name, **getattr(generator, "facts", {})}
+    return StageResult(samples=len(table), details=details)
+
+
+def _of_folder(config: FolderPromptsStage) -> pd.DataFrame:
+    """Decodes every file once, so that a broken one is known before any work is done on the others."""
+    from dmp_core.synthesis.folder import check_folder
+
+    source = config.source
+    listing = read_folder(str(source.folder), source.share, source.count)
+    check_folder(listing)
+    return prompts_table(listing, config.split, config.seed)
 
 
 def read_prompts(artefact: Artefact) -> pd.DataFrame:

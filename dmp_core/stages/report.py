@@ -5,19 +5,21 @@ from __future__ import annotations
 import io
 import json
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from dmp_core.config.stages import TASKS, RuntimeConfig, Task
+from dmp_core.config.stages import TASKS, QualityConfig, RuntimeConfig, Task
 from dmp_core.evaluation.protocol import ScoreTable
 from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label
 from dmp_core.progress import Progress, silent
+from dmp_core.quality import IMAGE, bounds_by_name, gates_for
 from dmp_core.report import (
     ModelRecord,
     Provenance,
+    QualityRecord,
     ReportData,
     Sample,
     StageTiming,
@@ -29,9 +31,11 @@ from dmp_core.report import (
 from dmp_core.report.data import SplitStatistics
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import column_array
-from dmp_core.stages.plan import ReportStage
+from dmp_core.stages.node import ReportStage
+from dmp_core.stages.plan import quality_node
 from dmp_core.stages.prompts import read_prompts
-from dmp_core.store import Artefact, Manifest, read_artefact, staged_folder
+from dmp_core.stages.quality import drop_counts, left_out, read_scores
+from dmp_core.store import Artefact, Lock, Manifest, read_artefact, staged_folder
 
 
 def run(
@@ -48,12 +52,14 @@ def run(
     tables = list(_tables(inputs))
     manifests = [artefact.published() for artefact in inputs.values()]
     splits = [name for name in config.pipeline["splits"] if f"images/{name}" in inputs]
+    dropped, quality = _quality(config, inputs, splits)
     samples: dict[str, list[Sample]] = {}
     statistics: dict[str, SplitStatistics] = {}
     for done, split in enumerate(splits, 1):
         chosen = [table for table in tables if table.split == split]
-        keys = keys_to_show(chosen, list(read_prompts(inputs[f"prompts/{split}"])["key"]), gallery)
-        statistics[split], samples[split] = read_split(split, inputs, keys if split != "train" else [])
+        good = [key for key in read_prompts(inputs[f"prompts/{split}"])["key"] if key not in dropped[split]]
+        keys = keys_to_show(chosen, good, gallery) if split != "train" else []
+        statistics[split], samples[split] = read_split(split, inputs, keys, dropped[split])
         progress(done, len(splits))
     data = ReportData(
         title=f"DMP: {config.pipeline['dataset']}",
@@ -61,10 +67,11 @@ def run(
         metrics=_metrics(inputs),
         tables=tables,
         samples={split: chosen for split, chosen in samples.items() if chosen},
-        unscored=[name for name, split in config.pipeline["splits"].items() if not split["scored"]],
+        unscored=[name for name in splits if name not in {table.split for table in tables}],
         gallery=gallery,
         training=_training(inputs),
         statistics=statistics,
+        quality=quality,
         timing=_timing(manifests),
         provenance=_provenance(config, manifests),
     )
@@ -88,30 +95,61 @@ def _metrics(inputs: Inputs) -> dict[str, Any]:
     return merged
 
 
-def read_split(split: str, inputs: Inputs, keys: Sequence[str]) -> tuple[SplitStatistics, list[Sample]]:
-    """Statistics over the whole split, and the samples with these keys, in their order; one pass over the shards."""
+_SHOWN_SCORES = ("std", "sharpness", "hash_distance", "test_distance", "prompt_similarity", "clip_score")
+
+
+def _quality(
+    config: ReportStage, inputs: Inputs, splits: Iterable[str]
+) -> tuple[dict[str, dict[str, str]], QualityRecord]:
+    """What the merged dataset leaves out of each split, key by key, and the same in numbers."""
+    gates = gates_for(QualityConfig.model_validate(config.pipeline["quality"]), config.pipeline["tasks"])
+    dropped: dict[str, dict[str, str]] = {}
+    scores: dict[str, list[float]] = {}
+    for split in splits:
+        nodes = {table: quality_node(split, table) for table in (IMAGE, *TASKS)}
+        tables = {table: read_scores(inputs[node]) for table, node in nodes.items() if node in inputs}
+        dropped[split] = left_out(tables, gates, split)
+        for name in _SHOWN_SCORES:
+            if name in tables[IMAGE]:
+                scores.setdefault(name, []).extend(tables[IMAGE][name].dropna().astype(float))
+    counts = {split: drop_counts(reasons) for split, reasons in dropped.items()}
+    return dropped, QualityRecord(bounds_by_name(gates), counts, scores)
+
+
+def read_split(
+    split: str, inputs: Inputs, keys: Sequence[str], dropped: Collection[str] = ()
+) -> tuple[SplitStatistics, list[Sample]]:
+    """Statistics of the split without what is dropped, and the samples with these keys, in their order; in one pass."""
     tasks = [task for task in TASKS if f"labels/{split}-{task}" in inputs]
     labels = {task: read_artefact(inputs[f"labels/{split}-{task}"]) for task in tasks}
-    shown = {task: _predictions(inputs.get(f"predict/{split}-{task}-dmp"), task, keys) for task in tasks}
+    shown = {task: _predictions(inputs.get(f"predict/{split}-{task}-dmp"), task, keys) for task in TASKS}
     collector, samples = StatisticsCollector(), []
     for image in read_artefact(inputs[f"images/{split}"]):
         key = image["__key__"]
         truth = {task: decode_label(task, next(column)[LABEL_EXTENSIONS[task]]) for task, column in labels.items()}
         record, rgb = json.loads(image["json"]), column_array("image", image)
         scene = record.get("scene", {})
-        collector.update(
-            record["prompt"],
-            record["keyword"],
-            rgb=rgb,
-            segmentation=truth.get("segmentation"),
-            depth=truth.get("depth"),
-            family=scene.get("family") or "",
-            style=scene.get("style") or "",
-        )
+        if key in dropped:
+            collector.drop()
+        else:
+            collector.update(
+                record["prompt"],
+                record["keyword"],
+                rgb=rgb,
+                segmentation=truth.get("segmentation"),
+                depth=truth.get("depth"),
+                family=scene.get("family") or "",
+                style=scene.get("style") or "",
+            )
         if key in keys:
             predicted = {task: found[key] for task, found in shown.items() if key in found}
-            samples.append(Sample(key, record["prompt"], rgb, truth, predicted, record["keyword"]))
+            source = _source(record.get("source"))
+            samples.append(Sample(key, record["prompt"], rgb, truth, predicted, record["keyword"], source))
     return collector.result(), sorted(samples, key=lambda sample: keys.index(sample.key))
+
+
+def _source(origin: dict[str, Any] | None) -> str:
+    return f"{origin['file']}, {origin['width']} × {origin['height']}" if origin else ""
 
 
 def _predictions(artefact: Artefact | None, task: Task, keys: Sequence[str]) -> dict[str, Any]:
@@ -183,10 +221,10 @@ def _models(pipeline: dict[str, Any], manifests: list[Manifest]) -> list[ModelRe
     hashes = {manifest.config["base_hash"] for manifest in manifests if "base_hash" in manifest.config}
     base = pipeline["base"]
     models = [ModelRecord(base["model"], "prior", base["revision"] or "", ", ".join(sorted(hashes)))]
-    generator = pipeline["prompts"]["generator"]
-    if "model" in generator:
+    generator, made = pipeline["prompts"]["generator"], any(not s.get("folder") for s in pipeline["splits"].values())
+    if "model" in generator and made:
         models.insert(0, ModelRecord(generator["model"], "prompts", generator.get("revision") or ""))
-    if "model" in pipeline["images"]:
+    if "model" in pipeline["images"] and made:
         models.append(ModelRecord(pipeline["images"]["model"], "images", pipeline["images"]["revision"] or ""))
     return models
 
@@ -198,9 +236,13 @@ def announce(out: Artefact) -> None:
         "manifest.json"
     ):
         return
-    fresh = f"{latest}.new"
-    for stale in (fresh, latest):
-        if fs.exists(stale):
-            fs.rm(stale, recursive=True)
-    fs.copy(out.path, fresh, recursive=True)
-    fs.mv(fresh, latest, recursive=True)
+    # A folder is exchanged by one rename; an object store has none, and would copy everything a second time.
+    fresh = f"{latest}.new" if out.workspace.is_local else latest
+    with Lock(out.workspace, "report") as lock:
+        lock.wait()
+        for stale in {fresh, latest}:
+            if fs.exists(stale):
+                fs.rm(stale, recursive=True)
+        fs.copy(out.path, fresh, recursive=True)
+        if fresh != latest:
+            fs.mv(fresh, latest, recursive=True)

@@ -1,10 +1,11 @@
-"""images + labels → the merged dataset that users open: `datasets/<name>/<split>/`"""
+"""images + labels, without what the gates leave out → the merged dataset that users open: `datasets/<name>/<split>/`"""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image
@@ -14,10 +15,11 @@ from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
 from dmp_core.report.dataset_card import MEMBERS, card_from_manifests
 from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.plan import ShardsStage
+from dmp_core.stages.node import ShardsStage
+from dmp_core.stages.quality import drop_counts, left_out, score_records, score_tables
 from dmp_core.store import (
     Artefact,
-    Manifest,
+    Lock,
     Sample,
     ShardPlan,
     canonical_json,
@@ -25,6 +27,7 @@ from dmp_core.store import (
     shard_reader,
     write_shards,
 )
+from dmp_core.store.workspace import split_manifests
 
 
 def run(
@@ -36,30 +39,43 @@ def run(
     shards: Iterable[int] | None = None,
     progress: Progress = silent,
 ) -> StageResult:
-    """Zip the columns by key into one sample each; shards keep the images' layout."""
-    plans = shard_plans(inputs["images"])
+    """Zip the columns by key into one sample each; shards keep the images' layout, less what is left out."""
+    tables = score_tables(inputs, config.split)
+    dropped, scores = left_out(tables, config.gates, config.split), score_records(tables)
+    columns = {role: artefact for role, artefact in inputs.items() if not role.startswith("quality_")}
+    plans = [plan for plan in _without(shard_plans(inputs["images"]), dropped) if plan.keys]
     _drop_surplus(out, plans)
-    readers = {role: shard_reader(artefact) for role, artefact in inputs.items()}
+    readers = {role: shard_reader(artefact) for role, artefact in columns.items()}
 
     def produce(plan: ShardPlan) -> Iterator[Sample]:
-        columns = {role: read(plan.index) for role, read in readers.items()}
-        for position, key in enumerate(plan.keys):
-            yield _merge(key, {role: samples[position] for role, samples in columns.items()}, config)
+        rows = zip(*(read(plan.index) for read in readers.values()), strict=True)
+        for parts in (dict(zip(readers, row, strict=True)) for row in rows):
+            if (key := parts["images"]["__key__"]) not in dropped:
+                yield _merge(key, parts, scores.get(key, {}), config)
 
     files = write_shards(out, plans, produce, only=shards, progress=progress)
     shardlist = [{"url": record.name, "nsamples": record.samples} for record in files]
     out.write_bytes("index.json", json.dumps({"wids_version": 1, "shardlist": shardlist}, indent=1).encode())
-    return StageResult(samples=sum(len(plan.keys) for plan in plans), files=files, details=_details(inputs))
+    details = _details(columns) | {"dropped": drop_counts(dropped)}
+    return StageResult(samples=sum(len(plan.keys) for plan in plans), files=files, details=details)
+
+
+def _without(plans: list[ShardPlan], dropped: Collection[str]) -> list[ShardPlan]:
+    return [replace(plan, keys=tuple(key for key in plan.keys if key not in dropped)) for plan in plans]
 
 
 def announce(out: Artefact) -> None:
     """Write the card of the whole dataset beside its splits, if it says anything new."""
     fs, folder = out.workspace.fs, out.path.rsplit("/", 1)[0]
-    paths = sorted(fs.glob(f"{folder}/*/manifest.json"))
-    manifests = {path.rsplit("/", 2)[-2]: Manifest.model_validate_json(fs.cat_file(path)) for path in paths}
-    card = card_from_manifests(manifests).encode()
-    if not fs.exists(f"{folder}/README.md") or fs.cat_file(f"{folder}/README.md") != card:
-        fs.pipe_file(f"{folder}/README.md", card)
+
+    def card() -> bytes:
+        return card_from_manifests(split_manifests(out.workspace, folder)).encode()
+
+    if fs.exists(f"{folder}/README.md") and fs.cat_file(f"{folder}/README.md") == card():
+        return
+    with Lock(out.workspace, f"datasets-{folder.rsplit('/', 1)[-1]}") as lock:
+        lock.wait()
+        fs.pipe_file(f"{folder}/README.md", card())
 
 
 def _details(inputs: Inputs) -> dict[str, Any]:
@@ -70,13 +86,21 @@ def _details(inputs: Inputs) -> dict[str, Any]:
     return {
         "keywords": made.details["keywords"],
         "prompts": ", ".join(made.details["prompts"]),
-        "resolution": [settings["resolution"], settings["resolution"]],
-        "generator": settings["kind"] if settings["kind"] == "render" else f"{settings['kind']}: {settings['model']}",
+        "resolution": [settings["resolution"]] * 2 if settings.get("fit", "crop") == "crop" else None,
+        "generator": _generator(settings),
         "labelers": {task: manifest.config["labeler"]["kind"] for task, manifest in manifests.items()},
     }
 
 
-def _merge(key: str, parts: dict[str, Sample], config: ShardsStage) -> Sample:
+def _generator(settings: dict[str, Any]) -> str:
+    if settings["kind"] != "diffusion":
+        return str(settings["kind"])
+    revision = f" (revision {settings['revision']})" if settings["revision"] else ""
+    steps = f"{settings['num_inference_steps']} {'DDIM ' if settings['scheduler'] == 'ddim' else ''}steps"
+    return f"diffusion: {settings['model']}{revision}, {steps}, guidance {settings['guidance_scale']:g}"
+
+
+def _merge(key: str, parts: dict[str, Sample], scores: dict[str, Any], config: ShardsStage) -> Sample:
     """One sample of the merged dataset; its json says what each column is and where it comes from."""
     if any(part["__key__"] != key for part in parts.values()):
         keys = {role: part["__key__"] for role, part in parts.items()}
@@ -84,10 +108,11 @@ def _merge(key: str, parts: dict[str, Sample], config: ShardsStage) -> Sample:
     record = json.loads(parts["images"]["json"])
     record["labels"] = {role: " ".join(MEMBERS[role][1:]) for role in parts if role != "images"}
     record["palette"] = config.palette
+    record["quality"] = scores
     merged: Sample = {"__key__": key, **_image(parts["images"]["png"], config.shards.image_format)}
     for role, part in parts.items():
         if role != "images":
-            merged |= {name: data for name, data in part.items() if name != "__key__"}
+            merged[MEMBERS[role][0]] = part[MEMBERS[role][0]]
     return merged | {"json": canonical_json(record).encode()}
 
 

@@ -1,19 +1,34 @@
-"""latents → adapter: a PEFT folder with `dmp.json` and the loss curve"""
+"""what a method needs of the training split → the fitted method: for DMP, an adapter with `dmp.json`"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dmp_core.config.stages import RuntimeConfig, SamplingConfig
+import numpy as np
+
+from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
+from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label, to_vae_image
+from dmp_core.methods.protocol import Problem
+from dmp_core.methods.registry import find_method
 from dmp_core.models.shipped import resolve_folder
 from dmp_core.progress import Progress, silent
+from dmp_core.stages.editor import editor_of
 from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.plan import TrainStage
+from dmp_core.stages.latents import column_array
+from dmp_core.stages.node import TrainStage
 from dmp_core.stages.prompts import read_prompts
-from dmp_core.store import Artefact, staged_folder
+from dmp_core.stages.quality import drop_counts, left_out, score_tables
+from dmp_core.store import Artefact, read_artefact, staged_folder
+
+if TYPE_CHECKING:
+    from dmp_core.methods.base import ImagePairs
+    from dmp_core.training.data import LatentPairs
+    from dmp_core.training.latents import LatentColumn
 
 
 def run(
@@ -25,49 +40,90 @@ def run(
     shards: Iterable[int] | None = None,
     progress: Progress = silent,
 ) -> StageResult:
-    """Train one task's adapter, resuming at the last checkpoint; or install a finished one."""
+    """Fit a method to one task, resuming at its last checkpoint; or install a finished adapter."""
     if config.train is None:
         return _install(config, out)
-    from dmp_core.training.base import DTYPES, choose_device, load_base
-    from dmp_core.training.data import LatentPairs
-    from dmp_core.training.lora import make_card, train_lora
+    from dmp_core.training.base import choose_device
 
-    device = choose_device(runtime.device)
-    source, target = (_column(inputs[role]) for role in ("source", "target"))
-    base = load_base(config.base, device, DTYPES[config.train.mixed_precision])
-    pairs = LatentPairs(source, target, config.train.batch_size, config.train.seed)
-    default = SamplingConfig()
-    card = make_card(
-        config.task,
-        config.base.model,
-        depth_scale=config.depth_scale,
-        palette=config.palette,
-        sampling={"source": default.source, "num_steps": config.train.num_timesteps or default.num_steps},
-        data={role: artefact.fingerprint for role, artefact in inputs.items()},
-    )
-    prompts = list(read_prompts(inputs["prompts"])["prompt"]) if config.train.use_prompt else None
+    data = _TrainingSplit(config, inputs)
+    problem = Problem(config.task, config.base, config.depth_scale, config.palette, editor_of(config, inputs))
     with staged_folder(out) as folder:
-        result = train_lora(
-            config.train, base, pairs, folder / ".work", folder, card=card, prompts=prompts, device=device,
+        told = find_method(config.train.method).fit(
+            config.train, problem, data, folder / ".work", folder, device=choose_device(runtime.device),
             progress=progress,
         )  # fmt: skip
         if (folder / ".work" / "tensorboard").is_dir():
             shutil.copytree(folder / ".work" / "tensorboard", folder / "tensorboard", dirs_exist_ok=True)
-    details = {
-        "source": "trained here",
-        "images": len(pairs),
-        "steps": result.steps,
-        "final_loss": result.final_loss,
-        "trainable_parameters": result.trainable_parameters,
-        "resumed_at": result.resumed_at,
-    }
-    return StageResult(samples=config.train.steps * config.train.batch_size, details=details)
+    details = {"source": "trained here", "images": len(data), "dropped": drop_counts(data.dropped), **told}
+    return StageResult(samples=config.train.draws, details=details)
 
 
-def _column(artefact: Artefact):  # type: ignore[no-untyped-def]
-    from dmp_core.training.latents import read_column
+class _TrainingSplit:
+    """The training split as methods see it: see `dmp_core.methods.protocol.TrainingData`."""
 
-    return read_column(artefact.read_bytes(record.name) for record in artefact.published().files)
+    def __init__(self, config: TrainStage, inputs: Inputs) -> None:
+        self.config, self.inputs = config, inputs
+        self.fingerprints: Mapping[str, str] = {role: artefact.fingerprint for role, artefact in inputs.items()}
+        self.dropped = left_out(score_tables(inputs, "train"), config.gates, "train")
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def latent_pairs(self, batch_size: int, seed: int) -> LatentPairs:
+        from dmp_core.training.data import LatentPairs
+
+        source, target = self._columns
+        return LatentPairs(source, target, batch_size, seed, exclude=set(source.keys) - self._kept.keys())
+
+    def image_pairs(self) -> ImagePairs:
+        from dmp_core.methods.base import ImagePairs
+
+        keys, images, targets = [], [], []
+        for sample, label in zip(
+            read_artefact(self.inputs["images"]), read_artefact(self.inputs["labels"]), strict=True
+        ):
+            if sample["__key__"] in self._kept:
+                keys.append(sample["__key__"])
+                images.append(column_array("image", sample))
+                targets.append(self._label_image(label[LABEL_EXTENSIONS[self.config.task]]))
+        return ImagePairs(keys, np.stack(images), np.stack(targets), self.config.task)
+
+    def prompts(self) -> list[str]:
+        table = read_prompts(self.inputs["prompts"])
+        return list(table["prompt"][table["key"].isin(list(self._kept))])
+
+    @cached_property
+    def _columns(self) -> tuple[LatentColumn, LatentColumn]:
+        from dmp_core.training.latents import read_column
+
+        def column(artefact: Artefact) -> LatentColumn:
+            return read_column(artefact.read_bytes(record.name) for record in artefact.published().files)
+
+        return column(self.inputs["source"]), column(self.inputs["target"])
+
+    @cached_property
+    def _kept(self) -> dict[str, None]:
+        """Keys to learn from, in their order."""
+        passed = [key for key in self._keys() if key not in self.dropped]
+        wanted = self.config.train.samples if self.config.train else None
+        if wanted is not None and wanted > len(passed):
+            raise InputError(f"train.samples: {wanted}, but the training split has {len(passed)}; enlarge splits.train")
+        return dict.fromkeys(passed[:wanted])
+
+    def _keys(self) -> Iterator[str]:
+        if "source" in self.inputs:
+            yield from self._columns[0].keys
+        elif "images" in self.inputs:
+            for sample in read_artefact(self.inputs["images"]):
+                yield sample["__key__"]
+
+    def _label_image(self, encoded: bytes) -> np.ndarray:
+        """The label as the VAE and all image methods see it, in 8-bit codes: uint8 (3, H, W)."""
+        label = decode_label(self.config.task, encoded)
+        pixels = to_vae_image(
+            self.config.task, label[None], depth_scale=self.config.depth_scale, palette=self.config.palette
+        )
+        return ((pixels[0] + 1) * 127.5).round().clamp(0, 255).byte().numpy()
 
 
 def _install(config: TrainStage, out: Artefact) -> StageResult:

@@ -1,7 +1,9 @@
 """Fingerprints, manifests, shards, atomic publishing and integrity. Knows nothing of any stage."""
 
-from dmp_core.store.fingerprint import canonical_json, fingerprint, sample_seed, sha256_folder
+from dmp_core.store.fingerprint import canonical_json, fingerprint, sample_seed, sha256_folder, sha256_stream
+from dmp_core.store.locks import Lock, LockLost
 from dmp_core.store.shards import (
+    Chunk,
     Sample,
     ShardPlan,
     decode_member,
@@ -12,6 +14,7 @@ from dmp_core.store.shards import (
     sample_key,
     shard_plans,
     shard_reader,
+    unfinished,
     write_shards,
 )
 from dmp_core.store.workspace import (
@@ -26,7 +29,10 @@ from dmp_core.store.workspace import (
 
 __all__ = [
     "Artefact",
+    "Chunk",
     "FileRecord",
+    "Lock",
+    "LockLost",
     "Manifest",
     "Sample",
     "ShardPlan",
@@ -42,9 +48,11 @@ __all__ = [
     "sample_key",
     "sample_seed",
     "sha256_folder",
+    "sha256_stream",
     "shard_plans",
     "shard_reader",
     "sidecars",
     "staged_folder",
+    "unfinished",
     "write_shards",
 ]

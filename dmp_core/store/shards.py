@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO
 
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
 from dmp_core.store.fingerprint import sha256_stream
+from dmp_core.store.locks import POLL, Lock
 from dmp_core.store.workspace import Artefact, FileRecord, Workspace
 
 Sample = dict[str, Any]
@@ -45,6 +48,10 @@ def plan_shards(keys: Iterable[str], samples_per_shard: int) -> list[ShardPlan]:
     return [ShardPlan(n, tuple(ordered[start : start + samples_per_shard])) for n, start in enumerate(starts)]
 
 
+class Chunk(tuple[int, ...]):
+    """Numbers of shards of which those that are missing are to be made; any other iterable has them made anew."""
+
+
 def write_shards(
     out: Artefact,
     plans: list[ShardPlan],
@@ -54,57 +61,84 @@ def write_shards(
     encode: Callable[[list[Sample]], bytes] | None = None,
     progress: Progress = silent,
 ) -> list[FileRecord]:
-    """Make every shard that is not there yet and return the records of all of them.
+    """Make every shard that is not there yet and return the records of all that are there then.
+
+    Runs that share the workspace share the work: a shard that another one is making is left for last, and waited for.
 
     Args:
         produce: yields the samples of one shard, one for each key and in that order.
-        only: redo these shard numbers even if they exist, and no others.
+        only: redo these shard numbers even if they exist (of a `Chunk`: make those that are missing), and no others.
         encode: turns the samples into the file's bytes; a tar by default.
     Raises:
-        InputError: a redone shard differs from the one the manifest recorded, or samples are missing.
+        InputError: a redone shard differs from the one the manifest recorded, samples are missing, or `only`
+            names a shard that is not planned.
     """
     manifest = out.manifest()
     expected = {record.name: record.sha256 for record in manifest.files} if manifest else {}
     wanted = None if only is None else set(only)
+    planned = {plan.index for plan in plans}
+    if wanted and (beyond := wanted - planned):
+        raise InputError(f"--shards {min(beyond)}: {out.path} has shards 0 to {max(planned, default=0)} only")
+    redo = wanted is not None and not isinstance(only, Chunk)
     total, done = sum(len(plan.keys) for plan in plans), 0
-    records = []
-    for plan in plans:
-        record = finished_shard(out, plan)
-        redo = record is None if wanted is None else plan.index in wanted
-        if redo:
-            record = _write_shard(out, plan, produce(plan), encode or _tar_bytes, progress, done, total)
-            if expected.get(record.name, record.sha256) != record.sha256:
-                raise InputError(f"{out.file(plan.name)}: redone shard differs from the published one; use --force")
-        if record is not None:
-            records.append(record)
-        done += len(plan.keys)
-        progress(done, total)
-    return records
+    records: dict[int, FileRecord] = {}
+    waiting = plans
+    while waiting:
+        others = []
+        for plan in waiting:
+            record = finished_shard(out, plan)
+            if (wanted is None or plan.index in wanted) and (redo or record is None):
+                write = partial(_write_shard, out, plan, produce, encode or _tar_bytes, progress, done, total, expected)
+                record = _locked(out, plan, redo, write)
+                if record is None:
+                    others.append(plan)
+                    continue
+            if record is not None:
+                records[plan.index] = record
+            done += len(plan.keys)
+            progress(done, total)
+        if len(others) == len(waiting):
+            time.sleep(POLL)
+        waiting = others
+    return [records[index] for index in sorted(records)]
+
+
+def _locked(out: Artefact, plan: ShardPlan, redo: bool, write: Callable[[], FileRecord]) -> FileRecord | None:
+    """None if another run is making it."""
+    with Lock(out.workspace, f"{out.stage}-{out.name}-{out.fingerprint}-{plan.name}") as lock:
+        if not lock.acquire():
+            return None
+        return (None if redo else finished_shard(out, plan)) or write()
 
 
 def finished_shard(out: Artefact, plan: ShardPlan) -> FileRecord | None:
     """The sidecar's record if the shard is there, whole, and made for this very fingerprint."""
-    if not out.exists(plan.sidecar) or not out.exists(plan.name):
-        return None
+    fs = out.workspace.fs
     try:
-        record = FileRecord.model_validate(json.loads(out.read_bytes(plan.sidecar)))
-    except ValueError:
+        record = FileRecord.model_validate_json(fs.cat_file(out.file(plan.sidecar)))
+        whole = fs.size(out.file(record.name)) == record.bytes
+    except (FileNotFoundError, ValueError):
         return None
-    whole = out.workspace.fs.size(out.file(plan.name)) == record.bytes
     return record if whole and record.fingerprint == out.fingerprint else None
+
+
+def unfinished(out: Artefact, count: int) -> list[int]:
+    """Which of its `count` shards are still to be made."""
+    return [number for number in range(count) if finished_shard(out, ShardPlan(number, ())) is None]
 
 
 def _write_shard(
     out: Artefact,
     plan: ShardPlan,
-    samples: Iterable[Sample],
+    produce: Callable[[ShardPlan], Iterable[Sample]],
     encode: Callable[[list[Sample]], bytes],
     progress: Progress,
     done: int,
     total: int,
+    expected: Mapping[str, str],
 ) -> FileRecord:
     collected: list[Sample] = []
-    for sample in samples:
+    for sample in produce(plan):
         collected.append(sample)
         progress(done + len(collected), total)
     keys = [sample["__key__"] for sample in collected]
@@ -122,6 +156,8 @@ def _write_shard(
     )
     out.write_bytes(plan.name, data)
     out.write_bytes(plan.sidecar, record.model_dump_json(indent=1).encode())
+    if expected.get(record.name, record.sha256) != record.sha256:
+        raise InputError(f"{out.file(plan.name)}: redone shard differs from the published one; use --force")
     return record
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -18,14 +20,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from dmp_core.errors import InputError
 from dmp_core.store.fingerprint import sha256_stream
 
-Status = Literal["complete", "partial", "missing"]
+Status = Literal["complete", "partial", "stale", "missing"]
 
 FOLDERS = {
     "prompts": "prompts",
     "images": "images",
     "labels": "labels",
+    "quality": "quality",
     "shards": "datasets",
     "latents": "latents",
+    "editor": "editors",
     "train": "adapters",
     "predict": "predictions",
     "evaluate": "evaluations",
@@ -60,6 +64,8 @@ class Manifest(BaseModel):
     fingerprint: str
     config: dict[str, Any]
     inputs: dict[str, str]
+    contents: dict[str, str] = {}
+    """Digest of each input's files as they were when this was made; tells when an input was made anew differently."""
     files: list[FileRecord]
     samples: int
     seconds: float
@@ -68,13 +74,19 @@ class Manifest(BaseModel):
     details: dict[str, Any] = {}
     """What the stage wants to tell: models with revision and licence, failures, statistics."""
 
+    def content(self) -> str:
+        """First 12 hex digits of a SHA-256 over the names and digests of all files."""
+        files = sorted((record.name, record.sha256) for record in self.files)
+        return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]
+
 
 class Workspace:
     """The root of all artefacts."""
 
     def __init__(self, url: str | Path) -> None:
         self.url = str(url)
-        self.fs, self.root = fsspec.core.url_to_fs(self.url)
+        # Other machines write here too, so what a folder held a moment ago is no answer.
+        self.fs, self.root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
 
     @property
     def is_local(self) -> bool:
@@ -114,7 +126,10 @@ class Artefact:
             raise InputError(f"{self.file(name)}: file is missing; rerun the stage `{self.stage}` to make it") from None
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write under a temporary name, then rename: no reader ever sees half a file."""
+        """No reader sees half a file: folders get it under another name first, object stores only take whole ones."""
+        if not self.workspace.is_local:
+            self.workspace.fs.pipe_file(self.file(name), data)
+            return
         temporary = self.file(f".{name.replace('/', '-')}.{uuid.uuid4().hex[:8]}.tmp")
         self.workspace.fs.makedirs(self.path, exist_ok=True)
         self.workspace.fs.pipe_file(temporary, data)
@@ -157,6 +172,15 @@ class Artefact:
         )
         return "partial" if manifest is not None or started else "missing"
 
+    def has_older(self) -> bool:
+        """Whether the workspace holds this artefact as other settings or inputs made it."""
+        fs = self.workspace.fs
+        if FOLDERS[self.stage] == "datasets":
+            return bool(fs.exists(self.file("manifest.json")))
+        folder = self.path.rpartition("/")[0]
+        siblings = (path.rsplit("/", 2)[-2] for path in fs.glob(f"{folder}/{self.name}-*/manifest.json"))
+        return any(re.fullmatch(rf"{re.escape(self.name)}-[0-9a-f]{{12}}", other) for other in siblings)
+
     def verify(self) -> list[str]:
         """Names of files whose bytes are not those that the manifest recorded."""
         manifest = self.manifest()
@@ -184,6 +208,13 @@ def sidecars(artefact: Artefact) -> list[FileRecord]:
     """Records of the shards that are finished, in order, whether or not the whole artefact is."""
     paths = sorted(artefact.workspace.fs.glob(artefact.file("shard-*.json")))
     return [FileRecord.model_validate(json.loads(artefact.workspace.fs.cat_file(path))) for path in paths]
+
+
+def split_manifests(workspace: Workspace, folder: str) -> dict[str, Manifest]:
+    """Manifests of a dataset's finished splits and parts by the name of their folder, in the order of their making."""
+    paths = workspace.fs.glob(f"{folder}/*/manifest.json")
+    found = {path.rsplit("/", 2)[-2]: Manifest.model_validate_json(workspace.fs.cat_file(path)) for path in paths}
+    return dict(sorted(found.items(), key=lambda item: (item[0].partition("-")[0], item[1].created, item[0])))
 
 
 @contextmanager

@@ -82,3 +82,36 @@ def test_unknown_preset_and_file_name_what_there_is(tmp_path):
     broken.write_text("a: [1,")
     with pytest.raises(InputError, match=r"broken.yaml: not valid YAML"):
         load_config("mini", broken)
+
+
+def test_a_split_has_one_source():
+    folder = "splits.arbitrary={folder: photos, keywords_file: arbitrary.txt}"
+    with pytest.raises(InputError, match="give one of keywords, keywords_file and folder"):
+        load_config("mini", None, [folder])
+    with pytest.raises(InputError, match="count: say how many"):
+        load_config("mini", None, ["splits.new={keywords: [bedroom]}"])
+    with pytest.raises(InputError, match="share: give two fractions"):
+        load_config("mini", None, ["splits.new={folder: photos, share: [0.5, 0.2]}"])
+    split = load_config("mini", None, ["splits.new={folder: photos}"]).splits["new"]
+    assert (split.count, split.fit, split.share) == (None, "crop", (0.0, 1.0))
+
+
+def test_exact_labels_may_come_out_of_folders():
+    config = load_config("mini")
+    values = config.model_dump(mode="json") | {"images": {"kind": "diffusion"}}
+    assert validate(values | {"splits": {"arbitrary": {"folder": "photos"}}}, "mine").labels["normal"].kind == "exact"
+    with pytest.raises(InputError, match="exact labels need rendered images"):
+        validate(values, "mine")
+
+
+def test_a_file_may_say_what_it_extends(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: paper\nseed: 5\n")
+    assert load_config("mini", file) == load_config("paper", None, ["seed=5"])
+    complete = load_config("smoke", None, ["splits.arbitrary.count=7"])
+    values = complete.model_dump(mode="json")
+    del values["splits"]["train"]
+    file.write_text(yaml.safe_dump({"extends": None} | values))
+    again = load_config("mini", file, ["seed=9"])
+    assert set(again.splits) == {"in_domain", "out_of_domain", "arbitrary"}
+    assert (again.preset, again.seed, again.splits["arbitrary"].count) == ("smoke", 9, 7)

@@ -23,6 +23,8 @@ from dmp_core.evaluation.protocol import (
     aggregate,
     constant_like,
     constant_prediction,
+    map_like,
+    mean_map,
     pick_cases,
     score,
     score_constant,
@@ -300,6 +302,39 @@ def test_the_constant_takes_the_labels_layout() -> None:
     last = constant_like("normal", value, np.zeros((2, 8, 9, 3)))
     first = constant_like("normal", value, np.zeros((2, 3, 8, 9)))
     assert np.array_equal(np.moveaxis(last, -1, 1), first)
+
+
+# ------------------------------------------------------------------------------------ mean map
+@pytest.mark.parametrize("task", TASKS)
+def test_the_mean_map_is_perfect_where_all_labels_are_one_map(task: Task) -> None:
+    true = np.repeat(labels(task, count=1), N, axis=0)
+    found = mean_map(task, iter(true))
+    table = score(task, np.stack([map_like(task, found, label) for label in true]), true, KEYS)
+    primary = primary_metric(task)
+    assert table.dataset[primary.name] == pytest.approx(1.0 if primary.higher_is_better else 0.0, abs=1e-3)
+
+
+def test_the_mean_map_is_the_mean_of_what_is_valid_pixel_by_pixel() -> None:
+    depth = [np.array([[1.0, 2.0, 0.0]]), np.array([[3.0, np.nan, np.inf]])]
+    assert mean_map("depth", depth).tolist() == [[2.0, 2.0, 2.0]]  # where nothing is valid, the mean of all: (1+3+2)/3
+    normal = [np.array([[[1.0, 0, 0]]]), np.array([[[0, 1.0, 0]]])]
+    assert mean_map("normal", normal)[0, 0] == pytest.approx([np.sqrt(0.5), np.sqrt(0.5), 0])
+    codes = [np.full((1, 2), 255, np.uint8), np.zeros((1, 2), np.uint8)]
+    assert mean_map("shading", codes).tolist() == [[0.5, 0.5]]
+
+
+def test_the_mean_map_of_classes_is_the_commonest_at_each_pixel() -> None:
+    ids = [np.array([[3, 255, 255]]), np.array([[3, 5, 255]]), np.array([[0, 5, 255]])]
+    assert mean_map("segmentation", [one.astype(np.uint8) for one in ids]).tolist() == [[3, 5, 3]]
+
+
+def test_the_mean_map_takes_the_size_of_what_it_is_held_against() -> None:
+    found = mean_map("albedo", [np.zeros((8, 8, 3)), np.ones((16, 16, 3))])
+    assert found.shape == (8, 8, 3)
+    assert map_like("albedo", found, np.zeros((24, 12, 3))).shape == (24, 12, 3)
+    assert found == pytest.approx(0.5)
+    with pytest.raises(InputError, match="no valid training label"):
+        mean_map("depth", [])
 
 
 # ---------------------------------------------------------------------------------- aggregate

@@ -95,11 +95,16 @@ def test_a_card_from_manifests() -> None:
             samples=samples,
             seconds=1.0,
             created="",
-            details={"keywords": ["kitchen"], "models": [{"name": "bloomz", "used_for": "captions"}]},
+            details={
+                "keywords": ["kitchen"],
+                "models": [{"name": "bloomz", "used_for": "captions"}],
+                "dropped": {"min_std": 2, "normal.min_unit": 1} if split == "train" else {},
+            },
         )
 
     card = card_from_manifests({"train": manifest("train", 24), "in_domain": manifest("in_domain", 8)})
     assert card.count("bloomz") == 1
+    assert "so that keys have gaps: `train` 3 (min_std 2, normal.min_unit 1)." in card
     assert "# kitchens" in card
     assert "| `train` | 24 | kitchen | `abcdef012345` |" in card
     assert "{key}.jpg" in card

@@ -19,6 +19,7 @@ from dmp_core.evaluation.protocol import score
 from dmp_core.report import (
     ModelRecord,
     Provenance,
+    QualityRecord,
     ReportData,
     Sample,
     StageTiming,
@@ -92,6 +93,9 @@ def data() -> ReportData:
             "depth": TrainingRecord("shipped adapter", adapter={"file": "2.4 MB", "steps": None}),
         },
         statistics={"train": collector.result()},
+        quality=QualityRecord(
+            {"min_std": 1.0, "normal.min_unit": 0.9}, {"train": {"min_std": 37}}, {"std": [0.5, 20.0, 31.0]}
+        ),
         timing=[
             StageTiming("images", "train", 62.0, 96, cached=False, fingerprint="3fa91b22c0de"),
             StageTiming("prompts", "train", 30.0, 96, cached=True),
@@ -171,7 +175,7 @@ def test_large_images_are_shown_small(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------- content
 def test_sections_appear_for_what_there_is(page: Page) -> None:
     sections = {"summary", "results", "gallery-in_domain", "gallery-arbitrary", "cases", "training", "dataset"}
-    assert sections | {"timing", "provenance"} <= set(page.ids)
+    assert sections | {"quality", "timing", "provenance"} <= set(page.ids)
     text = " ".join(" ".join(page.text).split())
     for words in (
         "trained in this run",
@@ -182,6 +186,8 @@ def test_sections_appear_for_what_there_is(page: Page) -> None:
         "Small on purpose.",
         "1 min 32 s of work",
         "1 min 02 s of it in this run",
+        "min_std 1.0 37",
+        "normal.min_unit 0.9 0",
     ):
         assert words in text
 
@@ -190,7 +196,7 @@ def test_an_almost_empty_report_still_opens(tmp_path: Path) -> None:
     text = build_report(ReportData(title="nothing", config_yaml="", metrics={}), tmp_path).read_text()
     page = Page(text)
     assert "No task was scored in this run." in text
-    assert {"results", "cases", "training", "dataset", "timing"}.isdisjoint(page.ids)
+    assert {"results", "cases", "training", "dataset", "quality", "timing"}.isdisjoint(page.ids)
     assert {url[1:] for url in page.urls if url.startswith("#")} <= set(page.ids)
 
 
@@ -220,6 +226,7 @@ def test_metrics_json_holds_the_numbers(folder: Path, data: ReportData) -> None:
     assert numbers["statistics"]["train"]["images"] == 7
     assert numbers["registry"]["depth"][0]["name"] == "abs_rel"
     assert numbers["timing"][1]["cached"] is True
+    assert numbers["quality"]["dropped"] == {"train": {"min_std": 37}}
 
 
 # -------------------------------------------------------------------------------------- tables

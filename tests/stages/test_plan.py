@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from dmp_core.config import load_config
+from dmp_core.config.pipeline import validate
+from dmp_core.config.stages import TransformersPrompts
 from dmp_core.errors import InputError
-from dmp_core.stages import plan
+from dmp_core.labelers.encoding import encode_label
+from dmp_core.stages import Node, plan
 
 BASE = ["base.model=some/model", "adapters={}"]  # a hub id: planning needs no files of it
 
@@ -56,6 +63,22 @@ def test_runtime_changes_nothing():
     assert stale("runtime.workers=1", "runtime.device=cuda") == set()
 
 
+def test_where_vllm_runs_changes_nothing_and_what_may_stand_in_for_it_does():
+    vllm = "prompts.generator={kind: vllm, model: some/model%s}"
+    before = nodes(vllm % "")["prompts/train"]
+    for how in ("server_url: http://gpu:8000", "gpu_memory_utilization: 0.5", "max_model_len: 512"):
+        assert nodes(vllm % f", {how}")["prompts/train"] == before
+    for what in ("fallback: false", "revision: v2", "dtype: float16", "eta_cutoff: 0"):
+        assert nodes(vllm % f", {what}")["prompts/train"] != before
+
+
+def test_settings_that_came_later_leave_older_fingerprints():
+    """A fingerprint is of all settings that are dumped: these are, only when they are set."""
+    later = {"revision", "dtype"}
+    assert not later & set(TransformersPrompts(model="some/model").model_dump())
+    assert later < set(TransformersPrompts(model="some/model", revision="v2", dtype="float16").model_dump())
+
+
 def test_train_prompts_exclude_the_test_prompts_of_shared_keywords():
     by_id = {node.id: node for node in plan(load_config("mini", None, BASE))}
     # "bedroom" is also one of the 409 indoor scene names.
@@ -78,3 +101,147 @@ def test_unknown_keyword_file_and_model_fail_before_work():
         plan(load_config("mini", None, ["base.model=./nowhere", "adapters={}"]))
     with pytest.raises(InputError, match="no such model ships"):
         plan(load_config("mini", None, [*BASE, "adapters.depth=shipped:nothing"]))
+
+
+# ---------------------------------------------------------------------------------- own images
+SHIPPED = "adapters={" + ", ".join(f"{t}: 'shipped:{t}'" for t in ("normal", "depth", "segmentation", "albedo")) + "}"
+
+
+def write_photo(folder: Path, name: str = "a", value: int = 0, labels: tuple[str, ...] = ()) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    image = np.full((16, 16, 3), value, dtype=np.uint8)
+    Image.fromarray(image).save(folder / f"{name}.png")
+    arrays = {"depth": np.ones((16, 16), np.float32), "albedo": image}
+    for task in labels:
+        extension, data = encode_label(task, arrays[task])
+        (folder / f"{name}.{extension}").write_bytes(data)
+
+
+def photo_plan(splits: dict[str, object], *overrides: str, **values: object) -> dict[str, Node]:
+    settings = load_config("mini", None, list(overrides)).model_dump(mode="json") | {"splits": splits} | values
+    return {node.id: node for node in plan(validate(settings, "test"))}
+
+
+def test_a_folder_leaves_the_other_splits_as_they_are(tmp_path):
+    write_photo(tmp_path)
+    generated = nodes()
+    mixed = nodes("splits.photos.folder=" + str(tmp_path))
+    assert {node for node in generated if mixed[node] != generated[node]} == {"report/bedrooms"}
+    assert not any(node.startswith(("labels/photos", "predict/photos-normal-ceiling")) for node in mixed)
+    assert "predict/photos-normal-dmp" in mixed
+    assert "folder" not in load_config("mini").splits["train"].model_dump()
+
+
+def test_a_folder_is_known_by_its_content_not_by_its_place(tmp_path):
+    write_photo(tmp_path / "one" / "photos")
+    write_photo(tmp_path / "two" / "photos")
+    one, two = (photo_plan({"arbitrary": {"folder": str(tmp_path / n / "photos")}}, SHIPPED) for n in ("one", "two"))
+    # The report prints the configuration, and with it the folder.
+    same = {k for k in one if one[k].fingerprint == two[k].fingerprint}
+    assert same == set(one) - {"report/bedrooms"}
+    write_photo(tmp_path / "two" / "photos", "b")
+    more = photo_plan({"arbitrary": {"folder": str(tmp_path / "two" / "photos")}}, SHIPPED)
+    assert all(more[k].fingerprint != node.fingerprint for k, node in one.items() if node.stage != "train")
+
+
+def test_photos_alone_are_predicted_by_finished_adapters_or_not_at_all(tmp_path):
+    write_photo(tmp_path)
+    splits = {"arbitrary": {"folder": str(tmp_path)}}
+    with_adapters = photo_plan(splits, SHIPPED, tasks=["normal", "depth"])
+    assert list(with_adapters) == [
+        "prompts/arbitrary", "images/arbitrary", "quality/arbitrary", "shards/bedrooms/arbitrary",
+        "train/normal-dmp", "predict/arbitrary-normal-dmp", "train/depth-dmp", "predict/arbitrary-depth-dmp",
+        "report/bedrooms",
+    ]  # fmt: skip
+    assert stages(set(photo_plan(splits, "adapters={}"))) == {"prompts", "images", "quality", "shards"}
+    by_model = {task: {"kind": "omnidata", "weights": "x"} for task in ("normal", "depth")}
+    labelled = photo_plan(splits, "adapters={}", tasks=["normal", "depth"], labels=by_model)
+    assert {"labels/arbitrary-normal", "labels/arbitrary-depth"} <= set(labelled)
+
+
+def test_labels_that_came_along_are_scored_and_others_are_not(tmp_path):
+    write_photo(tmp_path, labels=("depth",))
+    planned = photo_plan({"in_domain": {"folder": str(tmp_path)}}, SHIPPED, tasks=["normal", "depth"])
+    assert "labels/in_domain-depth" in planned
+    assert set(planned["evaluate/depth"].inputs) == {
+        "labels_in_domain", "dmp_in_domain", "ceiling_in_domain", "quality_in_domain_image",
+    }  # fmt: skip
+    assert not {"labels/in_domain-normal", "evaluate/normal", "predict/in_domain-normal-ceiling"} & set(planned)
+
+
+def test_training_needs_labels_one_size_and_other_images_than_the_test(tmp_path):
+    train, test = tmp_path / "train", tmp_path / "test"
+    write_photo(train, labels=("depth",))
+    write_photo(test, value=9, labels=("depth",))
+    splits = {"train": {"folder": str(train)}, "in_domain": {"folder": str(test)}}
+    planned = photo_plan(splits, "adapters={}", tasks=["depth"])
+    assert "labels_train" in planned["evaluate/depth"].inputs
+    with pytest.raises(InputError, match="its folder holds no normal labels"):
+        photo_plan(splits, "adapters={}", tasks=["normal"])
+    Image.new("RGB", (20, 16)).save(train / "b.png")
+    (train / "b.depth.npy").write_bytes(encode_label("depth", np.ones((16, 20), np.float32))[1])
+    with pytest.raises(InputError, match=r"splits\.train\.fit: images of several sizes"):
+        photo_plan({**splits, "train": {"folder": str(train), "fit": "keep"}}, "adapters={}", tasks=["depth"])
+    write_photo(test, value=0, labels=("depth",))
+    with pytest.raises(InputError, match="is also trained on, as"):
+        photo_plan(splits, "adapters={}", tasks=["depth"])
+
+
+# -------------------------------------------------------------------------- the compared methods
+def method_nodes(name: str, *overrides: str) -> dict[str, Node]:
+    config = load_config("smoke", None, [*BASE, f"train.method={name}", *overrides])
+    return {node.id: node for node in plan(config)}
+
+
+@pytest.mark.parametrize(
+    ("method", "inference", "fit"),
+    [
+        ("sdedit", "train.sampling.strength=0.3", "train.fit.steps=7"),
+        ("ddib", "train.sampling.num_steps=7", "train.fit.lora.rank=2"),
+        ("ip2p_hard", "train.sampling.guidance_scale=2", "train.instructions.depth=deeper"),
+        ("ip2p_learned", "train.sampling.seed=3", "train.fit.initial_word=depth"),
+        ("visii", "train.sampling.noise=fresh", "train.fit.num_pairs=2"),
+    ],
+)
+def test_settings_of_inference_train_nothing_anew(method, inference, fit):
+    known = method_nodes(method)
+    again, trained = (
+        {node_id.split("/")[0] for node_id, node in method_nodes(method, change).items()
+         if known[node_id].fingerprint != node.fingerprint}
+        for change in (inference, fit)
+    )  # fmt: skip
+    assert again == {"predict", "evaluate"}
+    assert trained == {"train", "predict", "evaluate"}
+    assert not any(
+        "ceiling" in i for i, n in method_nodes(method, inference).items() if n.fingerprint != known[i].fingerprint
+    )
+
+
+def test_sdedit_and_ddib_share_one_fit():
+    fits = [
+        {i: n.fingerprint for i, n in method_nodes(name).items() if n.stage == "train"} for name in ("sdedit", "ddib")
+    ]
+    assert fits[0] == fits[1]
+    assert len(fits[0]) == 5
+
+
+def test_an_editor_is_made_by_the_run_unless_one_is_named():
+    made = {name: method_nodes(name) for name in ("ip2p_hard", "ip2p_learned", "visii")}
+    (editor,) = {nodes["editor/instruct"].fingerprint for nodes in made.values()}
+    for name, nodes in made.items():
+        asked = {i for i, n in nodes.items() if "editor" in n.inputs}
+        assert {i for i in nodes if i.startswith("predict") and i.endswith(name)} <= asked
+        assert any(i.startswith("train") for i in asked) == (name != "ip2p_hard")
+    assert method_nodes("visii", "editor.recipe.fit.steps=3")["editor/instruct"].fingerprint != editor
+    assert method_nodes("visii", "base.model=other/model")["editor/instruct"].fingerprint != editor
+    named = method_nodes("visii", "editor.model=some/editor")
+    assert "editor/instruct" not in named
+    assert {use.reference for use in named["predict/in_domain-depth-visii"].models} == {"some/editor"}
+    assert named["train/depth-visii"].fingerprint != made["visii"]["train/depth-visii"].fingerprint
+    assert not any(node.stage == "editor" for node in plan(load_config("mini")))
+
+
+@pytest.mark.parametrize("wrong", ["fit.stepz=3", "scenes.resolution=5", "base.model=x"])
+def test_a_recipe_that_is_wrong_is_named(wrong):
+    with pytest.raises(InputError, match=rf"editor\.recipe: {wrong.partition('=')[0].partition('.')[0]}"):
+        method_nodes("visii", f"editor.recipe.{wrong}")

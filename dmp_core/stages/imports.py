@@ -1,0 +1,135 @@
+"""A folder of one's own images as a configuration: which splits, which tasks, trained or by finished adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dmp_core.config.pipeline import PipelineConfig, dump, validate
+from dmp_core.config.stages import Task
+from dmp_core.errors import InputError
+from dmp_core.stages.parts import slug
+from dmp_core.store import Workspace
+from dmp_core.synthesis.listing import METADATA, SPLIT_FOLDERS, SUFFIXES, Listing, read_folder
+
+Splits = dict[str, dict[str, Any]]
+"""Name → the fields of its `SplitConfig`."""
+
+# One's own images are what one wants to see: all of a small folder.
+_GALLERY = 32
+
+
+def import_settings(
+    base: PipelineConfig,
+    plain: PipelineConfig,
+    folder: Path,
+    *,
+    name: str | None = None,
+    split: str | None = None,
+    hold_out: float | None = None,
+    fit: str = "crop",
+) -> tuple[PipelineConfig, dict[str, Listing]]:
+    """The configuration with the folder's images for splits, and what lies in each split's folder.
+
+    base: preset with file and overrides; plain: the preset alone, to tell its adapters from those the user named.
+    name: of the dataset; the folder's by default. split: what the images become; `arbitrary` by default.
+    hold_out: share that becomes `in_domain`, the rest `train`. fit: see `SplitConfig.fit`.
+    Raises InputError for a missing or ambiguous folder, and when nothing could be made of it.
+    """
+    splits = _splits(folder, split, hold_out, fit)
+    listings = {key: read_folder(value["folder"], value["share"]) for key, value in splits.items()}
+    return _config(base, plain, name or slug(folder.resolve().name), splits, listings), listings
+
+
+def check_pixels(listings: dict[str, Listing]) -> None:
+    """Decode every file once, so that all broken ones are named before any work."""
+    from dmp_core.synthesis.folder import check_folder
+
+    for listing in listings.values():
+        check_folder(listing)
+
+
+def store_settings(settings: PipelineConfig, workspace: str) -> str:
+    """Write the configuration beside the dataset, complete, so that `-c` needs no preset; returns its place."""
+    place = Workspace(workspace)
+    folder = f"{place.root}/datasets"
+    place.fs.makedirs(folder, exist_ok=True)
+    place.fs.pipe_file(f"{folder}/{settings.dataset}.yaml", f"extends: null\n{dump(settings)}".encode())
+    return f"{workspace.rstrip('/')}/datasets/{settings.dataset}.yaml"
+
+
+def _splits(folder: Path, split: str | None, hold_out: float | None, fit: str) -> Splits:
+    """The folder's own split folders; else one split, or two with a part held out."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give one that holds PNG, JPEG, WebP, BMP or TIFF files")
+    root = folder.resolve()
+    own = [known for known in SPLIT_FOLDERS if (root / known).is_dir()]
+    if own and (split or hold_out is not None):
+        raise InputError(f"{folder}: has a folder {own[0]} of its own; leave --split and --hold-out away")
+    if split and hold_out is not None:
+        raise InputError("--split, --hold-out: give one of the two")
+    if hold_out is not None and not 0 < hold_out < 1:
+        raise InputError(f"--hold-out {hold_out:g}: give a share between 0 and 1, e.g. 0.2")
+    if own:
+        _refuse_strays(root, own)
+        return {known: _split(root / known, fit) for known in own}
+    if hold_out is None:
+        return {split or "arbitrary": _split(root, fit)}
+    return {"train": _split(root, fit, (hold_out, 1.0)), "in_domain": _split(root, fit, (0.0, hold_out))}
+
+
+def _split(folder: Path, fit: str, share: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
+    return {"folder": str(folder), "fit": fit, "share": share}
+
+
+def _refuse_strays(root: Path, own: list[str]) -> None:
+    stray = [
+        path
+        for path in sorted(root.iterdir())
+        if path.name not in own
+        and not path.name.startswith((".", "__"))
+        and (path.is_dir() or path.suffix.lower() in SUFFIXES or path.name == METADATA)
+    ]
+    if stray:
+        raise InputError(
+            f"{stray[0]}: beside the split folders ({', '.join(own)}) there may be no image; move it into one"
+        )
+
+
+def _config(
+    base: PipelineConfig, plain: PipelineConfig, name: str, splits: Splits, listings: dict[str, Listing]
+) -> PipelineConfig:
+    """The preset with these splits; each task is trained if it can be, else predicted by a finished adapter."""
+    by_model = [task for task in base.tasks if base.labels[task].kind != "exact"]
+    labelled = {key: {*by_model, *listing.tasks} for key, listing in listings.items()}
+    trains = labelled.get("train", set()) if len(splits) > 1 else set()
+    adapters = {task: found for task in base.tasks if (found := _adapter(base, plain, task, task in trains))}
+    any_labels = set().union(*labelled.values()) if "train" not in splits or len(splits) == 1 else set()
+    tasks = [task for task in base.tasks if task in trains or task in adapters or task in any_labels]
+    if not tasks:
+        raise InputError(
+            f"{next(iter(listings.values())).root}: no labels beside the images, no labeler and no adapter, so nothing "
+            "to make; add labels (docs/own_images.md) or --set adapters.normal=FOLDER"
+        )
+    for key, values in splits.items():
+        values["scored"] = key in ("in_domain", "out_of_domain", "train") or bool(listings[key].tasks)
+    # The network works at the size that it knows, whatever size the images are kept at.
+    resolution = base.latents.resolution or plain.images.resolution
+    values = base.model_dump(mode="json") | {
+        "dataset": name,
+        "splits": splits,
+        "tasks": tasks,
+        "adapters": {task: adapter for task, adapter in adapters.items() if task in tasks},
+    }
+    shown = max((len(listing.images) for key, listing in listings.items() if key != "train"), default=0)
+    values["report"]["gallery"] = max(base.report.gallery, min(shown, _GALLERY))
+    values["latents"]["resolution"] = resolution
+    return validate(values, "dmp dataset import")
+
+
+def _adapter(base: PipelineConfig, plain: PipelineConfig, task: Task, trains: bool) -> str | None:
+    """A task that can be trained uses no finished adapter, unless the user named one."""
+    found = base.adapters.get(task)
+    if trains:
+        return found if found != plain.adapters.get(task) else None
+    return found or (f"shipped:{task}" if base.base.model == "shipped:mini" else None)

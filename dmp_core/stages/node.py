@@ -1,0 +1,278 @@
+"""One artefact to be: the stage that makes it, what exactly that stage reads, and what it is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import Field, SerializeAsAny
+
+from dmp_core.config.base import Settings
+from dmp_core.config.stages import (
+    BaseConfig,
+    DiffusionImages,
+    EditorConfig,
+    EvaluateConfig,
+    FolderImages,
+    LabelsConfig,
+    MethodConfig,
+    MethodSettings,
+    ModelLabels,
+    PromptsConfig,
+    RenderImages,
+    SamplingConfig,
+    ShardsConfig,
+    SplitConfig,
+    Task,
+    TransformersPrompts,
+    VLLMPrompts,
+)
+from dmp_core.methods.diffusion_settings import InstructConfig
+from dmp_core.methods.registry import find_method
+from dmp_core.models.prior.config import SceneConfig
+from dmp_core.quality.gates import Gates
+from dmp_core.store import Artefact, Workspace, fingerprint
+
+VERSIONS = {
+    "prompts": 2,
+    "images": 3,
+    "labels": 1,
+    "quality": 1,
+    "shards": 2,
+    "latents": 1,
+    "editor": 1,
+    "train": 1,
+    "predict": 1,
+    "evaluate": 2,
+    "report": 1,
+}
+"""Raise a stage's number when its code changes what it writes: its artefacts are then made anew."""
+
+STAGES = tuple(VERSIONS)
+
+
+GatesField = Annotated[Gates, Field(default_factory=dict, exclude_if=lambda gates: not gates)]
+"""The gates that a stage applies, and no others; without any, its fingerprint knows nothing of gates."""
+
+# Left out of the dump, and so of the fingerprint, where it is not set.
+_Optional = Field(default=None, exclude_if=lambda value: value is None)
+
+
+# What each stage reads: exactly this is fingerprinted, and stored in the manifest.
+class PromptsStage(Settings):
+    split: str
+    keywords: list[str]
+    count: int
+    prompts: PromptsConfig
+    seed: int
+
+
+class PinnedPromptsStage(PromptsStage):
+    """With a language model of the registry."""
+
+    model_hash: str
+
+
+class FolderPromptsStage(Settings):
+    split: str
+    source: SplitConfig = Field(exclude=True)
+    """Where the files lie. Not part of the fingerprint: `digest` is."""
+    digest: str
+    """Of names and contents of the images, their captions and their labels."""
+    seed: int
+
+
+class ImagesStage(Settings):
+    split: str
+    count: int
+    images: RenderImages | DiffusionImages | FolderImages = Field(discriminator="kind")
+    samples_per_shard: int
+
+
+class DiffusionImagesStage(ImagesStage):
+    model_hash: str
+
+
+class LabelsStage(Settings):
+    split: str
+    task: Task
+    labeler: LabelsConfig
+
+
+class PinnedLabelsStage(LabelsStage):
+    """With a labeler whose weights are in the registry."""
+
+    model_hash: str
+
+
+class QualityStage(Settings):
+    split: str
+    task: Task | None
+    """None: image and prompt."""
+    clip_model: str | None = None
+    clip_hash: str | None = None
+
+
+class ShardsStage(Settings):
+    dataset: str
+    split: str
+    shards: ShardsConfig
+    palette: str
+    gates: GatesField
+
+
+class LatentsStage(Settings):
+    column: str
+    """`image` or a task."""
+    base: BaseConfig
+    base_hash: str
+    flip: bool
+    resolution: int | None
+    depth_scale: float | None
+    palette: str | None
+    batch_size: int
+
+
+class EditorStage(Settings):
+    base: BaseConfig
+    base_hash: str
+    scenes: SceneConfig
+    fit: InstructConfig
+
+
+class TrainStage(Settings):
+    task: Task
+    train: MethodSettings | None
+    """None: the adapter is finished already and only installed."""
+    adapter: str | None
+    adapter_hash: str | None
+    base: BaseConfig
+    base_hash: str
+    depth_scale: float
+    palette: str
+    gates: GatesField
+    editor: EditorConfig | None = _Optional
+    """The one that the settings name; None: none is asked, or the DAG makes it."""
+    editor_hash: str | None = _Optional
+
+
+class OwnModelTrainStage(TrainStage):
+    """With a method that starts from a model of its own."""
+
+    model_hash: str
+
+
+class PredictStage(Settings):
+    task: Task
+    split: str
+    row: str
+    """A method's name, or `ceiling`: the label itself, through the VAE and back."""
+    base: BaseConfig
+    base_hash: str
+    sampling: SamplingConfig
+    resolution: int | None
+    depth_scale: float
+    palette: str
+    inference: SerializeAsAny[Settings] | None = _Optional
+    """What the method's own settings say of it."""
+    editor: EditorConfig | None = _Optional
+    """As in `TrainStage`."""
+    editor_hash: str | None = _Optional
+
+
+class EvaluateStage(Settings):
+    task: Task
+    splits: list[str]
+    evaluate: EvaluateConfig
+    gates: GatesField
+    method: str = Field(default="dmp", exclude_if=lambda name: name == "dmp")
+
+
+class ReportStage(Settings):
+    pipeline: dict[str, Any]
+    """The whole configuration but `runtime` and what DMP does not use, to be shown."""
+
+
+@dataclass(frozen=True)
+class ModelUse:
+    """A model that a stage loads, from outside the package."""
+
+    field: str
+    """The setting that names it."""
+    reference: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """One artefact to be: the stage that makes it, what that stage reads, and where it comes from."""
+
+    stage: str
+    name: str
+    config: Settings
+    inputs: dict[str, Node] = field(default_factory=dict)
+    samples: int = 0
+    given: str | None = None
+    """Fingerprint of an artefact that the plan reads and does not make."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.stage}/{self.name}"
+
+    @property
+    def version(self) -> int:
+        return VERSIONS[self.stage]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        if self.given is not None:
+            return self.given
+        inputs = {role: node.fingerprint for role, node in self.inputs.items()}
+        read = self.config.model_dump(mode="json", context={"fingerprint": True})
+        return fingerprint(self.stage, self.version, read, inputs)
+
+    @property
+    def models(self) -> tuple[ModelUse, ...]:
+        """What it loads."""
+        return models_of(self.config)
+
+    def artefact(self, workspace: Workspace) -> Artefact:
+        return workspace.artefact(self.stage, self.name, self.fingerprint)
+
+
+def models_of(stage: Settings) -> tuple[ModelUse, ...]:
+    """The models that a stage with these settings loads, but those that ship with this package or another one."""
+    return tuple(use for use in _uses(stage) if not use.reference.startswith(("shipped:", "package:")))
+
+
+def _uses(stage: Settings) -> Iterator[ModelUse]:
+    match stage:
+        case PromptsStage(prompts=PromptsConfig(generator=VLLMPrompts(server_url=None) as llm)):
+            yield ModelUse("prompts.generator.model", llm.model, llm.revision)
+        case PromptsStage(prompts=PromptsConfig(generator=TransformersPrompts() as llm)):
+            yield ModelUse("prompts.generator.model", llm.model, llm.revision)
+        case ImagesStage(images=DiffusionImages() as images):
+            yield ModelUse("images.model", images.model, images.revision)
+        case LabelsStage(task=task, labeler=ModelLabels() as labeler):
+            yield ModelUse(f"labels.{task}.weights", labeler.weights)
+        case QualityStage(clip_model=str(clip)):
+            yield ModelUse("quality.clip_model", clip)
+        case LatentsStage(base=base) | EditorStage(base=base):
+            yield ModelUse("base.model", base.model, base.revision)
+        case TrainStage(train=MethodConfig() as method):
+            if find_method(method.method).needs == "latents":
+                yield ModelUse("base.model", stage.base.model, stage.base.revision)
+            if own := method.own_model:
+                yield ModelUse(f"train.{own[0]}", own[1], own[2])
+            yield from _editor_use(stage.editor)
+        case PredictStage(editor=None, base=base):
+            yield ModelUse("base.model", base.model, base.revision)
+        case PredictStage(editor=editor):
+            yield from _editor_use(editor)
+
+
+def _editor_use(editor: EditorConfig | None) -> Iterator[ModelUse]:
+    if editor is not None and editor.model is not None:
+        yield ModelUse("editor.model", editor.model, editor.revision)

@@ -1,0 +1,135 @@
+"""What a run needs and this machine may lack: weights, their licences, GPU memory, disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dmp_core.models import registry
+from dmp_core.models.shipped import registered, resolve_model
+from dmp_core.stages.node import ModelUse, Node
+from dmp_core.store import Workspace
+
+
+@dataclass
+class NeededModel:
+    """A model of the registry, and whether it is here."""
+
+    id: str
+    fields: list[str]
+    """Settings that name it."""
+    bytes: int
+    licence: str
+    terms: str
+    gated: bool
+    vram_gb: float
+    source: str
+    problems: list[str]
+    """What is wrong with its files; nothing if it is ready."""
+    command: str
+
+
+@dataclass
+class Disk:
+    place: str
+    needed: int
+    """Bytes."""
+    free: int
+
+
+@dataclass
+class Preflight:
+    """For what is still to be made."""
+
+    models: list[NeededModel] = field(default_factory=list)
+    unregistered: list[str] = field(default_factory=list)
+    """Ids on the hub that the registry does not know; they are fetched when they are loaded."""
+    vram_needed_gb: float = 0.0
+    gpu: str | None = None
+    """Its name; None if there is none."""
+    vram_found_gb: float = 0.0
+    disks: list[Disk] = field(default_factory=list)
+    gpu_hours: float = 0.0
+
+    @property
+    def missing(self) -> list[NeededModel]:
+        return [model for model in self.models if model.problems]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def models_of(nodes: Iterable[Node]) -> tuple[dict[str, list[str]], list[str]]:
+    """(ids of the registry's models that nodes load, each with the settings that name it; other hub ids)."""
+    known: dict[str, list[str]] = {}
+    others: list[str] = []
+    for use in dict.fromkeys(use for node in nodes for use in node.models):
+        model = registered(use.reference, use.revision)
+        if model is not None:
+            known.setdefault(model.id, []).append(use.field)
+        elif not _is_local(use) and use.reference not in others:
+            others.append(use.reference)
+    return known, others
+
+
+def check_models(nodes: Iterable[Node]) -> None:
+    """Raise InputError, before any work, for a model that is missing or not what it should be."""
+    for use in dict.fromkeys(use for node in nodes for use in node.models):
+        resolve_model(use.reference, use.field, revision=use.revision)
+
+
+def preflight(todo: Iterable[Node], workspace: Workspace, size: int, gpu_seconds: float) -> Preflight:
+    """What the nodes in `todo` need. Reads no weights and asks no network.
+
+    size: bytes that they will write. gpu_seconds: how long those that load a model will take.
+    """
+    known, others = models_of(todo)
+    models = [_needed(registry.get(name), fields) for name, fields in known.items()]
+    found = Preflight(models, others, gpu_hours=gpu_seconds / 3600)
+    if not models and not others:
+        return found
+    found.vram_needed_gb = max((model.vram_gb for model in models), default=0.0)
+    found.gpu, found.vram_found_gb = find_gpu()
+    if workspace.is_local:
+        found.disks.append(_disk(Path(workspace.root), size))
+    found.disks.append(_disk(registry.models_dir(), sum(model.bytes for model in found.missing)))
+    return found
+
+
+def find_gpu() -> tuple[str | None, float]:
+    """(name, gigabytes) of the largest CUDA device; (None, 0) without one, or without torch."""
+    try:
+        import torch
+    except ImportError:
+        return None, 0.0
+    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    largest = max(devices, key=lambda device: device.total_memory, default=None)
+    return (None, 0.0) if largest is None else (largest.name, largest.total_memory / 1e9)
+
+
+def _needed(model: registry.Model, fields: list[str]) -> NeededModel:
+    by_hand = " --from FOLDER" if model.manual else ""
+    return NeededModel(
+        id=model.id,
+        fields=fields,
+        bytes=model.size,
+        licence=model.licence,
+        terms=model.terms,
+        gated=model.gated,
+        vram_gb=model.vram_gb,
+        source=model.address,
+        problems=[str(problem) for problem in registry.check(model, read=False)],
+        command=f"dmp models pull {model.id}{by_hand}",
+    )
+
+
+def _is_local(use: ModelUse) -> bool:
+    return use.reference.startswith((".", "/", "~")) or Path(use.reference).exists()
+
+
+def _disk(place: Path, needed: int) -> Disk:
+    existing = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    return Disk(str(place), needed, shutil.disk_usage(existing).free)

@@ -1,0 +1,88 @@
+"""Choose nodes of a plan: by stage, task and split, by shard, and in batches that can run one after the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from math import ceil
+
+from dmp_core.errors import InputError
+from dmp_core.stages.node import STAGES, ImagesStage, Node
+from dmp_core.store import Chunk, Workspace, unfinished
+
+SHARDED = ("images", "labels", "shards", "latents", "predict")
+"""Stages whose artefacts are shards, which can be redone one by one."""
+
+CHUNKED = ("images", "labels", "latents", "predict")
+"""Those whose shards several tasks or runs may make at once; the others write files that belong to all shards."""
+
+
+def select(nodes: list[Node], stage: str, task: str | None = None, split: str | None = None) -> list[Node]:
+    """The nodes of one stage, or those of them that belong to a task or a split.
+
+    Raises InputError if there is no such stage, or nothing fits.
+    """
+    if stage not in STAGES:
+        raise InputError(f"stage {stage!r} does not exist; choose one of: {', '.join(STAGES)}")
+    chosen = [node for node in nodes if node.stage == stage and _matches(node, task, split)]
+    if not chosen:
+        raise InputError(f"--task {task} --split {split}: no artefact of stage {stage!r} matches; see `dmp plan`")
+    return chosen
+
+
+def _matches(node: Node, task: str | None, split: str | None) -> bool:
+    values = node.config.model_dump()
+    fits_task = task is None or values.get("task", values.get("column")) == task
+    return fits_task and (split is None or values.get("split") == split)
+
+
+def batches(nodes: list[Node]) -> Iterator[tuple[str, list[Node]]]:
+    """(stage, nodes) in an order in which every node comes after its inputs, with as few batches as that allows."""
+    waiting = {node.id: node for node in nodes}
+    while waiting:
+        stage = next(iter(waiting.values())).stage
+        batch: list[Node] = []
+        for node in list(waiting.values()):
+            if node.stage == stage and not any(source.id in waiting for source in node.inputs.values()):
+                batch.append(waiting.pop(node.id))
+        yield stage, batch
+
+
+def waves(nodes: list[Node]) -> Iterator[list[Node]]:
+    """Groups of nodes that can run at the same time, each after what its nodes are made from."""
+    waiting = {node.id: node for node in nodes}
+    while waiting:
+        ready = [n for n in waiting.values() if not any(source.id in waiting for source in n.inputs.values())]
+        for node in ready:
+            del waiting[node.id]
+        yield ready
+
+
+def chunks(node: Node, workspace: Workspace, size: int) -> list[Chunk]:
+    """The shards of a node that are still to be made, `size` at a time; its inputs must be complete."""
+    source = next(node.inputs[role] for role in ("column", "labels", "images", "prompts") if role in node.inputs)
+    made = source.artefact(workspace).published()
+    count = (
+        ceil(made.samples / node.config.samples_per_shard) if isinstance(node.config, ImagesStage) else len(made.files)
+    )
+    missing = unfinished(node.artefact(workspace), count)
+    return [Chunk(missing[start : start + size]) for start in range(0, len(missing), size)]
+
+
+def shard_numbers(text: str | None, stage: str) -> list[int] | None:
+    """`3-7,9` → [3, 4, 5, 6, 7, 9]; None or an empty text: None, which is every shard.
+
+    Raises InputError if the text is something else, or the stage makes no shards.
+    """
+    if not text:
+        return None
+    if stage not in SHARDED:
+        raise InputError(f"--shards {text}: stage {stage!r} makes no shards; only these do: {', '.join(SHARDED)}")
+    numbers: set[int] = set()
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if first > last:
+            raise InputError(f"--shards {text}: write shard numbers and ranges, e.g. --shards 3-7 or --shards 0,4-6")
+        numbers.update(range(first, last + 1))
+    return sorted(numbers)

@@ -1,0 +1,172 @@
+"""Reruns of single stages and shards, what they make stale, and datasets that grow by parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dmp_core.config import PipelineConfig, load_config
+from dmp_core.errors import InputError
+from dmp_core.stages import batches, execute, find, plan, select, shard_numbers, statuses
+from dmp_core.stages.execute import StageResult, publish
+from dmp_core.stages.parts import dataset_config
+from dmp_core.stages.prompts import read_prompts
+from dmp_core.store import Workspace
+
+TINY = ["tasks=[normal, depth]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1"]
+
+
+def request(workspace: Path, *keywords: str, count: int = 4, **options: str) -> PipelineConfig:
+    settings = load_config("smoke", None, TINY)
+    return dataset_config(settings, str(workspace), keywords, count, name="rooms", **options)
+
+
+def make(workspace: Path, config: PipelineConfig) -> list[str]:
+    """Ids of the artefacts that were made, not found."""
+    outputs = [execute(config, node.id, str(workspace)) for node in plan(config)]
+    return [output.id for output in outputs if not output.cached]
+
+
+def files(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, PipelineConfig]:
+    workspace = tmp_path_factory.mktemp("reruns")
+    config = request(workspace, "bedroom")
+    make(workspace, config)
+    return workspace, config
+
+
+# ----------------------------------------------------------------------------- choosing
+def test_shard_numbers():
+    assert shard_numbers("3-7,9, 3", "images") == [3, 4, 5, 6, 7, 9]
+    assert shard_numbers(None, "train") is None
+    for text in ("7-3", "a", "1,,2", "-1"):
+        with pytest.raises(InputError, match="--shards 3-7"):
+            shard_numbers(text, "labels")
+    with pytest.raises(InputError, match="makes no shards"):
+        shard_numbers("0", "train")
+
+
+def test_batches_follow_the_stages_and_keep_every_node_after_its_inputs():
+    nodes = plan(load_config("mini", None, ["base.model=some/model", "adapters={}"]))
+    found = list(batches(nodes))
+    done: set[str] = set()
+    for stage, batch in found:
+        assert {node.stage for node in batch} == {stage}
+        for node in batch:
+            assert {source.id for source in node.inputs.values()} <= done
+            done.add(node.id)
+    assert len(found) == len({stage for stage, _ in found})
+    assert done == {node.id for node in nodes}
+
+
+# ------------------------------------------------------------------------------- shards
+def test_one_shard_is_redone_alone_and_byte_identical(made):
+    workspace, config = made
+    node = find(plan(config), "images/train")
+    folder = Path(node.artefact(Workspace(workspace)).path)
+    before = files(folder)
+    execute(config, "images/train", str(workspace), shards=[1])
+    after = files(folder)
+    assert {name for name in after if after[name][0] != before[name][0]} == {
+        "shard-000001.tar", "shard-000001.json", "manifest.json",
+    }  # fmt: skip
+    assert all(after[name][2] == before[name][2] for name in after if name != "manifest.json")
+    with pytest.raises(InputError, match="has shards 0 to 1 only"):
+        execute(config, "images/train", str(workspace), shards=[2])
+    assert set(statuses(plan(config), Workspace(workspace)).values()) == {"complete"}
+
+
+def test_an_artefact_is_published_once_its_last_shard_is_there(tmp_path):
+    config = request(tmp_path, "bedroom")
+    for node in ("prompts/train", "images/train"):
+        execute(config, node, str(tmp_path))
+
+    def status() -> str:
+        return statuses(plan(config), Workspace(tmp_path))["labels/train-depth"]
+
+    execute(config, "labels/train-depth", str(tmp_path), shards=[1])
+    assert status() == "partial"
+    with pytest.raises(InputError, match="not made yet"):
+        execute(config, "shards/rooms/train", str(tmp_path))
+    execute(config, "labels/train-depth", str(tmp_path), shards=[0])
+    assert status() == "complete"
+
+
+# -------------------------------------------------------------------------------- stale
+def test_another_labeler_makes_one_column_and_the_merge_stale(made):
+    workspace, config = made
+    labels = {**config.model_dump(mode="json")["labels"], "depth": {"kind": "zoedepth", "weights": "x"}}
+    upgraded = PipelineConfig.model_validate(config.model_dump(mode="json") | {"labels": labels})
+    found = statuses(plan(upgraded), Workspace(workspace))
+    stale = {node for node, status in found.items() if status == "stale"}
+    assert stale == {"labels/train-depth", "quality/train-depth", "shards/rooms/train"}
+    assert set(found.values()) == {"stale", "complete"}
+
+
+def test_forcing_what_comes_out_the_same_makes_nothing_stale(made):
+    workspace, config = made
+    assert not execute(config, "labels/train-depth", str(workspace), force=True).cached
+    assert set(statuses(plan(config), Workspace(workspace)).values()) == {"complete"}
+
+
+def test_an_input_that_came_out_differently_makes_stale_what_stands_on_it(tmp_path):
+    config = request(tmp_path, "bedroom")
+    make(tmp_path, config)
+    place, nodes = Workspace(tmp_path), plan(config)
+    prompts = find(nodes, "prompts/train").artefact(place)
+    table = read_prompts(prompts)
+    table.loc[0, "prompt"] = "a red bedroom"
+    prompts.write_bytes("prompts.parquet", table.to_parquet(index=False))
+    publish(find(nodes, "prompts/train"), prompts, StageResult(samples=4), {}, 0.0)
+    found = statuses(nodes, place)
+    assert found.pop("prompts/train") == "complete"
+    assert set(found.values()) == {"stale"}
+    assert make(tmp_path, config) == list(found)
+    assert set(statuses(nodes, place).values()) == {"complete"}
+
+
+# -------------------------------------------------------------------------------- parts
+def test_a_dataset_grows_without_touching_what_is_there(made):
+    workspace, first = made
+    dataset = workspace / "datasets" / "rooms"
+    before = files(dataset / "train")
+    more = request(workspace, "kitchen", "bedroom", count=3)
+    assert list(more.splits) == ["train-kitchen-bedroom"]
+    assert len(make(workspace, more)) == 8
+    assert files(dataset / "train") == before
+
+    place = Workspace(workspace)
+    old, new = (
+        read_prompts(select(plan(config), "prompts")[0].artefact(place)).set_index("key")["prompt"]
+        for config in (first, more)
+    )
+    assert list(new.index) == [f"train-kitchen-bedroom-{index:08d}" for index in range(3)]
+    assert not set(old) & set(new)
+
+    card = (dataset / "README.md").read_text()
+    assert "train/*.tar\n    - train-kitchen-bedroom/*.tar" in card
+    assert "7 synthetic images" in card
+
+    again = request(workspace, "kitchen", "bedroom", count=3)
+    assert again == more
+    assert make(workspace, again) == []
+    assert make(workspace, request(workspace, "bedroom")) == []
+
+
+def test_parts_are_named_by_keywords_or_by_hand(made):
+    workspace, _ = made
+    assert list(request(workspace, "jewelry shop").splits) == ["train-jewelry-shop"]
+    assert list(request(workspace, "jewelry shop", part="Second try").splits) == ["train-second-try"]
+    assert list(request(workspace, "jewelry shop", split="test").splits) == ["test"]
+    assert request(workspace, "jewelry shop", split="test").splits["test"].exclude
+    with pytest.raises(InputError, match="before the hyphen"):
+        request(workspace, "jewelry shop", split="train-x")

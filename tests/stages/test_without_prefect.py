@@ -1,0 +1,50 @@
+"""The command line in an environment that cannot hold Prefect, as vLLM's cannot."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+# A fresh interpreter in which none of these can be found, as if they were not installed.
+WITHOUT = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"prefect", "torch", "transformers", "diffusers", "peft", "mitsuba"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from dmp_core.cli import main
+main()
+"""
+
+
+def dmp(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}, check=False)
+
+
+def test_the_prompts_stage_needs_nothing_but_the_core(tmp_path: Path) -> None:
+    done = dmp("stage", "prompts", "-p", "smoke", "-w", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "Prefect is not installed" in done.stderr
+    made = sorted(path.name.partition("-")[0] for path in (tmp_path / "prompts").iterdir())
+    assert made == ["arbitrary", "in_domain", "out_of_domain", "train"]
+    for file in (tmp_path / "prompts").glob("*/prompts.parquet"):
+        assert len(pd.read_parquet(file))
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_a_missing_model_library_is_named(tmp_path: Path) -> None:
+    vllm = "prompts.generator={kind: vllm}"
+    done = dmp("stage", "prompts", "-p", "smoke", "-w", str(tmp_path), "--set", vllm)
+    assert done.returncode == 2
+    assert "pip install 'dmp-pipeline[vllm]'" in done.stderr
+    assert "Traceback" not in done.stderr

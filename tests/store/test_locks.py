@@ -1,0 +1,156 @@
+"""Locks: one maker at a time, no maker for ever. Killed processes are really killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dmp_core.store import Lock, LockLost, Workspace, locks, plan_shards, write_shards
+
+ROOT = Path(__file__).resolve().parents[2]
+
+HOLD = """
+import sys, time
+from dmp_core.store import Lock, Workspace
+with Lock(Workspace(sys.argv[1]), "thing") as lock:
+    lock.wait()
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+# Each shard made is one line of a file that both processes append to.
+SHARE = """
+import os, sys, time
+from dmp_core.store import Workspace, plan_shards, write_shards
+out = Workspace(sys.argv[1]).artefact("images", "train", "0123456789ab")
+def produce(plan):
+    with open(sys.argv[1] + "/made", "a") as log:
+        log.write(f"{plan.name} {os.getpid()}\\n")
+    time.sleep(0.2)
+    return [{"__key__": key, "txt": key.encode()} for key in plan.keys]
+print("ready", flush=True)
+sys.stdin.readline()
+plans = plan_shards([f"train-{n:08d}" for n in range(12)], 2)
+write_shards(out, plans, produce, encode=lambda samples: samples[0]["txt"])
+"""
+
+
+def start(code: str, folder: Path) -> subprocess.Popen[str]:
+    """A process that has said its first word."""
+    command = [sys.executable, "-c", code, str(folder)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    return process
+
+
+def go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+@pytest.fixture(params=["local", "memory"])
+def place(request, tmp_path) -> Workspace:
+    return Workspace(str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}")
+
+
+def left(place: Workspace) -> list[str]:
+    return place.fs.find(f"{place.root}/.locks") if place.fs.exists(f"{place.root}/.locks") else []
+
+
+def test_one_holds_it_and_then_the_other(place):
+    first, second = Lock(place, "labels/train"), Lock(place, "labels/train")
+    assert first.acquire()
+    assert not second.acquire()
+    assert Lock(place, "labels/test").acquire()
+    first.release()
+    assert second.acquire()
+    first.release()
+    second.check()
+    second.release()
+    assert [path.rsplit("/", 1)[-1] for path in left(place)] == ["labels-test.lock"]
+
+
+def test_lock_of_a_killed_process_is_free_at_once(tmp_path):
+    holder = start(HOLD, tmp_path)
+    lock = Lock(Workspace(tmp_path), "thing")
+    assert not lock.acquire()
+    holder.kill()
+    holder.wait()
+    assert lock.acquire()
+    lock.release()
+    assert left(lock.workspace) == []
+
+
+def elsewhere(place: Workspace, beat: int) -> None:
+    holder = {"token": "other", "beat": beat, "host": "far", "machine": "another boot", "pid": 1, "started": "1"}
+    place.fs.makedirs(f"{place.root}/.locks", exist_ok=True)
+    place.fs.pipe_file(f"{place.root}/.locks/thing.lock", json.dumps(holder).encode())
+
+
+def test_a_silent_holder_on_another_machine_is_given_time(place, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(locks.time, "monotonic", lambda: now)
+    lock = Lock(place, "thing")
+    elsewhere(place, beat=1)
+    assert not lock.acquire()
+    now += locks.STALE - 1
+    elsewhere(place, beat=2)
+    assert not lock.acquire()
+    now += locks.STALE - 1
+    assert not lock.acquire()
+    now += 2
+    assert lock.acquire()
+    lock.check()
+
+
+def test_who_was_taken_for_dead_notices_before_publishing(place):
+    lock = Lock(place, "thing")
+    assert lock.acquire()
+    elsewhere(place, beat=1)
+    with pytest.raises(LockLost, match="thing: another run took over"):
+        lock.check()
+    lock.release()
+    assert len(left(place)) == 1
+
+
+def test_a_lock_that_is_being_written_is_held(tmp_path):
+    place = Workspace(tmp_path)
+    (tmp_path / ".locks").mkdir()
+    (tmp_path / ".locks" / "thing.lock").touch()
+    assert not Lock(place, "thing").acquire()
+
+
+def test_two_runs_share_the_shards_and_make_none_twice(tmp_path):
+    runs = [start(SHARE, tmp_path) for _ in range(2)]
+    for run in runs:
+        go(run)
+    assert [run.wait() for run in runs] == [0, 0]
+    made = [line.split() for line in (tmp_path / "made").read_text().splitlines()]
+    assert sorted(name for name, _ in made) == [f"shard-{number:06d}.tar" for number in range(6)]
+    assert {pid for _, pid in made} == {str(run.pid) for run in runs}
+    assert left(Workspace(tmp_path)) == []
+
+
+def test_the_shard_of_a_killed_run_is_made_by_the_other(tmp_path):
+    killed = start(SHARE.replace("0.2", "600"), tmp_path)
+    go(killed)
+    while not (tmp_path / "made").exists():
+        assert killed.poll() is None
+    other = start(SHARE, tmp_path)
+    go(other)
+    while len((tmp_path / "made").read_text().splitlines()) < 6:
+        assert other.poll() is None
+    killed.kill()
+    killed.wait()
+    assert other.wait() == 0
+    out = Workspace(tmp_path).artefact("images", "train", "0123456789ab")
+    keys = [f"train-{n:08d}" for n in range(12)]
+    assert len(write_shards(out, plan_shards(keys, 2), lambda plan: pytest.fail("all are made"))) == 6

@@ -1,0 +1,119 @@
+"""A workspace in an S3 bucket (moto's server): the same bytes as in a folder, resumed and locked the same way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dmp_core.config import PipelineConfig, load_config
+from dmp_core.stages import execute, plan, statuses
+from dmp_core.stages.parts import dataset_config
+from dmp_core.store import Lock, Workspace, open_dataset
+
+pytest.importorskip("s3fs", reason="s3fs is not installed (extra s3)")
+moto = pytest.importorskip("moto.server", reason="moto's server is not installed (extra dev)")
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ["tasks=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1"]
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        Workspace("s3://dmp").fs.mkdir("dmp")
+        yield "s3://dmp"
+    server.stop()
+
+
+def run(config: PipelineConfig, workspace: str) -> list[str]:
+    """Ids of what was made, not found."""
+    outputs = [execute(config, node.id, workspace) for node in plan(config)]
+    return [output.id for output in outputs if not output.cached]
+
+
+def contents(url: str) -> dict[str, bytes]:
+    """Bytes by path, without what tells of times and machines."""
+    place = Workspace(url)
+    found = {path.removeprefix(f"{place.root}/"): place.fs.cat_file(path) for path in place.fs.find(place.root)}
+    timed = ("manifest.json", "loss.csv", "metrics.json", "index.html")
+    return {
+        name: data
+        for name, data in found.items()
+        if not name.endswith(timed) and "tfevents" not in name and ".scratch/" not in name
+    }
+
+
+def test_dataset_in_a_bucket_is_the_dataset_in_a_folder(bucket, tmp_path):
+    url = f"{bucket}/rooms"
+    config = dataset_config(load_config("smoke", None, TINY), str(tmp_path), ["bedroom"], 4, name="rooms")
+    run(config, str(tmp_path))
+    run(config, url)
+    there, here = contents(url), contents(str(tmp_path))
+    assert there == here
+    assert any(name.endswith(".tar") for name in here)
+    assert [sample["__key__"] for sample in open_dataset(f"{url}/datasets/rooms")] == [
+        f"train-{number:08d}" for number in range(4)
+    ]
+
+    place = Workspace(url)
+    shard = next(path for path in place.fs.find(place.root) if "/images/" in path and path.endswith("1.tar"))
+    place.fs.rm(shard)
+    assert statuses(plan(config), place)["images/train"] == "partial"
+    assert run(config, url) == ["images/train"]
+    assert contents(url) == here
+    assert run(config, url) == []
+
+
+@pytest.mark.e2e
+def test_whole_dag_in_a_bucket(bucket, tmp_path):
+    config = load_config("smoke", None, ["tasks=[normal]", "runtime={workers: 1, device: cpu}"])
+    run(config, str(tmp_path))
+    run(config, f"{bucket}/dag")
+    assert contents(f"{bucket}/dag") == contents(str(tmp_path))
+    assert set(statuses(plan(config), Workspace(f"{bucket}/dag")).values()) == {"complete"}
+    report = Workspace(f"{bucket}/dag/report")
+    assert report.fs.exists(f"{report.root}/index.html")
+
+
+def test_a_lock_in_a_bucket_is_created_only_once(bucket):
+    place = Workspace(f"{bucket}/locks")
+    first, second = Lock(place, "thing"), Lock(place, "thing")
+    assert first._create()
+    assert not second._create()
+    assert not second.acquire()
+    first.release()
+    assert second.acquire()
+    second.release()
+    assert not place.fs.exists(second.path)
+
+
+def test_lock_of_a_killed_process_in_a_bucket_is_taken_over(bucket):
+    code = (
+        "import sys; from dmp_core.store import Lock, Workspace; assert Lock(Workspace(sys.argv[1]), 'k').acquire(); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, f"{bucket}/killed"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert holder.stdout.readline()
+    lock = Lock(Workspace(f"{bucket}/killed"), "k")
+    assert not lock.acquire()
+    holder.kill()
+    holder.wait()
+    with lock:
+        assert lock.acquire()
