@@ -2,44 +2,88 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Any
+
 from prefect import flow
-from prefect.futures import PrefectFuture, wait
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.client.schemas.objects import State
+from prefect.exceptions import CancelledRun
+from prefect.logging import get_run_logger
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, get_current_settings, temporary_settings
+from prefect.states import Cancelled
 
 from dmp_core.config import PipelineConfig
-from dmp_core.stages import StageOutput, plan
-from tasks import STAGE_TASKS
+from dmp_core.stages import StageOutput, batches, plan, shard_numbers
+from flows.call import call_stage, check_deployments
+from flows.crew import crew_for
+from flows.naming import pipeline_run_name
+from flows.settings import laid_over
+from flows.stages import Overrides
+from flows.visible import show_artefacts, show_report
 
 
-# One stage at a time: each uses all cores itself, by worker processes or by torch's threads.
-@flow(name="pipeline", task_runner=ThreadPoolTaskRunner(max_workers=1), persist_result=False)
+@flow(name="pipeline", flow_run_name=pipeline_run_name, persist_result=False)
 def pipeline(
-    config: PipelineConfig, workspace: str, force: bool = False, only: list[str] | None = None
-) -> list[StageOutput]:
-    """Run the DAG, or those nodes of it that `only` names; what is complete is skipped.
+    *,
+    workspace: str = "runs/default",
+    force: bool = False,
+    only: list[str] | None = None,
+    shards: str | None = None,
+    overrides: Overrides = [],  # noqa: B006 (becomes the schema's default; never changed)
+    config: PipelineConfig,
+) -> list[StageOutput] | State[Any]:
+    """Run the DAG, or those artefacts of it that `only` names; what is complete is skipped.
 
     Args:
-        config: see `dmp config show`.
         workspace: local folder or fsspec URL.
         force: make artefacts anew even if they are complete.
-        only: node ids (`stage/name`) as `dmp plan` lists them.
+        only: ids of artefacts (`stage/name`) as `dmp plan` lists them.
+        shards: redo these shards only, e.g. `3-7`; `only` must then name artefacts that are made of shards.
+        overrides: `field.subfield=value`, laid over the configuration.
+        config: everything that decides the result; see `dmp config show`.
     """
-    futures: dict[str, PrefectFuture[StageOutput]] = {}
-    for node in plan(config):
-        if only is not None and node.id not in only:
-            continue
-        before = [futures[source.id] for source in node.inputs.values() if source.id in futures]
-        stage = STAGE_TASKS[node.stage].with_options(task_run_name=node.id)
-        futures[node.id] = stage.submit(config, node.id, workspace, force=force, wait_for=before)
-    wait(list(futures.values()))
-    failed = [future.state for future in futures.values() if future.state.is_failed() or future.state.is_crashed()]
-    for state in failed:
-        state.result(raise_on_failure=True)
-    return [future.result() for future in futures.values()]
+    return run_dag(laid_over(config, overrides), workspace, force, only, shards)
+
+
+def run_dag(
+    config: PipelineConfig,
+    workspace: str,
+    force: bool = False,
+    only: list[str] | None = None,
+    shards: str | None = None,
+) -> list[StageOutput] | State[Any]:
+    """Every stage of the plan in turn; ends as Cancelled if a stage on another pool was cancelled."""
+    check_deployments(config)
+    nodes = [node for node in plan(config) if only is None or node.id in only]
+    for node in nodes if shards else []:
+        shard_numbers(shards, node.stage)
+    outputs: list[StageOutput] = []
+    log = get_run_logger()
+    try:
+        with crew_for(config.runtime):
+            for stage, batch in batches(nodes):
+                outputs += (done := call_stage(stage, batch, config, workspace, force=force, shards=shards))
+                made = [output.seconds for output in done if not output.cached]
+                log.info(
+                    "%s: %d made in %.1f s, %d complete before", stage, len(made), sum(made), len(done) - len(made)
+                )
+    except CancelledRun as cancelled:
+        return Cancelled(message=str(cancelled))
+    show_artefacts(outputs, config.dataset)
+    show_report(outputs, config.dataset)
+    return outputs
 
 
 def run_pipeline(
-    config: PipelineConfig, workspace: str, force: bool = False, only: list[str] | None = None
+    config: PipelineConfig,
+    workspace: str,
+    force: bool = False,
+    only: list[str] | None = None,
+    shards: str | None = None,
 ) -> list[StageOutput]:
     """The flow as a plain function; what `dmp run` finds by the entry point `dmp.runners`."""
-    return pipeline(config, workspace, force=force, only=only)
+    alone = get_current_settings().api.url is None
+    # Without a server nobody listens to heartbeats, and ending their thread takes up to a second a stage.
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}) if alone else nullcontext():
+        outputs: list[StageOutput] = pipeline(config=config, workspace=workspace, force=force, only=only, shards=shards)
+    return outputs

@@ -2,15 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from concurrent.futures import BrokenExecutor
 from typing import Any
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.logging import get_run_logger
+from prefect.tasks import exponential_backoff
 
-from dmp_core.stages import STAGES, execute
+from dmp_core.config import PipelineConfig
+from dmp_core.progress import current_listener, listening
+from dmp_core.stages import STAGES, StageOutput, execute
+from dmp_core.store import Chunk
+from tasks.progress import ProgressArtifact
+
+_LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+
+
+def worth_retrying(error: BaseException) -> bool:
+    """Storage and network may recover, and a killed worker process may live next time; all else stays wrong."""
+    return isinstance(error, OSError | BrokenExecutor) and not isinstance(error, _LASTING)
+
+
+def _retry(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, BaseException) and worth_retrying(error)
+
+
+def run_stage(
+    config: PipelineConfig,
+    node_id: str,
+    workspace_url: str,
+    *,
+    force: bool = False,
+    shards: Iterable[int] | None = None,
+    spent: float = 0.0,
+) -> StageOutput:
+    """`execute`, with its progress shown in Prefect's interface and a line in the log.
+
+    A chunk of shards shows none: of the whole, the flow that waits for all chunks does.
+    """
+    listener = None if isinstance(shards, Chunk) else ProgressArtifact(config.dataset, current_listener())
+    with listening(listener):
+        output = execute(config, node_id, workspace_url, force=force, shards=shards, spent=spent)
+    told = "was complete" if output.cached else f"made {output.samples} samples in {output.seconds:.1f} s"
+    get_run_logger().info("%s: %s: %s", output.id, told, output.path)
+    return output
+
 
 STAGE_TASKS: dict[str, Task[Any, Any]] = {
-    stage: task(name=stage, cache_policy=NO_CACHE, persist_result=False)(execute) for stage in STAGES
+    stage: task(
+        name=stage,
+        task_run_name="{node_id}",
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=3,
+        retry_delay_seconds=exponential_backoff(5),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=_retry,
+    )(run_stage)
+    for stage in STAGES
 }
 
-__all__ = ["STAGE_TASKS"]
+__all__ = ["STAGE_TASKS", "run_stage", "worth_retrying"]

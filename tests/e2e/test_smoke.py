@@ -34,7 +34,7 @@ def digest(folder: Path) -> dict[str, tuple[int, int]]:
 
 def statuses(workspace: Path, *arguments: str) -> dict[str, str]:
     done = CliRunner().invoke(app, ["plan", "-p", "smoke", "-w", str(workspace), "--json", *arguments])
-    return {row["id"]: row["status"] for row in json.loads(done.stdout)}
+    return {row["id"]: row["status"] for row in json.loads(done.stdout)["artefacts"]}
 
 
 @pytest.fixture(scope="session")

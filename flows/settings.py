@@ -1,0 +1,18 @@
+"""What a deployment's parameters come to."""
+
+from __future__ import annotations
+
+from dmp_core.config import PipelineConfig
+from dmp_core.config.pipeline import layered, validate
+from dmp_core.errors import InputError
+from dmp_core.stages import STAGES
+
+
+def laid_over(config: PipelineConfig, overrides: list[str]) -> PipelineConfig:
+    """The configuration with `a.b=value` overrides; raises InputError for a stage that does not exist."""
+    if overrides:
+        config = validate(*layered(config.model_dump(mode="json"), "config", None, overrides))
+    for field, names in (("deployments", config.runtime.deployments), ("timeouts", config.runtime.timeouts)):
+        for name in sorted(set(names) - set(STAGES)):
+            raise InputError(f"runtime.{field}.{name}: no such stage; choose from: {', '.join(STAGES)}")
+    return config

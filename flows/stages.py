@@ -1,0 +1,62 @@
+"""One flow a stage, so that each can be deployed and rerun alone. They come from the list of stages."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from prefect import Flow, flow
+from pydantic import Field
+
+from dmp_core.config import PipelineConfig, Task
+from dmp_core.stages import STAGES, StageOutput, plan, select, shard_numbers
+from flows.crew import run_nodes
+from flows.naming import stage_run_name
+from flows.settings import laid_over
+from flows.visible import show_artefacts
+
+Overrides = Annotated[list[str], Field(description="`field.subfield=value`, laid over the configuration.")]
+
+
+def _stage_flow(stage: str) -> Flow[Any, Any]:
+    @flow(
+        name=stage,
+        description=f"The stage `{stage}` alone; its inputs are found in the workspace by their fingerprints.",
+        flow_run_name=stage_run_name,
+        persist_result=False,
+    )
+    def run_stage(
+        *,
+        workspace: str = "runs/default",
+        force: bool = False,
+        task: Task | None = None,
+        split: str | None = None,
+        shards: str | None = None,
+        only: list[str] | None = None,
+        overrides: Overrides = [],  # noqa: B006 (becomes the schema's default; never changed)
+        config: PipelineConfig,
+    ) -> list[StageOutput]:
+        """Run one stage.
+
+        Args:
+            workspace: local folder or fsspec URL.
+            force: make artefacts anew even if they are complete.
+            task: only this task.
+            split: only this split.
+            shards: redo these shards only, e.g. `3-7` or `0,4`.
+            only: ids of artefacts (`stage/name`) as `dmp plan` lists them.
+            overrides: `field.subfield=value`, laid over the configuration.
+            config: everything that decides the result; see `dmp config show`.
+        """
+        settings = laid_over(config, overrides)
+        numbers = shard_numbers(shards, stage)
+        nodes = select(plan(settings), stage, task, split)
+        chosen = [node for node in nodes if only is None or node.id in only]
+        outputs = run_nodes(settings, chosen, workspace, force, numbers)
+        show_artefacts(outputs, f"{settings.dataset} {stage}")
+        return outputs
+
+    return run_stage
+
+
+STAGE_FLOWS: dict[str, Flow[Any, Any]] = {stage: _stage_flow(stage) for stage in STAGES}
+globals().update(STAGE_FLOWS)  # a deployment's entry point names a module's attribute: flows/stages.py:train

@@ -1,0 +1,55 @@
+"""What a finished run shows in Prefect's interface: the artefacts that it made, and the report's scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from dmp_core.stages import StageOutput
+from dmp_core.store import Workspace
+from tasks.progress import artifact_key
+
+
+def show_artefacts(outputs: Sequence[StageOutput], title: str) -> None:
+    """One row an artefact: what it is, its fingerprint, whether it was there already, its size and place."""
+    rows = [asdict(output) for output in outputs]
+    create_table_artifact(rows, artifact_key("artefacts", title), f"Artefacts of {title}")
+
+
+def show_report(outputs: Sequence[StageOutput], dataset: str) -> None:
+    """The report's headline scores, and where the page lies; nothing if no report was among the outputs."""
+    for output in outputs:
+        if output.id.startswith("report/"):
+            folder = Workspace(output.path)
+            metrics = json.loads(folder.fs.cat_file(f"{folder.root}/metrics.json"))["metrics"]
+            create_markdown_artifact(
+                report_markdown(metrics, output.path), artifact_key("report", dataset), f"Scores on {dataset}"
+            )
+
+
+def report_markdown(metrics: dict[str, Any], path: str) -> str:
+    """A table with one row a task and split, and where the page lies: the interface shows no links to files."""
+    from dmp_core.report.tables import headlines, split_name
+
+    lines = ["| task | metric | split | DMP | constant | VAE ceiling |", "|---|---|---|---:|---:|---:|"]
+    for card in headlines(metrics):
+        for at in card.standings:
+            metric = f"{card.metric.label} {'↑' if card.metric.higher_is_better else '↓'}"
+            shown = (card.title, metric, split_name(at.split), at.value, at.constant, at.ceiling)
+            lines.append(f"| {' | '.join(shown)} |")
+    return "\n".join([*lines, "", f"The whole report, with galleries and provenance: `{path}/index.html`"])
+
+
+def show_experiment(path: str, name: str) -> None:
+    """The tables of an experiment, and where its figures lie."""
+    folder = Workspace(path)
+    index = json.loads(folder.fs.cat_file(f"{folder.root}/experiment.json"))
+    files = [file for output in index["outputs"].values() for file in output["files"]]
+    tables = [folder.fs.cat_file(f"{folder.root}/{file}").decode() for file in files if file.endswith(".md")]
+    pictures = [file for file in files if file.endswith(".png")]
+    where = f"Figures, and the tables as LaTeX and HTML: `{path}` ({', '.join(pictures) or 'no picture yet'})"
+    create_markdown_artifact("\n\n".join([*tables, where]), artifact_key("experiment", name), index["title"])

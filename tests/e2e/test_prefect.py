@@ -1,0 +1,246 @@
+"""Prefect as users run it: a server, two workers, `make deploy`, runs by deployment, and machines that die.
+
+The first tests belong to `make test`; those marked e2e take minutes and belong to `make e2e`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+from prefect.client.orchestration import get_client
+from prefect.states import Cancelling
+
+from dmp_core.config import load_config
+from dmp_core.experiments.settings import experiment_names
+from dmp_core.stages import STAGES, plan, statuses
+from dmp_core.store import Workspace
+from tests.e2e.orchestra import ROOT, Orchestra, orchestra, wait_for
+
+pytestmark = pytest.mark.slow
+log = logging.getLogger(__name__)
+
+ONE_TASK = ["tasks=[normal]", "runtime.device=cpu", "runtime.workers=1"]
+ON_GPU = "runtime.deployments={train: train/gpu}"
+SMOKE = load_config("smoke", None, ONE_TASK)
+
+
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory):
+    with orchestra(tmp_path_factory.mktemp("prefect")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def workspace(prefect: Orchestra, tmp_path_factory) -> Path:
+    """The whole DAG, run by `prefect deployment run`, with its training on the other pool."""
+    folder = tmp_path_factory.mktemp("workspace")
+    overrides = json.dumps([*ONE_TASK, ON_GPU])
+    told = prefect.command(
+        "prefect", "deployment", "run", "pipeline/smoke", "-p", f"workspace={folder}", "-p", f"overrides={overrides}"
+    )
+    prefect.end(UUID(next(word for word in told.split() if word.count("-") == 4)))
+    return folder
+
+
+def complete(workspace: Path, config: Any = SMOKE) -> bool:
+    return set(statuses(plan(config), Workspace(workspace)).values()) == {"complete"}
+
+
+def files(folder: Path) -> dict[str, tuple[int, int]]:
+    found = {path.relative_to(folder).as_posix(): path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {name: (state.st_ino, state.st_mtime_ns) for name, state in found.items()}
+
+
+def artifacts() -> dict[str, Any]:
+    with get_client(sync_client=True) as client:
+        return {artifact.key: artifact for artifact in client.read_artifacts()}
+
+
+def values(workspace: Path, *overrides: str) -> dict[str, Any]:
+    config = load_config("smoke", None, [*ONE_TASK, *overrides])
+    return {"config": config.model_dump(mode="json"), "workspace": str(workspace)}
+
+
+# ------------------------------------------------------------------------------------- short
+def test_every_stage_and_every_flow_is_in_prefect_yaml():
+    listed = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    entrypoints = {entry["entrypoint"] for entry in listed if entry["name"] == "mini"}
+    stages = {f"flows/stages.py:{stage}" for stage in STAGES}
+    datasets = {"flows/dataset.py:generate_dataset", "flows/dataset.py:import_dataset"}
+    experiments = {f"flows/experiments.py:{name}" for name in experiment_names()}
+    assert entrypoints == {*stages, *datasets, *experiments, "flows/pipeline.py:pipeline"}
+
+
+def test_pipeline_runs_by_deployment_with_its_training_on_the_other_pool(prefect, workspace):
+    assert complete(workspace)
+    assert (workspace / "report" / "index.html").exists()
+    assert "train/normal-dmp: made" in (prefect.home / "gpu-node.log").read_text()
+    told = (prefect.home / "cpu-node.log").read_text()
+    assert "train: sending train/normal-dmp to train/gpu" in told
+    assert "train/normal-dmp: made" not in told
+
+    shown = artifacts()
+    for split in ("In-domain", "Out-of-domain"):
+        assert re.search(
+            rf"^\| Surface normals \| [^|]+ \| {split} \| [\d.]+", shown["report-smoke"].data, re.MULTILINE
+        )
+    rows = json.loads(shown["artefacts-smoke"].data)
+    assert {row["id"] for row in rows} == {node.id for node in plan(SMOKE)}
+    assert float(shown["progress-smoke-images-train"].data) == 100
+
+
+# -------------------------------------------------------------------------------------- long
+@pytest.mark.e2e
+def test_deploying_again_changes_nothing(prefect):
+    def state() -> tuple[Any, ...]:
+        with get_client(sync_client=True) as client:
+            pools = client.read_work_pools()
+            queues = [(q.name, q.priority) for pool in pools for q in client.read_work_queues(work_pool_name=pool.name)]
+            automations = [
+                (a.id, a.name) for n in ("fell silent has", "does not start has")
+                for a in client.read_automations_by_name(f"DMP: a run that {n} crashed")
+            ]  # fmt: skip
+            deployments = {d.id: (d.name, d.parameters, d.tags) for d in client.read_deployments()}
+            return [(p.id, p.name, p.concurrency_limit) for p in pools], sorted(queues), automations, deployments
+
+    before = state()
+    prefect.command("flows.deploy")
+    assert state() == before
+    assert len(before[2]) == 2
+    assert ("gpu", 1) in [pool[1:] for pool in before[0]]
+
+
+@pytest.mark.e2e
+def test_labels_alone_are_made_again_and_nothing_else(prefect, workspace):
+    before = files(workspace)
+    run = prefect.end(prefect.submit("labels/mini", **values(workspace), split="train", shards="1", force=False))
+    assert run.state.is_completed()
+    assert run.name == f"labels train shards 1: smoke (smoke) in {workspace}"
+    changed = {name for name, state in files(workspace).items() if before.get(name) != state}
+    assert {Path(name).name for name in changed} == {"shard-000001.tar", "shard-000001.json", "manifest.json"}
+    assert {name.split("/")[0] for name in changed} == {"labels"}
+    assert complete(workspace)
+
+
+@pytest.mark.e2e
+def test_new_keywords_extend_a_dataset(prefect, tmp_path):
+    wanted = {**values(tmp_path), "name": "rooms", "count": 3}
+    assert prefect.end(prefect.submit("generate-dataset/smoke", **wanted, keywords=["bedroom"])).state.is_completed()
+    before = files(tmp_path / "datasets" / "rooms" / "train")
+    more = prefect.end(prefect.submit("generate-dataset/smoke", **wanted, keywords=["kitchen", "jewelry shop"]))
+    assert more.state.is_completed()
+    assert more.name == f"dataset rooms: 3 of kitchen, jewelry shop in {tmp_path}"
+    assert files(tmp_path / "datasets" / "rooms" / "train") == before
+    assert (tmp_path / "datasets" / "rooms" / "train-kitchen-jewelry-shop" / "manifest.json").exists()
+    assert "`train-kitchen-jewelry-shop` | 3" in (tmp_path / "datasets" / "rooms" / "README.md").read_text()
+
+
+@pytest.mark.e2e
+def test_an_experiment_uses_the_pipelines_data_and_shows_its_tables(prefect, workspace):
+    before = files(workspace / "images")
+    wanted = {**values(workspace), "overrides": ["train.steps=2"], "variants": ["paper", "steps-1"]}
+    run = prefect.end(prefect.submit("ablate/mini", **wanted))
+    assert run.state.is_completed()
+    assert run.name == f"ablate paper, steps-1: smoke (smoke) in {workspace}"
+    assert files(workspace / "images") == before
+    told = artifacts()["experiment-ablate"].data
+    assert re.search(r"^\| DMP \|.* [\d.]+", told, re.MULTILINE)
+    assert (workspace / "experiments" / "ablate" / "figure7.png").exists()
+
+
+@pytest.mark.e2e
+def test_bad_input_on_another_pool_is_said_by_the_parent(prefect, workspace, tmp_path):
+    nowhere = prefect.end(prefect.submit("pipeline/smoke", **values(tmp_path, "runtime.deployments={train: train/x}")))
+    assert nowhere.state.is_failed()
+    assert "runtime.deployments.train: no deployment 'train/x'" in nowhere.state.message
+    assert not (tmp_path / "prompts").exists()
+    refused = prefect.end(prefect.submit("train/gpu", **values(tmp_path)))
+    assert refused.state.is_failed()
+    assert "latents/image: not made yet" in refused.state.message
+
+
+class TestTrainingThatDoesNotComplete:
+    """A child run on the other pool ends badly: its parent must say so, and nobody else may suffer."""
+
+    pytestmark = pytest.mark.e2e
+
+    def start(self, prefect: Orchestra, workspace: Path, name: str, *overrides: str) -> tuple[UUID, UUID]:
+        """A training of hours; (parent, child) once the child runs. `name` makes it another artefact."""
+        long = ["train.steps=1000000", f"train.seed={len(name)}", ON_GPU, *overrides]
+        parent = prefect.submit("pipeline/smoke", **values(workspace, *long))
+        child = prefect.child(parent, "train").id
+        wait_for("training", lambda: "train/normal-dmp: started" in (prefect.home / "gpu-node.log").read_text())
+        return parent, child
+
+    def test_too_long(self, prefect, workspace):
+        parent, child = self.start(prefect, workspace, "slow", "runtime.timeouts={train: 5}")
+        ended = prefect.end(parent)
+        assert ended.state.is_failed()
+        assert "stopped after 5 s" in ended.state.message
+        assert prefect.end(child).state.is_cancelled()
+
+    def test_cancelled(self, prefect, workspace):
+        parent, child = self.start(prefect, workspace, "cancel")
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(child, Cancelling())
+        cancelled = prefect.end(child)
+        assert cancelled.state.is_cancelled()
+        ended = prefect.end(parent)
+        assert ended.state.is_cancelled()
+        log.info("the parent ended %s after its child", ended.end_time - cancelled.end_time)
+
+    def test_parent_cancelled(self, prefect, workspace):
+        parent, child = self.start(prefect, workspace, "parent cancel")
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(parent, Cancelling())
+        assert prefect.end(parent).state.is_cancelled()
+        assert prefect.end(child).state.is_cancelled()
+
+    def test_killed(self, prefect, workspace):
+        parent, child = self.start(prefect, workspace, "kill")
+        prefect.kill("gpu-node", flows_only=True)
+        crashed = prefect.end(child)
+        assert crashed.state.is_crashed()
+        ended = prefect.end(parent)
+        log.info("the parent failed %s after its child", ended.end_time - crashed.end_time)
+        assert ended.state.is_failed()
+        assert "train/normal-dmp (train/gpu): ended as Crashed" in ended.state.message
+
+
+@pytest.mark.e2e
+def test_a_stage_in_the_flows_own_process_is_stopped_too(prefect, tmp_path):
+    slow = values(tmp_path, "images={resolution: 256, samples_per_pixel: 256}", "runtime.timeouts={images: 3}")
+    ended = prefect.end(prefect.submit("pipeline/smoke", **slow))
+    assert ended.state.is_failed()
+    assert "images: stopped after 3 s" in ended.state.message
+    assert not list((tmp_path / "images").glob("train-*/manifest.json"))
+
+
+@pytest.mark.e2e
+def test_a_lost_machine_frees_its_queue_and_the_rerun_resumes_at_the_missing_shard(prefect, tmp_path):
+    wanted = values(tmp_path, "images={resolution: 128, samples_per_pixel: 256}", "splits.train.count=8")
+    assert prefect.end(prefect.submit("prompts/gpu", **wanted)).state.is_completed()
+    lost = prefect.submit("images/gpu", **wanted, split="train")
+    first = wait_for("the first shard", lambda: next(tmp_path.glob("images/train-*/shard-000000.json"), None))
+    prefect.kill("gpu-node")
+    done = files(first.parent)
+    rerun = prefect.submit("images/gpu", **wanted, split="train")
+    prefect.worker("gpu", "gpu-node")
+    killed = datetime.now(UTC)
+    crashed = prefect.end(lost)
+    assert crashed.state.is_crashed()
+    log.info("the lost run crashed %s after its machine", crashed.end_time - killed)
+    assert prefect.end(rerun).state.is_completed()
+    now = files(first.parent)
+    kept = {name for name in done if name.startswith("shard-")}
+    assert kept
+    assert {name: now[name] for name in kept} == {name: done[name] for name in kept}
+    assert "shard-000003.tar" in now
