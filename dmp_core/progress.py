@@ -32,8 +32,8 @@ _listener: ContextVar[Listener | None] = ContextVar("dmp_listener", default=None
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Let `listener` hear of the stages that run in this context (and in threads that inherit it)."""
+def listening(listener: Listener | None) -> Iterator[None]:
+    """Let `listener`, or nobody, hear of the stages that run in this context (and in threads that inherit it)."""
     token = _listener.set(listener)
     try:
         yield

@@ -11,9 +11,11 @@ from rich.table import Table
 
 from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, WorkspaceOption, stdout
 from dmp_core.cli.run import run_nodes
-from dmp_core.config.pipeline import PipelineConfig, load_config, validate
+from dmp_core.config.pipeline import load_config
 from dmp_core.errors import InputError
+from dmp_core.prompts.keywords import read_keywords
 from dmp_core.stages import plan
+from dmp_core.stages.parts import dataset_config, slug
 from dmp_core.store import Artefact, Manifest, Workspace
 
 app = typer.Typer(no_args_is_help=True, help="Make, look at and verify datasets.")
@@ -25,28 +27,22 @@ def new(
     keywords: Annotated[Path | None, typer.Option("--keywords", help="File with one keyword a line.")] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of images.")] = 24,
     name: Annotated[str | None, typer.Option(help="Name of the dataset; the first keyword by default.")] = None,
+    split: Annotated[str, typer.Option(help="Split that the images belong to.")] = "train",
+    part: Annotated[str | None, typer.Option(help="Name of a part, to add more of the same keywords.")] = None,
     preset: Preset = "mini",
     workspace: WorkspaceOption = "runs/default",
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Make a labelled dataset for new keywords: prompts, images, labels, shards."""
+    """Make a labelled dataset for new keywords, or add them to one that exists: prompts, images, labels, shards."""
     if bool(keyword) == bool(keywords):
         raise InputError("--keyword, --keywords: give one of the two, e.g. --keyword kitchen")
-    source = {"keywords": keyword} if keyword else {"keywords_file": str(keywords)}
-    title = name or _slug(keyword[0] if keyword else Path(str(keywords)).stem)
-    settings = _dataset_config(load_config(preset, config, overrides), title, {**source, "count": count})
+    words = keyword or read_keywords(str(keywords))
+    title = name or slug(keyword[0] if keyword else Path(str(keywords)).stem)
+    base = load_config(preset, config, overrides)
+    settings = dataset_config(base, workspace, words, count, name=title, split=split, part=part)
     run_nodes(settings, workspace, plan(settings))
-    stdout.print(f"dataset: {workspace.rstrip('/')}/datasets/{title}", soft_wrap=True)
-
-
-def _dataset_config(settings: PipelineConfig, name: str, split: dict[str, object]) -> PipelineConfig:
-    values = settings.model_dump(mode="json") | {"dataset": name, "splits": {"train": split}}
-    return validate(values, "dmp dataset new")
-
-
-def _slug(text: str) -> str:
-    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())[:48] or "dataset"
+    stdout.print(f"dataset: {workspace.rstrip('/')}/datasets/{title}/{next(iter(settings.splits))}", soft_wrap=True)
 
 
 @app.command()
@@ -72,10 +68,10 @@ def show(
         typer.echo(json.dumps(rows, indent=1))
         return
     table = Table(title=path, title_justify="left")
-    for column in ("split", "samples", "shards", "MB"):
+    for column in ("split", "samples", "left out", "shards", "MB"):
         table.add_column(column)
     for row in rows:
-        table.add_row(str(row["split"]), str(row["samples"]), str(row["shards"]), str(row["megabytes"]))
+        table.add_row(*(str(value) for value in row.values()))
     stdout.print(table)
 
 
@@ -84,6 +80,7 @@ def _row(folder: str, manifest: Manifest) -> dict[str, object]:
     return {
         "split": folder.rsplit("/", 1)[-1],
         "samples": manifest.samples,
+        "left_out": sum(manifest.details.get("dropped", {}).values()),
         "shards": len(manifest.files),
         "megabytes": round(size / 1e6, 1),
     }

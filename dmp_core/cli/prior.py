@@ -30,6 +30,42 @@ def train(
 
 
 @app.command()
+def edit(
+    out: Annotated[Path, typer.Option(help="Folder for the finished model (diffusers' InstructPix2Pix format).")],
+    work: Annotated[Path, typer.Option(help="Folder for pairs, checkpoints and logs; taken up again if it exists.")],
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Make an editor from it: render pairs of before and after, and train it to follow instructions."""
+    from dmp_core.models.editor import load_recipe, train_editor
+
+    recipe = load_recipe(config, overrides)
+    with ProgressDisplay() as display:
+        display.started("editor")
+        train_editor(recipe, out, work, progress=lambda *report: display.advanced("editor", *report))
+    stdout.print(f"editor: {out}", soft_wrap=True)
+
+
+@app.command()
+def quality(
+    model: Annotated[str, typer.Argument(help="Model folder, or shipped:NAME.")],
+    scenes: Annotated[Path, typer.Option(help="Folder of rendered scenes: `scenes` in the work folder of `train`.")],
+    out: Annotated[Path, typer.Option(help="Folder for quality.json, quality.md and neighbours.png.")],
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Measure a prior against held-out renders: reconstruction, obedience to words, likeness, memorisation."""
+    from dmp_core.models.prior import load_recipe
+    from dmp_core.models.prior.quality import measure_folder
+
+    recipe = load_recipe(config, overrides)
+    with ProgressDisplay() as display:
+        display.started("quality")
+        text = measure_folder(recipe, model, scenes, out, lambda *report: display.advanced("quality", *report))
+    typer.echo(text)
+
+
+@app.command()
 def card(model: Annotated[str, typer.Argument(help="Model folder, or shipped:NAME.")] = "shipped:mini") -> None:
     """Print the model card."""
     from dmp_core.models.shipped import resolve_folder

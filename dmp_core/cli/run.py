@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, ProgressDisplay, WorkspaceOption, stdout
+from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, ProgressDisplay, WorkspaceOption, stderr, stdout
 from dmp_core.config import PipelineConfig, load_config
-from dmp_core.errors import InputError, MissingExtra
+from dmp_core.errors import InputError
 from dmp_core.progress import listening
-from dmp_core.stages import STAGES, Node, StageOutput, announce, plan
+from dmp_core.stages import STAGES, Node, StageOutput, announce, execute, plan, select, shard_numbers, statuses
 from dmp_core.stages.estimate import estimate_seconds
+from dmp_core.stages.preflight import Preflight, check_models, preflight
 from dmp_core.store import Workspace
 
 Force = Annotated[bool, typer.Option("--force", help="Make it anew even if it is complete.")]
@@ -39,22 +41,30 @@ def run(
         stdout.print(f"report: {workspace.rstrip('/')}/report/index.html", soft_wrap=True)
 
 
-def run_nodes(settings: PipelineConfig, workspace: str, nodes: list[Node], force: bool = False) -> list[StageOutput]:
+def run_nodes(
+    settings: PipelineConfig, workspace: str, nodes: list[Node], force: bool = False, shards: str | None = None
+) -> list[StageOutput]:
     """Run these nodes through the registered runner; needs none if all are complete."""
     place = Workspace(workspace)
     artefacts = {node.id: node.artefact(place) for node in nodes}
-    if not force and all(artefact.status() == "complete" for artefact in artefacts.values()):
+    if not (force or shards) and set(statuses(nodes, place).values()) <= {"complete"}:
         for node in nodes:
             announce(node, artefacts[node.id])
         return [StageOutput(node.id, artefacts[node.id].path, node.fingerprint, True, 0, 0.0) for node in nodes]
+    check_models(node for node in nodes if force or artefacts[node.id].status() != "complete")
     runner = _runner()
     with ProgressDisplay() as display, listening(display):
-        outputs: list[StageOutput] = runner(settings, workspace, force=force, only=[node.id for node in nodes])
+        outputs: list[StageOutput] = runner(
+            settings, workspace, force=force, only=[node.id for node in nodes], shards=shards
+        )
     return outputs
 
 
 def _runner() -> Callable[..., Any]:
-    """What runs the DAG: Prefect's flow, found by entry point so that this package need not import it."""
+    """What runs the DAG: Prefect's flow, found by entry point so that this package need not import it.
+
+    Where Prefect is not installed (vLLM's environment cannot hold it), stages run in turn.
+    """
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # errors reach the terminal once, from us
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -63,9 +73,20 @@ def _runner() -> Callable[..., Any]:
         try:
             runner: Callable[..., Any] = entry.load()
         except ModuleNotFoundError as error:
-            raise MissingExtra(error.name or "prefect", "flows") from None
+            if error.name != "prefect":
+                raise
+            return _in_turn
         return runner
     raise InputError("no runner is installed; install the package with: pip install 'dmp-pipeline[flows]'")
+
+
+def _in_turn(
+    settings: PipelineConfig, workspace: str, *, force: bool, only: list[str], shards: str | None
+) -> list[StageOutput]:
+    """The same nodes in the same order, without retries and without a record of the run."""
+    stderr.print("Prefect is not installed (extra: flows): stages run in turn, without retries.", style="dim")
+    numbers = {node_id: shard_numbers(shards, node_id.partition("/")[0]) for node_id in only}
+    return [execute(settings, node_id, workspace, force=force, shards=numbers[node_id]) for node_id in only]
 
 
 def stage(
@@ -76,23 +97,21 @@ def stage(
     overrides: Overrides = None,
     task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    shards: Annotated[str | None, typer.Option(help="Redo these shards only, e.g. 3-7 or 0,4.")] = None,
     force: Force = False,
 ) -> None:
     """Run one stage alone; its inputs are found in the workspace by their fingerprints."""
-    if name not in STAGES:
-        raise InputError(f"stage {name!r} does not exist; choose one of: {', '.join(STAGES)}")
     settings = load_config(preset, config, overrides)
-    chosen = [node for node in plan(settings) if node.stage == name and _matches(node, task, split)]
-    if not chosen:
-        raise InputError(f"--task {task} --split {split}: no artefact of stage {name!r} matches; see `dmp plan`")
-    for output in run_nodes(settings, workspace, chosen, force):
+    nodes = plan(settings)
+    chosen = select(nodes, name, task, split)
+    shard_numbers(shards, name)
+    for output in run_nodes(settings, workspace, chosen, force, shards):
         stdout.print(f"{output.id}: {output.path}", soft_wrap=True)
-
-
-def _matches(node: Node, task: str | None, split: str | None) -> bool:
-    values = node.config.model_dump()
-    fits_task = task is None or values.get("task", values.get("column")) == task
-    return fits_task and (split is None or values.get("split") == split)
+    found = statuses(nodes, Workspace(workspace))
+    if stale := [node_id for node_id, status in found.items() if status == "stale"]:
+        stdout.print(
+            f"stale now: {len(stale)} ({', '.join(stale[:4])}{' …' if len(stale) > 4 else ''}); see `dmp plan`"
+        )
 
 
 def show_plan(
@@ -100,31 +119,66 @@ def show_plan(
     workspace: WorkspaceOption = "runs/default",
     config: ConfigFile = None,
     overrides: Overrides = None,
+    methods: Annotated[list[str] | None, typer.Option(help="For `dmp compare` with these, or `all`.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show what a run would do: what is cached, how many samples, how long; runs nothing."""
+    if methods:
+        from dmp_core.cli.experiments import compare
+
+        compare(preset, None, methods, workspace, config, overrides, dry_run=True, as_json=as_json)
+        return
     settings = load_config(preset, config, overrides)
     place = Workspace(workspace)
     nodes = plan(settings)
-    rows = [_row(node, place) for node in nodes]
+    found = statuses(nodes, place)
+    rows = [_row(node, place, found[node.id]) for node in nodes]
+    todo = [row for row in rows if row["status"] != "complete"]
+    unmade = [node for node, row in zip(nodes, rows, strict=True) if row["status"] != "complete"]
+    on_gpu = sum(row["seconds"] for row, node in zip(todo, unmade, strict=True) if node.models)
+    needs = preflight(unmade, place, sum(row["bytes"] for row in todo), on_gpu)
     if as_json:
-        typer.echo(json.dumps(rows, indent=1))
+        typer.echo(json.dumps({"artefacts": rows, "preflight": needs.as_dict()}, indent=1))
         return
     table = Table(title=f"{settings.preset} → {workspace}", title_justify="left")
     for column in ("artefact", "fingerprint", "status", "samples", "estimate"):
         table.add_column(column, justify="right" if column in ("samples", "estimate") else "left")
     for row in rows:
-        table.add_row(row["id"], row["fingerprint"], row["status"], str(row["samples"]), _time(row["seconds"]))
+        table.add_row(row["id"], row["fingerprint"], row["status"], str(row["samples"]), duration(row["seconds"]))
     stdout.print(table)
-    todo = [row for row in rows if row["status"] != "complete"]
-    total = _time(sum(row["seconds"] for row in todo))
+    total = duration(sum(row["seconds"] for row in todo))
     disk = sum(row["bytes"] for row in todo) / 1e6
     stdout.print(f"{len(rows) - len(todo)} cached, {len(todo)} to make: about {total} and {disk:.0f} MB.")
+    for line in describe_needs(needs):
+        stdout.print(escape(line), highlight=False, soft_wrap=True)
 
 
-def _row(node: Node, place: Workspace) -> dict[str, Any]:
-    artefact = node.artefact(place)
-    status = artefact.status()
+def describe_needs(needs: Preflight) -> Iterator[str]:
+    """A line each for what the machine lacks or the user must know; none if the run needs no models."""
+    if not needs.models and not needs.unregistered:
+        return
+    missing = needs.missing
+    yield f"models: {len(needs.models) - len(missing)} of {len(needs.models)} ready"
+    for model in missing:
+        yield f"  {model.id}: {model.bytes / 1e9:.1f} GB, {model.licence}; {model.problems[0]}; run: {model.command}"
+    if len(missing) > 1:
+        total = sum(model.bytes for model in missing) / 1e9
+        yield f"  all of them, about {total:.1f} GB: dmp models pull {' '.join(model.id for model in missing)}"
+    for reference in needs.unregistered:
+        yield f"  {reference}: not in the registry; fetched from the hub when it is loaded"
+    for model in needs.models:
+        if model.gated:
+            yield f"  {model.id}: gated; accept its terms at {model.source} and set HF_TOKEN"
+    found = f"{needs.gpu} with {needs.vram_found_gb:.0f} GB" if needs.gpu else "no GPU found"
+    enough = "" if needs.vram_found_gb >= needs.vram_needed_gb else "  (not enough)"
+    yield f"GPU: about {needs.vram_needed_gb:.0f} GB needed; {found}{enough}"
+    for disk in needs.disks:
+        short = "" if disk.free >= disk.needed else "  (not enough)"
+        yield f"disk: {disk.place}: {disk.needed / 1e9:.1f} GB needed, {disk.free / 1e9:.1f} GB free{short}"
+    yield f"GPU time: about {needs.gpu_hours:.0f} h; guessed for a GPU of the A100 class until stages have run here"
+
+
+def _row(node: Node, place: Workspace, status: str) -> dict[str, Any]:
     seconds, size = (0.0, 0) if status == "complete" else estimate_seconds(node, place)
     return {
         "id": node.id,
@@ -133,11 +187,12 @@ def _row(node: Node, place: Workspace) -> dict[str, Any]:
         "samples": node.samples,
         "seconds": round(seconds, 1),
         "bytes": size,
-        "path": artefact.path,
+        "path": node.artefact(place).path,
     }
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
     if seconds < 1:
         return "-"
     return (
