@@ -16,6 +16,16 @@ from torch import Tensor
 
 from dmp_core.resources import manifest_path
 
+_VIT_L = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+    "image_size": 224,
+}
+"""CLIP ViT-L/14's image side."""
+
 
 def stable_diffusion(folder: Path) -> Path:
     """Stable Diffusion v1-4 with its safety checker (1.4 billion weights). The vocabulary is the mini prior's, since
@@ -28,8 +38,6 @@ def stable_diffusion(folder: Path) -> Path:
     text = CLIPTextConfig(
         hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768
     )
-    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-    vision |= {"patch_size": 14, "image_size": 224}
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL(
             sample_size=512,
@@ -49,7 +57,7 @@ def stable_diffusion(folder: Path) -> Path:
             set_alpha_to_one=False,
             steps_offset=1,
         ),
-        safety_checker=StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=768)),
+        safety_checker=StableDiffusionSafetyChecker(CLIPConfig(vision_config=_VIT_L, projection_dim=768)),
         feature_extractor=CLIPImageProcessor(),
     )
     pipeline.save_pretrained(folder)
@@ -81,6 +89,17 @@ def instruct_pix2pix(folder: Path) -> Path:
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder)
+    return folder
+
+
+def clip(folder: Path) -> Path:
+    """CLIP ViT-L/14 (428 million weights) with its image processor; the vocabulary is the mini prior's."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=_VIT_L, projection_dim=768)).save_pretrained(folder)
+    CLIPImageProcessor().save_pretrained(folder)
+    CLIPTokenizer.from_pretrained(str(manifest_path("priors", "mini") / "tokenizer")).save_pretrained(folder)
     return folder
 
 
@@ -152,7 +171,7 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
 }
 
 
-FOR_METHODS: dict[str, Callable[[Path], Path]] = {"instruct-pix2pix": instruct_pix2pix}
+FOR_METHODS: dict[str, Callable[[Path], Path]] = {"instruct-pix2pix": instruct_pix2pix, "clip": clip}
 """What the compared methods need besides."""
 
 

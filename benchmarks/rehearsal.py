@@ -3,25 +3,28 @@
     make rehearsal                                     # on the CPU, in bfloat16
     make rehearsal REHEARSAL_FLAGS="--device cuda"     # on a GPU, in the preset's own float16
     .venv/bin/python -m benchmarks.rehearsal --write   # also puts the table into docs/paper.md
-    make rehearsal REHEARSAL_FLAGS="--methods"         # SDEdit, DDIB, InstructPix2Pix and VISII on normals as well
+    make rehearsal REHEARSAL_FLAGS="--methods"         # the compared methods on normals as well
 
-Every artefact of the DAG is made in a process of its own, so that its peak memory can be told. Nothing is learnt:
-what is rehearsed is that configuration, file formats, shapes, precisions and memory fit together.
+Every model and every artefact of the DAG is made in a process of its own, so that its peak memory can be told.
+Nothing is learnt: what is rehearsed is that configuration, file formats, shapes, precisions and memory fit together.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 import resource
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -30,13 +33,19 @@ from benchmarks import full_size
 from benchmarks.documents import fill
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.config.pipeline import validate
+from dmp_core.experiments.planning import plan_experiment
+from dmp_core.experiments.settings import load_experiment
 from dmp_core.stages import execute, plan
 from dmp_core.store import Artefact, Workspace, decode_member, read_shard
 
 console = Console()
 
+T = TypeVar("T")
 
 _DATA = ("prompts", "images", "labels", "quality", "shards", "latents")
+
+SHORT = {"steps": 2, "batch_size": 1, "checkpoint_every": 2, "log_every": 1}
+"""Of every training."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ def rehearsal_config(models: Path, device: Literal["cpu", "cuda"], steps: int, s
     for task, path in weights.items():
         paper["labels"][task] |= {"weights": path} | dtype
     paper["base"]["model"] = sd
-    paper["train"] |= {"steps": 2, "batch_size": 1, "checkpoint_every": 2, "log_every": 1}
+    paper["train"] |= SHORT
     paper["train"]["mixed_precision"] = "bf16" if device == "cpu" else "fp16"
     paper["sampling"] |= {"batch_size": 1} | dtype
     paper["latents"]["batch_size"] = 1
@@ -86,27 +95,26 @@ def rehearsal_config(models: Path, device: Literal["cpu", "cuda"], steps: int, s
     return validate(paper, "rehearsal")
 
 
-def method_configs(config: PipelineConfig, editor: str | None) -> Iterator[PipelineConfig]:
-    """The same configuration with each method that starts from a diffusion model: two steps of training and of
-    sampling.
+def method_configs(config: PipelineConfig, models: Path) -> Iterator[PipelineConfig]:
+    """The same configuration with each compared method, as `dmp compare --preset paper` sets it: two steps of
+    training and of sampling. Not DMP with all weights: with Adam's moments these are 14 GB in float32.
 
-    editor: the model that edits by instructions; None: the run makes one.
+    models: the folder that holds what the methods need besides.
     """
-    dtypes = {"float16": "fp16", "bfloat16": "bf16", "float32": "no"}
-    fit = {"steps": 2, "batch_size": 1, "checkpoint_every": 2, "log_every": 1}
-    fit["mixed_precision"] = dtypes[config.sampling.dtype]
-    sampling = {"num_steps": 2}
-    settings: dict[str, dict[str, Any]] = {
-        "sdedit": {"fit": fit, "sampling": sampling | {"strength": 1.0}},
-        "ddib": {"fit": fit, "sampling": sampling},
-        "ip2p_hard": {"sampling": sampling},
-        "ip2p_learned": {"fit": fit, "sampling": sampling},
-        "visii": {"fit": fit, "sampling": sampling},
-    }
     plain = config.model_dump(mode="json")
-    plain["editor"]["model"] = editor
-    for name, own in settings.items():
-        yield validate(plain | {"train": {"method": name, **own}}, f"rehearsal of {name}")
+    plain["editor"]["model"] = str(models / "instruct-pix2pix")
+    for variant in plan_experiment(load_experiment("compare"), "paper", tasks=["normal"]):
+        own = variant.config.train.model_dump(mode="json")
+        if own["method"] == "dmp":
+            continue
+        fit = own.get("fit", own)
+        if "steps" in fit:
+            fit |= SHORT | {"mixed_precision": plain["train"]["mixed_precision"] if "fit" in own else "bf16"}
+        if "sampling" in own:
+            own["sampling"]["num_steps"] = 2
+        if fit.get("clip_model"):
+            fit["clip_model"] = str(models / "clip")
+        yield validate(plain | {"train": own}, f"rehearsal of {variant.title}")
 
 
 def rehearse(config: PipelineConfig, workspace: Path, task: str | None = None) -> Iterator[Measured]:
@@ -118,8 +126,7 @@ def rehearse(config: PipelineConfig, workspace: Path, task: str | None = None) -
             continue
         artefact = node.artefact(place)
         if artefact.status() != "complete" or artefact.fingerprint not in rows:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                samples, seconds, memory, gpu = pool.submit(_make, config, node.id, str(workspace)).result()
+            samples, seconds, memory, gpu = apart(_make, config, node.id, str(workspace))
             images = node.samples if node.stage != "train" else samples
             row = Measured(node.id, describe(artefact), images, seconds, memory, gpu)
             rows[artefact.fingerprint] = asdict(row)
@@ -127,17 +134,31 @@ def rehearse(config: PipelineConfig, workspace: Path, task: str | None = None) -
         yield Measured(**rows[artefact.fingerprint])
 
 
+def apart(work: Callable[..., T], *arguments: Any) -> T:
+    """What `work` returns, called in a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
 def _make(config: PipelineConfig, node_id: str, workspace: str) -> tuple[int, float, float, float | None]:
     output = execute(config, node_id, workspace, force=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # reported in KiB
     torch = sys.modules.get("torch")
     on_gpu = torch is not None and torch.cuda.is_available()
     gpu = torch.cuda.max_memory_allocated() / 2**30 if torch is not None and on_gpu else None
-    return output.samples, output.seconds, peak, gpu
+    return output.samples, output.seconds, peak_gib(), gpu
+
+
+def peak_gib() -> float:
+    """The most memory that this process has held. Not `ru_maxrss` on Linux: it starts at what the parent had held."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 2**20  # KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (30 if sys.platform == "darwin" else 20)
 
 
 def describe(artefact: Artefact) -> str:
-    """What the first sample holds, with shapes and types; file names for what is not sharded."""
+    """What the first sample holds, the columns of tables, the tensors of weights: with shapes and types."""
     names = [record.name for record in artefact.published().files]
     tars = [name for name in names if name.endswith(".tar")]
     if tars:
@@ -149,7 +170,25 @@ def describe(artefact: Artefact) -> str:
 
         tensors = load(artefact.read_bytes(names[0]))
         return ", ".join(f"{name} {_size(value.shape)} {_type(value)}" for name, value in tensors.items())
-    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+    told = [f"{name} {text}" for name in names if (text := _describe_file(artefact, name))]
+    return ", ".join((told or names)[:3])
+
+
+def _describe_file(artefact: Artefact, name: str) -> str:
+    """Size and types of a table or of weights; nothing of other files."""
+    if name.endswith(".parquet"):
+        table = pd.read_parquet(io.BytesIO(artefact.read_bytes(name)))
+        return f"{_size(table.shape)} {_counted(table.dtypes.astype(str))}"
+    if name.endswith(".safetensors"):
+        from safetensors.torch import load
+
+        tensors = load(artefact.read_bytes(name))
+        return f"{sum(t.numel() for t in tensors.values())} weights {_counted(map(_type, tensors.values()))}"
+    return ""
+
+
+def _counted(types: Iterable[str]) -> str:
+    return " + ".join(f"{count} {kind}" for kind, count in Counter(types).items())
 
 
 def _shape(value: Any) -> str:
@@ -189,17 +228,17 @@ def main(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     steps: Annotated[int, typer.Option(help="Denoising steps of an image; the preset has 50.")] = 2,
     size: Annotated[int, typer.Option(help="Height and width of the images; the preset has 512.")] = 512,
-    methods: Annotated[bool, typer.Option(help="Also the methods that start from a diffusion model.")] = False,
+    methods: Annotated[bool, typer.Option(help="Also the compared methods, on normals.")] = False,
     write: Annotated[bool, typer.Option(help="Also put the tables into docs/paper.md.")] = False,
 ) -> None:
     models = []
     for name in [*full_size.BUILDERS, *(full_size.FOR_METHODS if methods else ())]:
-        path = full_size.build(name, workspace / "models")
+        path = apart(full_size.build, name, workspace / "models")
         models.append((name, *full_size.weights_of(path)))
         console.print(f"  ✓ {name}: {models[-1][1] / 1e6:.0f} M weights", highlight=False)
     config = rehearsal_config(workspace / "models", "cuda" if device == "cuda" else "cpu", steps, size)
     rows = []
-    for row in _all_rows(config, workspace, methods):
+    for row in _all_rows(config, workspace, workspace / "models" if methods else None):
         rows.append(row)
         console.print(
             f"  ✓ {row.node:34} {row.seconds:7.1f} s {row.memory_gib:5.1f} GiB  {row.output}", highlight=False
@@ -212,11 +251,11 @@ def main(
         fill("docs/paper.md", f"rehearsal-{device}", report)
 
 
-def _all_rows(config: PipelineConfig, workspace: Path, methods: bool) -> Iterator[Measured]:
+def _all_rows(config: PipelineConfig, workspace: Path, models: Path | None) -> Iterator[Measured]:
+    """models: where the methods find theirs; None: without methods."""
     yield from rehearse(config, workspace)
-    editor = str(workspace / "models" / "instruct-pix2pix")
     seen: set[str] = set()
-    for other in method_configs(config, editor) if methods else ():
+    for other in method_configs(config, models) if models else ():
         for row in rehearse(other, workspace, task="normal"):
             if row.node not in seen and not row.node.endswith("-ceiling"):
                 yield row
