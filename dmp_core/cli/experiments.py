@@ -78,12 +78,14 @@ def _run(
         return
     place = Workspace(workspace)
     check_models(node for _, node in distinct_nodes(chosen) if node.artefact(place).status() != "complete")
-    for number, variant in enumerate(chosen, 1):
-        stderr.print(f"[bold]{number}/{len(chosen)} {escape(variant.title)}[/]", highlight=False)
-        run_experiment([variant], workspace, run_nodes)
     from dmp_core.experiments.outputs import INDEX, write_outputs
 
-    folder = write_outputs(name, experiment, planned, place)
+    try:
+        for number, variant in enumerate(chosen, 1):
+            stderr.print(f"[bold]{number}/{len(chosen)} {escape(variant.title)}[/]", highlight=False)
+            run_experiment([variant], workspace, run_nodes)
+    finally:  # what was scored before an error is worth seeing
+        folder = write_outputs(name, experiment, planned, place)
     if as_json:
         typer.echo(place.fs.cat_file(f"{folder}/{INDEX}").decode())
         return

@@ -371,10 +371,13 @@ class LatentsConfig(Settings):
 
 
 # ----------------------------------------------------------------------------------- diffusion
+Spacing = Literal["leading", "trailing", "linspace"]
+
+
 class ScheduleConfig(Settings):
     """The noise schedule, by the names that diffusers gives its options."""
 
-    spacing: Literal["leading", "trailing", "linspace"] = "leading"
+    spacing: Spacing = "leading"
     zero_terminal_snr: bool = False
     set_alpha_to_one: bool = False
 
@@ -384,11 +387,19 @@ class SamplingConfig(Settings):
 
     num_steps: PositiveInt = 5
     source: Literal["oracle", "estimated"] = "oracle"
+    spacing: Spacing | None = _Optional
+    """Of the steps; None: as the adapter was trained. All timesteps are trained at unless `train.num_timesteps` says
+    otherwise, so that one adapter serves every spacing."""
     guidance_scale: float = 1.0
     use_prompt: bool = False
     batch_size: PositiveInt = 16
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Of the U-Net, the text encoder and the VAE's decoding."""
+
+    @property
+    def passes(self) -> int:
+        """Of the U-Net, for one image."""
+        return self.num_steps * (2 if self.use_prompt and self.guidance_scale != 1 else 1)
 
 
 class LoraConfig(Settings):

@@ -54,9 +54,18 @@ def grid(spec: GridSpec, shown: Sequence[PlannedVariant], workspace: Workspace) 
                 found = columns.get((task, name), [])
                 cells += [colourise(task, array, metres=span) for array in found] or [None] * len(columns["", ""])
             if any(cell is not None for cell in cells):
-                label = f"{SHORT_NAMES[task]}" if not name else title
+                label = _truth(shown[0].config, task) if not name else title
                 rows.append(SheetRow(cells, label, gap_above=not name))
     return contact_sheet(rows, groups=[(split_name(split), len(columns["", ""])) for split, columns in groups])
+
+
+_LABELERS = {"omnidata": "Omnidata", "zoedepth": "ZoeDepth", "eva02": "EVA-02", "pienet": "PIE-Net"}
+
+
+def _truth(config: PipelineConfig, task: Task) -> str:
+    """What the row of labels is called: the predictor that made them, where one did."""
+    kind = config.labels[task].kind
+    return SHORT_NAMES[task] if kind == "exact" else f"{SHORT_NAMES[task]} ({_LABELERS.get(kind, kind)})"
 
 
 def _columns(

@@ -47,20 +47,21 @@ def plan_experiment(
     overrides: Sequence[str] = (),
     tasks: Sequence[str] = (),
 ) -> list[PlannedVariant]:
-    """Every variant, each with a valid configuration: base < experiment < variant < file < overrides.
+    """Every variant, each with a valid configuration: base < file < experiment < variant < overrides.
 
-    base: a configuration or a preset; by default the experiment's own preset.
+    base: a configuration or a preset; by default the experiment's own preset. A file, which may be a complete
+        configuration, is what all variants start from, or else each would become what the file says.
     tasks: only these; a variant that has none of them is left out, and so is one that asks for more training images
         than the preset has.
     Raises InputError that names the variant and what is wrong with it.
     """
     if unknown := set(tasks) - set(TASKS):
         raise InputError(f"--tasks {', '.join(sorted(unknown))}: unknown; choose from: {', '.join(TASKS)}")
-    config = base if isinstance(base, PipelineConfig) else load_config(base or experiment.preset)
+    config = base if isinstance(base, PipelineConfig) else load_config(base or experiment.preset, file)
     below = config.model_dump(mode="json")
     planned = []
     for name, variant in experiment.variants.items():
-        settings, source = _layered(experiment, name, variant, below, file, overrides)
+        settings, source = _layered(experiment, name, variant, below, overrides)
         if (settings["train"].get("samples") or 0) > (settings["splits"].get("train", {}).get("count") or math.inf):
             continue
         config = validate(settings, source)
@@ -102,14 +103,13 @@ def _layered(
     name: str,
     variant: Variant,
     base: dict[str, Any],
-    file: Path | None,
     overrides: Sequence[str],
 ) -> tuple[dict[str, Any], str]:
     """The variant's settings as a plain mapping, and what to call them in an error."""
     settings = merge(merge(base, experiment.set), variant.set)
     settings = merge(settings, variant.per_base.get(settings["base"]["model"], {}))
     settings = merge(settings, variant.per_preset.get(settings["preset"], {}))
-    return layered(settings, f"variant {name}", file, list(overrides))
+    return layered(settings, f"variant {name}", None, list(overrides))
 
 
 def _wanted(node: Node, tasks: Sequence[str]) -> bool:

@@ -64,6 +64,11 @@ class SDEditSampling(Settings):
     seed: int = 0
     """Of the noise, with a sample's key."""
 
+    @property
+    def passes(self) -> int:
+        """Of the U-Net, for one image."""
+        return max(1, round(self.strength * self.num_steps))
+
 
 class SDEditConfig(LabelPriorFit):
     """Noise the image to a strength, denoise it as a label image (Meng et al. 2022)."""
@@ -81,6 +86,11 @@ class DDIBSampling(Settings):
 
     num_steps: Annotated[int, Field(ge=1, le=1000)] = 50
     """Each way."""
+
+    @property
+    def passes(self) -> int:
+        """Of the U-Net, for one image."""
+        return 2 * self.num_steps
 
 
 class DDIBConfig(LabelPriorFit):
@@ -115,6 +125,11 @@ class EditSampling(Settings):
     """Towards the image."""
     seed: int = 0
     """Of the noise, with a sample's key."""
+
+    @property
+    def passes(self) -> int:
+        """Of the U-Net, for one image: guided, each step asks three times."""
+        return self.num_steps * (1 if self.guidance_scale == 1 else 3)
 
 
 class EditorMethodConfig(MethodConfig):

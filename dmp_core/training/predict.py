@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dmp_core.config.stages import BaseConfig, SamplingConfig, Task
 from dmp_core.diffusion.latents import decode_latents, downscale_factor
+from dmp_core.diffusion.schedule import Schedule
 from dmp_core.errors import InputError
 from dmp_core.labelers.encoding import from_vae_image, image_to_vae, resize, to_vae_image
 from dmp_core.training.base import load_base
@@ -52,7 +53,8 @@ def predict_batch(
     images: uint8 (B, H, W, 3).
     resolution: shorter side at which the network works; None takes the images' own.
     prompts: one caption an image; used only if `sampling.use_prompt`.
-    The adapter's card decides what the network predicts and on which schedule (`dmp.json`).
+    The adapter's card decides what the network predicts and on which schedule (`dmp.json`), but for
+    `sampling.spacing`.
     """
     if sampling.use_prompt and (prompts is None or len(prompts) != len(images)):
         raise InputError(f"sampling.use_prompt: needs one prompt an image ({len(images)})")
@@ -62,11 +64,21 @@ def predict_batch(
         num_inference_steps=sampling.num_steps,
         guidance_scale=sampling.guidance_scale,
         source=sampling.source,
+        schedule=_schedule(pipeline, sampling),
         resolution="input",
         output_type="latent",
         return_dict=False,
     )
     return decode_labels(pipeline.vae, latents, task, images.shape[1:3], depth_scale, palette)
+
+
+def _schedule(pipeline: DMPPipeline, sampling: SamplingConfig) -> Schedule | None:
+    """The adapter's, with its steps elsewhere; None: the adapter's."""
+    if sampling.spacing is None:
+        return None
+    return Schedule.from_config(
+        pipeline.scheduler.config, **pipeline.card.schedule.model_dump() | {"spacing": sampling.spacing}
+    )
 
 
 def working_images(vae: Any, images: Array, resolution: int | None) -> torch.Tensor:

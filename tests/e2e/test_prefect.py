@@ -146,10 +146,10 @@ def test_new_keywords_extend_a_dataset(prefect, tmp_path):
 @pytest.mark.e2e
 def test_an_experiment_uses_the_pipelines_data_and_shows_its_tables(prefect, workspace):
     before = files(workspace / "images")
-    wanted = {**values(workspace), "overrides": ["train.steps=2"], "variants": ["paper", "steps-1"]}
+    wanted = {**values(workspace), "overrides": ["train.steps=2"], "variants": ["paper", "steps-2"]}
     run = prefect.end(prefect.submit("ablate/mini", **wanted))
     assert run.state.is_completed()
-    assert run.name == f"ablate paper, steps-1: smoke (smoke) in {workspace}"
+    assert run.name == f"ablate paper, steps-2: smoke (smoke) in {workspace}"
     assert files(workspace / "images") == before
     told = artifacts()["experiment-ablate"].data
     assert re.search(r"^\| DMP \|.* [\d.]+", told, re.MULTILINE)

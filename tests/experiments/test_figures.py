@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from dmp_core.config import load_config
 from dmp_core.errors import InputError
-from dmp_core.experiments.figures import curve, save_plot
+from dmp_core.experiments.figures import _truth, curve, save_plot
 from dmp_core.experiments.planning import plan_experiment
 from dmp_core.experiments.settings import CurveSpec, load_experiment
 
@@ -32,7 +33,7 @@ def test_a_line_a_split_and_series_holds_every_variant_at_its_setting(steps):
     assert figure is not None
     (axes,) = figure.axes
     drawn = {container.get_label(): container.lines[0].get_xydata().tolist() for container in axes.containers}
-    multiple = [[n, 30.0 - n] for n in (1, 2, 3, 5, 10, 20)]
+    multiple = [[n, 30.0 - n] for n in (2, 3, 5, 10, 20)]
     assert drawn["In-domain, multiple steps"] == multiple == drawn["Out-of-domain, multiple steps"]
     assert drawn["In-domain, trained for a single step"] == [[1.0, 129.0]]
     assert any(list(line.get_ydata()) == [45.0, 45.0] for line in axes.lines)
@@ -64,3 +65,8 @@ def test_all_images_are_as_many_as_the_preset_has():
 def test_what_is_no_number_is_refused(steps):
     with pytest.raises(InputError, match=r"sampling.source: 'oracle' is no number"):
         curve(CurveSpec(title="t", x="sampling.source", label="source"), steps[1], steps[2])
+
+
+def test_pseudo_labels_are_shown_by_their_predictors_name():
+    assert _truth(load_config("paper"), "depth") == "Depth (ZoeDepth)"
+    assert _truth(load_config("smoke"), "depth") == "Depth"

@@ -7,11 +7,13 @@ from typer.testing import CliRunner
 
 from dmp_core.cli import app
 from dmp_core.config import load_config, preset_names
-from dmp_core.config.pipeline import merge
+from dmp_core.config.pipeline import dump, merge
 from dmp_core.config.stages import TrainConfig
 from dmp_core.errors import InputError
 from dmp_core.experiments.planning import choose, distinct_nodes, plan_experiment
 from dmp_core.experiments.settings import Experiment, experiment_names, load_experiment
+from dmp_core.stages.estimate import estimate_seconds
+from dmp_core.store import Workspace
 
 EDITORS = ("instruct-pix2pix", "clip-vit-large-patch14")
 
@@ -50,9 +52,42 @@ def test_nothing_is_planned_that_no_table_or_figure_needs():
 def test_steps_of_sampling_share_one_training():
     planned = plan_experiment(load_experiment("ablate"), "smoke")
     of = {variant.name: fingerprints(variant, "train") for variant in planned}
-    assert of["steps-1"] == of["steps-20"] == of["estimated"] == of["paper"]
+    assert of["steps-2"] == of["steps-20"] == of["trailing"] == of["trailing-1"] == of["estimated"] == of["paper"]
+    predictions = {variant.name: fingerprints(variant, "predict") for variant in planned}
+    assert predictions["trailing"] != predictions["paper"]
     assert (
         len({found["train/normal-dmp"] for found in (of["paper"], of["random"], of["all-weights"], of["rank-4"])}) == 4
+    )
+
+
+def test_a_complete_file_is_where_every_variant_starts_and_makes_none_of_them_another(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(dump(load_config("smoke", overrides=["seed=7", "train.learning_rate=0.5"])))
+    planned = {v.name: v.config for v in plan_experiment(load_experiment("compare"), "smoke", file)}
+    assert {name: config.train.method for name, config in planned.items()} == {
+        name: variant.set.get("train", {}).get("method", "dmp")
+        for name, variant in load_experiment("compare").variants.items()
+    }
+    assert {config.seed for config in planned.values()} == {7}
+    assert planned["dmp"].train.learning_rate == 0.5
+
+
+def test_a_file_may_extend_a_preset(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: smoke\nseed: 7\n")
+    assert {v.config.seed for v in plan_experiment(load_experiment("ablate"), "mini", file)} == {7}
+
+
+def test_predictions_of_many_passes_take_longer(tmp_path):
+    place = Workspace(str(tmp_path))
+    seconds = {}
+    for variant in plan_experiment(load_experiment("compare"), "paper", tasks=["normal"]):
+        node = variant.prediction("in_domain", "normal")
+        seconds[variant.name] = estimate_seconds(node, place)[0] / node.samples
+    # Passes: 5; 50 steps, half of them taken; 50 each way; 100 steps, each asking three times.
+    assert seconds["spade"] < seconds["dmp"] < seconds["sdedit"] < seconds["ddib"] < seconds["ip2p_hard"]
+    assert seconds["ip2p_hard"] - seconds["ddib"] == pytest.approx(
+        (300 - 100) * (seconds["ddib"] - seconds["sdedit"]) / 75
     )
 
 

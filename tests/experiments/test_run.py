@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from benchmarks import results
+from dmp_core.cli import app
 from dmp_core.errors import InputError
 from dmp_core.evaluation.registry import CEILING, CONSTANT, MEAN_MAP
 from dmp_core.experiments.outputs import write_outputs
@@ -98,6 +100,19 @@ def made(experiment, planned, tmp_path_factory) -> tuple[Path, list[StageOutput]
     workspace = tmp_path_factory.mktemp("compare")
     outputs = make(planned, workspace)
     return workspace, outputs, Path(write_outputs("compare", experiment, planned, Workspace(str(workspace))))
+
+
+def test_an_error_leaves_the_tables_of_what_was_scored(experiment, planned, made, monkeypatch):
+    def broken(*_):
+        raise InputError("train.steps: of this variant alone")
+
+    monkeypatch.setattr("dmp_core.cli.experiments.run_experiment", broken)
+    index = made[2] / "experiment.json"
+    index.unlink()
+    run = CliRunner().invoke(app, ["compare", "-p", "smoke", "-t", "normal", "-w", str(made[0])])
+    assert isinstance(run.exception, InputError) or run.exit_code == 2
+    assert json.loads(index.read_text())["variants"]["dmp"]["scored"]
+    write_outputs("compare", experiment, planned, Workspace(str(made[0])))
 
 
 def metrics(variant: PlannedVariant, workspace: Path) -> dict:

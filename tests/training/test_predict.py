@@ -56,6 +56,25 @@ def test_prediction_is_equation_4_on_the_adapted_network(predictor):
     np.testing.assert_allclose(labels, expected, atol=1e-4)
 
 
+def test_steps_may_stand_elsewhere_than_in_training(predictor):
+    settings = {"num_steps": 1, "source": "estimated"}
+    images = rgb()
+    leading, trailing = (
+        predict_batch(predictor, images, "albedo", SamplingConfig(**settings, spacing=spacing), **SETTINGS)
+        for spacing in (None, "trailing")
+    )
+    x = encode_images(predictor.vae, torch.from_numpy(images).movedim(-1, 1).float() / 255)
+    text = predictor.encode_prompt("").expand(3, -1, -1)
+    y = sample(
+        lambda y_t, t: predictor.unet(y_t, t, encoder_hidden_states=text).sample,
+        x, Schedule.stable_diffusion(spacing="trailing"), 1, "v", "estimated",
+    )  # fmt: skip
+    with torch.no_grad():
+        expected = from_vae_image("albedo", decode_latents(predictor.vae, y) * 2 - 1, depth_scale=8.0)
+    np.testing.assert_allclose(trailing, expected, atol=1e-4)
+    assert np.abs(leading - trailing).max() > 0.01
+
+
 def test_an_adapter_trained_in_bfloat16_runs_in_any_precision(tiny_folder, tmp_path):
     config = CONFIG.model_copy(update={"steps": 2, "mixed_precision": "bf16"})
     settings = BaseConfig(model=str(tiny_folder))
