@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from dmp_core.experiments import tables
+from dmp_core.experiments import order, tables
 from dmp_core.experiments.collect import COLUMNS, DIFFERENCES, collect, differences, with_earlier
 from dmp_core.experiments.figures import curve, grid, save_plot
 from dmp_core.experiments.planning import PlannedVariant
-from dmp_core.experiments.settings import CurveSpec, Experiment, GridSpec, ScoreTableSpec
+from dmp_core.experiments.settings import CurveSpec, Experiment, GridSpec, OrderSpec, ScoreTableSpec
 from dmp_core.store import Workspace
 
 INDEX, RESULTS, VERSUS = "experiment.json", "results.parquet", "differences.parquet"
@@ -73,6 +73,11 @@ def _write(
         for suffix, render in formats.items():
             (folder / f"{output}.{suffix}").write_text(render(table))
         return [f"{output}.{suffix}" for suffix in formats]
+    if isinstance(spec, OrderSpec):
+        found = order.rankings(spec.tables, scores, {variant.name: variant.variant for variant in shown})
+        if found:
+            (folder / f"{output}.md").write_text(order.markdown(spec.title, found))
+        return [f"{output}.md"] if found else []
     if isinstance(spec, CurveSpec):
         figure = curve(spec, shown, scores)
         return save_plot(figure, folder, output) if figure else []

@@ -44,6 +44,14 @@ class ScoreTableSpec(Settings):
     """One of the paper's, or `primary`: every task's primary metric on every split."""
 
 
+class OrderSpec(Settings):
+    """Whether the variants rank as the paper's rows do."""
+
+    kind: Literal["order"] = "order"
+    title: str
+    tables: list[Literal["table1", "table2", "table3", "table4"]]
+
+
 class CurveSpec(Settings):
     """Error against one setting, a panel a task, a line a split and series."""
 
@@ -66,7 +74,7 @@ class GridSpec(Settings):
     per_split: PositiveInt = 4
 
 
-OutputSpec = Annotated[ScoreTableSpec | CurveSpec | GridSpec, Field(discriminator="kind")]
+OutputSpec = Annotated[ScoreTableSpec | OrderSpec | CurveSpec | GridSpec, Field(discriminator="kind")]
 
 
 class Experiment(Settings):
