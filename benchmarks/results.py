@@ -73,6 +73,9 @@ def _differences(folder: Path, index: dict[str, Any]) -> list[str]:
         return []
     reference = index["variants"][index["reference"]]["title"]
     lines = [
+        f"**Tasks on which each is better than {reference} / even / worse, by the paired intervals below**\n",
+        *_tally(frame),
+        "",
         f"**Each row minus {reference}, on the same images (95 % interval)**\n",
         "| | task | split | metric | difference | verdict |",
         "|---|---|---|---|---:|---|",
@@ -85,6 +88,17 @@ def _differences(folder: Path, index: dict[str, Any]) -> list[str]:
             f"| {amounts[0]} ({amounts[1]} to {amounts[2]}) | {row.verdict} |"
         )
     return ["\n".join(lines) + "\n"]
+
+
+def _tally(frame: pd.DataFrame) -> list[str]:
+    """Verdicts counted: a row a variant, a column a split."""
+    splits = list(dict.fromkeys(frame["split"]))
+    lines = [f"| | {' | '.join(map(split_name, splits))} |", "|---" * (len(splits) + 1) + "|"]
+    for method, rows in frame.groupby("method", sort=False):
+        counts = [rows[rows["split"] == split]["verdict"].value_counts() for split in splits]
+        cells = [" / ".join(str(count.get(word, 0)) for word in ("better", "even", "worse")) for count in counts]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return lines
 
 
 if __name__ == "__main__":

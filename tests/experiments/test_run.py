@@ -241,6 +241,11 @@ def test_the_results_page_holds_the_tables_and_names_what_was_not_run(made, monk
     for name in re.findall(r"\]\(images/([^)]+)\)", text):
         assert (tmp_path / "images" / name).is_file()
     assert "results-compare-figure4.png" in text
+    versus = pd.read_parquet(made[2] / "differences.parquet")
+    spade = versus[(versus["variant"] == "spade") & (versus["split"] == "in_domain")]
+    counts = [sum(spade["verdict"] == word) for word in ("better", "even", "worse")]
+    assert sum(counts) == 1  # one task
+    assert f"| SPADE | {' / '.join(map(str, counts))} |" in text
 
 
 def test_a_second_run_makes_nothing_and_writes_the_same(made, experiment, planned):
