@@ -77,7 +77,8 @@ def _run(
         show(chosen, workspace, as_json)
         return
     place = Workspace(workspace)
-    check_models(node for _, node in distinct_nodes(chosen) if node.artefact(place).status() != "complete")
+    todo = [(v.config, node) for v, node in distinct_nodes(chosen) if node.artefact(place).status() != "complete"]
+    check_models(node for config, node in todo if node.stage not in config.runtime.deployments)
     from dmp_core.experiments.outputs import INDEX, write_outputs
 
     try:

@@ -10,6 +10,7 @@ import typer
 from dmp_core.cli.console import ConfigFile, Overrides, Preset, WorkspaceOption, stdout
 from dmp_core.cli.run import run_nodes
 from dmp_core.config.pipeline import PipelineConfig, load_config
+from dmp_core.errors import InputError
 from dmp_core.stages import Node, plan
 from dmp_core.stages.imports import check_pixels, import_settings, store_settings
 from dmp_core.store import Workspace
@@ -35,6 +36,12 @@ def import_folder(
     overrides: Overrides = None,
 ) -> None:
     """Your own images, with the labels and captions beside them: dataset, predictions, scores, report."""
+    place = Workspace(workspace)
+    if place.is_local and Path(place.root).is_relative_to(folder.resolve()):
+        raise InputError(
+            f"--workspace {workspace}: lies inside {folder}, so that its pictures would be imported the next time; "
+            "name a folder elsewhere"
+        )
     base, plain = load_config(preset, config, overrides), load_config(preset)
     settings, listings = import_settings(base, plain, folder, name=name, split=split, hold_out=hold_out, fit=fit)
     nodes = plan(settings)
@@ -43,7 +50,7 @@ def import_folder(
     stored = store_settings(settings, workspace)
     _announce(listings)
     run_nodes(settings, workspace, chosen)
-    _results(settings, Workspace(workspace), workspace.rstrip("/"), chosen)
+    _results(settings, place, workspace.rstrip("/"), chosen)
     if chosen == nodes and not any(node.stage == "predict" for node in nodes):
         stdout.print(_why_no_model(settings), soft_wrap=True)
     stdout.print(f"configuration, for every other command: -c {stored}", soft_wrap=True)

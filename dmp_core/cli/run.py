@@ -51,7 +51,9 @@ def run_nodes(
         for node in nodes:
             announce(node, artefacts[node.id])
         return [StageOutput(node.id, artefacts[node.id].path, node.fingerprint, True, 0, 0.0) for node in nodes]
-    check_models(node for node in nodes if force or artefacts[node.id].status() != "complete")
+    # Other stages load their weights where they are deployed.
+    here = [node for node in nodes if node.stage not in settings.runtime.deployments]
+    check_models(node for node in here if force or artefacts[node.id].status() != "complete")
     runner = _runner()
     with ProgressDisplay() as display, listening(display):
         outputs: list[StageOutput] = runner(

@@ -209,11 +209,11 @@ def require(model: Model, field: str) -> Path:
 def _fault(model: Model, file: ModelFile, path: Path, lock: Lock, full: bool, read: bool) -> Problem | None:
     if not path.is_file():
         return Problem(model, file, path, "missing", "missing")
-    found = path.stat().st_size
-    if file.bytes and found != file.bytes:
-        return Problem(model, file, path, "truncated", f"has {found} of {file.bytes} bytes")
-    key = f"{model.folder}/{file.path}"
+    found, key = path.stat().st_size, f"{model.folder}/{file.path}"
     expected = file.sha256 or lock.digests.get(key)
+    size = file.bytes or (None if read else lock.size(key, expected))  # what is read is held to its digest
+    if size and found != size:
+        return Problem(model, file, path, "truncated", f"has {found} of {size} bytes")
     if not read or (not full and lock.is_fresh(key, path, expected)):
         return None
     with path.open("rb") as stream:
@@ -237,6 +237,11 @@ class Lock:
     @property
     def digests(self) -> dict[str, str]:
         return {key: entry["sha256"] for key, entry in self.entries.items()}
+
+    def size(self, key: str, digest: str | None) -> int | None:
+        """Bytes of the file that has this digest, if one was ever found right."""
+        entry = self.entries.get(key)
+        return entry["bytes"] if entry and entry["sha256"] == digest else None
 
     def is_fresh(self, key: str, path: Path, expected: str | None) -> bool:
         entry = self.entries.get(key)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from dmp_core.errors import InputError
 from dmp_core.models import registry
 from dmp_core.resources import manifest_root
-from dmp_core.store import sha256_folder
+from dmp_core.store import sha256_folder, sha256_stream
 
 Kind = Literal["priors", "adapters"]
 
@@ -58,26 +58,30 @@ def registered(reference: str, revision: str | None = None) -> registry.Model | 
     return None if model is not None and model.id != reference and Path(reference).exists() else model
 
 
-def resolve_folder(reference: str, kind: Kind, revision: str | None = None) -> Path | None:
+def resolve_folder(reference: str, kind: Kind, revision: str | None = None, *, field: str | None = None) -> Path | None:
     """As `resolve_model`, for models that are folders: the folder, or None for an id on the hub."""
-    located = resolve_model(reference, kind.removesuffix("s"), kind=kind, revision=revision)
+    located = resolve_model(reference, field or kind.removesuffix("s"), kind=kind, revision=revision)
     return Path(located.place) if located.local else None
 
 
-def identity(reference: str, revision: str | None, kind: Kind) -> str:
+def identity(reference: str, revision: str | None, kind: Kind, *, field: str | None = None) -> str:
     """What a fingerprint holds of a model: what the registry pins, the digest of its files, or hub id and revision.
 
+    field: the setting that names it, for errors.
     Asks neither the network nor for files of a registered model, so that any machine can plan.
     """
     model = registered(reference, revision)
     if model is not None:
         return model.identity()
-    located = resolve_model(reference, kind.removesuffix("s"), kind=kind, revision=revision)
-    if not located.local:
-        return f"{reference}@{revision or 'main'}"
-    folder = Path(located.place)
-    newest = max((path.stat().st_mtime_ns for path in folder.rglob("*")), default=0)
-    return _folder_digest(folder, newest)
+    located = resolve_model(reference, field or kind.removesuffix("s"), kind=kind, revision=revision)
+    return local_digest(Path(located.place)) if located.local else f"{reference}@{revision or 'main'}"
+
+
+def local_digest(path: Path) -> str:
+    """Of a file or a folder's files; read again only when one of them has changed."""
+    files = [path] if path.is_file() else path.rglob("*")
+    newest = max((file.stat().st_mtime_ns for file in files), default=0)
+    return _digest(path, newest)
 
 
 def _shipped(reference: str, kind: Kind) -> Path:
@@ -90,6 +94,9 @@ def _shipped(reference: str, kind: Kind) -> Path:
 
 
 @lru_cache(maxsize=32)
-def _folder_digest(folder: Path, newest: int) -> str:
-    del newest  # part of the cache key: an edited folder is read again
-    return sha256_folder(folder)[:16]
+def _digest(path: Path, newest: int) -> str:
+    del newest  # part of the cache key: what was edited is read again
+    if path.is_dir():
+        return sha256_folder(path)[:16]
+    with path.open("rb") as stream:
+        return sha256_stream(stream)[:16]

@@ -9,18 +9,21 @@ from typing import Any
 
 from dmp_core.config.stages import DiffusionImages
 from dmp_core.errors import InputError
-from dmp_core.models.shipped import resolve_folder
+from dmp_core.models.shipped import registered, resolve_folder
 
 _INDEX = "model_index.json"
 
 
 def check_text_to_image(settings: DiffusionImages) -> None:
-    """Hold a local or shipped model against what the images stage wants of it; an id on the hub passes unseen.
+    """Hold a local or shipped model against what the images stage wants of it; ids of the registry and on the hub pass
+    unseen: a plan must be had while they are missing or half fetched.
 
     Raises InputError when the folder is missing or no text-to-image model in diffusers format, lacks the safety
     checker that its index lists, or does not make images of that resolution.
     """
-    folder = resolve_folder(settings.model, "priors", settings.revision)
+    if registered(settings.model, settings.revision) is not None:
+        return
+    folder = resolve_folder(settings.model, "priors", settings.revision, field="images.model")
     if folder is None:
         return
     if not (folder / _INDEX).is_file():

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from typing import Any
 
 from dmp_core.config.stages import VLLMPrompts
@@ -100,7 +101,7 @@ class ServerGenerator:
                 reason = f"{error.code} {error.reason}: {error.read(500).decode(errors='replace')}"
                 if error.code < 500 and error.code != 429:
                     break
-            except (OSError, ValueError) as error:  # out of reach, timed out, no URL, or not JSON
+            except (OSError, ValueError, HTTPException) as error:  # out of reach, cut short, no URL, or not JSON
                 reason = str(getattr(error, "reason", error))
         raise InputError(
             f"{_FIELD}: {self.base}{path} does not answer ({reason}); start the server or correct the address"

@@ -204,9 +204,9 @@ def _load(settings: TransformersPrompts, device: str) -> tuple[Any, Any]:
     options = located.options
     with quiet_transformers():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
             dtype = settings.dtype or ("float32" if device == "cpu" else "auto")
-            model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+            model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=False, **options)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(

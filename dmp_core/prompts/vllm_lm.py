@@ -95,7 +95,7 @@ def _architectures(settings: VLLMPrompts) -> list[str]:
 
     located = _located(settings)
     try:
-        config = AutoConfig.from_pretrained(located.place, **located.options)
+        config = AutoConfig.from_pretrained(located.place, trust_remote_code=False, **located.options)
     except (OSError, ValueError) as error:
         raise InputError(
             f"prompts.generator.model: {settings.model!r} has no readable config.json ({_first_line(error)}); "

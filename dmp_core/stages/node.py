@@ -45,7 +45,7 @@ VERSIONS = {
     "editor": 1,
     "train": 1,
     "predict": 1,
-    "evaluate": 2,
+    "evaluate": 3,
     "report": 1,
 }
 """Raise a stage's number when its code changes what it writes: its artefacts are then made anew."""
@@ -247,16 +247,25 @@ def models_of(stage: Settings) -> tuple[ModelUse, ...]:
     return tuple(use for use in _uses(stage) if not use.reference.startswith(("shipped:", "package:")))
 
 
+def model_named(stage: Settings) -> ModelUse | None:
+    """The model that writes the prompts or labels, wherever it runs."""
+    match stage:
+        case PromptsStage(prompts=PromptsConfig(generator=(VLLMPrompts() | TransformersPrompts()) as llm)):
+            return ModelUse("prompts.generator.model", llm.model, llm.revision)
+        case LabelsStage(task=task, labeler=ModelLabels() as labeler):
+            return ModelUse(f"labels.{task}.weights", labeler.weights)
+    return None
+
+
 def _uses(stage: Settings) -> Iterator[ModelUse]:
     match stage:
-        case PromptsStage(prompts=PromptsConfig(generator=VLLMPrompts(server_url=None) as llm)):
-            yield ModelUse("prompts.generator.model", llm.model, llm.revision)
-        case PromptsStage(prompts=PromptsConfig(generator=TransformersPrompts() as llm)):
-            yield ModelUse("prompts.generator.model", llm.model, llm.revision)
+        case PromptsStage(prompts=PromptsConfig(generator=VLLMPrompts(server_url=str()))):
+            return  # the server loads it
+        case PromptsStage() | LabelsStage():
+            if use := model_named(stage):
+                yield use
         case ImagesStage(images=DiffusionImages() as images):
             yield ModelUse("images.model", images.model, images.revision)
-        case LabelsStage(task=task, labeler=ModelLabels() as labeler):
-            yield ModelUse(f"labels.{task}.weights", labeler.weights)
         case QualityStage(clip_model=str(clip)):
             yield ModelUse("quality.clip_model", clip)
         case LatentsStage(base=base) | EditorStage(base=base):

@@ -10,6 +10,7 @@ Methods that edit by instructions have `editor` before train and predict, unless
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from dmp_core.config.base import Settings
@@ -27,7 +28,7 @@ from dmp_core.config.stages import (
 from dmp_core.errors import InputError
 from dmp_core.methods.registry import find_method
 from dmp_core.models.editor import recipe_with
-from dmp_core.models.shipped import identity, registered
+from dmp_core.models.shipped import identity, local_digest, registered
 from dmp_core.models.text_to_image import check_text_to_image
 from dmp_core.prompts.keywords import split_keywords
 from dmp_core.quality.gates import IMAGE, Gates, gates_for
@@ -49,16 +50,23 @@ from dmp_core.stages.node import (
     ReportStage,
     ShardsStage,
     TrainStage,
-    models_of,
+    model_named,
 )
 from dmp_core.synthesis.listing import Listing, read_folder
 
 
 def _pinned(stage: Settings, kind: type[PinnedPromptsStage] | type[PinnedLabelsStage]) -> Settings:
-    """With what the registry pins its model to, so that other weights under the same name are another artefact."""
-    use = next(iter(models_of(stage)), None)
-    model = registered(use.reference, use.revision) if use else None
-    return kind(**dict(stage), model_hash=model.identity()) if model else stage
+    """With what fixes its model, by the registry or by its files here: other weights are another artefact.
+
+    The same whether this machine loads the model or a server does.
+    """
+    use = model_named(stage)
+    if use is None:
+        return stage
+    path = Path(use.reference).expanduser()
+    if model := registered(use.reference, use.revision):
+        return kind(**dict(stage), model_hash=model.identity())
+    return kind(**dict(stage), model_hash=local_digest(path)) if path.exists() else stage
 
 
 def plan(config: PipelineConfig) -> list[Node]:
@@ -152,9 +160,8 @@ def _add_quality(nodes: _Nodes, config: PipelineConfig, split: str, columns: dic
             "quality", f"{split}-{task}", QualityStage(split=split, task=task), {"labels": labels}, labels.samples
         )
     model = config.quality.clip_model
-    stage = QualityStage(
-        split=split, task=None, clip_model=model, clip_hash=identity(model, None, "priors") if model else None
-    )
+    clip_hash = identity(model, None, "priors", field="quality.clip_model") if model else None
+    stage = QualityStage(split=split, task=None, clip_model=model, clip_hash=clip_hash)
     shared = [role.removeprefix("exclude_") for role in nodes[f"prompts/{split}"].inputs]
     scored = [name for name in shared if name in config.splits and config.splits[name].scored]
     tests = {f"test_{name}": nodes[f"quality/{name}"] for name in scored}
@@ -179,7 +186,7 @@ def _images_stage(config: PipelineConfig, split: str, listing: Listing | None, c
     if not isinstance(source, DiffusionImages):
         return stage
     check_text_to_image(source)
-    model_hash = identity(source.model, source.revision, "priors")
+    model_hash = identity(source.model, source.revision, "priors", field="images.model")
     return DiffusionImagesStage(**dict(stage), model_hash=model_hash)
 
 
@@ -320,7 +327,10 @@ def _add_editor(nodes: _Nodes, config: PipelineConfig) -> tuple[dict[str, Any], 
     editor = config.editor
     if editor.model is not None:
         named = EditorConfig(model=editor.model, revision=editor.revision)
-        return {"editor": named, "editor_hash": identity(editor.model, editor.revision, "priors")}, {}
+        return {
+            "editor": named,
+            "editor_hash": identity(editor.model, editor.revision, "priors"),
+        }, {}
     recipe = recipe_with(editor.recipe)
     stage = EditorStage(
         base=config.base,

@@ -35,6 +35,7 @@ class NeededModel:
 @dataclass
 class Disk:
     place: str
+    """The folders on it."""
     needed: int
     """Bytes."""
     free: int
@@ -93,9 +94,10 @@ def preflight(todo: Iterable[Node], workspace: Workspace, size: int, gpu_seconds
         return found
     found.vram_needed_gb = max((model.vram_gb for model in models), default=0.0)
     found.gpu, found.vram_found_gb = find_gpu()
+    needs = [(registry.models_dir(), sum(model.bytes for model in found.missing))]
     if workspace.is_local:
-        found.disks.append(_disk(Path(workspace.root), size))
-    found.disks.append(_disk(registry.models_dir(), sum(model.bytes for model in found.missing)))
+        needs.insert(0, (Path(workspace.root), size))
+    found.disks = _disks(needs)
     return found
 
 
@@ -130,6 +132,12 @@ def _is_local(use: ModelUse) -> bool:
     return use.reference.startswith((".", "/", "~")) or Path(use.reference).exists()
 
 
-def _disk(place: Path, needed: int) -> Disk:
-    existing = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
-    return Disk(str(place), needed, shutil.disk_usage(existing).free)
+def _disks(needs: Iterable[tuple[Path, int]]) -> list[Disk]:
+    """What each disk must hold; places on the same one share its space."""
+    disks: dict[int, Disk] = {}
+    for place, needed in needs:
+        existing = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+        disk = disks.setdefault(existing.stat().st_dev, Disk("", 0, shutil.disk_usage(existing).free))
+        disk.place = " and ".join(filter(None, (disk.place, str(place))))
+        disk.needed += needed
+    return list(disks.values())

@@ -150,6 +150,15 @@ def test_labels_without_a_training_set_are_scored_without_a_constant(tmp_path):
     assert "constant predictor (left)" not in page
 
 
+def test_a_workspace_among_the_photos_is_refused(tmp_path, monkeypatch):
+    write_photos(tmp_path / "photos", 2)
+    monkeypatch.chdir(tmp_path / "photos")
+    run = CliRunner().invoke(app, ["dataset", "import", ".", "-p", "smoke"])
+    assert isinstance(run.exception, InputError)
+    assert "--workspace runs/default: lies inside ." in str(run.exception)
+    assert not (tmp_path / "photos" / "runs").exists()
+
+
 def test_a_broken_photo_is_named_before_any_work(tmp_path):
     write_photos(tmp_path / "photos", 4)
     photo = tmp_path / "photos" / "00.jpg"
@@ -157,7 +166,7 @@ def test_a_broken_photo_is_named_before_any_work(tmp_path):
     result = CliRunner().invoke(app, ["dataset", "import", str(tmp_path / "photos"), "-w", str(tmp_path / "runs")])
     assert isinstance(result.exception, InputError)
     assert "00.jpg: not a readable image" in str(result.exception)
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "photos" / "runs").exists()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from dmp_core.cli import app
+from dmp_core.cli.run import run_nodes
 from dmp_core.config import load_config, preset_names
 from dmp_core.errors import InputError
 from dmp_core.models import download, registry
@@ -464,6 +465,62 @@ def test_plan_of_the_paper_preset_tells_what_is_missing(tmp_path: Path) -> None:
     ]
     assert needs["gpu_hours"] > 1
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("written", [b"", b"{"], ids=["truncated", "tampered"])
+def test_a_half_fetched_text_to_image_model_stops_no_plan_and_no_pull(
+    tmp_path: Path, folder: Path, written: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = registry.get("stable-diffusion-v1-4")
+    index = folder / model.folder / "model_index.json"
+    index.parent.mkdir(parents=True)
+    index.write_bytes(written)
+    code, text = dmp("plan", "-p", "paper", "-w", str(tmp_path / "w"))
+    assert code == 0
+    assert "run: dmp models pull stable-diffusion-v1-4" in text
+    code, text = dmp("models", "check", "--preset", "paper")
+    assert code == 2
+    assert f"{index.parent / 'scheduler/scheduler_config.json'}: missing" in text
+    assert "dmp models pull pienet" in text
+    fetched: list[str] = []
+    monkeypatch.setattr("dmp_core.cli.models.fetch", lambda model, *_: fetched.append(model.id))
+    assert dmp("models", "pull", "--preset", "paper")[0] == 0
+    assert "stable-diffusion-v1-4" in fetched
+
+
+def test_places_on_one_disk_share_its_space(tmp_path: Path) -> None:
+    needs = json.loads(dmp("plan", "-p", "paper", "-w", str(tmp_path / "w"), "--json")[1])["preflight"]
+    (disk,) = needs["disks"]  # workspace and models both lie below tmp_path
+    assert disk["place"] == f"{tmp_path / 'w'} and {registry.models_dir()}"
+    weights = sum(model["bytes"] for model in needs["models"])
+    assert disk["needed"] > weights + 30e9
+
+
+def test_the_preflight_sees_that_a_locked_file_was_cut_short(known: dict[str, Model], folder: Path) -> None:
+    pull(known["lone"])
+    path = folder / known["lone"].folder / known["lone"].files[0].path
+    assert check(known["lone"], read=False) == []
+    path.write_bytes(path.read_bytes()[:10])
+    assert [problem.fault for problem in check(known["lone"], read=False)] == ["truncated"]
+
+
+def test_stages_of_other_pools_need_no_weights_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_config("smoke", None, ["labels.depth={kind: zoedepth, weights: zoedepth-nyu}"])
+    away = settings.model_copy(
+        update={"runtime": settings.runtime.model_copy(update={"deployments": {"labels": "labels/gpu"}})}
+    )
+    asked: list[object] = []
+    monkeypatch.setattr("dmp_core.cli.run._runner", lambda: lambda *given, **_: asked.append(given) or [])
+    run_nodes(away, str(tmp_path), plan(away))
+    assert asked
+    with pytest.raises(InputError, match="dmp models pull zoedepth-nyu"):
+        run_nodes(settings, str(tmp_path), plan(settings))
+
+
+def test_a_wrong_path_is_told_by_its_setting(tmp_path: Path) -> None:
+    for setting in ("images={kind: diffusion, model: /no/such}", "quality.clip_model=/no/such"):
+        with pytest.raises(InputError, match=rf"{setting.split('=')[0]}.*: /no/such: no such folder"):
+            plan(load_config("smoke", None, ["labels.depth={kind: zoedepth, weights: z}", "tasks=[depth]", setting]))
 
 
 def test_plan_of_the_mini_preset_needs_no_models(tmp_path: Path) -> None:

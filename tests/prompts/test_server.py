@@ -104,6 +104,11 @@ def test_another_kind_of_server_is_named(running: Server, path: str, says: str) 
         ServerGenerator(settings(running)).generate(["attic"], "{keyword}", [1])
 
 
+def test_a_malformed_address_is_one_clear_error(running: Server) -> None:
+    with pytest.raises(InputError, match=rf"{FIELD}: http://localhost:abc/v1/models does not answer"):
+        ServerGenerator(settings(running, server_url="http://localhost:abc"))
+
+
 def test_no_server_at_all(running: Server) -> None:
     nowhere = settings(running)
     running.server_close()

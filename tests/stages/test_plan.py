@@ -63,13 +63,30 @@ def test_runtime_changes_nothing():
     assert stale("runtime.workers=1", "runtime.device=cuda") == set()
 
 
-def test_where_vllm_runs_changes_nothing_and_what_may_stand_in_for_it_does():
-    vllm = "prompts.generator={kind: vllm, model: some/model%s}"
+@pytest.mark.parametrize("model", ["some/model", "bigscience/bloomz-7b1"], ids=["any", "registered"])
+def test_where_vllm_runs_changes_nothing_and_what_may_stand_in_for_it_does(model):
+    vllm = f"prompts.generator={{kind: vllm, model: {model}%s}}"
     before = nodes(vllm % "")["prompts/train"]
     for how in ("server_url: http://gpu:8000", "gpu_memory_utilization: 0.5", "max_model_len: 512"):
         assert nodes(vllm % f", {how}")["prompts/train"] == before
     for what in ("fallback: false", "revision: v2", "dtype: float16", "eta_cutoff: 0"):
         assert nodes(vllm % f", {what}")["prompts/train"] != before
+
+
+def test_other_weights_at_the_same_path_are_other_labels_and_prompts(tmp_path):
+    file, folder = tmp_path / "net.ckpt", tmp_path / "lm"
+    folder.mkdir()
+    settings = (
+        f"labels.depth={{kind: omnidata, weights: {file}}}",
+        f"prompts.generator={{kind: transformers, model: {folder}}}",
+    )
+    found = []
+    for content in (b"one", b"other"):
+        file.write_bytes(content)
+        (folder / "config.json").write_bytes(content)
+        found.append(nodes(*settings))
+    assert found[0]["labels/train-depth"] != found[1]["labels/train-depth"]
+    assert found[0]["prompts/train"] != found[1]["prompts/train"]
 
 
 def test_settings_that_came_later_leave_older_fingerprints():
