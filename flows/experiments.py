@@ -53,16 +53,18 @@ def _experiment_flow(name: str) -> Flow[Any, Any]:
         own: dict[str, list[str]] = {variant.name: [] for variant in chosen}
         for variant, node in distinct_nodes(chosen):  # each once, so that `force` makes nothing twice
             own[variant.name].append(node.id)
-        for number, variant in enumerate(chosen, 1):
-            get_run_logger().info("%d/%d %s", number, len(chosen), variant.title)
-            done = run_dag(variant.config, workspace, force, own[variant.name])
-            if isinstance(done, State):
-                return done
-            outputs += done
         # A data-frame library and a plotting one: only where tables are written.
         from dmp_core.experiments.outputs import write_outputs
 
-        show_experiment(write_outputs(name, experiment, planned, Workspace(workspace)), name)
+        try:
+            for number, variant in enumerate(chosen, 1):
+                get_run_logger().info("%d/%d %s", number, len(chosen), variant.title)
+                done = run_dag(variant.config, workspace, force, own[variant.name])
+                if isinstance(done, State):
+                    return done
+                outputs += done
+        finally:  # what was scored before an error is worth seeing
+            show_experiment(write_outputs(name, experiment, planned, Workspace(workspace)), name)
         show_artefacts(outputs, f"{config.dataset} {name}")
         return outputs
 

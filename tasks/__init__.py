@@ -23,7 +23,13 @@ _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectory
 
 def worth_retrying(error: BaseException) -> bool:
     """Storage and network may recover, and a killed worker process may live next time; all else stays wrong."""
-    return isinstance(error, OSError | BrokenExecutor) and not isinstance(error, _LASTING)
+    return (isinstance(error, OSError | BrokenExecutor) and not isinstance(error, _LASTING)) or _lost_connection(error)
+
+
+def _lost_connection(error: BaseException) -> bool:
+    """To an S3 store: its client's errors are no OSError. Known by name, so that the client need not be installed."""
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    return bool(kinds & {"botocore.exceptions.HTTPClientError", "botocore.exceptions.ConnectionError"})
 
 
 def _retry(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:

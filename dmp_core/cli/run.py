@@ -50,11 +50,12 @@ def run_nodes(
     if not (force or shards) and set(statuses(nodes, place).values()) <= {"complete"}:
         for node in nodes:
             announce(node, artefacts[node.id])
-        return [StageOutput(node.id, artefacts[node.id].path, node.fingerprint, True, 0, 0.0) for node in nodes]
-    # Other stages load their weights where they are deployed.
-    here = [node for node in nodes if node.stage not in settings.runtime.deployments]
-    check_models(node for node in here if force or artefacts[node.id].status() != "complete")
+        return [StageOutput(node.id, artefacts[node.id].address, node.fingerprint, True, 0, 0.0) for node in nodes]
     runner = _runner()
+    # Stages on another pool load their weights there; in turn, all of them run here.
+    away = {} if runner is _in_turn else settings.runtime.deployments
+    here = [node for node in nodes if node.stage not in away]
+    check_models(node for node in here if force or artefacts[node.id].status() != "complete")
     with ProgressDisplay() as display, listening(display):
         outputs: list[StageOutput] = runner(
             settings, workspace, force=force, only=[node.id for node in nodes], shards=shards

@@ -44,7 +44,7 @@ def write_outputs(name: str, experiment: Experiment, planned: Sequence[PlannedVa
         workspace.fs.makedirs(target, exist_ok=True)
         for path in sorted(folder.iterdir()):
             workspace.fs.pipe_file(f"{target}/{path.name}", path.read_bytes())
-    return target
+    return workspace.address(target)
 
 
 def _earlier(workspace: Workspace, folder: str, file: str) -> pd.DataFrame:

@@ -55,6 +55,7 @@ class StageOutput:
 
     id: str
     path: str
+    """Of the artefact; with its protocol if it is remote."""
     fingerprint: str
     cached: bool
     samples: int
@@ -89,7 +90,9 @@ def execute(
         return found
     if node.stage in CHUNKED:
         return _make(node, out, config.runtime, force, shards, spent, check=lambda: None)
-    with Lock(workspace, f"{out.stage}-{out.name}-{out.fingerprint}") as lock:
+    # A merged dataset's folder is the same for all configurations: one at a time may fill it.
+    name = f"{out.stage}-{out.name}" if node.stage == "shards" else f"{out.stage}-{out.name}-{out.fingerprint}"
+    with Lock(workspace, name) as lock:
         lock.wait(lambda holder: _progress(node.id)(0, 1, f"waiting for {holder}"))
         if (found := _found(node, out, force, shards)) is not None:
             return found
@@ -102,7 +105,7 @@ def _found(node: Node, out: Artefact, force: bool, shards: Iterable[int] | None)
         return None
     _tell("finished", node.id, done.seconds, True)
     announce(node, out)
-    return StageOutput(node.id, out.path, out.fingerprint, True, done.samples, done.seconds)
+    return StageOutput(node.id, out.address, out.fingerprint, True, done.samples, done.seconds)
 
 
 def clear(node: Node, out: Artefact, force: bool) -> None:
@@ -155,7 +158,7 @@ def _make(
         publish(node, out, result, inputs, seconds)
         announce(node, out)
     _tell("finished", node.id, seconds, False)
-    return StageOutput(node.id, out.path, out.fingerprint, False, result.samples, seconds)
+    return StageOutput(node.id, out.address, out.fingerprint, False, result.samples, seconds)
 
 
 def announce(node: Node, out: Artefact) -> None:

@@ -6,6 +6,7 @@ has its own prompts, images and labels, and its samples' keys start with its nam
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -14,7 +15,7 @@ from itertools import count as count_from
 from dmp_core.config.pipeline import PipelineConfig, validate
 from dmp_core.errors import InputError
 from dmp_core.prompts.keywords import split_keywords
-from dmp_core.store import Manifest, Workspace
+from dmp_core.store import Lock, Manifest, Workspace
 from dmp_core.store.workspace import FOLDERS, split_manifests
 
 
@@ -43,9 +44,12 @@ def dataset_config(
     if "-" in split:
         raise InputError(f"split {split!r}: give the name before the hyphen; what follows it is the part's name")
     place, title = Workspace(workspace), name or slug(words[0])
-    existing = split_manifests(place, f"{place.root}/{FOLDERS['shards']}/{title}")
-    prompts = {folder: _prompts(place, manifest) for folder, manifest in existing.items()}
-    folder = f"{split}-{slug(part)}" if part else _folder(split, words, count, prompts)
+    with Lock(place, f"datasets-{title}") as lock:  # requests that come at once must not choose the same folder
+        lock.wait()
+        existing = split_manifests(place, f"{place.root}/{FOLDERS['shards']}/{title}")
+        prompts = {folder: _prompts(place, manifest) for folder, manifest in existing.items()}
+        folder = f"{split}-{slug(part)}" if part else _folder(split, words, count, prompts, _requests(place, title))
+        _note_request(place, title, folder, words, count)
     before = prompts.get(folder)
     exclude = _excluded(before) if before else [f"{n}-{m.fingerprint}" for n, m in prompts.items() if m]
     wanted = {"keywords": words, "count": count, "exclude": exclude}
@@ -58,15 +62,37 @@ def slug(text: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())[:48].strip("-") or "dataset"
 
 
-def _folder(split: str, words: list[str], count: int, prompts: Mapping[str, Manifest | None]) -> str:
-    """The part that was asked for before with the same words, or a new name."""
-    for folder, manifest in prompts.items():
-        asked = manifest and (manifest.config.get("keywords"), manifest.config.get("count")) == (words, count)
-        if asked and folder.partition("-")[0] == split:
+Request = tuple[list[str], int]
+"""Keywords and count."""
+
+
+def _folder(
+    split: str, words: list[str], count: int, prompts: Mapping[str, Manifest | None], requests: Mapping[str, Request]
+) -> str:
+    """The part that was asked for before with the same words, whether or not it was finished, or a new name."""
+    made = {folder: (m.config.get("keywords"), m.config.get("count")) for folder, m in prompts.items() if m}
+    for folder, asked in [*made.items(), *requests.items()]:
+        if asked == (words, count) and folder.partition("-")[0] == split:
             return folder
     name = f"{split}-{slug(' '.join(words))}"
     names = chain([split, name], (f"{name}-{number}" for number in count_from(2)))
-    return next(candidate for candidate in names if candidate not in prompts)
+    return next(candidate for candidate in names if candidate not in prompts and candidate not in requests)
+
+
+def _requests(place: Workspace, title: str) -> dict[str, Request]:
+    """What was asked of the dataset, by the folder that was set aside for it."""
+    found = {}
+    for path in place.fs.glob(f"{place.root}/.requests/{title}/*.json"):
+        asked = json.loads(place.fs.cat_file(path))
+        found[path.rsplit("/", 1)[-1].removesuffix(".json")] = (asked["keywords"], asked["count"])
+    return found
+
+
+def _note_request(place: Workspace, title: str, folder: str, words: list[str], count: int) -> None:
+    where = f"{place.root}/.requests/{title}"
+    place.fs.makedirs(where, exist_ok=True)
+    asked = json.dumps({"keywords": words, "count": count})
+    place.fs.pipe_file(f"{where}/{folder}.json", asked.encode())
 
 
 def _prompts(place: Workspace, merged: Manifest) -> Manifest | None:

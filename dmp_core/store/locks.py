@@ -144,7 +144,7 @@ class Lock:
                 if not self._is_ours():
                     return
                 self._rewrite(self._content(beat))
-            except OSError as error:
+            except Exception as error:  # of whatever kind the storage raises: the next beat may get through
                 _log.warning("%s: its lock could not be renewed (%s)", self.name, error)
 
     def _rewrite(self, content: bytes) -> None:

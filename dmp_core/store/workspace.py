@@ -97,10 +97,18 @@ class Workspace:
         folder = name if stage == "shards" else f"{name}-{fingerprint}"
         return Artefact(self, stage, name, fingerprint, f"{self.root}/{FOLDERS[stage]}/{folder}")
 
+    def address(self, path: str) -> str:
+        """A path in this workspace as other processes can open it: with its protocol, unless it is local."""
+        return path if self.is_local else str(self.fs.unstrip_protocol(path))
+
     def scratch(self, artefact: Artefact) -> Path:
         """A local folder that survives a killed process, so that work in it can be resumed."""
-        local_root = Path(self.root) if self.is_local else Path.home() / ".cache" / "dmp" / "scratch"
+        local_root = Path(self.root) if self.is_local else _cache() / "scratch"
         return local_root / ".scratch" / artefact.stage / f"{artefact.name.replace('/', '-')}-{artefact.fingerprint}"
+
+
+def _cache() -> Path:
+    return Path.home() / ".cache" / "dmp"
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,11 @@ class Artefact:
     name: str
     fingerprint: str
     path: str
+
+    @property
+    def address(self) -> str:
+        """Its path or URL."""
+        return self.workspace.address(self.path)
 
     def file(self, name: str) -> str:
         return f"{self.path}/{name}"
@@ -195,12 +208,19 @@ class Artefact:
         return sorted(broken)
 
     def local_path(self) -> Path:
-        """The artefact as a local folder; a remote one is fetched into the scratch space."""
+        """The artefact as a local folder; a remote one is fetched, once for each place and content."""
         if self.workspace.is_local:
             return Path(self.path)
-        target = self.workspace.scratch(self) / "fetched"
-        if not (target / "manifest.json").exists():
-            self.workspace.fs.get(self.path, str(target), recursive=True)
+        place = hashlib.sha256(self.address.encode()).hexdigest()[:12]
+        target = _cache() / "fetched" / f"{place}-{self.published().content()}"
+        if not target.exists():
+            part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+            part.mkdir(parents=True)
+            self.workspace.fs.get(f"{self.path}/", f"{part}/", recursive=True)
+            try:
+                part.rename(target)
+            except OSError:  # another process was as quick
+                shutil.rmtree(part)
         return target
 
 

@@ -170,3 +170,13 @@ def test_parts_are_named_by_keywords_or_by_hand(made):
     assert request(workspace, "jewelry shop", split="test").splits["test"].exclude
     with pytest.raises(InputError, match="before the hyphen"):
         request(workspace, "jewelry shop", split="train-x")
+
+
+def test_requests_that_come_at_once_get_folders_of_their_own(tmp_path):
+    """None of them is finished when the next is planned."""
+    asked = [("bedroom",), ("kitchen",), ("bedroom", "attic")]
+    first = [next(iter(request(tmp_path, *words).splits)) for words in asked]
+    assert first == ["train", "train-kitchen", "train-bedroom-attic"]
+    again = [next(iter(request(tmp_path, *words).splits)) for words in reversed(asked)]
+    assert again == first[::-1], "a request that is taken up again is the one that it was"
+    assert next(iter(request(tmp_path, "kitchen", count=5).splits)) == "train-kitchen-2"

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,23 @@ def test_the_shard_of_a_killed_run_is_made_by_the_other(tmp_path):
     out = Workspace(tmp_path).artefact("images", "train", "0123456789ab")
     keys = [f"train-{n:08d}" for n in range(12)]
     assert len(write_shards(out, plan_shards(keys, 2), lambda plan: pytest.fail("all are made"))) == 6
+
+
+def test_a_beat_that_fails_in_any_way_is_followed_by_the_next(place, monkeypatch):
+    monkeypatch.setattr(locks, "BEAT", 0.01)
+    with Lock(place, "thing") as lock:
+        rewrite, failures = lock._rewrite, []
+
+        def fails_once(content: bytes) -> None:
+            if not failures:
+                failures.append(content)
+                raise RuntimeError("of a kind that only the storage's client knows")
+            rewrite(content)
+
+        monkeypatch.setattr(lock, "_rewrite", fails_once)
+        assert lock.acquire()
+        deadline = time.monotonic() + 10
+        while b'"beat": 0' in (lock._read() or b"") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert failures
+        assert b'"beat": 0' not in (lock._read() or b"")

@@ -14,6 +14,7 @@ from dmp_core.config import PipelineConfig, load_config
 from dmp_core.stages import execute, plan, statuses
 from dmp_core.stages.parts import dataset_config
 from dmp_core.store import Lock, Workspace, open_dataset
+from tasks import worth_retrying
 
 pytest.importorskip("s3fs", reason="s3fs is not installed (extra s3)")
 moto = pytest.importorskip("moto.server", reason="moto's server is not installed (extra dev)")
@@ -51,7 +52,7 @@ def contents(url: str) -> dict[str, bytes]:
     return {
         name: data
         for name, data in found.items()
-        if not name.endswith(timed) and "tfevents" not in name and ".scratch/" not in name
+        if not name.endswith(timed) and "tfevents" not in name and not name.startswith((".scratch/", ".requests/"))
     }
 
 
@@ -117,3 +118,11 @@ def test_lock_of_a_killed_process_in_a_bucket_is_taken_over(bucket):
     holder.wait()
     with lock:
         assert lock.acquire()
+
+
+def test_a_lost_connection_is_worth_another_try_and_a_refusal_is_not():
+    from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+
+    lost = (EndpointConnectionError(endpoint_url="http://s3"), ReadTimeoutError(endpoint_url="http://s3"))
+    assert all(map(worth_retrying, lost))
+    assert not any(map(worth_retrying, (NoCredentialsError(), ClientError({}, "GetObject"))))
