@@ -18,7 +18,10 @@ from dmp_core.evaluation.colours import IGNORED
 from dmp_core.evaluation.histogram import HalfHistogram
 from dmp_core.evaluation.layout import image_channels_last, metric_tensor
 from dmp_core.evaluation.registry import metrics_of
-from dmp_core.labelers.encoding import resize, unit
+from dmp_core.labelers.encoding import resize
+
+# As in `metrics.angular_deg`, which counts anything shorter as 90°.
+_NO_DIRECTION = 1e-6
 
 
 def constant_prediction(task: Task, train_labels: Iterable[NDArray[Any]]) -> NDArray[np.float64]:
@@ -111,7 +114,13 @@ class _SummedValues:
             return None
         everywhere = self.total.sum() / self.number.sum()
         mean = np.where(self.number > 0, self.total / np.maximum(self.number, 1), everywhere)
-        return unit(mean) if self.task == "normal" else mean
+        return _directions(mean) if self.task == "normal" else mean
+
+
+def _directions(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of mean normals (…, 3), however short: labels that disagree still have a mean direction; (0, 0, 0) has none."""
+    length = np.linalg.norm(means, axis=-1, keepdims=True)
+    return np.where(length > _NO_DIRECTION, means / np.maximum(length, _NO_DIRECTION), 0)
 
 
 class _CountedClasses:

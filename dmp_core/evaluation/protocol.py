@@ -182,11 +182,12 @@ def _normal_scores(pred: Tensor, true: Tensor) -> dict[str, NDArray[np.float64]]
 
 
 def _median_angle(pred: Tensor, true: Tensor, labelled: Tensor) -> NDArray[np.float64]:
-    """Median angle over the labelled pixels of each image, degrees: (B,)."""
+    """Median angle over the labelled pixels of each image, degrees: (B,). Without a direction, 90°, as in the mean."""
     import torch
 
     cross = torch.linalg.cross(pred, true, dim=1).norm(dim=1)
     angle = torch.atan2(cross, (pred * true).sum(1)).rad2deg()
+    angle = angle.masked_fill(pred.norm(dim=1) <= 1e-6, 90.0)
     return _numpy(angle.where(labelled, torch.nan).flatten(1).nanquantile(0.5, dim=1))
 
 

@@ -75,6 +75,12 @@ def test_turned_normals_are_off_by_the_angle_they_were_turned(degrees: float) ->
     assert table.values["angular_median_deg"].to_numpy() == pytest.approx(np.full(N, degrees), abs=1e-3)
 
 
+def test_a_prediction_without_a_direction_counts_as_a_right_angle() -> None:
+    true = labels("normal")
+    values = score("normal", np.zeros_like(true), true, KEYS).values
+    assert values["angular_deg"].tolist() == values["angular_median_deg"].tolist() == [90.0] * N
+
+
 def test_the_published_angle_is_kept_apart_from_the_correct_one() -> None:
     """A true 30° about the viewing axis' neighbourhood reads much less on colour codes (findings)."""
     true = np.tile([0.0, 0.0, 1.0], (1, H, W, 1))
@@ -321,6 +327,19 @@ def test_the_mean_map_is_the_mean_of_what_is_valid_pixel_by_pixel() -> None:
     assert mean_map("normal", normal)[0, 0] == pytest.approx([np.sqrt(0.5), np.sqrt(0.5), 0])
     codes = [np.full((1, 2), 255, np.uint8), np.zeros((1, 2), np.uint8)]
     assert mean_map("shading", codes).tolist() == [[0.5, 0.5]]
+
+
+def test_the_mean_map_of_normals_that_disagree_is_their_mean_direction() -> None:
+    """Right, left, and up at 60° from the viewer's axis: a mean of length 1/3, which is a direction all the same."""
+    toward = [0.0, np.sqrt(0.75), 0.5]
+    true = np.tile(np.array([[1.0, 0, 0], [-1.0, 0, 0], toward])[:, None, None], (1, H, W, 1))
+    true[:, 0, 0] = [[1.0, 0, 0], [-1.0, 0, 0], [0, 0, 0]]  # a pixel that has none
+    found = mean_map("normal", true)
+    assert found[1:] == pytest.approx(np.tile(toward, (H - 1, W, 1)))
+    assert found[0, 0].tolist() == [0, 0, 0]
+    assert map_like("normal", found, true[0])[1:] == pytest.approx(found[1:])
+    values = score("normal", np.stack([found] * 3), true, list("abc")).values
+    assert values["angular_median_deg"].tolist() == pytest.approx([90, 90, 0], abs=1e-3)
 
 
 def test_the_mean_map_of_classes_is_the_commonest_at_each_pixel() -> None:
