@@ -37,7 +37,7 @@ def import_folder(
 ) -> None:
     """Your own images, with the labels and captions beside them: dataset, predictions, scores, report."""
     place = Workspace(workspace)
-    if place.is_local and Path(place.root).is_relative_to(folder.resolve()):
+    if place.is_local and Path(place.root).resolve().is_relative_to(folder.resolve()):
         raise InputError(
             f"--workspace {workspace}: lies inside {folder}, so that its pictures would be imported the next time; "
             "name a folder elsewhere"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,7 +42,7 @@ def resolve_model(reference: str, field: str, *, kind: Kind | None = None, revis
     missing, cut short or tampered with; its message names the file and the mend.
     """
     if kind is not None and reference.startswith("shipped:"):
-        return Located(str(_shipped(reference, kind)))
+        return Located(str(_shipped(reference, kind, field)))
     model = registered(reference, revision)
     if model is not None and (model.id == reference or registry.present(model)):
         return Located(str(registry.require(model, field)))
@@ -74,29 +76,50 @@ def identity(reference: str, revision: str | None, kind: Kind, *, field: str | N
     if model is not None:
         return model.identity()
     located = resolve_model(reference, field or kind.removesuffix("s"), kind=kind, revision=revision)
-    return local_digest(Path(located.place)) if located.local else f"{reference}@{revision or 'main'}"
+    if not located.local:
+        return f"{reference}@{revision or 'main'}"
+    place = Path(located.place)
+    return _digest(place, _state(place), sha256_folder if place.is_dir() else _sha256_all)
 
 
 def local_digest(path: Path) -> str:
-    """Of a file or a folder's files; read again only when one of them has changed."""
-    files = [path] if path.is_file() else path.rglob("*")
-    newest = max((file.stat().st_mtime_ns for file in files), default=0)
-    return _digest(path, newest)
+    """Of a file, or of all files in a folder, whatever their format; read again only when one of them has changed."""
+    return _digest(path, _state(path), _sha256_all)
 
 
-def _shipped(reference: str, kind: Kind) -> Path:
+def _shipped(reference: str, kind: Kind, field: str) -> Path:
     root = manifest_root() / kind
     folder = root / reference.removeprefix("shipped:")
     if not folder.is_dir():
         names = sorted(path.name for path in root.glob("*") if path.is_dir())
-        raise InputError(f"{reference}: no such model ships with the package; there are: {', '.join(names) or 'none'}")
+        raise InputError(
+            f"{field}: {reference}: no such model ships with the package; there are: {', '.join(names) or 'none'}"
+        )
     return folder
 
 
+def _files(path: Path) -> list[Path]:
+    """A file itself, or those in a folder but hidden ones, such as what a download notes for itself."""
+    found = [path] if path.is_file() else sorted(path.rglob("*"))
+    names = {file: file.relative_to(path).parts for file in found if file.is_file()}
+    return [file for file, parts in names.items() if not any(part.startswith(".") for part in parts)]
+
+
+def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of each file: what tells that one has changed."""
+    status = {file: file.stat() for file in _files(path)}
+    return tuple((str(file), found.st_size, found.st_mtime_ns) for file, found in status.items())
+
+
 @lru_cache(maxsize=32)
-def _digest(path: Path, newest: int) -> str:
-    del newest  # part of the cache key: what was edited is read again
-    if path.is_dir():
-        return sha256_folder(path)[:16]
-    with path.open("rb") as stream:
-        return sha256_stream(stream)[:16]
+def _digest(path: Path, state: tuple[tuple[str, int, int], ...], read: Callable[[Path], str]) -> str:
+    del state  # part of the cache key: what was edited is read again
+    return read(path)[:16]
+
+
+def _sha256_all(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in _files(path):
+        with file.open("rb") as stream:
+            digest.update(f"{file.relative_to(path).as_posix()}:{sha256_stream(stream)}\n".encode())
+    return digest.hexdigest()

@@ -116,8 +116,10 @@ def _convert(folder: Path, gguf_file: str, out: Path) -> None:
     except ImportError:
         raise MissingExtra("transformers", "llm") from None
     with _one_gguf_reader(), quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, dtype="float32")
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, gguf_file=gguf_file)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, trust_remote_code=False, gguf_file=gguf_file, dtype="float32"
+        )
     # The weights are plain float32 by now, but transformers still calls the model
     # quantised and refuses to save it; a fresh model of the same shape is not.
     config = model.config

@@ -203,6 +203,8 @@ class ModelUse:
     """The setting that names it."""
     reference: str
     revision: str | None = None
+    file: str = ""
+    """The only one that is read of a folder, if it is known."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +252,9 @@ def models_of(stage: Settings) -> tuple[ModelUse, ...]:
 def model_named(stage: Settings) -> ModelUse | None:
     """The model that writes the prompts or labels, wherever it runs."""
     match stage:
-        case PromptsStage(prompts=PromptsConfig(generator=(VLLMPrompts() | TransformersPrompts()) as llm)):
+        case PromptsStage(prompts=PromptsConfig(generator=TransformersPrompts() as llm)):
+            return ModelUse("prompts.generator.model", llm.model, llm.revision, llm.gguf_file or "")
+        case PromptsStage(prompts=PromptsConfig(generator=VLLMPrompts() as llm)):
             return ModelUse("prompts.generator.model", llm.model, llm.revision)
         case LabelsStage(task=task, labeler=ModelLabels() as labeler):
             return ModelUse(f"labels.{task}.weights", labeler.weights)

@@ -63,7 +63,7 @@ def _pinned(stage: Settings, kind: type[PinnedPromptsStage] | type[PinnedLabelsS
     use = model_named(stage)
     if use is None:
         return stage
-    path = Path(use.reference).expanduser()
+    path = Path(use.reference).expanduser() / use.file
     if model := registered(use.reference, use.revision):
         return kind(**dict(stage), model_hash=model.identity())
     return kind(**dict(stage), model_hash=local_digest(path)) if path.exists() else stage
@@ -247,7 +247,7 @@ def _check_apart(config: PipelineConfig, listings: dict[str, Listing]) -> None:
 def _add_model(nodes: _Nodes, config: PipelineConfig, task: Task) -> None:
     """latents → train → predict → evaluate of one task."""
     adapter, method = _add_adapter(nodes, config, task), config.train.method
-    base_hash = identity(config.base.model, config.base.revision, "priors")
+    base_hash = _base_hash(config)
     named, made = _add_editor(nodes, config)
     gates = gates_for(config.quality, [task])
     scored, total = [], 0
@@ -296,9 +296,9 @@ def _add_adapter(nodes: _Nodes, config: PipelineConfig, task: Task) -> Node:
         task=task,
         train=None if finished else fitted,
         adapter=finished,
-        adapter_hash=identity(finished, None, "adapters") if finished else None,
+        adapter_hash=identity(finished, None, "adapters", field=f"adapters.{task}") if finished else None,
         base=config.base,
-        base_hash=identity(config.base.model, config.base.revision, "priors"),
+        base_hash=_base_hash(config),
         depth_scale=config.latents.depth_scale,
         palette=config.latents.palette,
         gates=gates,
@@ -313,7 +313,9 @@ def _add_adapter(nodes: _Nodes, config: PipelineConfig, task: Task) -> Node:
             f"(labels.{task}) or a finished adapter (adapters.{task}), or leave {task} out of `tasks`"
         )
     if own := fitted.own_model:
-        stage = OwnModelTrainStage(**dict(stage), model_hash=identity(own[1], own[2], "priors"))
+        stage = OwnModelTrainStage(
+            **dict(stage), model_hash=identity(own[1], own[2], "priors", field=f"train.{own[0]}")
+        )
     inputs = _training_data(nodes, config, task) | _scores(nodes, "train", gates) | made
     if fitted.reads_prompts:
         inputs["prompts"] = nodes["prompts/train"]
@@ -327,17 +329,10 @@ def _add_editor(nodes: _Nodes, config: PipelineConfig) -> tuple[dict[str, Any], 
     editor = config.editor
     if editor.model is not None:
         named = EditorConfig(model=editor.model, revision=editor.revision)
-        return {
-            "editor": named,
-            "editor_hash": identity(editor.model, editor.revision, "priors"),
-        }, {}
+        known = identity(editor.model, editor.revision, "priors", field="editor.model")
+        return {"editor": named, "editor_hash": known}, {}
     recipe = recipe_with(editor.recipe)
-    stage = EditorStage(
-        base=config.base,
-        base_hash=identity(config.base.model, config.base.revision, "priors"),
-        scenes=recipe.scenes,
-        fit=recipe.fit,
-    )
+    stage = EditorStage(base=config.base, base_hash=_base_hash(config), scenes=recipe.scenes, fit=recipe.fit)
     return {}, {"editor": nodes.add("editor", "instruct", stage, samples=recipe.scenes.scenes)}
 
 
@@ -357,7 +352,7 @@ def _add_latents(nodes: _Nodes, config: PipelineConfig, column: str) -> Node:
     stage = LatentsStage(
         column=column,
         base=config.base,
-        base_hash=identity(config.base.model, config.base.revision, "priors"),
+        base_hash=_base_hash(config),
         flip=config.latents.flip,
         resolution=config.latents.resolution,
         depth_scale=config.latents.depth_scale if column == "depth" else None,
@@ -366,6 +361,10 @@ def _add_latents(nodes: _Nodes, config: PipelineConfig, column: str) -> Node:
     )
     source = nodes["images/train" if column == "image" else f"labels/train-{column}"]
     return nodes.add("latents", column, stage, {"column": source}, source.samples)
+
+
+def _base_hash(config: PipelineConfig) -> str:
+    return identity(config.base.model, config.base.revision, "priors", field="base.model")
 
 
 def _report_inputs(nodes: _Nodes) -> dict[str, Node]:

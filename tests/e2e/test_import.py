@@ -156,7 +156,10 @@ def test_a_workspace_among_the_photos_is_refused(tmp_path, monkeypatch):
     run = CliRunner().invoke(app, ["dataset", "import", ".", "-p", "smoke"])
     assert isinstance(run.exception, InputError)
     assert "--workspace runs/default: lies inside ." in str(run.exception)
-    assert not (tmp_path / "photos" / "runs").exists()
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    linked = CliRunner().invoke(app, ["dataset", "import", "../photos", "-p", "smoke", "-w", str(tmp_path / "link/w")])
+    assert "lies inside ../photos" in str(linked.exception)
+    assert [path.name for path in (tmp_path / "photos").iterdir() if path.is_dir()] == []
 
 
 def test_a_broken_photo_is_named_before_any_work(tmp_path):

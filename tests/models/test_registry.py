@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from dmp_core.cli import app
-from dmp_core.cli.run import run_nodes
+from dmp_core.cli.run import _in_turn, run_nodes
 from dmp_core.config import load_config, preset_names
 from dmp_core.errors import InputError
 from dmp_core.models import download, registry
@@ -467,7 +467,7 @@ def test_plan_of_the_paper_preset_tells_what_is_missing(tmp_path: Path) -> None:
     assert not (tmp_path / "models").exists()
 
 
-@pytest.mark.parametrize("written", [b"", b"{"], ids=["truncated", "tampered"])
+@pytest.mark.parametrize("written", [b"{}", b"", b"{"], ids=["alone", "truncated", "tampered"])
 def test_a_half_fetched_text_to_image_model_stops_no_plan_and_no_pull(
     tmp_path: Path, folder: Path, written: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -502,6 +502,18 @@ def test_the_preflight_sees_that_a_locked_file_was_cut_short(known: dict[str, Mo
     assert check(known["lone"], read=False) == []
     path.write_bytes(path.read_bytes()[:10])
     assert [problem.fault for problem in check(known["lone"], read=False)] == ["truncated"]
+    states = {each["id"]: each["state"] for each in json.loads(dmp("models", "list", "--json")[1])}
+    assert states["lone"] == "1 of 1 files missing or wrong"
+
+
+def test_a_size_in_the_lock_counts_for_the_file_of_its_digest_alone(known: dict[str, Model], folder: Path) -> None:
+    """Of a file that was put in the place of another, published one the old size says nothing."""
+    path = pull(known["lone"])
+    (file,) = known["lone"].files
+    other = WEIGHTS[:10]
+    published = known["lone"].model_copy(update={"files": [file.model_copy(update={"sha256": sha256(other)})]})
+    path.write_bytes(other)
+    assert check(published, read=False) == check(published) == []
 
 
 def test_stages_of_other_pools_need_no_weights_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,12 +527,22 @@ def test_stages_of_other_pools_need_no_weights_here(tmp_path: Path, monkeypatch:
     assert asked
     with pytest.raises(InputError, match="dmp models pull zoedepth-nyu"):
         run_nodes(settings, str(tmp_path), plan(settings))
+    monkeypatch.setattr("dmp_core.cli.run._runner", lambda: _in_turn)  # which runs all stages here
+    with pytest.raises(InputError, match="dmp models pull zoedepth-nyu"):
+        run_nodes(away, str(tmp_path / "w"), plan(away))
+    assert not (tmp_path / "w").exists()
 
 
-def test_a_wrong_path_is_told_by_its_setting(tmp_path: Path) -> None:
-    for setting in ("images={kind: diffusion, model: /no/such}", "quality.clip_model=/no/such"):
-        with pytest.raises(InputError, match=rf"{setting.split('=')[0]}.*: /no/such: no such folder"):
-            plan(load_config("smoke", None, ["labels.depth={kind: zoedepth, weights: z}", "tasks=[depth]", setting]))
+@pytest.mark.parametrize(
+    ("setting", "field"),
+    [
+        ("images={kind: diffusion, model: /no/such}", "images.model"),
+        ("quality.clip_model=/no/such", "quality.clip_model"),
+    ],
+)
+def test_a_wrong_path_is_told_by_its_setting(setting: str, field: str) -> None:
+    with pytest.raises(InputError, match=rf"^{field}: /no/such: no such folder"):
+        plan(load_config("smoke", None, ["labels.depth={kind: zoedepth, weights: z}", "tasks=[depth]", setting]))
 
 
 def test_plan_of_the_mini_preset_needs_no_models(tmp_path: Path) -> None:

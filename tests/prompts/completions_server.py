@@ -25,6 +25,8 @@ class Server(ThreadingHTTPServer):
         self.model = str(folder)
         self.requests: list[dict[str, Any]] = []
         self.failures: list[int] = []
+        self.cuts = 0
+        """How many answers break off in the middle."""
         self.answers: dict[str, Any] = {}
         """Path → what to answer instead of what is asked for."""
         self.key: str | None = None
@@ -74,7 +76,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(payload)))
         self.end_headers()
-        self.wfile.write(payload)
+        cut = self.server.cuts > 0
+        self.server.cuts -= cut
+        self.wfile.write(payload[: len(payload) // 2] if cut else payload)
 
     def log_message(self, *args: object) -> None:
         """Quiet."""

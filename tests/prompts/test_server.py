@@ -73,6 +73,15 @@ def test_a_busy_server_is_asked_again(running: Server) -> None:
     assert len(running.requests) == 2
 
 
+def test_an_answer_that_breaks_off_is_asked_for_again(running: Server) -> None:
+    running.cuts = 1
+    lm = ServerGenerator(settings(running))
+    whole = lm.generate(["attic"], "{keyword}", [1])
+    running.cuts = 1
+    assert lm.generate(["attic"], "{keyword}", [1]) == whole
+    assert len(running.requests) == 3
+
+
 def test_a_model_that_is_not_served_is_named_with_those_that_are(running: Server) -> None:
     with pytest.raises(InputError, match=rf"{FIELD}.*serves {running.model}, and not 'bigscience/bloomz-7b1'"):
         ServerGenerator(settings(running, model="bigscience/bloomz-7b1"))

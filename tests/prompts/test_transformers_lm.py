@@ -12,12 +12,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation.logits_process import TopPLogitsWarper
 
 from dmp_core.config import load_config
-from dmp_core.config.stages import TransformersPrompts
+from dmp_core.config.stages import TransformersPrompts, VLLMPrompts
 from dmp_core.errors import InputError
 from dmp_core.prompts import clean_caption, gguf_cache
 from dmp_core.prompts.base import build_generator
 from dmp_core.prompts.transformers_lm import TransformersGenerator, _Finished, _SeededDraw, _TopP
-from tests.prompts.tiny_lm import save_tiny_bloom, save_tiny_gguf, save_tiny_lm
+from dmp_core.prompts.vllm_lm import _architectures
+from tests.prompts.tiny_lm import add_code, save_tiny_bloom, save_tiny_gguf, save_tiny_lm
 
 TEMPLATE = "describe a photo of a {keyword}"
 KEYWORDS = ["bedroom", "kitchen", "large bright street at night", "room"]
@@ -151,6 +152,19 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     save_tiny_gguf(tmp_path / "tiny.gguf")
     with pytest.raises(InputError, match=r"gguf_file.*other\.gguf.*it holds tiny\.gguf"):
         generator(tmp_path, gguf_file="other.gguf")
+
+
+def test_code_that_comes_with_a_model_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even if the user, whom transformers would ask, says yes."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = save_tiny_lm(tmp_path / "lm")
+    add_code(folder, tmp_path / "ran")
+    with pytest.raises(InputError, match=r"prompts\.generator\.model: .*cannot be loaded"):
+        generator(folder)
+    with pytest.raises(InputError, match=r"prompts\.generator\.model: .*no readable config\.json"):
+        _architectures(VLLMPrompts(model=str(folder)))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_gguf_is_converted_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gguf
@@ -48,6 +49,17 @@ def save_tiny_bloom(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
     )
     BloomForCausalLM(config).to(dtype).save_pretrained(folder)
     return folder
+
+
+def add_code(folder: Path, marker: Path) -> None:
+    """Gives a model Python code of its own, as hub repositories may have; it makes `marker` when it is run."""
+    config = json.loads((folder / "config.json").read_text())
+    code = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": code}))
+    (folder / "own.py").write_text(
+        f"from transformers import LlamaConfig, LlamaForCausalLM\nopen({str(marker)!r}, 'w').close()\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own'\nclass OwnModel(LlamaForCausalLM): ...\n"
+    )
 
 
 def _save_tokenizer(folder: Path, chat_template: str | None) -> int:

@@ -73,12 +73,19 @@ def test_where_vllm_runs_changes_nothing_and_what_may_stand_in_for_it_does(model
         assert nodes(vllm % f", {what}")["prompts/train"] != before
 
 
+def test_a_model_that_a_server_runs_is_not_needed_here():
+    vllm = "prompts.generator={kind: vllm, model: bigscience/bloomz-7b1%s}"
+    engine, served = (plan(load_config("mini", None, [*BASE, vllm % s])) for s in ("", ", server_url: http://gpu:8000"))
+    assert "prompts.generator.model" in {use.field for node in engine for use in node.models}
+    assert "prompts.generator.model" not in {use.field for node in served for use in node.models}
+
+
 def test_other_weights_at_the_same_path_are_other_labels_and_prompts(tmp_path):
     file, folder = tmp_path / "net.ckpt", tmp_path / "lm"
     folder.mkdir()
     settings = (
         f"labels.depth={{kind: omnidata, weights: {file}}}",
-        f"prompts.generator={{kind: transformers, model: {folder}}}",
+        f"prompts.generator={{kind: transformers, model: {folder}, gguf_file: null}}",
     )
     found = []
     for content in (b"one", b"other"):
@@ -87,6 +94,30 @@ def test_other_weights_at_the_same_path_are_other_labels_and_prompts(tmp_path):
         found.append(nodes(*settings))
     assert found[0]["labels/train-depth"] != found[1]["labels/train-depth"]
     assert found[0]["prompts/train"] != found[1]["prompts/train"]
+
+
+@pytest.mark.parametrize("name", ["omnidata_dpt_normal_v2.ckpt", "net.pth", "net.t7", "net.onnx"])
+def test_a_folder_of_weights_is_known_by_all_its_files(tmp_path, name):
+    settings = f"labels.depth={{kind: omnidata, weights: {tmp_path}}}"
+    found = []
+    for content in (b"one", b"other"):
+        (tmp_path / name).write_bytes(content)
+        found.append(nodes(settings)["labels/train-depth"])
+    (tmp_path / ".note").write_bytes(b"of a download")
+    assert found[0] != found[1] == nodes(settings)["labels/train-depth"]
+    (tmp_path / "more.ckpt").write_bytes(b"more")
+    more = nodes(settings)["labels/train-depth"]
+    (tmp_path / "more.ckpt").unlink()
+    assert more != found[1] == nodes(settings)["labels/train-depth"]
+
+
+def test_of_a_folder_of_gguf_files_the_named_one_counts(tmp_path):
+    settings = f"prompts.generator={{kind: transformers, model: {tmp_path}, gguf_file: a.gguf}}"
+    found = []
+    for name, content in (("a.gguf", b"one"), ("b.gguf", b"another"), ("a.gguf", b"other")):
+        (tmp_path / name).write_bytes(content)
+        found.append(nodes(settings)["prompts/train"])
+    assert found[0] == found[1] != found[2]
 
 
 def test_settings_that_came_later_leave_older_fingerprints():
@@ -114,10 +145,14 @@ def test_finished_adapters_are_installed_without_latents(tmp_path):
 def test_unknown_keyword_file_and_model_fail_before_work():
     with pytest.raises(InputError, match=r"nowhere\.txt"):
         plan(load_config("mini", None, [*BASE, "splits.out_of_domain.keywords_file=nowhere.txt"]))
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match=r"^base\.model: \./nowhere: no such folder"):
         plan(load_config("mini", None, ["base.model=./nowhere", "adapters={}"]))
-    with pytest.raises(InputError, match="no such model ships"):
+    with pytest.raises(InputError, match=r"^adapters\.depth: shipped:nothing: no such model ships"):
         plan(load_config("mini", None, [*BASE, "adapters.depth=shipped:nothing"]))
+    with pytest.raises(InputError, match=r"^editor\.model: \./nowhere: no such folder"):
+        plan(load_config("smoke", None, [*BASE, "train.method=visii", "editor.model=./nowhere"]))
+    with pytest.raises(InputError, match=r"^train\.fit\.clip_model: \./nowhere: no such folder"):
+        plan(load_config("smoke", None, [*BASE, "train.method=visii", "train.fit.clip_model=./nowhere"]))
 
 
 # ---------------------------------------------------------------------------------- own images
