@@ -20,15 +20,14 @@ def show_artefacts(outputs: Sequence[StageOutput], title: str) -> None:
     create_table_artifact(rows, artifact_key("artefacts", title), f"Artefacts of {title}")
 
 
-def show_report(outputs: Sequence[StageOutput], dataset: str) -> None:
+def show_report(outputs: Sequence[StageOutput], dataset: str, workspace: str) -> None:
     """The report's headline scores, and where the page lies; nothing if no report was among the outputs."""
+    place = Workspace(workspace)
     for output in outputs:
         if output.id.startswith("report/"):
-            folder = Workspace(output.path)
-            metrics = json.loads(folder.fs.cat_file(f"{folder.root}/metrics.json"))["metrics"]
-            create_markdown_artifact(
-                report_markdown(metrics, output.path), artifact_key("report", dataset), f"Scores on {dataset}"
-            )
+            metrics = json.loads(place.fs.cat_file(f"{output.path}/metrics.json"))["metrics"]
+            text = report_markdown(metrics, place.address(output.path))
+            create_markdown_artifact(text, artifact_key("report", dataset), f"Scores on {dataset}")
 
 
 def report_markdown(metrics: dict[str, Any], path: str) -> str:

@@ -19,6 +19,15 @@ from dmp_core.store import Chunk
 from tasks.progress import ProgressArtifact
 
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_LOST = {
+    "botocore.exceptions.ConnectionError",
+    "botocore.exceptions.HTTPClientError",
+    "botocore.exceptions.IncompleteReadError",
+    "botocore.parsers.ResponseParserError",
+    "aiohttp.client_exceptions.ClientPayloadError",
+    "http.client.IncompleteRead",
+}
+"""Lost connections, and what else s3fs tries again itself before it raises it as it is. Refusals are not among them."""
 
 
 def worth_retrying(error: BaseException) -> bool:
@@ -28,8 +37,7 @@ def worth_retrying(error: BaseException) -> bool:
 
 def _lost_connection(error: BaseException) -> bool:
     """To an S3 store: its client's errors are no OSError. Known by name, so that the client need not be installed."""
-    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
-    return bool(kinds & {"botocore.exceptions.HTTPClientError", "botocore.exceptions.ConnectionError"})
+    return any(f"{kind.__module__}.{kind.__name__}" in _LOST for kind in type(error).__mro__)
 
 
 def _retry(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:

@@ -32,8 +32,8 @@ def dataset_config(
     """`settings` for one part of a dataset alone: `count` images of these keywords.
 
     A dataset that exists is extended. The part is called after its keywords, unless `part` names it; the same
-    keywords and count again mean the same part, so an interrupted request is taken up where it stopped. Its
-    captions are none of those that the dataset has already, test splits included.
+    keywords and count again mean the same part, so an interrupted request is taken up where it stopped, unless the
+    dataset has grown meanwhile. Its captions are none of those that the dataset has already, test splits included.
 
     Args:
         name: the dataset; by default the first keyword.
@@ -49,12 +49,13 @@ def dataset_config(
         existing = split_manifests(place, f"{place.root}/{FOLDERS['shards']}/{title}")
         prompts = {folder: _prompts(place, manifest) for folder, manifest in existing.items()}
         folder = f"{split}-{slug(part)}" if part else _folder(split, words, count, prompts, _requests(place, title))
-        _note_request(place, title, folder, words, count)
-    before = prompts.get(folder)
-    exclude = _excluded(before) if before else [f"{n}-{m.fingerprint}" for n, m in prompts.items() if m]
-    wanted = {"keywords": words, "count": count, "exclude": exclude}
-    values = settings.model_dump(mode="json") | {"dataset": title, "splits": {folder: wanted}}
-    return validate(values, "dataset")
+        before = prompts.get(folder)
+        exclude = _excluded(before) if before else [f"{n}-{m.fingerprint}" for n, m in prompts.items() if m]
+        wanted = {"keywords": words, "count": count, "exclude": exclude}
+        values = settings.model_dump(mode="json") | {"dataset": title, "splits": {folder: wanted}}
+        config = validate(values, "dataset")
+        _note_request(place, title, folder, words, count)  # last: what is refused sets no folder aside
+    return config
 
 
 def slug(text: str) -> str:
@@ -89,10 +90,8 @@ def _requests(place: Workspace, title: str) -> dict[str, Request]:
 
 
 def _note_request(place: Workspace, title: str, folder: str, words: list[str], count: int) -> None:
-    where = f"{place.root}/.requests/{title}"
-    place.fs.makedirs(where, exist_ok=True)
     asked = json.dumps({"keywords": words, "count": count})
-    place.fs.pipe_file(f"{where}/{folder}.json", asked.encode())
+    place.write_bytes(f"{place.root}/.requests/{title}", f"{folder}.json", asked.encode())
 
 
 def _prompts(place: Workspace, merged: Manifest) -> Manifest | None:

@@ -101,6 +101,16 @@ class Workspace:
         """A path in this workspace as other processes can open it: with its protocol, unless it is local."""
         return path if self.is_local else str(self.fs.unstrip_protocol(path))
 
+    def write_bytes(self, folder: str, name: str, data: bytes) -> None:
+        """No reader sees half a file: folders get it under another name first, object stores only take whole ones."""
+        if not self.is_local:
+            self.fs.pipe_file(f"{folder}/{name}", data)
+            return
+        temporary = f"{folder}/.{name.replace('/', '-')}.{uuid.uuid4().hex[:8]}.tmp"
+        self.fs.makedirs(folder, exist_ok=True)
+        self.fs.pipe_file(temporary, data)
+        self.fs.mv(temporary, f"{folder}/{name}")
+
     def scratch(self, artefact: Artefact) -> Path:
         """A local folder that survives a killed process, so that work in it can be resumed."""
         local_root = Path(self.root) if self.is_local else _cache() / "scratch"
@@ -139,14 +149,7 @@ class Artefact:
             raise InputError(f"{self.file(name)}: file is missing; rerun the stage `{self.stage}` to make it") from None
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """No reader sees half a file: folders get it under another name first, object stores only take whole ones."""
-        if not self.workspace.is_local:
-            self.workspace.fs.pipe_file(self.file(name), data)
-            return
-        temporary = self.file(f".{name.replace('/', '-')}.{uuid.uuid4().hex[:8]}.tmp")
-        self.workspace.fs.makedirs(self.path, exist_ok=True)
-        self.workspace.fs.pipe_file(temporary, data)
-        self.workspace.fs.mv(temporary, self.file(name))
+        self.workspace.write_bytes(self.path, name, data)
 
     def manifest(self) -> Manifest | None:
         """The manifest if one is published for this very fingerprint, else None."""
@@ -208,20 +211,43 @@ class Artefact:
         return sorted(broken)
 
     def local_path(self) -> Path:
-        """The artefact as a local folder; a remote one is fetched, once for each place and content."""
+        """The artefact as a local folder; a remote one is fetched, once for each place and content.
+
+        Raises OSError when what came is not what the manifest says, as when another run makes it anew meanwhile.
+        """
         if self.workspace.is_local:
             return Path(self.path)
         place = hashlib.sha256(self.address.encode()).hexdigest()[:12]
-        target = _cache() / "fetched" / f"{place}-{self.published().content()}"
+        manifest = self.published()
+        target = _cache() / "fetched" / f"{place}-{manifest.content()}"
         if not target.exists():
             part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
             part.mkdir(parents=True)
-            self.workspace.fs.get(f"{self.path}/", f"{part}/", recursive=True)
             try:
+                self._fetch(manifest, part)
                 part.rename(target)
-            except OSError:  # another process was as quick
-                shutil.rmtree(part)
+            except OSError:
+                if not target.exists():  # else another process was quicker
+                    raise
+            finally:
+                if part.exists():
+                    shutil.rmtree(part)
         return target
+
+    def _fetch(self, manifest: Manifest, folder: Path) -> None:
+        self.workspace.fs.get(f"{self.path}/", f"{folder}/", recursive=True)
+        for record in manifest.files:
+            path = folder / record.name
+            if not path.is_file() or _sha256(path) != record.sha256:
+                raise OSError(
+                    f"{self.address}: {record.name} is not what the manifest says; rerun if another run was making it "
+                    "anew just now, else make it anew with `--force`"
+                )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return sha256_stream(stream)
 
 
 def sidecars(artefact: Artefact) -> list[FileRecord]:

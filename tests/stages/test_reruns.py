@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.errors import InputError
-from dmp_core.stages import batches, execute, find, plan, select, shard_numbers, statuses
+from dmp_core.progress import listening
+from dmp_core.stages import StageOutput, batches, execute, find, plan, select, shard_numbers, shards, statuses
 from dmp_core.stages.execute import StageResult, publish
 from dmp_core.stages.parts import dataset_config
 from dmp_core.stages.prompts import read_prompts
@@ -180,3 +184,77 @@ def test_requests_that_come_at_once_get_folders_of_their_own(tmp_path):
     again = [next(iter(request(tmp_path, *words).splits)) for words in reversed(asked)]
     assert again == first[::-1], "a request that is taken up again is the one that it was"
     assert next(iter(request(tmp_path, "kitchen", count=5).splits)) == "train-kitchen-2"
+
+
+def test_a_request_that_is_refused_sets_no_folder_aside(tmp_path):
+    with pytest.raises(InputError, match=r"splits\.train\.count"):
+        request(tmp_path, "bedroom", count=0)
+    assert list(request(tmp_path, "bedroom").splits) == ["train"]
+
+
+def test_a_request_that_is_killed_while_it_is_noted_stops_no_other(tmp_path, monkeypatch):
+    def torn(self, path, data, **options):
+        Path(path).write_bytes(data[:5])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFileSystem, "pipe_file", torn)
+        with pytest.raises(KeyboardInterrupt):
+            request(tmp_path, "kitchen")
+    assert list(request(tmp_path, "bedroom").splits) == ["train"]
+
+
+class Hears:
+    """A listener that knows whether a stage waits for another run."""
+
+    def __init__(self) -> None:
+        self.waits = threading.Event()
+
+    def started(self, name: str) -> None:
+        pass
+
+    def advanced(self, name: str, done: int, total: int, message: str) -> None:
+        if message.startswith("waiting for"):
+            self.waits.set()
+
+    def finished(self, name: str, seconds: float, cached: bool) -> None:
+        pass
+
+
+def test_two_configurations_fill_a_datasets_folder_one_after_the_other(tmp_path, monkeypatch):
+    """Their fingerprints differ, and the folder is the same: the second would remove the first one's shards."""
+    config = request(tmp_path, "bedroom")
+    values = config.model_dump(mode="json")
+    values["shards"]["image_format"] = "jpg"
+    jpegs = PipelineConfig.model_validate(values)
+    for node in plan(config):
+        if node.stage != "shards":
+            execute(config, node.id, str(tmp_path))
+    write, begun, go_on, other = shards.write_shards, threading.Event(), threading.Event(), Hears()
+
+    def held(*arguments, **options):
+        records = write(*arguments, **options)
+        if not begun.is_set():
+            begun.set()
+            assert go_on.wait(60)
+        return records
+
+    def second() -> StageOutput:
+        with listening(other):
+            return execute(jpegs, "shards/rooms/train", str(tmp_path))
+
+    monkeypatch.setattr(shards, "write_shards", held)
+    folder = tmp_path / "datasets" / "rooms" / "train"
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(execute, config, "shards/rooms/train", str(tmp_path))
+        assert begun.wait(60)
+        before = files(folder)
+        two = pool.submit(second)
+        waited = other.waits.wait(10)
+        untouched = files(folder) == before
+        go_on.set()
+        assert not one.result().cached
+        assert not two.result().cached
+    assert waited
+    assert untouched
+    assert find(plan(jpegs), "shards/rooms/train").artefact(Workspace(tmp_path)).verify() == []

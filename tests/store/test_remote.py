@@ -10,6 +10,7 @@ import pytest
 from dmp_core.stages import StageOutput
 from dmp_core.store import Artefact, FileRecord, Manifest, Workspace, record_files, staged_folder
 from flows import visible
+from tasks import worth_retrying
 
 
 @pytest.fixture
@@ -69,6 +70,50 @@ def test_a_download_that_broke_off_is_begun_again(place, monkeypatch):
     assert contents(out.local_path()) == {"a.bin": b"1", "b.bin": b"2"}
 
 
+def test_what_changes_while_it_is_fetched_is_not_kept(place, monkeypatch):
+    """Weights made anew have the same size, so the bytes are looked at."""
+    out = publish(place, "depth", {"a.bin": b"1", "b.bin": b"2"})
+    get = type(place.fs).get
+
+    def late(self, source, target, **options):
+        get(self, source, target, **options)
+        Path(target, "a.bin").write_bytes(b"3")
+
+    monkeypatch.setattr(type(place.fs), "get", late)
+    with pytest.raises(OSError, match=r"memory://.*/adapters/depth-0+: a\.bin is not what the manifest says") as caught:
+        out.local_path()
+    assert worth_retrying(caught.value)
+    monkeypatch.setattr(type(place.fs), "get", get)
+    assert contents(out.local_path()) == {"a.bin": b"1", "b.bin": b"2"}
+    assert [path.name for path in out.local_path().parent.iterdir()] == [out.local_path().name], "nothing is left over"
+
+
+def test_of_two_who_fetch_at_once_one_copy_stays(place, monkeypatch):
+    out = publish(place, "depth", {"a.bin": b"1"})
+    get = type(place.fs).get
+
+    def slow(self, source, target, **options):
+        monkeypatch.setattr(type(place.fs), "get", get)
+        out.local_path()
+        get(self, source, target, **options)
+
+    monkeypatch.setattr(type(place.fs), "get", slow)
+    found = out.local_path()
+    assert contents(found) == {"a.bin": b"1"}
+    assert list(found.parent.iterdir()) == [found]
+
+
+def test_a_copy_that_cannot_be_put_in_place_is_an_error(place, monkeypatch):
+    out = publish(place, "depth", {"a.bin": b"1"})
+
+    def refused(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError, match="No space left"):
+        out.local_path()
+
+
 def test_what_was_fetched_is_not_published_when_the_artefact_is_made_anew(place):
     out = publish(place, "depth", {"a.bin": b"1"})
     out.local_path()
@@ -84,11 +129,13 @@ def test_an_address_can_be_opened_by_others(place, tmp_path):
     assert Workspace(tmp_path).artefact("train", "x", "0" * 12).address == f"{tmp_path}/adapters/x-{'0' * 12}"
 
 
-def test_scores_of_a_remote_report_are_shown(place, monkeypatch):
+@pytest.mark.parametrize("named", ["address", "path"])
+def test_scores_of_a_remote_report_are_shown(place, monkeypatch, named):
     out = publish(place, "rooms", {"metrics.json": b'{"metrics": {}}'}, stage="report")
     shown: list[str] = []
     monkeypatch.setattr(visible, "create_markdown_artifact", lambda text, *_: shown.append(text))
-    visible.show_report([StageOutput("report/rooms", out.address, out.fingerprint, False, 1, 0.0)], "rooms")
+    made = StageOutput("report/rooms", getattr(out, named), out.fingerprint, False, 1, 0.0)
+    visible.show_report([made], "rooms", place.url)
     assert f"`{out.address}/index.html`" in shown[0]
     assert out.address.startswith("memory://")
 

@@ -14,6 +14,8 @@ from dmp_core.config import PipelineConfig, load_config
 from dmp_core.stages import execute, plan, statuses
 from dmp_core.stages.parts import dataset_config
 from dmp_core.store import Lock, Workspace, open_dataset
+from flows import visible
+from flows.pipeline import run_pipeline
 from tasks import worth_retrying
 
 pytest.importorskip("s3fs", reason="s3fs is not installed (extra s3)")
@@ -24,11 +26,12 @@ TINY = ["tasks=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_dep
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
+def bucket(tmp_path_factory) -> Iterator[str]:
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # what is fetched goes to ~/.cache/dmp
         patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -88,6 +91,20 @@ def test_whole_dag_in_a_bucket(bucket, tmp_path):
     assert report.fs.exists(f"{report.root}/index.html")
 
 
+@pytest.mark.slow
+def test_a_flow_in_a_bucket_ends_with_its_report_shown(bucket, monkeypatch):
+    shown: list[str] = []
+    monkeypatch.setattr(visible, "create_markdown_artifact", lambda text, *_: shown.append(text))
+    small = {split: {"keywords": ["bedroom"], "count": 2} for split in ("train", "in_domain")}
+    settings = load_config("smoke", None, ["tasks=[normal]", "runtime={workers: 1, device: cpu}", "train.steps=1"])
+    config = PipelineConfig.model_validate(settings.model_dump(mode="json") | {"splits": small})
+    outputs = run_pipeline(config, f"{bucket}/flow")
+    report = outputs[-1]
+    assert report.id == "report/smoke"
+    assert report.path.startswith(f"{bucket}/flow/reports/")
+    assert [text.rpartition("provenance: ")[2] for text in shown] == [f"`{report.path}/index.html`"]
+
+
 def test_a_lock_in_a_bucket_is_created_only_once(bucket):
     place = Workspace(f"{bucket}/locks")
     first, second = Lock(place, "thing"), Lock(place, "thing")
@@ -122,7 +139,9 @@ def test_lock_of_a_killed_process_in_a_bucket_is_taken_over(bucket):
 
 def test_a_lost_connection_is_worth_another_try_and_a_refusal_is_not():
     from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+    from s3fs.core import S3_RETRYABLE_ERRORS
 
     lost = (EndpointConnectionError(endpoint_url="http://s3"), ReadTimeoutError(endpoint_url="http://s3"))
     assert all(map(worth_retrying, lost))
+    assert all(worth_retrying(kind.__new__(kind)) for kind in S3_RETRYABLE_ERRORS), "as what s3fs itself tries again"
     assert not any(map(worth_retrying, (NoCredentialsError(), ClientError({}, "GetObject"))))
