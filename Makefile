@@ -40,8 +40,8 @@ test: lint ## linters, types, layers, then every test
 
 e2e: $(VENV)/.e2e ## servers, workers, clusters, buckets, a browser, and drills that kill them (20 minutes)
 	$(INSTALL) -e '.[ray]'
-	$(BIN)/python -m pytest -v -m 'e2e or not e2e' tests/e2e/test_prefect.py tests/e2e/test_ui.py \
-	  tests/e2e/test_machines.py tests/flows/test_crew.py tests/store/test_s3.py $(PYTEST_FLAGS)
+	DMP_E2E=1 $(BIN)/python -m pytest -v -m 'e2e or not e2e' tests/e2e/test_prefect.py tests/e2e/test_ui.py \
+	  tests/e2e/test_deploy.py tests/e2e/test_machines.py tests/flows/test_crew.py tests/store/test_s3.py $(PYTEST_FLAGS)
 
 screenshots: $(VENV)/.e2e ## renew the pictures of docs/prefect.md; needs Chromium
 	DMP_WRITE_SCREENSHOTS=1 $(BIN)/python -m pytest -v -m e2e tests/e2e/test_ui.py $(PYTEST_FLAGS)

@@ -12,7 +12,6 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import CancelledRun, ObjectNotFound
-from prefect.flow_engine import FlowRunTimeoutError
 from prefect.logging import get_run_logger
 from prefect.states import Cancelling
 from prefect.types._datetime import now
@@ -25,6 +24,8 @@ from dmp_core.store import Workspace
 from flows.stages import STAGE_FLOWS
 
 _SECONDS_BETWEEN_LOOKS = 2.0
+_GRACE = 60
+"""Seconds by which a child's own time limit exceeds the one that its parent keeps: it binds if the parent is gone."""
 
 
 class StageFailed(RuntimeError):
@@ -55,19 +56,21 @@ def call_stage(
     ids = [node.id for node in nodes]
     deployment = config.runtime.deployments.get(stage)
     if deployment is None:
-        local = STAGE_FLOWS[stage].with_options(timeout_seconds=seconds)
-        try:
-            outputs = local(config=config, workspace=workspace, force=force, shards=shards, only=ids)
-            return cast(list[StageOutput], outputs)
-        except FlowRunTimeoutError:
-            raise TimeoutError(f"{stage}: stopped after {seconds} s (runtime.timeouts)") from None
+        outputs = STAGE_FLOWS[stage](config=config, workspace=workspace, force=force, shards=shards, only=ids)
+        return cast(list[StageOutput], outputs)
     place = Workspace(workspace)
     found = statuses(list(nodes), place)
     cached = [] if force or shards else [node.id for node in nodes if found[node.id] == "complete"]
     sent = [node for node in nodes if node.id not in cached]
     get_run_logger().info("%s: sending %s to %s", stage, ", ".join(node.id for node in sent) or "nothing", deployment)
-    parameters = {"config": config.model_dump(mode="json"), "workspace": workspace, "force": force, "shards": shards}
+    values = config.model_dump(mode="json")
+    values["runtime"]["timeouts"] = {stage: seconds + _GRACE} if seconds else {}
+    # The worker's folder is another one, so a relative path would be another workspace there.
+    where = place.root if place.is_local else workspace
+    parameters = {"config": values, "workspace": where, "force": force, "shards": shards}
     _run_elsewhere(deployment, sent, parameters, seconds)
+    if not shards:  # these alone do not always complete an artefact
+        _check_made(sent, place, deployment)
     outputs = [_output(node, place, node.id in cached) for node in nodes]
     if listener := current_listener():
         for output in outputs:
@@ -90,11 +93,21 @@ def check_deployments(config: PipelineConfig) -> None:
                 ) from None
 
 
+def _check_made(nodes: Sequence[Node], place: Workspace, deployment: str) -> None:
+    for node in nodes:
+        artefact = node.artefact(place)
+        if artefact.manifest() is None:
+            raise StageFailed(
+                f"{node.id} ({deployment}): ended as Completed, but {artefact.file('manifest.json')} is not there; "
+                "the worker must share the workspace, under the same path or URL"
+            )
+
+
 def _output(node: Node, place: Workspace, cached: bool) -> StageOutput:
     artefact = node.artefact(place)
     manifest = artefact.manifest()
     samples, seconds = (manifest.samples, manifest.seconds) if manifest else (0, 0.0)
-    return StageOutput(node.id, artefact.path, node.fingerprint, cached, samples, seconds)
+    return StageOutput(node.id, artefact.address, node.fingerprint, cached, samples, seconds)
 
 
 def _run_elsewhere(deployment: str, nodes: list[Node], parameters: dict[str, Any], seconds: float | None) -> None:
@@ -110,13 +123,21 @@ def _run_elsewhere(deployment: str, nodes: list[Node], parameters: dict[str, Any
                     running[node.id] = run_deployment(deployment, parameters=chosen, timeout=0).id
                     del waiting[node.id]
                 for node_id, run_id in list(running.items()):
-                    if _is_done(client.read_flow_run(run_id), f"{node_id} ({deployment})", seconds):
+                    title = f"{node_id} ({deployment})"
+                    if _is_done(_read(client, run_id, title), title, seconds):
                         del running[node_id]
                 time.sleep(_SECONDS_BETWEEN_LOOKS if running else 0)
         except BaseException:
-            for run_id in running.values():
-                _cancel(client, run_id)
+            for node_id, run_id in running.items():
+                _cancel(client, run_id, node_id)
             raise
+
+
+def _read(client: SyncPrefectClient, run_id: UUID, title: str) -> FlowRun:
+    try:
+        return client.read_flow_run(run_id)
+    except ObjectNotFound:
+        raise StageFailed(f"{title}: its run {run_id} was deleted") from None
 
 
 def _is_done(run: FlowRun, title: str, seconds: float | None) -> bool:
@@ -134,7 +155,11 @@ def _is_done(run: FlowRun, title: str, seconds: float | None) -> bool:
     raise StageFailed(f"{title}: ended as {state.name}: {state.message or 'no message'}")
 
 
-def _cancel(client: SyncPrefectClient, run_id: UUID) -> None:
-    state = client.read_flow_run(run_id).state
-    if state is None or not state.is_final():
-        client.set_flow_run_state(run_id, Cancelling(message="The flow that asked for it has ended."))
+def _cancel(client: SyncPrefectClient, run_id: UUID, node_id: str) -> None:
+    """A run that cannot be cancelled costs a warning: its siblings are to be, and the first error to be told."""
+    try:
+        state = client.read_flow_run(run_id).state
+        if state is None or not state.is_final():
+            client.set_flow_run_state(run_id, Cancelling(message="The flow that asked for it has ended."))
+    except Exception as error:
+        get_run_logger().warning("%s: its run %s could not be cancelled (%s)", node_id, run_id, error)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import os
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
 from typing import Any
 
 from prefect.futures import PrefectFuture
+from prefect.logging import get_run_logger
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
@@ -21,6 +27,17 @@ from dmp_core.progress import current_listener, listening
 from dmp_core.stages import CHUNKED, Node, StageOutput, chunks, clear, statuses, waves
 from dmp_core.store import Workspace
 from tasks import STAGE_TASKS
+from tasks.progress import ProgressArtifact
+
+
+@dataclass
+class Job:
+    """A task that was sent, with what it takes to send it again."""
+
+    stage: str
+    parameters: dict[str, Any]
+    future: PrefectFuture[StageOutput]
+    again: bool = False
 
 
 class Crew:
@@ -30,12 +47,81 @@ class Crew:
         self.runtime = runtime
         self.started = ExitStack()
         self.runner: TaskRunner[Any] | None = None
+        self.unread: list[Job] = []
 
-    def submit(self, stage: str, **parameters: Any) -> PrefectFuture[StageOutput]:
+    def submit(self, stage: str, **parameters: Any) -> Job:
+        job = Job(stage, parameters, self._send(stage, parameters))
+        self.unread.append(job)
+        return job
+
+    def _send(self, stage: str, parameters: dict[str, Any]) -> PrefectFuture[StageOutput]:
         if self.runner is None:
             self.runner = self.started.enter_context(task_runner(self.runtime))
         with listening(None):
             return self.runner.submit(STAGE_TASKS[stage], parameters)
+
+    def result(self, job: Job) -> StageOutput:
+        """The job's output, waited for; raises what its task raised.
+
+        A killed worker process breaks its whole pool, which no task can mend by trying again. So the pool is renewed,
+        and what was lost with it is sent again, once.
+        """
+        if _lost(job, BrokenExecutor):
+            if job.again:
+                raise BrokenExecutor(
+                    f"{job.parameters['node_id']}: its worker process was killed, twice; if for lack of memory, lower "
+                    "runtime.parallel or runtime.workers"
+                )
+            self._renew()
+        output = job.future.result()
+        self.unread.remove(job)
+        return output
+
+    def _renew(self) -> None:
+        self.started.close()  # afterwards every task of the broken pool has an end
+        self.runner = None
+        lost = [job for job in self.unread if _lost(job, Exception)]
+        get_run_logger().warning("a worker process was killed; %d tasks are sent again, to new processes", len(lost))
+        for job in lost:
+            job.future, job.again = self._send(job.stage, job.parameters), True
+
+    def kill(self) -> None:
+        """End this machine's worker processes at once: leaving a pool would wait for all that they do."""
+        if isinstance(self.runner, Processes):
+            self.runner.kill()
+
+
+def _lost(job: Job, error: type[Exception]) -> bool:
+    """Whether the runner met this error, not the task: waiting for a task does not raise what it raised."""
+    try:
+        job.future.wait()
+    except error:
+        return True
+    return False
+
+
+class Processes(ProcessPoolTaskRunner):
+    """Prefect's process pool, but its processes can be ended, and end when the flow's process is killed."""
+
+    def __init__(self, max_workers: int) -> None:
+        super().__init__(max_workers, initializer=_end_with_parent)
+
+    def kill(self) -> None:
+        # From Python 3.14 on, ProcessPoolExecutor.kill_workers does this.
+        for process in list((getattr(self._executor, "_processes", None) or {}).values()):
+            process.kill()
+
+
+def _end_with_parent() -> None:
+    threading.Thread(target=_watch_parent, daemon=True).start()
+
+
+def _watch_parent() -> None:
+    """A killed flow cannot end its workers: they would finish what they do, then wait for work for ever."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def task_runner(runtime: RuntimeConfig) -> TaskRunner[Any]:
@@ -47,7 +133,7 @@ def task_runner(runtime: RuntimeConfig) -> TaskRunner[Any]:
             init = {} if runtime.cluster else {"num_cpus": runtime.parallel, "include_dashboard": False}
             return _integration("ray").RayTaskRunner(address=runtime.cluster, init_kwargs=init)
         case _:
-            return ProcessPoolTaskRunner(max_workers=runtime.parallel)
+            return Processes(runtime.parallel)
 
 
 def _dask(runtime: RuntimeConfig) -> TaskRunner[Any]:
@@ -74,7 +160,10 @@ _crew: ContextVar[Crew | None] = ContextVar("dmp_crew", default=None)
 
 @contextmanager
 def crew_for(runtime: RuntimeConfig) -> Iterator[Crew | None]:
-    """The crew of the flow around this one, or a new one; None if tasks are to run one after the other, right here."""
+    """The crew of the flow around this one, or a new one; None if tasks are to run one after the other, right here.
+
+    What ends the block early (an error, a timeout, SIGTERM) ends the crew's processes; finished shards stay.
+    """
     if runtime.task_runner == "thread" or _crew.get() is not None:
         yield _crew.get()
         return
@@ -82,7 +171,11 @@ def crew_for(runtime: RuntimeConfig) -> Iterator[Crew | None]:
     token = _crew.set(crew)
     try:
         with _shared_server(runtime), crew.started:
-            yield crew
+            try:
+                yield crew
+            except BaseException:
+                crew.kill()
+                raise
     finally:
         _crew.reset(token)
 
@@ -118,7 +211,7 @@ def _run_wave(
     """What is complete is only looked at; everything else is submitted, then waited for."""
     place, size = Workspace(workspace), config.runtime.chunk_shards
     found = statuses(nodes, place)
-    futures: dict[str, list[PrefectFuture[StageOutput]]] = {}
+    jobs: dict[str, list[Job]] = {}
     given = {"config": config, "workspace_url": workspace}
     divided = {node.id for node in nodes if size and node.stage in CHUNKED and shards is None}
     for node in nodes:
@@ -127,14 +220,17 @@ def _run_wave(
         elif size and node.id in divided:
             clear(node, node.artefact(place), force)
             parts = chunks(node, place, size)
-            futures[node.id] = [crew.submit(node.stage, node_id=node.id, shards=part, **given) for part in parts]
+            jobs[node.id] = [crew.submit(node.stage, node_id=node.id, shards=part, **given) for part in parts]
         else:
-            futures[node.id] = [crew.submit(node.stage, node_id=node.id, force=force, shards=shards, **given)]
+            jobs[node.id] = [crew.submit(node.stage, node_id=node.id, force=force, shards=shards, **given)]
     for node in nodes:
-        outputs = _results(node.id, futures.get(node.id, []))
-        if node.id in futures and node.id not in divided:
-            yield _told(outputs[0])
+        if node.id in jobs and node.id not in divided:
+            (output,) = _results(crew, node.id, jobs[node.id])
+            yield _told(output)
             continue
+        # A task that makes all of an artefact shows its progress itself; of one in chunks, only this flow knows it.
+        with listening(ProgressArtifact(config.dataset, current_listener())):
+            outputs = _results(crew, node.id, jobs.get(node.id, []))
         with listening(None):
             last = STAGE_TASKS[node.stage](config, node.id, workspace, spent=sum(output.seconds for output in outputs))
         yield _told(replace(last, cached=last.cached and not outputs))
@@ -146,13 +242,13 @@ def _told(output: StageOutput) -> StageOutput:
     return output
 
 
-def _results(name: str, futures: Sequence[PrefectFuture[StageOutput]]) -> list[StageOutput]:
-    """The futures' outputs as they come; who listens hears how many of them are there."""
+def _results(crew: Crew, name: str, jobs: Sequence[Job]) -> list[StageOutput]:
+    """The jobs' outputs as they come; who listens hears how many of them are there."""
     listener, outputs = current_listener(), []
-    if listener and futures:
+    if listener and jobs:
         listener.started(name)
-    for number, future in enumerate(futures, start=1):
-        outputs.append(future.result())
+    for number, job in enumerate(jobs, start=1):
+        outputs.append(crew.result(job))
         if listener:
-            listener.advanced(name, number, len(futures), "")
+            listener.advanced(name, number, len(jobs), "chunks" if len(jobs) > 1 else "")
     return outputs

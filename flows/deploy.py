@@ -1,11 +1,10 @@
 """`make deploy`: work pools, queues, automations and the deployments of `prefect.yaml`. Safe to repeat.
 
-python -m flows.deploy [--pool-type process] [--gpus 1] [--lost-after 90]
+python -m flows.deploy [--pool-type process] [--image NAME] [--gpus 1] [--lost-after 90]
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -15,17 +14,16 @@ from typing import Annotated, Any
 
 import typer
 from prefect.automations import Automation, ChangeFlowRunState, EventTrigger, Posture
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
-from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
-from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
 from dmp_core.config import load_config, preset_names
+from dmp_core.errors import InputError
+from flows.pools import make_pool
 
-QUEUES = {"urgent": 1, "normal": 5, "bulk": 10}
-"""Queues of every pool with their priority: a worker takes from the lowest number first."""
+FOLDER_IN_IMAGE = "/opt/dmp"
+"""Where the checkout lies in the images that docker/ builds."""
 
 HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDED = [
@@ -35,59 +33,66 @@ ENDED = [
 
 
 def presets() -> dict[str, Any]:
-    """Every preset's whole configuration, and the checkout's folder; a build step of `prefect.yaml` calls this.
+    """Every preset's whole configuration, and the folder that runs start in; a build step of `prefect.yaml` calls this.
 
     Whole, since the form in the interface fills what is missing with a field's default, not the preset's.
     """
     configs = {name.replace("-", "_"): load_config(name).model_dump(mode="json") for name in preset_names()}
-    return {**configs, "root": str(Path.cwd())}
+    return {**configs, "root": os.environ.get("DMP_DEPLOYED_ROOT") or str(Path.cwd())}
 
 
 def main(
-    pool_type: Annotated[str, typer.Option(help="process, docker or kubernetes; of pools that do not exist yet.")] = (
-        "process"
-    ),
-    gpus: Annotated[int, typer.Option(min=1, help="Runs that the gpu pool may hold at once: one a GPU.")] = 1,
+    pool_type: Annotated[
+        str | None, typer.Option(help="Of new pools: process, docker or kubernetes; process if not given.")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="Image that runs start in, on docker and kubernetes.")] = None,
+    gpu_image: Annotated[str | None, typer.Option(help="Another one for the gpu pool.")] = None,
+    volume: Annotated[
+        list[str] | None, typer.Option(help="For docker, FOLDER_HERE:FOLDER_IN_CONTAINER; may be repeated.")
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="Runs that the gpu pool may hold at once, one a GPU; 1 if it is new.")
+    ] = None,
     lost_after: Annotated[
         int, typer.Option(min=10, help="Seconds without a heartbeat after which a run is lost.")
     ] = 90,
     stuck_after: Annotated[int, typer.Option(min=10, help="Seconds that a run may take to start.")] = 900,
 ) -> None:
-    """Create or update pools, queues and automations, then deploy everything that prefect.yaml names."""
+    """Create or update pools, queues and automations, then deploy everything that prefect.yaml names.
+
+    Of pools that are there, only what is given is changed.
+    """
     if get_current_settings().api.url is None:
         raise SystemExit("PREFECT_API_URL is not set; start a server (prefect server start), then export its address")
-    with get_client(sync_client=True) as client:
-        for name, limit in (("cpu", None), ("gpu", gpus)):
-            _pool(client, name, pool_type, limit)
+    root = _pools(
+        pool_type, {"image": image, "volumes": volume}, {"image": gpu_image or image, "volumes": volume}, gpus
+    )
     for automation in (_lost_runs(lost_after), _stuck_runs(stuck_after)):
         _save(automation)
     prefect = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    done = subprocess.run(prefect, env={**os.environ, "PYTHONPATH": _import_path()}, check=False)
-    raise SystemExit(done.returncode)
+    env = {**os.environ, "PYTHONPATH": _import_path(), "DMP_DEPLOYED_ROOT": root}
+    raise SystemExit(subprocess.run(prefect, env=env, check=False).returncode)
+
+
+def _pools(kind: str | None, cpu: dict[str, Any], gpu: dict[str, Any], gpus: int | None) -> str:
+    """Both pools, with these variables; returns the folder that runs start in, of which prefect.yaml has but one."""
+    try:
+        with get_client(sync_client=True) as client:
+            kinds = {
+                "cpu": make_pool(client, "cpu", kind, variables=cpu),
+                "gpu": make_pool(client, "gpu", kind, variables=gpu, limit=gpus, first_limit=1),
+            }
+    except InputError as error:
+        raise SystemExit(str(error)) from None
+    in_processes = [kind == "process" for kind in kinds.values()]
+    if any(in_processes) and not all(in_processes):
+        raise SystemExit(f"pools {kinds}: both must run processes, or both containers; delete one and deploy again")
+    return str(Path.cwd()) if all(in_processes) else FOLDER_IN_IMAGE
 
 
 def _import_path() -> str:
     """The checkout first: its build step and flows are to be deployed, wherever the package is installed."""
     return os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
-
-
-def _pool(client: SyncPrefectClient, name: str, kind: str, limit: int | None) -> None:
-    try:
-        client.read_work_pool(name)
-        client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
-    except ObjectNotFound:
-        template = asyncio.run(get_default_base_job_template_for_infrastructure_type(kind))
-        if template is None:
-            raise SystemExit(f"--pool-type {kind}: unknown; is prefect-{kind} installed?") from None
-        client.create_work_pool(
-            WorkPoolCreate(name=name, type=kind, base_job_template=template, concurrency_limit=limit)
-        )
-    for queue, priority in QUEUES.items():
-        try:
-            found = client.read_work_queue_by_name(queue, work_pool_name=name)
-            client.update_work_queue(found.id, priority=priority)
-        except ObjectNotFound:
-            client.create_work_queue(queue, work_pool_name=name, priority=priority)
 
 
 def _lost_runs(seconds: int) -> Automation:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from prefect import flow
@@ -17,7 +21,7 @@ from dmp_core.stages import StageOutput, batches, plan, shard_numbers
 from flows.call import call_stage, check_deployments
 from flows.crew import crew_for
 from flows.naming import pipeline_run_name
-from flows.settings import laid_over
+from flows.settings import chosen, laid_over
 from flows.stages import Overrides
 from flows.visible import show_artefacts, show_report
 
@@ -54,7 +58,7 @@ def run_dag(
 ) -> list[StageOutput] | State[Any]:
     """Every stage of the plan in turn; ends as Cancelled if a stage on another pool was cancelled."""
     check_deployments(config)
-    nodes = [node for node in plan(config) if only is None or node.id in only]
+    nodes = chosen(plan(config), only)
     for node in nodes if shards else []:
         shard_numbers(shards, node.stage)
     outputs: list[StageOutput] = []
@@ -70,7 +74,7 @@ def run_dag(
     except CancelledRun as cancelled:
         return Cancelled(message=str(cancelled))
     show_artefacts(outputs, config.dataset)
-    show_report(outputs, config.dataset)
+    show_report(outputs, config.dataset, workspace)
     return outputs
 
 
@@ -84,6 +88,22 @@ def run_pipeline(
     """The flow as a plain function; what `dmp run` finds by the entry point `dmp.runners`."""
     alone = get_current_settings().api.url is None
     # Without a server nobody listens to heartbeats, and ending their thread takes up to a second a stage.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}) if alone else nullcontext():
+    with _sigterm_exits(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}) if alone else nullcontext():
         outputs: list[StageOutput] = pipeline(config=config, workspace=workspace, force=force, only=only, shards=shards)
     return outputs
+
+
+@contextmanager
+def _sigterm_exits() -> Iterator[None]:
+    """Let SIGTERM end this process in order, so that it takes along the server which Prefect started for it.
+
+    Prefect's own handler hands the signal on to the one before; the default one would end the process on the spot.
+    """
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dmp_core.config import PipelineConfig
 from dmp_core.config.pipeline import layered, validate
 from dmp_core.errors import InputError
-from dmp_core.stages import STAGES
+from dmp_core.stages import STAGES, Node
 
 
 def laid_over(config: PipelineConfig, overrides: list[str]) -> PipelineConfig:
@@ -16,3 +16,12 @@ def laid_over(config: PipelineConfig, overrides: list[str]) -> PipelineConfig:
         for name in sorted(set(names) - set(STAGES)):
             raise InputError(f"runtime.{field}.{name}: no such stage; choose from: {', '.join(STAGES)}")
     return config
+
+
+def chosen(nodes: list[Node], only: list[str] | None) -> list[Node]:
+    """Those of the nodes that `only` names, all without it; raises InputError for an id that none of them has."""
+    if only is None:
+        return nodes
+    for unknown in sorted(set(only) - {node.id for node in nodes}):
+        raise InputError(f"only: no artefact {unknown!r} among those of this run; `dmp plan` lists them by their ids")
+    return [node for node in nodes if node.id in only]

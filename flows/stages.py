@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from prefect import Flow, flow
+from prefect.flow_engine import FlowRunTimeoutError
+from prefect.utilities.timeout import timeout
 from pydantic import Field
 
 from dmp_core.config import PipelineConfig, Task
 from dmp_core.stages import STAGES, StageOutput, plan, select, shard_numbers
 from flows.crew import run_nodes
 from flows.naming import stage_run_name
-from flows.settings import laid_over
+from flows.settings import chosen, laid_over
 from flows.visible import show_artefacts
 
 Overrides = Annotated[list[str], Field(description="`field.subfield=value`, laid over the configuration.")]
@@ -50,12 +54,22 @@ def _stage_flow(stage: str) -> Flow[Any, Any]:
         settings = laid_over(config, overrides)
         numbers = shard_numbers(shards, stage)
         nodes = select(plan(settings), stage, task, split)
-        chosen = [node for node in nodes if only is None or node.id in only]
-        outputs = run_nodes(settings, chosen, workspace, force, numbers)
+        with _time_limit(stage, settings.runtime.timeouts.get(stage)):
+            outputs = run_nodes(settings, chosen(nodes, only), workspace, force, numbers)
         show_artefacts(outputs, f"{settings.dataset} {stage}")
         return outputs
 
     return run_stage
+
+
+@contextmanager
+def _time_limit(stage: str, seconds: int | None) -> Iterator[None]:
+    """Not the flow's own `timeout_seconds`, which a deployment would fix: each run's configuration decides."""
+    try:
+        with timeout(seconds, FlowRunTimeoutError):
+            yield
+    except FlowRunTimeoutError:
+        raise TimeoutError(f"{stage}: stopped after {seconds} s (runtime.timeouts)") from None
 
 
 STAGE_FLOWS: dict[str, Flow[Any, Any]] = {stage: _stage_flow(stage) for stage in STAGES}

@@ -69,6 +69,8 @@ class PipelineConfig(Settings):
     def _consistent(self) -> PipelineConfig:
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):
             raise ValueError("tasks: name at least one task, each once")
+        if "/" in self.dataset or self.dataset.startswith("."):
+            raise ValueError(f"dataset: {self.dataset!r} names a folder; no slashes and no leading dot")
         made = [name for name, split in self.splits.items() if not split.folder]
         for task in self.tasks:
             labeler = self.labels.get(task)

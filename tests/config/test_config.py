@@ -68,6 +68,12 @@ def test_bad_settings_name_the_field(override, named):
     assert named in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden"])
+def test_a_dataset_stays_in_its_folder(name):
+    with pytest.raises(InputError, match=r"dataset: .* no slashes"):
+        load_config("smoke", None, [f"dataset={name}"])
+
+
 def test_exact_labels_need_rendered_images():
     with pytest.raises(InputError, match="exact labels need rendered images"):
         load_config("mini", None, ["images={kind: diffusion}"])

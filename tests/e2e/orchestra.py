@@ -93,6 +93,10 @@ class Orchestra:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def log(self, node: str) -> str:
+        """All that a machine has said so far."""
+        return (self.home / f"{node}.log").read_text()
+
     # ------------------------------------------------------------------------------- processes
     def processes(self, node: str) -> dict[int, str]:
         """Command lines, by process id, of all that runs on a machine; its mark is inherited by every child."""
@@ -107,12 +111,12 @@ class Orchestra:
         """With the home, since another orchestra's machines may have the same names."""
         return f"{self.home}:{node}"
 
-    def kill(self, node: str, *, flows_only: bool = False) -> None:
-        """End a machine's processes at once, or those of its flow runs alone."""
+    def kill(self, node: str, *, flows_only: bool = False, by: int = signal.SIGKILL) -> None:
+        """End a machine's processes by a signal, or those of its flow runs alone."""
         for pid, command in self.processes(node).items():
             if not (flows_only and "worker start" in command):
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, by)
 
     # ------------------------------------------------------------------------------------ runs
     def submit(self, deployment: str, **parameters: Any) -> UUID:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import signal
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from uuid import UUID
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
 from dmp_core.config import load_config
@@ -82,8 +84,8 @@ def test_every_stage_and_every_flow_is_in_prefect_yaml():
 def test_pipeline_runs_by_deployment_with_its_training_on_the_other_pool(prefect, workspace):
     assert complete(workspace)
     assert (workspace / "report" / "index.html").exists()
-    assert "train/normal-dmp: made" in (prefect.home / "gpu-node.log").read_text()
-    told = (prefect.home / "cpu-node.log").read_text()
+    assert "train/normal-dmp: made" in prefect.log("gpu-node")
+    told = prefect.log("cpu-node")
     assert "train: sending train/normal-dmp to train/gpu" in told
     assert "train/normal-dmp: made" not in told
 
@@ -168,24 +170,39 @@ def test_bad_input_on_another_pool_is_said_by_the_parent(prefect, workspace, tmp
 
 
 class TestTrainingThatDoesNotComplete:
-    """A child run on the other pool ends badly: its parent must say so, and nobody else may suffer."""
+    """A child run on the other pool ends badly: its parent must say so soon, and nobody else may suffer."""
 
     pytestmark = pytest.mark.e2e
+    SOON = 15  # seconds
+    LOST = 150
 
     def start(self, prefect: Orchestra, workspace: Path, name: str, *overrides: str) -> tuple[UUID, UUID]:
-        """A training of hours; (parent, child) once the child runs. `name` makes it another artefact."""
+        """A training of hours; (parent, child) once it trains. `name` makes it another artefact."""
+        before = len(prefect.log("gpu-node"))
+        parent, child = self.send(prefect, workspace, name, *overrides)
+        wait_for("training", lambda: "train/normal-dmp: started" in prefect.log("gpu-node")[before:])
+        return parent, child.id
+
+    def send(self, prefect: Orchestra, workspace: Path, name: str, *overrides: str) -> tuple[UUID, FlowRun]:
         long = ["train.steps=1000000", f"train.seed={len(name)}", ON_GPU, *overrides]
         parent = prefect.submit("pipeline/smoke", **values(workspace, *long))
-        child = prefect.child(parent, "train").id
-        wait_for("training", lambda: "train/normal-dmp: started" in (prefect.home / "gpu-node.log").read_text())
-        return parent, child
+        return parent, prefect.child(parent, "train")
+
+    def took(self, ended: FlowRun, since: datetime) -> float:
+        """Seconds until a run was over."""
+        seconds = (ended.end_time - since).total_seconds()
+        log.info("%s: %s after %.1f s", ended.name, ended.state.name, seconds)
+        return seconds
 
     def test_too_long(self, prefect, workspace):
-        parent, child = self.start(prefect, workspace, "slow", "runtime.timeouts={train: 5}")
+        parent, child = self.send(prefect, workspace, "slow", "runtime.timeouts={train: 20}")
         ended = prefect.end(parent)
         assert ended.state.is_failed()
-        assert "stopped after 5 s" in ended.state.message
-        assert prefect.end(child).state.is_cancelled()
+        assert "stopped after 20 s" in ended.state.message
+        assert self.took(ended, child.start_time) < 20 + self.SOON
+        stopped = prefect.end(child.id)
+        assert stopped.state.is_cancelled()
+        assert self.took(stopped, ended.end_time) < self.SOON
 
     def test_cancelled(self, prefect, workspace):
         parent, child = self.start(prefect, workspace, "cancel")
@@ -195,24 +212,43 @@ class TestTrainingThatDoesNotComplete:
         assert cancelled.state.is_cancelled()
         ended = prefect.end(parent)
         assert ended.state.is_cancelled()
-        log.info("the parent ended %s after its child", ended.end_time - cancelled.end_time)
+        assert self.took(ended, cancelled.end_time) < self.SOON
 
     def test_parent_cancelled(self, prefect, workspace):
         parent, child = self.start(prefect, workspace, "parent cancel")
+        asked = datetime.now(UTC)
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(parent, Cancelling())
-        assert prefect.end(parent).state.is_cancelled()
-        assert prefect.end(child).state.is_cancelled()
+        ended = prefect.end(parent)
+        assert ended.state.is_cancelled()
+        assert self.took(ended, asked) < 2 * self.SOON  # the parent's own worker hears of it within ten seconds
+        stopped = prefect.end(child)
+        assert stopped.state.is_cancelled()
+        assert self.took(stopped, ended.end_time) < self.SOON
 
-    def test_killed(self, prefect, workspace):
-        parent, child = self.start(prefect, workspace, "kill")
-        prefect.kill("gpu-node", flows_only=True)
+    @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+    def test_killed(self, by, prefect, workspace):
+        parent, child = self.start(prefect, workspace, "kill" if by == signal.SIGKILL else "terminate")
+        killed = datetime.now(UTC)
+        prefect.kill("gpu-node", flows_only=True, by=by)
         crashed = prefect.end(child)
         assert crashed.state.is_crashed()
+        assert self.took(crashed, killed) < self.SOON
         ended = prefect.end(parent)
-        log.info("the parent failed %s after its child", ended.end_time - crashed.end_time)
         assert ended.state.is_failed()
         assert "train/normal-dmp (train/gpu): ended as Crashed" in ended.state.message
+        assert self.took(ended, crashed.end_time) < self.SOON
+
+    def test_machine_lost(self, prefect, workspace):
+        parent, child = self.start(prefect, workspace, "machine lost")
+        killed = datetime.now(UTC)
+        prefect.kill("gpu-node")
+        ended = prefect.end(parent)
+        prefect.worker("gpu", "gpu-node")  # for the tests below
+        assert ended.state.is_failed()
+        assert "train/normal-dmp (train/gpu): ended as Crashed: No heartbeat for 90 s" in ended.state.message
+        assert self.took(ended, killed) < self.LOST
+        assert prefect.end(child).state.is_crashed()
 
 
 @pytest.mark.e2e
@@ -231,13 +267,13 @@ def test_a_lost_machine_frees_its_queue_and_the_rerun_resumes_at_the_missing_sha
     lost = prefect.submit("images/gpu", **wanted, split="train")
     first = wait_for("the first shard", lambda: next(tmp_path.glob("images/train-*/shard-000000.json"), None))
     prefect.kill("gpu-node")
+    killed = datetime.now(UTC)
     done = files(first.parent)
     rerun = prefect.submit("images/gpu", **wanted, split="train")
     prefect.worker("gpu", "gpu-node")
-    killed = datetime.now(UTC)
     crashed = prefect.end(lost)
     assert crashed.state.is_crashed()
-    log.info("the lost run crashed %s after its machine", crashed.end_time - killed)
+    assert (crashed.end_time - killed).total_seconds() < TestTrainingThatDoesNotComplete.LOST
     assert prefect.end(rerun).state.is_completed()
     now = files(first.parent)
     kept = {name for name in done if name.startswith("shard-")}

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from dmp_core.cli import app
+from dmp_core.config import load_config
 from dmp_core.errors import InputError
+from dmp_core.stages import execute, find, plan
+from dmp_core.store import Workspace
 
 
 def dmp(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -73,6 +79,44 @@ def test_deleted_shard_is_redone_alone_and_byte_identical(workspace):
     changed = {name for name, state in digest(workspace).items() if before[name] != state}
     folder = shard.parent.relative_to(workspace).as_posix()
     assert changed == {f"{folder}/shard-000001.tar", f"{folder}/shard-000001.json", f"{folder}/manifest.json"}
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_run_with_all_its_processes_and_the_rerun_resumes_at_the_missing_shard(tmp_path):
+    slow = ["images={resolution: 64, samples_per_pixel: 512}", "runtime.workers=1"]  # seconds an image
+    config = load_config("smoke", None, slow)
+    for node in plan(config):
+        if node.stage == "prompts":
+            execute(config, node.id, str(tmp_path))
+    folder = Path(find(plan(config), "images/train").artefact(Workspace(tmp_path)).path)
+
+    chosen = [word for setting in slow for word in ("--set", setting)]
+    command = [sys.executable, "-m", "dmp_core.cli", "stage", "images", "--split", "train", "-p", "smoke", *chosen]
+    run = subprocess.Popen([*command, "-w", str(tmp_path)], start_new_session=True)
+    try:
+        while not (folder / "shard-000000.json").exists():
+            assert run.poll() is None
+            time.sleep(0.05)
+        before = digest(folder)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(timeout=30) == 128 + signal.SIGTERM
+        until = time.monotonic() + 10
+        with suppress(ProcessLookupError):  # once the group, with the server that Prefect started, is gone
+            while True:
+                os.killpg(run.pid, 0)
+                assert time.monotonic() < until
+                time.sleep(0.1)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+    assert digest(folder) == before
+    assert not list((tmp_path / ".locks").iterdir())
+    assert not list(folder.glob(".*"))
+
+    assert not execute(config, "images/train", str(tmp_path)).cached
+    after = digest(folder)
+    assert {name: after[name] for name in before} == before
+    assert after.keys() - before.keys() == {"shard-000001.json", "shard-000001.tar", "manifest.json"}
 
 
 def test_learning_rate_redoes_train_to_report_only(workspace):

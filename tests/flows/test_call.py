@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 import yaml
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import CancelledRun
+from prefect.exceptions import CancelledRun, ObjectNotFound
+from prefect.logging import disable_run_logger
 from prefect.states import Cancelled, Completed, Crashed, Failed, Running
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate as validate_parameters
@@ -18,10 +22,11 @@ from prefect.utilities.schema_tools.validation import validate as validate_param
 from dmp_core.config import load_config, preset_names
 from dmp_core.config.pipeline import validate
 from dmp_core.errors import InputError
-from dmp_core.stages import STAGES
-from flows.call import StageFailed, _is_done
+from dmp_core.stages import STAGES, StageOutput, plan
+from flows import call
+from flows.call import StageFailed, _is_done, call_stage
 from flows.deploy import presets
-from flows.pipeline import pipeline
+from flows.pipeline import pipeline, run_dag
 from flows.settings import laid_over
 from flows.stages import STAGE_FLOWS
 from tasks import STAGE_TASKS, worth_retrying
@@ -67,6 +72,85 @@ def test_overrides_are_laid_over_and_stages_checked():
     for field, value in (("deployments", "x/y"), ("timeouts", 5)):
         with pytest.raises(InputError, match=rf"runtime\.{field}\.cooking: no such stage"):
             laid_over(config, [f"runtime.{field}={{cooking: {value}}}"])
+
+
+def test_an_unknown_artefact_is_refused_before_any_work(tmp_path):
+    config = load_config("smoke")
+    with pytest.raises(InputError, match=r"^only: no artefact 'images/trian' among those of this run"):
+        run_dag(config, str(tmp_path), only=["images/train", "images/trian"])
+    with pytest.raises(InputError, match=r"^only: no artefact 'prompts/train'"):
+        STAGE_FLOWS["images"].fn(config=config, workspace=str(tmp_path), only=["prompts/train"])
+    assert not list(tmp_path.iterdir())
+
+
+# ----------------------------------------------------------------------------- runs of another pool
+class Server:
+    """The part of Prefect's client that the waiting flow uses; what becomes of its runs, the test decides."""
+
+    def __init__(self) -> None:
+        self.runs: dict[UUID, FlowRun] = {}
+        self.sent: list[dict[str, Any]] = []
+        self.cancelled: set[UUID] = set()
+        self.state: State = Running()
+
+    def run_deployment(self, name: str, parameters: dict[str, Any], timeout: float) -> FlowRun:
+        run = FlowRun(flow_id=uuid4(), state=self.state, start_time=datetime.now(UTC))
+        self.runs[run.id] = run
+        self.sent.append(parameters)
+        return run
+
+    def read_flow_run(self, run_id: UUID) -> FlowRun:
+        if run_id not in self.runs:
+            raise ObjectNotFound(http_exc=Exception("404"))
+        return self.runs[run_id]
+
+    def set_flow_run_state(self, run_id: UUID, state: State) -> None:
+        self.cancelled.add(run_id)
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator[Server]:
+    made = Server()
+    monkeypatch.setattr(call, "get_client", lambda sync_client: nullcontext(made))
+    monkeypatch.setattr(call, "run_deployment", made.run_deployment)
+    with disable_run_logger():
+        yield made
+
+
+def images_elsewhere(workspace: str, *overrides: str, **given: Any) -> list[StageOutput]:
+    config = load_config("smoke", None, ["runtime.deployments={images: images/gpu}", *overrides])
+    nodes = [node for node in plan(config) if node.stage == "images"]
+    return call_stage("images", nodes, config, workspace, **given)
+
+
+def test_a_child_gets_the_whole_path_and_a_longer_limit_than_its_parent_keeps(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    server.state = Completed()
+    nothing = (
+        rf"^images/\w+ \(images/gpu\): .* {tmp_path}/runs/here/.*manifest.json is not there; .* share the workspace"
+    )
+    with pytest.raises(StageFailed, match=nothing):
+        images_elsewhere("runs/here", "runtime.timeouts={images: 5, train: 7}")
+    assert {sent["workspace"] for sent in server.sent} == {f"{tmp_path}/runs/here"}
+    assert all(sent["config"]["runtime"]["timeouts"] == {"images": 65} for sent in server.sent)
+
+    images_elsewhere("memory://bucket/here", shards="0")  # which does not always complete an artefact
+    assert server.sent[-1]["workspace"] == "memory://bucket/here"
+    assert server.sent[-1]["config"]["runtime"]["timeouts"] == {}
+
+
+def test_a_deleted_child_fails_its_parent_and_the_others_are_cancelled(server, tmp_path, monkeypatch):
+    def last_deletes_first(*given: Any, **more: Any) -> FlowRun:
+        run = server.run_deployment(*given, **more)
+        if len(server.runs) == 4:
+            del server.runs[next(iter(server.runs))]
+        return run
+
+    monkeypatch.setattr(call, "run_deployment", last_deletes_first)
+    with pytest.raises(StageFailed, match=r"^images/\w+ \(images/gpu\): its run [0-9a-f-]{36} was deleted$"):
+        images_elsewhere(str(tmp_path))
+    assert len(server.runs) == 3
+    assert server.cancelled == set(server.runs)
 
 
 @pytest.mark.parametrize("preset", preset_names())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import time
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,16 @@ from prefect.task_runners import ProcessPoolTaskRunner
 from dmp_core.config import load_config
 from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError, MissingExtra
+from dmp_core.progress import listening
 from dmp_core.stages import chunks, execute, find, plan, waves
 from dmp_core.stages.parts import dataset_config
 from dmp_core.store import Chunk, Workspace
 from flows import crew
 from flows.pipeline import run_pipeline
+from flows.stages import STAGE_FLOWS
+from tasks import progress
 
+DIVIDED = "runtime={task_runner: process, parallel: 2, chunk_shards: 1}"
 TINY = ["tasks=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1"]
 
 
@@ -53,20 +59,75 @@ def test_chunks_are_what_is_missing(tmp_path):
     assert chunks(node, place, 1) == []
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> dict[str, bytes]:
+    """Every shard of the request, made one after the other, here."""
+    workspace = tmp_path_factory.mktemp("plain")
+    for node in plan(config := request(workspace)):
+        execute(config, node.id, str(workspace))
+    return shards(workspace)
+
+
+class KillsWorkers:
+    """A listener that kills the crew's processes as soon as the first chunk of the images is there."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, int, int]] = []
+        self.killed = 0
+
+    def started(self, name: str) -> None:
+        pass
+
+    def advanced(self, name: str, done: int, total: int, message: str) -> None:
+        self.heard.append((name, done, total))
+        if name == "images/train" and not self.killed:
+            for process in multiprocessing.active_children():
+                process.kill()
+                self.killed += 1
+
+    def finished(self, name: str, seconds: float, cached: bool) -> None:
+        pass
+
+
+@pytest.mark.slow
+def test_a_divided_run_makes_the_same_shards_though_its_workers_are_killed(plain, tmp_path, monkeypatch):
+    shown: list[str] = []
+    monkeypatch.setattr(progress, "create_progress_artifact", lambda percent, key, text: shown.append(text))
+    listener = KillsWorkers()
+    with listening(listener):
+        outputs = run_pipeline(request(tmp_path, DIVIDED), str(tmp_path))
+    assert not any(output.cached for output in outputs)
+    assert shards(tmp_path) == plain
+    assert listener.killed
+    assert [heard for heard in listener.heard if heard[0] == "images/train"] == [
+        ("images/train", number, 3) for number in (1, 2, 3)
+    ]
+    assert "images/train: 1 of 3 chunks" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["runtime={task_runner: process, parallel: 1}", "runtime.workers=1"])
+def test_a_stage_run_alone_stops_when_its_time_is_up(runtime, tmp_path):
+    slow = "images={resolution: 64, samples_per_pixel: 2048}"  # about ten seconds an image
+    config = request(tmp_path, slow, runtime, "runtime.timeouts={images: 4}")
+    execute(config, "prompts/train", str(tmp_path))
+    begun = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"^images: stopped after 4 s \(runtime\.timeouts\)$"):
+        STAGE_FLOWS["images"](config=config, workspace=str(tmp_path))
+    assert time.monotonic() - begun < 4 + 15
+
+
 @pytest.mark.e2e
-def test_a_divided_run_makes_the_same_shards_and_resumes(tmp_path):
-    plain, divided = tmp_path / "plain", tmp_path / "divided"
-    for node in plan(config := request(plain)):
-        execute(config, node.id, str(plain))
-    config = request(divided, "runtime={task_runner: process, parallel: 2, chunk_shards: 1}")
-    assert not any(output.cached for output in run_pipeline(config, str(divided)))
-    assert shards(divided) == shards(plain)
-    next(divided.glob("images/*/shard-000001.tar")).unlink()
-    outputs = run_pipeline(config, str(divided))
+def test_a_divided_run_resumes_and_can_be_forced(plain, tmp_path):
+    config = request(tmp_path, DIVIDED)
+    assert not any(output.cached for output in run_pipeline(config, str(tmp_path)))
+    assert shards(tmp_path) == plain
+    next(tmp_path.glob("images/*/shard-000001.tar")).unlink()
+    outputs = run_pipeline(config, str(tmp_path))
     assert [output.id for output in outputs if not output.cached] == ["images/train"]
-    assert shards(divided) == shards(plain)
-    assert all(not output.cached for output in run_pipeline(config, str(divided), force=True))
-    assert shards(divided) == shards(plain)
+    assert shards(tmp_path) == plain
+    assert all(not output.cached for output in run_pipeline(config, str(tmp_path), force=True))
+    assert shards(tmp_path) == plain
 
 
 def test_configuration_chooses_the_runner(monkeypatch):

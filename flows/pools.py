@@ -1,0 +1,94 @@
+"""Work pools for `make deploy`: their queues, limits, and for containers the image that runs start in."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.exceptions import ObjectNotFound
+from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
+
+from dmp_core.errors import InputError
+
+QUEUES = {"urgent": 1, "normal": 5, "bulk": 10}
+"""Queues of every pool with their priority: a worker takes from the lowest number first."""
+
+Template = dict[str, Any]
+"""A pool's `base_job_template`: `variables` that a run may set, and the `job_configuration` that they are put into."""
+
+
+def make_pool(
+    client: SyncPrefectClient,
+    name: str,
+    kind: str | None = None,
+    *,
+    limit: int | None = None,
+    first_limit: int | None = None,
+    variables: dict[str, Any] | None = None,
+) -> str:
+    """Create or update a pool and its queues; returns its type. What is not given stays as it is.
+
+    Args:
+        kind: process, docker or kubernetes; for a new pool process if not given.
+        limit: runs that it may hold at once; `first_limit` if it is new and none is given.
+        variables: defaults of the pool's job variables, such as `image`; those that are None are not given.
+    Raises:
+        InputError: the pool is there as another type, or its type does not know a variable, or needs one.
+    """
+    variables = {variable: value for variable, value in (variables or {}).items() if value}
+    try:
+        pool = client.read_work_pool(name)
+    except ObjectNotFound:
+        kind = kind or "process"
+        template = job_template(kind, name, variables)
+        limit = first_limit if limit is None else limit
+        client.create_work_pool(
+            WorkPoolCreate(name=name, type=kind, base_job_template=template, concurrency_limit=limit)
+        )
+    else:
+        if kind not in (None, pool.type):
+            raise InputError(
+                f"--pool-type {kind}: the pool {name!r} is there, and of type {pool.type}; delete it first "
+                f"(prefect work-pool delete {name}), then deploy again"
+            )
+        kind = pool.type
+        if limit is not None:
+            client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
+        if variables:
+            template = with_defaults(pool.base_job_template, kind, variables)
+            client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
+    _queues(client, name)
+    return kind
+
+
+def _queues(client: SyncPrefectClient, pool: str) -> None:
+    for queue, priority in QUEUES.items():
+        try:
+            found = client.read_work_queue_by_name(queue, work_pool_name=pool)
+            client.update_work_queue(found.id, priority=priority)
+        except ObjectNotFound:
+            client.create_work_queue(queue, work_pool_name=pool, priority=priority)
+
+
+def job_template(kind: str, name: str, variables: dict[str, Any]) -> Template:
+    """The template of a new pool. Prefect's own image lacks this package, so containers need one named."""
+    template = asyncio.run(get_default_base_job_template_for_infrastructure_type(kind))
+    if template is None:
+        raise InputError(f"--pool-type {kind}: unknown; choose process, docker or kubernetes")
+    if "image" in template["variables"]["properties"] and "image" not in variables:
+        raise InputError(f"--pool-type {kind}: name an image with this package in it: --image NAME (docker/README.md)")
+    if (kind, name) == ("kubernetes", "gpu"):
+        pod = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
+        pod["containers"][0].setdefault("resources", {}).setdefault("limits", {})["nvidia.com/gpu"] = 1
+    return with_defaults(template, kind, variables)
+
+
+def with_defaults(template: Template, kind: str, variables: dict[str, Any]) -> Template:
+    """The template with these values for runs whose deployments set none."""
+    known = template["variables"]["properties"]
+    for unknown in sorted(variables.keys() - known.keys()):
+        raise InputError(f"{unknown}: a pool of type {kind} has no such variable; it has: {', '.join(sorted(known))}")
+    changed = {name: {**known[name], "default": value} for name, value in variables.items()}
+    return {**template, "variables": {**template["variables"], "properties": {**known, **changed}}}
