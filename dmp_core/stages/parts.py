@@ -48,13 +48,15 @@ def dataset_config(
         lock.wait()
         existing = split_manifests(place, f"{place.root}/{FOLDERS['shards']}/{title}")
         prompts = {folder: _prompts(place, manifest) for folder, manifest in existing.items()}
-        folder = f"{split}-{slug(part)}" if part else _folder(split, words, count, prompts, _requests(place, title))
+        requests = _requests(place, title)
+        folder = f"{split}-{slug(part)}" if part else _folder(split, words, count, prompts, requests)
         before = prompts.get(folder)
         exclude = _excluded(before) if before else [f"{n}-{m.fingerprint}" for n, m in prompts.items() if m]
         wanted = {"keywords": words, "count": count, "exclude": exclude}
         values = settings.model_dump(mode="json") | {"dataset": title, "splits": {folder: wanted}}
         config = validate(values, "dataset")
-        _note_request(place, title, folder, words, count)  # last: what is refused sets no folder aside
+        if requests.get(folder) != (words, count):
+            _note_request(place, title, folder, words, count, part)  # last: what is refused sets no folder aside
     return config
 
 
@@ -68,11 +70,15 @@ Request = tuple[list[str], int]
 
 
 def _folder(
-    split: str, words: list[str], count: int, prompts: Mapping[str, Manifest | None], requests: Mapping[str, Request]
+    split: str,
+    words: list[str],
+    count: int,
+    prompts: Mapping[str, Manifest | None],
+    requests: Mapping[str, Request | None],
 ) -> str:
     """The part that was asked for before with the same words, whether or not it was finished, or a new name."""
     made = {folder: (m.config.get("keywords"), m.config.get("count")) for folder, m in prompts.items() if m}
-    for folder, asked in [*made.items(), *requests.items()]:
+    for folder, asked in [*requests.items(), *made.items()]:  # its own reservation before others' parts
         if asked == (words, count) and folder.partition("-")[0] == split:
             return folder
     name = f"{split}-{slug(' '.join(words))}"
@@ -80,17 +86,18 @@ def _folder(
     return next(candidate for candidate in names if candidate not in prompts and candidate not in requests)
 
 
-def _requests(place: Workspace, title: str) -> dict[str, Request]:
-    """What was asked of the dataset, by the folder that was set aside for it."""
-    found = {}
+def _requests(place: Workspace, title: str) -> dict[str, Request | None]:
+    """What was asked of the dataset, by the folder that was set aside for it; None if its part was named by hand."""
+    found: dict[str, Request | None] = {}
     for path in place.fs.glob(f"{place.root}/.requests/{title}/*.json"):
         asked = json.loads(place.fs.cat_file(path))
-        found[path.rsplit("/", 1)[-1].removesuffix(".json")] = (asked["keywords"], asked["count"])
+        folder = path.rsplit("/", 1)[-1].removesuffix(".json")
+        found[folder] = None if asked.get("part") else (asked["keywords"], asked["count"])
     return found
 
 
-def _note_request(place: Workspace, title: str, folder: str, words: list[str], count: int) -> None:
-    asked = json.dumps({"keywords": words, "count": count})
+def _note_request(place: Workspace, title: str, folder: str, words: list[str], count: int, part: str | None) -> None:
+    asked = json.dumps({"keywords": words, "count": count, "part": part})
     place.write_bytes(f"{place.root}/.requests/{title}", f"{folder}.json", asked.encode())
 
 

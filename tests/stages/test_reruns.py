@@ -186,6 +186,16 @@ def test_requests_that_come_at_once_get_folders_of_their_own(tmp_path):
     assert next(iter(request(tmp_path, "kitchen", count=5).splits)) == "train-kitchen-2"
 
 
+def test_a_request_is_not_taken_for_a_part_that_was_named_by_hand(tmp_path):
+    """Both ask for the same words; the hand-named folder sorts first, and may be finished first."""
+    plain, named = request(tmp_path, "bedroom"), request(tmp_path, "bedroom", part="A try")
+    assert [*plain.splits, *named.splits] == ["train", "train-a-try"]
+    assert request(tmp_path, "bedroom") == plain
+    make(tmp_path, named)
+    assert list(request(tmp_path, "bedroom").splits) == ["train"]
+    assert list(request(tmp_path, "bedroom", part="A try").splits) == ["train-a-try"]
+
+
 def test_a_request_that_is_refused_sets_no_folder_aside(tmp_path):
     with pytest.raises(InputError, match=r"splits\.train\.count"):
         request(tmp_path, "bedroom", count=0)
