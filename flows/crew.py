@@ -106,6 +106,14 @@ class Processes(ProcessPoolTaskRunner):
     def __init__(self, max_workers: int) -> None:
         super().__init__(max_workers, initializer=_end_with_parent)
 
+    def __enter__(self) -> Processes:
+        super().__enter__()
+        # Workers send events and logs by this queue. One that is killed while it writes leaves the queue locked, and
+        # this process would wait for its turn at its own end.
+        if self._subprocess_message_queue is not None:
+            self._subprocess_message_queue.cancel_join_thread()
+        return self
+
     def kill(self) -> None:
         # From Python 3.14 on, ProcessPoolExecutor.kill_workers does this.
         for process in list((getattr(self._executor, "_processes", None) or {}).values()):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from flows.pipeline import run_pipeline
 from flows.stages import STAGE_FLOWS
 from tasks import progress
 
+ROOT = Path(__file__).resolve().parents[2]
 DIVIDED = "runtime={task_runner: process, parallel: 2, chunk_shards: 1}"
 TINY = ["tasks=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1"]
 
@@ -103,6 +106,16 @@ def test_a_divided_run_makes_the_same_shards_though_its_workers_are_killed(plain
         ("images/train", number, 3) for number in (1, 2, 3)
     ]
     assert "images/train: 1 of 3 chunks" in shown
+
+
+@pytest.mark.slow
+def test_a_worker_killed_while_it_sends_a_message_does_not_keep_the_flows_process_from_ending():
+    program = """
+from flows.crew import Processes
+with Processes(1) as runner:
+    runner._subprocess_message_queue._wlock.acquire()  # as the killed worker leaves it
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
 
 
 @pytest.mark.slow
