@@ -44,10 +44,10 @@ UNMOVED: Levels = (0.5, 0.5)
 ASKS, ASKS_NOT = "a", "b"
 """What the editor takes for the label, and for grey whatever the image: where the learnt instructions start."""
 
-_PRIOR = LabelPriorConfig(weights="all", steps=200, batch_size=8, learning_rate=4e-3, log_every=100)
+_PRIOR = LabelPriorConfig(weights="all", steps=300, batch_size=8, learning_rate=2e-3, log_every=100)
 CASES: dict[str, tuple[Levels, Any]] = {
     "sdedit": (AKIN, SDEditConfig(fit=_PRIOR, sampling=SDEditSampling(strength=0.6, num_steps=20))),
-    "ddib": (AKIN, DDIBConfig(fit=_PRIOR, sampling=DDIBSampling(num_steps=30))),
+    "ddib": (AKIN, DDIBConfig(fit=_PRIOR, sampling=DDIBSampling(num_steps=60))),
     "ip2p_learned": (
         OPPOSITE,
         LearnedInstructConfig(
