@@ -488,6 +488,9 @@ class TrainConfig(FitConfig, MethodConfig):
     num_timesteps: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Train on just what a sampler of this many steps meets: its timesteps, and the image itself (y_T = x) at the
     first. 1 trains the single pass. None: all timesteps (eq. 3)."""
+    loss: Literal["latents", "decoded"] = Field(default="latents", exclude_if=lambda value: value == "latents")
+    """What is compared: the network's output with its target (eq. 3), or the label image that it implies with the
+    true one, decoded and pixel by pixel (L1); the latter needs `num_timesteps: 1`."""
     use_prompt: bool = False
     """Condition on the caption; False trains with the empty prompt, which the authors recommend."""
 
@@ -499,6 +502,14 @@ class TrainConfig(FitConfig, MethodConfig):
     def _trains_what_is_random(self) -> TrainConfig:
         if self.init == "random" and self.weights != "all":
             raise ValueError("init: random weights are worth nothing until all are trained; set weights: all as well")
+        return self
+
+    @model_validator(mode="after")
+    def _decodes_what_is_meant(self) -> TrainConfig:
+        if self.loss == "decoded" and self.num_timesteps != 1:
+            raise ValueError(
+                "loss: decoded images are blurs of label and photograph but in a single pass; set num_timesteps: 1"
+            )
         return self
 
 

@@ -25,7 +25,8 @@ from dmp_core.diffusion import (
     save_unet,
     training_target,
 )
-from dmp_core.diffusion.process import estimate_x
+from dmp_core.diffusion.latents import decode_latents
+from dmp_core.diffusion.process import estimate_x, estimate_y
 from dmp_core.diffusion.sampler import unet_denoiser
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
@@ -122,6 +123,7 @@ class MorphingLoss:
         self.config = config
         self.pairs = pairs
         self.accelerator = accelerator
+        self.vae = base.vae.to(accelerator.device).requires_grad_(False) if config.loss == "decoded" else None
         self.schedule = Schedule.from_config(base.scheduler.config, **config.schedule.model_dump())
         self.timesteps = _trained_timesteps(self.schedule, config.num_timesteps)
         precision = DTYPES[config.mixed_precision]
@@ -142,7 +144,14 @@ class MorphingLoss:
         y_t = interpolate(self.schedule, y, x, timesteps)
         target = training_target(self.schedule, y, x, timesteps, self.config.prediction)
         denoise = unet_denoiser(network, self.texts(batch.indices).to(device))
-        return F.mse_loss(denoise(y_t.to(self.dtype), timesteps).float(), target)
+        output = denoise(y_t.to(self.dtype), timesteps).float()
+        if self.config.loss == "latents":
+            return F.mse_loss(output, target)
+        alpha = self.schedule.alphas_cumprod.to(device)[timesteps].view(-1, 1, 1, 1)
+        with torch.no_grad():
+            true = decode_latents(self.vae, y).float()
+        told = decode_latents(self.vae, estimate_y(y_t, output, alpha, self.config.prediction)).float()
+        return F.l1_loss(told, true)
 
     def _starting_at_x(self, x: Tensor, y: Tensor, timesteps: Tensor) -> Tensor:
         """At the first timestep, the source for which eq. 2 gives x: samplers start at x, with no label blended in."""

@@ -14,7 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 from dmp_core.config.stages import BaseConfig, LoraConfig, ScheduleConfig, TrainConfig
-from dmp_core.diffusion import Schedule, fingerprint, interpolate, load_adapter, reset_weights, training_target
+from dmp_core.diffusion import (
+    Schedule,
+    decode_latents,
+    fingerprint,
+    interpolate,
+    load_adapter,
+    reset_weights,
+    training_target,
+)
 from dmp_core.diffusion.adapters import find_adapter
 from dmp_core.errors import InputError
 from dmp_core.training.base import load_base
@@ -96,6 +104,28 @@ def test_single_pass_training_sees_the_image_and_fits_the_label(tiny_base, tmp_p
         expected = (tiny_base.unet(x, 1, encoder_hidden_states=text).sample - y).square().mean()
     result = finetune(config, tiny_base, pairs, tmp_path / "work", tmp_path / "out")
     assert read_log(result.log)[0].loss == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("prediction", ["y", "v"])
+def test_the_decoded_loss_is_between_label_images_and_teaches_every_layer(tiny_base, tmp_path, prediction):
+    """On zero terminal SNR v is -y, so both ways the network's first output tells the label."""
+    schedule = ScheduleConfig(spacing="trailing", zero_terminal_snr=True)
+    changes = {"num_timesteps": 1, "schedule": schedule, "loss": "decoded", "prediction": prediction, "steps": 2}
+    pairs = toy_pairs()
+    x, y = pairs.gather(pairs.batch(0))
+    with torch.no_grad():
+        text = tiny_base.encode_prompt("").expand(4, -1, -1)
+        output = tiny_base.unet(x, 999, encoder_hidden_states=text).sample
+        told = decode_latents(tiny_base.vae, output if prediction == "y" else -output)
+        expected = (told - decode_latents(tiny_base.vae, y)).abs().mean()
+    config = TrainConfig.model_validate(CONFIG.model_dump() | changes)
+    before = fingerprint(tiny_base.vae)
+    result = finetune(config, tiny_base, pairs, tmp_path / "work", tmp_path / "out")
+    assert read_log(result.log)[0].loss == pytest.approx(float(expected), rel=1e-4)
+    assert all(value.abs().max() > 0 for value in weights(result.adapter).values()), "a layer got no gradient"
+    assert fingerprint(tiny_base.vae) == before
+    with pytest.raises(ValueError, match=r"set\s+num_timesteps: 1"):
+        TrainConfig.model_validate(CONFIG.model_dump() | changes | {"num_timesteps": 2})
 
 
 def test_losses_are_golden(reference):
