@@ -53,6 +53,8 @@ class Encoding(BaseModel):
     """"RGB": three channels in [0, 1]; "F": one channel, their mean times `scale`."""
     scale: PositiveFloat = 1.0
     """For "F": what 1 stands for, e.g. 8 metres of depth."""
+    class_ids: tuple[int, ...] | None = None
+    """For segmentation: the classes of the training labels, which colours are decoded among; None: all."""
 
 
 class AdapterCard(BaseModel):

@@ -15,6 +15,7 @@ Files (`encode_label`, `decode_label`) need numpy and PIL alone; the VAE side (`
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -248,9 +249,13 @@ def _unit_range(task: Task, label: Array, depth_scale: float, palette: str) -> A
     return (values + 1) / 2 if task == "normal" else values
 
 
-def from_vae_image(task: Task, image: Tensor, *, depth_scale: float, palette: str = "default") -> Array:
+def from_vae_image(
+    task: Task, image: Tensor, *, depth_scale: float, palette: str = "default", classes: Iterable[int] | None = None
+) -> Array:
     """The inverse: labels, channels last, from decoded images (B, 3, H, W), nominally in [-1, 1].
 
+    classes: ids that segmentation chooses among; None: all that the palette has. Where two classes meet, an image
+        has colours in between, which may be a third class's: the fewer there are, the less often.
     Returns float32 unit normals (B, H, W, 3), metres (B, H, W), uint8 ids (B, H, W) by nearest colour,
     albedo (B, H, W, 3) or shading (B, H, W) in [0, 1]. Depth and shading are the channels' mean.
     """
@@ -261,7 +266,7 @@ def from_vae_image(task: Task, image: Tensor, *, depth_scale: float, palette: st
     # Clipped after the mean: channels that overshoot and undershoot should cancel.
     values = (values + 1) / 2
     if task == "segmentation":
-        return load_palette(palette).decode((values * 255).round().clip(0, 255).astype(np.uint8))
+        return load_palette(palette).decode((values * 255).round().clip(0, 255).astype(np.uint8), classes)
     if task == "albedo":
         return np.clip(values, 0, 1).astype(np.float32)
     grey = np.clip(values.mean(-1), 0, 1)

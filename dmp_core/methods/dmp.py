@@ -46,6 +46,7 @@ class DMP:
             problem.base.model,
             depth_scale=problem.depth_scale,
             palette=problem.palette,
+            classes=problem.classes,
             sampling={"source": default.source, "num_steps": settings.num_timesteps or default.num_steps},
             data=data.fingerprints,
         )

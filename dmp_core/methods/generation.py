@@ -307,7 +307,8 @@ def _predictor(vae: Any, problem: Problem, inference: Inference, generate: Gener
 
     def predict(images: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
         latents = generate(working_images(vae, images, inference.resolution), keys)
-        return decode_labels(vae, latents, problem.task, images.shape[1:3], problem.depth_scale, problem.palette)
+        encoding = problem.depth_scale, problem.palette, problem.classes
+        return decode_labels(vae, latents, problem.task, images.shape[1:3], *encoding)
 
     return predict
 

@@ -40,6 +40,8 @@ class Problem:
     """Colour code of the classes in a label image."""
     editor: EditorConfig | None = None
     """The model that edits by instructions, for methods whose settings say `reads_editor`."""
+    classes: tuple[int, ...] | None = None
+    """Of segmentation, those of the training labels, which predictions choose among; None: unknown, so all."""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,13 @@ class _Translation:
 
         def predict(images: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
             labels = model(image_to_vae(images).to(device)).float().cpu()
-            return from_vae_image(problem.task, labels, depth_scale=problem.depth_scale, palette=problem.palette)
+            return from_vae_image(
+                problem.task,
+                labels,
+                depth_scale=problem.depth_scale,
+                palette=problem.palette,
+                classes=problem.classes,
+            )
 
         return predict
 

@@ -44,7 +44,7 @@ VERSIONS = {
     "latents": 1,
     "editor": 1,
     "train": 1,
-    "predict": 1,
+    "predict": 2,
     "evaluate": 3,
     "report": 1,
 }

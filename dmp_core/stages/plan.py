@@ -340,7 +340,9 @@ def _training_data(nodes: _Nodes, config: PipelineConfig, task: Task) -> dict[st
     """What the method learns from, by role."""
     match find_method(config.train.fitted.method).needs:
         case "latents":
-            return {"source": _add_latents(nodes, config, "image"), "target": _add_latents(nodes, config, task)}
+            latents = {"source": _add_latents(nodes, config, "image"), "target": _add_latents(nodes, config, task)}
+            # Latents do not tell which classes there are.
+            return latents | ({"labels": nodes[f"labels/train-{task}"]} if task == "segmentation" else {})
         case "images":
             return {"images": nodes["images/train"], "labels": nodes[f"labels/train-{task}"]}
         case "nothing":

@@ -65,9 +65,17 @@ def _fitted(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig) -> Pre
 
     @cache
     def fitted() -> Predictor:
+        classes = inputs["adapter"].published().details.get("classes")
         return find_method(config.row).load(
             inputs["adapter"].local_path(),
-            Problem(config.task, config.base, config.depth_scale, config.palette, editor_of(config, inputs)),
+            Problem(
+                config.task,
+                config.base,
+                config.depth_scale,
+                config.palette,
+                editor_of(config, inputs),
+                tuple(classes) if classes else None,
+            ),
             Inference(config.sampling, config.resolution, captions, config.inference),
             device=choose_device(runtime.device),
         )

@@ -12,6 +12,7 @@ import numpy as np
 
 from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
+from dmp_core.evaluation.colours import IGNORED
 from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label, to_vae_image
 from dmp_core.methods.protocol import Problem
 from dmp_core.methods.registry import find_method
@@ -46,7 +47,8 @@ def run(
     from dmp_core.training.base import choose_device
 
     data = _TrainingSplit(config, inputs)
-    problem = Problem(config.task, config.base, config.depth_scale, config.palette, editor_of(config, inputs))
+    classes = data.classes()
+    problem = Problem(config.task, config.base, config.depth_scale, config.palette, editor_of(config, inputs), classes)
     with staged_folder(out) as folder:
         told = find_method(config.train.method).fit(
             config.train, problem, data, folder / ".work", folder, device=choose_device(runtime.device),
@@ -55,6 +57,8 @@ def run(
         if (folder / ".work" / "tensorboard").is_dir():
             shutil.copytree(folder / ".work" / "tensorboard", folder / "tensorboard", dirs_exist_ok=True)
     details = {"source": "trained here", "images": len(data), "dropped": drop_counts(data.dropped), **told}
+    if classes is not None:
+        details["classes"] = list(classes)
     return StageResult(samples=config.train.draws, details=details)
 
 
@@ -91,6 +95,17 @@ class _TrainingSplit:
     def prompts(self) -> list[str]:
         table = read_prompts(self.inputs["prompts"])
         return list(table["prompt"][table["key"].isin(list(self._kept))])
+
+    def classes(self) -> tuple[int, ...] | None:
+        """What the labels show, for segmentation; None where nothing is learnt from them."""
+        if self.config.task != "segmentation" or "labels" not in self.inputs:
+            return None
+        shown: set[int] = set()
+        for sample in read_artefact(self.inputs["labels"]):
+            if sample["__key__"] in self._kept:
+                label = decode_label("segmentation", sample[LABEL_EXTENSIONS["segmentation"]])
+                shown.update(np.unique(label).tolist())
+        return tuple(sorted(shown - {IGNORED})) or None
 
     @cached_property
     def _columns(self) -> tuple[LatentColumn, LatentColumn]:

@@ -188,11 +188,13 @@ def make_card(
     *,
     depth_scale: float,
     palette: str,
+    classes: Sequence[int] | None = None,
     sampling: Mapping[str, Any],
     data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The part of `dmp.json` that the trainer cannot know: what the labels mean, and where they come from.
 
+    classes: ids in the training labels, which segmentation is decoded among.
     sampling: `num_steps` and `source` that the adapter should be run with by default.
     data: fingerprints of the latents and of whatever else went in.
     """
@@ -202,7 +204,8 @@ def make_card(
     elif task == "depth":
         encoding |= {"mode": "F", "scale": depth_scale, "units": "metres"}
     elif task == "segmentation":
-        encoding |= {"palette": palette, "classes": "ADE20K-150"}
+        ids = {"class_ids": list(classes)} if classes is not None else {}
+        encoding |= {"palette": palette, "classes": "ADE20K-150", **ids}
     elif task == "shading":
         encoding |= {"mode": "F"}
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from dmp_core.config.stages import BaseConfig, SamplingConfig, Task
 from dmp_core.diffusion.latents import decode_latents, downscale_factor
 from dmp_core.diffusion.schedule import Schedule
 from dmp_core.errors import InputError
+from dmp_core.evaluation.colours import IGNORED
 from dmp_core.labelers.encoding import from_vae_image, image_to_vae, resize, to_vae_image
 from dmp_core.training.base import load_base
 from dmp_core.training.latents import encode_images, working_size
@@ -53,8 +54,8 @@ def predict_batch(
     images: uint8 (B, H, W, 3).
     resolution: shorter side at which the network works; None takes the images' own.
     prompts: one caption an image; used only if `sampling.use_prompt`.
-    The adapter's card decides what the network predicts and on which schedule (`dmp.json`), but for
-    `sampling.spacing`.
+    The adapter's card decides what the network predicts, on which schedule (`dmp.json`), but for `sampling.spacing`,
+    and among which classes.
     """
     if sampling.use_prompt and (prompts is None or len(prompts) != len(images)):
         raise InputError(f"sampling.use_prompt: needs one prompt an image ({len(images)})")
@@ -69,7 +70,8 @@ def predict_batch(
         output_type="latent",
         return_dict=False,
     )
-    return decode_labels(pipeline.vae, latents, task, images.shape[1:3], depth_scale, palette)
+    classes = pipeline.card.encoding.class_ids
+    return decode_labels(pipeline.vae, latents, task, images.shape[1:3], depth_scale, palette, classes)
 
 
 def _schedule(pipeline: DMPPipeline, sampling: SamplingConfig) -> Schedule | None:
@@ -98,22 +100,38 @@ def vae_ceiling(
 ) -> Array:
     """Labels after the VAE's round trip: what a perfect U-Net would score (its upper bound).
 
-    labels: a batch, channels last, as in `labelers.encoding`; returned in the same form and size.
+    labels: a batch, channels last, as in `labelers.encoding`; returned in the same form and size. Classes are
+        decoded among those of the image itself, so that no predictor knows more.
     """
     labels = np.asarray(labels)
     size = working_size(labels.shape[1:3], resolution, downscale_factor(vae))
     working = np.stack([resize(task, label, size) for label in labels])
     pixels = to_vae_image(task, working, depth_scale=depth_scale, palette=palette)
     latents = encode_images(vae, pixels, len(pixels))
-    return decode_labels(vae, latents, task, labels.shape[1:3], depth_scale, palette)
+    encoding = labels.shape[1:3], depth_scale, palette
+    if task != "segmentation":
+        return decode_labels(vae, latents, task, *encoding)
+    own = [np.setdiff1d(label, [IGNORED]).tolist() or None for label in labels]
+    return np.concatenate(
+        [decode_labels(vae, latents[i : i + 1], task, *encoding, classes) for i, classes in enumerate(own)]
+    )
 
 
 @torch.no_grad()
 def decode_labels(
-    vae: Any, latents: torch.Tensor, task: Task, size: Sequence[int], depth_scale: float, palette: str
+    vae: Any,
+    latents: torch.Tensor,
+    task: Task,
+    size: Sequence[int],
+    depth_scale: float,
+    palette: str,
+    classes: Iterable[int] | None = None,
 ) -> Array:
-    """Labels of `size` = (height, width), channels last, from the latents of label images (B, C, h, w)."""
+    """Labels of `size` = (height, width), channels last, from the latents of label images (B, C, h, w).
+
+    classes: see `from_vae_image`.
+    """
     # Not clamped before depth and shading take their channels' mean.
     decoded = decode_latents(vae, latents).float() * 2 - 1
-    labels = from_vae_image(task, decoded, depth_scale=depth_scale, palette=palette)
+    labels = from_vae_image(task, decoded, depth_scale=depth_scale, palette=palette, classes=classes)
     return np.stack([resize(task, label, (size[0], size[1])) for label in labels])

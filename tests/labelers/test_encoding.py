@@ -206,6 +206,16 @@ def test_vae_image_of_segmentation_round_trip():
     assert (from_vae_image("segmentation", nearby, depth_scale=8.0, palette="default") == ids).mean() > 0.9
 
 
+def test_segmentation_decodes_among_the_classes_that_are_known():
+    bed, window, third = 7, 8, 5
+    colours = {id_: to_vae_image("segmentation", np.array([[[id_]]], np.uint8), depth_scale=8.0) for id_ in (7, 8, 5)}
+    between = 0.55 * colours[bed] + 0.45 * colours[window]
+    assert from_vae_image("segmentation", between, depth_scale=8.0).item() not in (bed, window)
+    known = {"depth_scale": 8.0, "classes": [bed, window]}
+    assert from_vae_image("segmentation", between, **known).item() == bed
+    assert from_vae_image("segmentation", colours[third], **known).item() in (bed, window)
+
+
 def test_vae_image_by_hand():
     depth = np.array([[[0.0, 2.0, 8.0, 80.0, np.inf]]], np.float32)
     image = to_vae_image("depth", depth, depth_scale=8.0)

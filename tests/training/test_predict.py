@@ -114,6 +114,26 @@ def test_ceiling_is_the_vaes_round_trip(tiny_folder):
     np.testing.assert_allclose(np.moveaxis(ceiling, -1, 1), expected.clamp(0, 1), atol=1e-5)
 
 
+def test_classes_come_from_the_card_and_those_of_the_ceiling_from_the_label(predictor, tiny_folder):
+    sampling = SamplingConfig(num_steps=1)
+    free = predict_batch(predictor, rgb(), "segmentation", sampling, **SETTINGS)
+    assert len(np.unique(free)) > 3
+    card = predictor.card.model_dump(mode="json")
+    predictor.register_to_config(card=card | {"encoding": {"class_ids": [3, 7, 57]}})
+    held = predict_batch(predictor, rgb(), "segmentation", sampling, **SETTINGS)
+    predictor.register_to_config(card=card)
+    assert set(np.unique(held)) <= {3, 7, 57}
+    assert (held[np.isin(free, [3, 7, 57])] == free[np.isin(free, [3, 7, 57])]).all()
+    labels = np.random.default_rng(0).integers(0, 3, (3, 16, 16), dtype=np.uint8)
+    labels[1] += 20
+    labels[1, :2] = labels[2] = 255
+    vae = load_vae(BaseConfig(model=str(tiny_folder)))
+    first, second, unlabelled = vae_ceiling(vae, labels, "segmentation", **SETTINGS)
+    assert set(np.unique(first)) <= {0, 1, 2}
+    assert set(np.unique(second)) <= {20, 21, 22}
+    assert unlabelled.shape == (16, 16)
+
+
 # ------------------------------------------------------------------------------------- loading
 def test_models_that_cannot_be_loaded_are_named(tiny_folder, tmp_path):
     with pytest.raises(InputError, match=r"base.model: 'nobody/nothing' could not be loaded.*give a local folder"):

@@ -1,0 +1,53 @@
+"""Segmentation is predicted among the classes that the training labels show, whatever the method."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dmp_core.config import load_config
+from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label
+from dmp_core.stages import execute, find, plan
+from dmp_core.store import Artefact, Workspace, read_artefact
+
+TINY = [
+    "tasks=[segmentation]", "adapters={}", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}",
+    "splits={train: {keywords: [bedroom], count: 6}, in_domain: {keywords: [kitchen], count: 4}}", "runtime.workers=1",
+]  # fmt: skip
+METHODS = {
+    "dmp": ["train.steps=1", "train.batch_size=2", "sampling.num_steps=1"],
+    "spade": ["train={method: spade, steps: 2, batch_size: 2, channels: 4, upsamplings: 2, discriminator_channels: 4}"],
+}
+
+
+def classes_in(artefact: Artefact) -> set[int]:
+    extension = LABEL_EXTENSIONS["segmentation"]
+    labels = [decode_label("segmentation", sample[extension]) for sample in read_artefact(artefact)]
+    return set(np.unique(labels).tolist()) - {255}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("classes")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_predictions_choose_among_the_classes_of_the_training_labels(method, workspace):
+    config = load_config("smoke", None, TINY + METHODS[method])
+    nodes, store = plan(config), Workspace(workspace)
+    for node in nodes:
+        if node.stage not in ("shards", "evaluate", "report"):
+            execute(config, node.id, str(workspace))
+    learnt = classes_in(find(nodes, "labels/train-segmentation").artefact(store))
+    fitted = find(nodes, f"train/segmentation-{method}").artefact(store)
+    assert set(fitted.published().details["classes"]) == learnt
+    assert classes_in(find(nodes, f"predict/in_domain-segmentation-{method}").artefact(store)) <= learnt
+    if method == "dmp":  # an adapter may be taken elsewhere, so it knows them itself
+        card = json.loads((fitted.local_path() / "dmp.json").read_text())
+        assert set(card["encoding"]["class_ids"]) == learnt
+    shown = classes_in(find(nodes, "labels/in_domain-segmentation").artefact(store))
+    assert shown - learnt, "kitchens show what no bedroom has"
+    assert classes_in(find(nodes, "predict/in_domain-segmentation-ceiling").artefact(store)) <= shown
