@@ -81,7 +81,7 @@ def write_prior(folder: Path) -> Path:
     base.vae.save_pretrained(folder / "vae")
     base = load_base(BaseConfig(model=str(folder)))
     images = _column(base.vae, "image", image_to_vae(pictures(64, seed=1)[0]))
-    config = LabelPriorConfig(weights="all", steps=400, batch_size=8, learning_rate=4e-3, log_every=100)
+    config = LabelPriorConfig(weights="all", steps=400, batch_size=16, learning_rate=4e-3, log_every=100)
     fitted = fit_label_prior(config, base, images, folder / "work", folder / "prior")
     load_label_prior(base, fitted.folder).save_pretrained(folder / "unet")
     return folder
