@@ -144,7 +144,7 @@ def _panel(axes: Any, spec: CurveSpec, task: Task, points: pd.DataFrame, scores:
 
 def _points(spec: CurveSpec, shown: Sequence[PlannedVariant], scores: pd.DataFrame) -> pd.DataFrame:
     """Columns x, series, task, split, value, ci_low, ci_high: the primary metrics of the variants shown."""
-    at = {variant.name: _setting(variant.config, spec.x) for variant in shown}
+    at = {variant.name: _place(variant, spec.x) for variant in shown}
     series = {variant.name: variant.variant.series for variant in shown}
     chosen = scores[scores["variant"].isin(list(at))]
     names = chosen["task"].map(lambda task: primary_metric(task).name)
@@ -152,9 +152,10 @@ def _points(spec: CurveSpec, shown: Sequence[PlannedVariant], scores: pd.DataFra
     return chosen.assign(x=chosen["variant"].map(at), series=chosen["variant"].map(series))
 
 
-def _setting(config: PipelineConfig, path: str) -> float:
+def _place(shown: PlannedVariant, path: str) -> float:
     """The number that a setting has; `train.samples` left open means the whole training split."""
-    value: Any = config
+    config = shown.config
+    value: Any = shown.variant if path == "at" else config
     for part in path.split("."):
         value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
     if path == "train.samples" and value is None:

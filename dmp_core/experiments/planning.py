@@ -52,7 +52,7 @@ def plan_experiment(
     base: a configuration or a preset; by default the experiment's own preset. A file, which may be a complete
         configuration, is what all variants start from, or else each would become what the file says.
     tasks: only these; a variant that has none of them is left out, and so is one that asks for more training images
-        than the preset has.
+        than the preset has, or that is `optional` and has no base model.
     Raises InputError that names the variant and what is wrong with it.
     """
     if unknown := set(tasks) - set(TASKS):
@@ -65,6 +65,8 @@ def plan_experiment(
         if (settings["train"].get("samples") or 0) > (settings["splits"].get("train", {}).get("count") or math.inf):
             continue
         config = validate(settings, source)
+        if variant.optional and not Path(config.base.model).expanduser().is_dir():
+            continue
         chosen = [t for t in config.tasks if (not variant.tasks or t in variant.tasks) and (not tasks or t in tasks)]
         if chosen:
             nodes = [node for node in plan(config) if _wanted(node, chosen)]

@@ -33,6 +33,10 @@ class Variant(Settings):
     """Of the plots: variants of one series are joined by a line."""
     paper: str | None = None
     """Its row in `paper_tables.csv`; None: the title."""
+    at: float | None = None
+    """Its place in plots against `at`, where what is varied is no setting with a number."""
+    optional: bool = False
+    """Left out while the folder of its base model is not there."""
 
 
 class ScoreTableSpec(Settings):
@@ -58,7 +62,7 @@ class CurveSpec(Settings):
     kind: Literal["curve"] = "curve"
     title: str
     x: str
-    """The setting: `sampling.num_steps`."""
+    """The setting: `sampling.num_steps`; or `at`, what the variants themselves say."""
     label: str
     log: bool = True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -60,6 +62,18 @@ def test_all_images_are_as_many_as_the_preset_has():
     figure = curve(CurveSpec(title="t", x="train.samples", label="images"), shown, scores)
     assert figure is not None
     assert figure.axes[0].get_xticks().tolist() == [50, 100, 200, 500, 1000, 2000]
+
+
+def test_variants_may_say_themselves_where_they_stand(steps):
+    _, shown, scores = steps
+    placed = [
+        replace(v, variant=v.variant.model_copy(update={"at": 7.0 - n, "series": ""})) for n, v in enumerate(shown)
+    ]
+    figure = curve(CurveSpec(title="t", x="at", label="priors"), placed[:3], scores)
+    assert figure is not None
+    assert figure.axes[0].get_xticks().tolist() == [5, 6, 7]
+    with pytest.raises(InputError, match="at: None is no number"):
+        curve(CurveSpec(title="t", x="at", label="priors"), shown, scores)
 
 
 def test_what_is_no_number_is_refused(steps):

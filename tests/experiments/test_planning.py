@@ -13,6 +13,7 @@ from dmp_core.errors import InputError
 from dmp_core.experiments.planning import choose, distinct_nodes, plan_experiment
 from dmp_core.experiments.settings import Experiment, experiment_names, load_experiment
 from dmp_core.stages.estimate import estimate_seconds
+from dmp_core.resources import manifest_path
 from dmp_core.store import Workspace
 
 EDITORS = ("instruct-pix2pix", "clip-vit-large-patch14")
@@ -58,6 +59,24 @@ def test_steps_of_sampling_share_one_training():
     assert (
         len({found["train/normal-dmp"] for found in (of["paper"], of["random"], of["all-weights"], of["rank-4"])}) == 4
     )
+
+
+def test_optional_variants_wait_for_their_base_model(tmp_path):
+    experiment = load_experiment("ablate")
+    base = tmp_path / "prior"
+    variant = experiment.variants["all-weights"].model_copy(update={"set": {"base": {"model": str(base)}}})
+    for optional, known in ((True, True), (True, False), (False, False)):
+        own = {"paper": experiment.variants["paper"], "own": variant.model_copy(update={"optional": optional})}
+        changed = experiment.model_copy(update={"variants": own})
+        if known:
+            base.symlink_to(manifest_path("priors", "mini"))
+        else:
+            base.unlink(missing_ok=True)
+        if not optional:
+            with pytest.raises(InputError, match=r"base\.model"):
+                plan_experiment(changed, "smoke")
+        else:
+            assert [v.name for v in plan_experiment(changed, "smoke")] == ["paper", "own"][: 1 + known]
 
 
 def test_a_complete_file_is_where_every_variant_starts_and_makes_none_of_them_another(tmp_path):

@@ -195,6 +195,20 @@ def test_goes_on_from_a_finished_prior(made, recipe, tmp_path):
     assert pd.read_csv(second / "vae_log.csv").equals(pd.read_csv(first / "vae_log.csv"))
 
 
+def test_a_start_may_lend_its_autoencoder_alone(made, recipe, tmp_path):
+    first, work = made
+    fresh = recipe.model_copy(update={"start": str(first), "keep": "autoencoder"})
+    (tmp_path / "scenes").symlink_to(work / "scenes")
+    second = train_prior(fresh, tmp_path / "out", tmp_path)
+    # The autoencoder is the same, and the rest as the recipe makes it from nothing.
+    for part in ("vae", "unet", "text_encoder"):
+        before, after = (load_part(folder, part) for folder in (first, second))
+        for one, other in zip(before.parameters(), after.parameters(), strict=True):
+            torch.testing.assert_close(one, other, atol=2e-3, rtol=0)
+    assert pd.read_csv(second / "unet_log.csv")["step"].tolist() == [1, 2, 3]
+    assert pd.read_csv(second / "vae_log.csv").equals(pd.read_csv(first / "vae_log.csv"))
+
+
 def test_a_start_with_other_latents_is_refused(made, recipe, tmp_path):
     other = recipe.model_copy(
         update={"start": str(made[0]), "vae": recipe.vae.model_copy(update={"latent_channels": 8})}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
@@ -150,6 +150,8 @@ class PriorConfig(Settings):
     start: str | None = None
     """A prior to go on from: `shipped:NAME` or a folder. Its autoencoder and tokenizer are kept as they are, its U-Net
     and text encoder trained on, here on new scenes. None: everything from fresh weights."""
+    keep: Literal["all", "autoencoder"] = "all"
+    """What of `start` is taken over. `autoencoder`: U-Net, text encoder and tokenizer are made anew."""
     scenes: SceneConfig
     vae: VAEConfig = VAEConfig()
     unet: UNetConfig = UNetConfig()

@@ -29,6 +29,11 @@ def start_folder(config: PriorConfig) -> Path | None:
     return folder
 
 
+def start_of_unet(config: PriorConfig) -> Path | None:
+    """The prior whose U-Net, text encoder and tokenizer are trained on; None: fresh ones."""
+    return start_folder(config) if config.keep == "all" else None
+
+
 def load_part(folder: Path, part: str) -> Any:
     """`vae`, `unet`, `text_encoder` (float32, evaluation mode) or `tokenizer` of a prior's folder."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -44,7 +49,7 @@ def training_log(config: PriorConfig, work: Path, part: str) -> pd.DataFrame:
     """The log of a part's training, after that of the prior it went on from."""
     own = work / part / "log.csv"
     logs = [pd.read_csv(own)] if own.exists() else []
-    folder = start_folder(config)
+    folder = start_of_unet(config) if part == "unet" else start_folder(config)
     if folder is not None:
         before = pd.read_csv(folder / f"{part}_log.csv")
         for log in logs:

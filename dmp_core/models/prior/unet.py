@@ -15,7 +15,7 @@ from dmp_core.labelers.encoding import image_to_vae
 from dmp_core.models.prior.config import PriorConfig, UNetConfig
 from dmp_core.models.prior.data import Scenes, load_scenes
 from dmp_core.models.prior.loop import fit
-from dmp_core.models.prior.start import load_part, start_folder
+from dmp_core.models.prior.start import load_part, start_of_unet
 from dmp_core.models.prior.text import build_text_encoder, build_tokenizer
 from dmp_core.progress import Progress, silent
 from dmp_core.training.latents import encode_images
@@ -60,7 +60,7 @@ def train_unet(
     """Train, or go on training; returns the averaged U-Net and text encoder, and the tokenizer."""
     settings: UNetConfig = config.unet
     scenes = load_scenes(config.scenes, scenes_folder, held_out=False)
-    start = start_folder(config)
+    start = start_of_unet(config)
     if start is None:
         tokenizer = build_tokenizer(config, work / "tokenizer")
         text_encoder, unet = build_text_encoder(config, tokenizer), build_unet(config)
