@@ -12,8 +12,8 @@ from dmp_core.config.stages import TrainConfig
 from dmp_core.errors import InputError
 from dmp_core.experiments.planning import choose, distinct_nodes, plan_experiment
 from dmp_core.experiments.settings import Experiment, experiment_names, load_experiment
-from dmp_core.stages.estimate import estimate_seconds
 from dmp_core.resources import manifest_path
+from dmp_core.stages.estimate import estimate_seconds
 from dmp_core.store import Workspace
 
 EDITORS = ("instruct-pix2pix", "clip-vit-large-patch14")
