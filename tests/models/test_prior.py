@@ -16,6 +16,7 @@ from benchmarks.palette import survivors
 from dmp_core.cli import app
 from dmp_core.config.stages import BaseConfig
 from dmp_core.errors import InputError
+from dmp_core.labelers.encoding import image_to_vae
 from dmp_core.models.prior import load_recipe, train_prior
 from dmp_core.models.prior.config import PriorConfig
 from dmp_core.models.prior.data import draw_scene, load_scenes, save_shard
@@ -23,6 +24,7 @@ from dmp_core.models.prior.loop import fit
 from dmp_core.models.prior.quality import measure_folder
 from dmp_core.models.prior.start import load_part
 from dmp_core.models.prior.unet import loss_weights
+from dmp_core.models.prior.vae import build_vae
 from dmp_core.models.shipped import resolve_folder
 from dmp_core.training.base import load_vae
 
@@ -207,6 +209,30 @@ def test_a_start_may_lend_its_autoencoder_alone(made, recipe, tmp_path):
             torch.testing.assert_close(one, other, atol=2e-3, rtol=0)
     assert pd.read_csv(second / "unet_log.csv")["step"].tolist() == [1, 2, 3]
     assert pd.read_csv(second / "vae_log.csv").equals(pd.read_csv(first / "vae_log.csv"))
+
+
+def test_the_autoencoder_of_a_start_may_be_trained_on(made, recipe, tmp_path):
+    first, work = made
+    image = image_to_vae(load_scenes(recipe.scenes, work / "scenes", held_out=True).rgb[:1])
+
+    def reconstruction(vae):
+        with torch.no_grad():
+            return vae.decode(vae.encode(image).latent_dist.mean).sample
+
+    def trained_on(name, rate):
+        vae = recipe.vae.model_copy(update={"learning_rate": rate})
+        more = recipe.model_copy(update={"start": str(first), "tune": True, "vae": vae})
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scenes").symlink_to(work / "scenes")
+        return train_prior(more, tmp_path / name / "out", tmp_path / name)
+
+    still, moved = trained_on("still", 1e-9), trained_on("moved", recipe.vae.learning_rate)
+    before = reconstruction(load_part(first, "vae"))
+    torch.testing.assert_close(reconstruction(load_part(still, "vae")), before, atol=0.01, rtol=0)
+    assert not torch.allclose(reconstruction(load_part(moved, "vae")), before, atol=0.01)
+    assert not torch.allclose(reconstruction(build_vae(recipe).eval()), before, atol=0.01)
+    steps = [pd.read_csv(folder / "vae_log.csv")["step"].tolist() for folder in (first, moved)]
+    assert steps[1] == steps[0] + [step + steps[0][-1] for step in steps[0]]
 
 
 def test_a_start_with_other_latents_is_refused(made, recipe, tmp_path):

@@ -148,10 +148,12 @@ class PriorConfig(Settings):
 
     name: str = "mini"
     start: str | None = None
-    """A prior to go on from: `shipped:NAME` or a folder. Its autoencoder and tokenizer are kept as they are, its U-Net
-    and text encoder trained on, here on new scenes. None: everything from fresh weights."""
+    """A prior to go on from: `shipped:NAME` or a folder. Its tokenizer is kept as it is, and its autoencoder unless
+    `tune` says otherwise; U-Net and text encoder are trained on. None: everything from fresh weights."""
     keep: Literal["all", "autoencoder"] = "all"
     """What of `start` is taken over. `autoencoder`: U-Net, text encoder and tokenizer are made anew."""
+    tune: bool = False
+    """Train the autoencoder of `start` on, too, as `vae` says and before the U-Net, which then sees other latents."""
     scenes: SceneConfig
     vae: VAEConfig = VAEConfig()
     unet: UNetConfig = UNetConfig()

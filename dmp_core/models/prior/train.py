@@ -42,14 +42,14 @@ def train_prior(
 
 
 def _vae(config: PriorConfig, work: Path, train: bool, progress: Progress) -> Any:
-    """The autoencoder: trained now, as the last training left it, or that of the prior to go on from."""
+    """The autoencoder: trained now, as the last training left it, or that of the prior to go on from as it is."""
     from diffusers import AutoencoderKL
 
     from dmp_core.models.prior.start import load_part, start_folder
     from dmp_core.models.prior.vae import train_vae
 
     start = start_folder(config)
-    if start is not None:
+    if start is not None and not config.tune:
         return load_part(start, "vae").requires_grad_(False)
     finished = work / "vae" / "model"
     if train or not finished.is_dir():

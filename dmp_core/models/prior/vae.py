@@ -18,6 +18,7 @@ from dmp_core.models.prior.config import PriorConfig, VAEConfig
 from dmp_core.models.prior.data import Scenes, load_scenes
 from dmp_core.models.prior.loop import fit
 from dmp_core.models.prior.standardise import standardise_latents
+from dmp_core.models.prior.start import load_part, start_folder
 from dmp_core.progress import Progress, silent
 
 GUIDED_NOISE = 0.05
@@ -117,11 +118,17 @@ def fit_patch_code(scenes: Scenes, config: VAEConfig, patch: int, batches: int =
 
 
 def train_vae(config: PriorConfig, scenes_folder: Path, work: Path, progress: Progress = silent) -> Any:
-    """Train, or go on training; returns the averaged model, its latents of unit variance."""
+    """Train, from nothing or from the autoencoder of `config.start`; goes on with a training that was stopped.
+
+    Returns the averaged model, its latents of unit variance.
+    """
     scenes = load_scenes(config.scenes, scenes_folder, held_out=False)
-    vae = build_vae(config)
-    settings = config.vae
-    code = fit_patch_code(scenes, settings, 2 ** (len(settings.block_out_channels) - 1))
+    start = start_folder(config)
+    vae = build_vae(config) if start is None else load_part(start, "vae")
+    settings = config.vae if start is None else config.vae.model_copy(update={"guided_steps": 0})
+    code = (
+        fit_patch_code(scenes, settings, 2 ** (len(settings.block_out_channels) - 1)) if settings.guided_steps else None
+    )
 
     def loss_at(step: int, share: slice) -> dict[str, Tensor]:
         images = training_batch(scenes, settings, step)[share]
@@ -129,9 +136,9 @@ def train_vae(config: PriorConfig, scenes_folder: Path, work: Path, progress: Pr
         shape = (settings.batch_size, *posterior.mean.shape[1:])
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(step))[share]
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        guided = step < settings.guided_steps
-        wanted = code.encode(images) if guided else posterior.mean
-        latents = wanted + GUIDED_NOISE * noise if guided else posterior.mean + posterior.std * noise
+        guide = code if step < settings.guided_steps else None
+        wanted = guide.encode(images) if guide else posterior.mean
+        latents = wanted + GUIDED_NOISE * noise if guide else posterior.mean + posterior.std * noise
         reconstruction = reconstruction_loss(vae.decode(latents).sample, images, settings)
         loss = reconstruction + settings.kl_weight * kl + F.mse_loss(posterior.mean, wanted)
         return {"loss": loss, "reconstruction": reconstruction, "kl": kl}
