@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from dmp_core.experiments import order, tables
+from dmp_core.experiments import costs, order, tables
 from dmp_core.experiments.collect import COLUMNS, DIFFERENCES, collect, differences, with_earlier
 from dmp_core.experiments.figures import curve, grid, save_plot
 from dmp_core.experiments.planning import PlannedVariant
-from dmp_core.experiments.settings import CurveSpec, Experiment, GridSpec, OrderSpec, ScoreTableSpec
+from dmp_core.experiments.settings import CostSpec, CurveSpec, Experiment, GridSpec, OrderSpec, ScoreTableSpec
 from dmp_core.store import Workspace
 
 INDEX, RESULTS, VERSUS = "experiment.json", "results.parquet", "differences.parquet"
@@ -78,6 +78,9 @@ def _write(
         if found:
             (folder / f"{output}.md").write_text(order.markdown(spec.title, found))
         return [f"{output}.md"] if found else []
+    if isinstance(spec, CostSpec):
+        (folder / f"{output}.md").write_text(costs.markdown(spec.title, shown, scores))
+        return [f"{output}.md"]
     if isinstance(spec, CurveSpec):
         figure = curve(spec, shown, scores)
         return save_plot(figure, folder, output) if figure else []

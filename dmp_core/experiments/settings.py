@@ -56,6 +56,13 @@ class OrderSpec(Settings):
     tables: list[Literal["table1", "table2", "table3", "table4"]]
 
 
+class CostSpec(Settings):
+    """What each variant took to fit and takes to run."""
+
+    kind: Literal["costs"] = "costs"
+    title: str
+
+
 class CurveSpec(Settings):
     """Error against one setting, a panel a task, a line a split and series."""
 
@@ -78,7 +85,7 @@ class GridSpec(Settings):
     per_split: PositiveInt = 4
 
 
-OutputSpec = Annotated[ScoreTableSpec | OrderSpec | CurveSpec | GridSpec, Field(discriminator="kind")]
+OutputSpec = Annotated[ScoreTableSpec | OrderSpec | CostSpec | CurveSpec | GridSpec, Field(discriminator="kind")]
 
 
 class Experiment(Settings):

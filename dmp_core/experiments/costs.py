@@ -1,0 +1,40 @@
+"""What each variant took to fit and takes to run, beside how much it saw: comparisons should be of like efforts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from dmp_core.experiments.planning import PlannedVariant
+
+
+def markdown(title: str, shown: Sequence[PlannedVariant], scores: pd.DataFrame) -> str:
+    """A row a variant that has scores: samples drawn, minutes of fitting a task, weights fitted, time an image.
+
+    scores: of `collect`. Times are medians over tasks and splits, on the machine that they were made on; fits that were
+    stopped and taken up count from there.
+    """
+    lines = [f"**{title}**", ""]
+    lines += [
+        "| | samples drawn | minutes to fit | weights fitted | steps | ms an image |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for variant in shown:
+        own = scores[scores["variant"] == variant.name]
+        if own.empty:
+            continue
+        median = own[["train_seconds", "trainable_parameters", "steps", "seconds"]].astype(float).median()
+        cells = [
+            f"{variant.config.train.draws:,}",
+            _number(median["train_seconds"] / 60, ".1f"),
+            _number(median["trainable_parameters"], ",.0f"),
+            _number(median["steps"], ".0f"),
+            _number(median["seconds"] * 1000, ".0f"),
+        ]
+        lines.append(f"| {variant.title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float, form: str) -> str:
+    return "" if pd.isna(value) else format(value, form)
