@@ -60,7 +60,8 @@ class _Translation:
         type(self).train(data.image_pairs(), self.network(**known), work, device=device, progress=progress)
         shutil.copytree(work / MODEL, out, dirs_exist_ok=True)
         shutil.copyfile(work / "loss.csv", out / "loss.csv")
-        return {"steps": settings.steps}
+        kept = self.model.load(out)
+        return {"steps": settings.steps, "trainable_parameters": sum(p.numel() for p in kept.parameters())}
 
     def load(self, folder: Path, problem: Problem, inference: Inference, *, device: str) -> Predictor:
         model = self.model.load(folder, device)

@@ -44,6 +44,7 @@ def test_predictions_choose_among_the_classes_of_the_training_labels(method, wor
     learnt = classes_in(find(nodes, "labels/train-segmentation").artefact(store))
     fitted = find(nodes, f"train/segmentation-{method}").artefact(store)
     assert set(fitted.published().details["classes"]) == learnt
+    assert fitted.published().details["trainable_parameters"] > 0
     assert classes_in(find(nodes, f"predict/in_domain-segmentation-{method}").artefact(store)) <= learnt
     if method == "dmp":  # an adapter may be taken elsewhere, so it knows them itself
         card = json.loads((fitted.local_path() / "dmp.json").read_text())
