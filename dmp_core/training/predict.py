@@ -107,17 +107,14 @@ def vae_ceiling(
     size = working_size(labels.shape[1:3], resolution, downscale_factor(vae))
     working = np.stack([resize(task, label, size) for label in labels])
     pixels = to_vae_image(task, working, depth_scale=depth_scale, palette=palette)
-    latents = encode_images(vae, pixels, len(pixels))
-    encoding = labels.shape[1:3], depth_scale, palette
-    if task != "segmentation":
-        return decode_labels(vae, latents, task, *encoding)
-    own = [np.setdiff1d(label, [IGNORED]).tolist() or None for label in labels]
-    return np.concatenate(
-        [decode_labels(vae, latents[i : i + 1], task, *encoding, classes) for i, classes in enumerate(own)]
-    )
+    decoded = _decode(vae, encode_images(vae, pixels, len(pixels)))
+    parts = []
+    for label, image in zip(labels, decoded.split(1), strict=True):
+        classes = np.setdiff1d(label, [IGNORED]).tolist() or None if task == "segmentation" else None
+        parts.append(_read(image, task, label.shape[:2], depth_scale, palette, classes))
+    return np.concatenate(parts)
 
 
-@torch.no_grad()
 def decode_labels(
     vae: Any,
     latents: torch.Tensor,
@@ -131,7 +128,23 @@ def decode_labels(
 
     classes: see `from_vae_image`.
     """
-    # Not clamped before depth and shading take their channels' mean.
-    decoded = decode_latents(vae, latents).float() * 2 - 1
+    return _read(_decode(vae, latents), task, size, depth_scale, palette, classes)
+
+
+@torch.no_grad()
+def _decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Label images (B, 3, H, W); not clamped, since depth and shading take their channels' mean first."""
+    return decode_latents(vae, latents).float() * 2 - 1
+
+
+def _read(
+    decoded: torch.Tensor,
+    task: Task,
+    size: Sequence[int],
+    depth_scale: float,
+    palette: str,
+    classes: Iterable[int] | None,
+) -> Array:
+    """Labels of `size` from label images."""
     labels = from_vae_image(task, decoded, depth_scale=depth_scale, palette=palette, classes=classes)
     return np.stack([resize(task, label, (size[0], size[1])) for label in labels])
