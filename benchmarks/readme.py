@@ -23,7 +23,7 @@ from dmp_core.stages.report import read_split
 from dmp_core.store import Workspace
 
 SPLITS = ("in_domain", "out_of_domain", "arbitrary")
-SECOND = {"depth": "delta1", "segmentation": "five_iou"}
+FURTHER = {"depth": ["delta1"], "segmentation": ["five_iou"]}
 """Shown below the primary metric: what the paper gives of these tasks."""
 
 
@@ -49,7 +49,7 @@ def results_table(metrics: dict[str, Any], training: dict[str, Any]) -> str:
     lines = [f"| task | metric | {' | '.join(columns)} | adapter |", "|---" * (len(columns) + 3) + "|"]
     for task, splits in metrics.items():
         source = "trained in the demo" if "trained" in training[task]["source"] else "shipped"
-        for found in (primary_metric(task), *(metric(task, name) for name in [SECOND.get(task)] if name)):
+        for found in (primary_metric(task), *(metric(task, name) for name in FURTHER.get(task, []))):
             cells = [
                 f"{splits[split][row]['metrics'][found.name]['mean']:.{found.decimals}f}"
                 for split in SPLITS[:2]
