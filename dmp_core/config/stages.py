@@ -430,6 +430,11 @@ class MethodConfig(Settings):
         return False
 
     @property
+    def reads_labels(self) -> bool:
+        """Whether the fit needs the labels themselves, beside their latents."""
+        return False
+
+    @property
     def own_model(self) -> tuple[str, str, str | None] | None:
         """A model of its own besides the base: the setting that names it, its reference, its revision."""
         return None
@@ -489,14 +494,21 @@ class TrainConfig(FitConfig, MethodConfig):
     """Train on just what a sampler of this many steps meets: its timesteps, and the image itself (y_T = x) at the
     first. 1 trains the single pass. None: all timesteps (eq. 3)."""
     loss: Literal["latents", "decoded"] = Field(default="latents", exclude_if=lambda value: value == "latents")
-    """What is compared: the network's output with its target (eq. 3), or the label image that it implies with the
-    true one, decoded and pixel by pixel (L1); the latter needs `num_timesteps: 1`."""
+    """What is compared: the network's output with its target (eq. 3), or the label image that comes of it, decoded,
+    with the true one, pixel by pixel (L1); the latter needs `num_timesteps: 1`."""
+    class_balance: Annotated[float, Field(ge=0, le=1)] = Field(default=0, exclude_if=lambda value: value == 0)
+    """In segmentation with `loss: decoded`, pixels count by (their class's share of all pixels)^-class_balance: at 0
+    all alike, at 1 all classes alike."""
     use_prompt: bool = False
     """Condition on the caption; False trains with the empty prompt, which the authors recommend."""
 
     @property
     def reads_prompts(self) -> bool:
         return self.use_prompt
+
+    @property
+    def reads_labels(self) -> bool:
+        return self.loss == "decoded"
 
     @model_validator(mode="after")
     def _trains_what_is_random(self) -> TrainConfig:

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from dmp_core.config.stages import Task
 from dmp_core.errors import InputError
-from dmp_core.labelers.encoding import flip as flip_label
-from dmp_core.training.data import draw_indices
+from dmp_core.training.data import draw_indices, mirrored
 
 Array = NDArray[Any]
 
@@ -56,13 +55,10 @@ class ImagePairs:
         coin a draw mirrors a pair.
         """
         indices = draw_indices(len(self), step, size, seed)
-        images = self.images[indices]
-        targets = np.moveaxis(self.targets[indices], 1, -1)
+        images, targets = np.moveaxis(self.images[indices], -1, 1), self.targets[indices]
         if flip:
-            mirrored = np.random.default_rng([seed, _FLIP, step]).integers(0, 2, size).astype(bool)
-            images[mirrored] = images[mirrored, :, ::-1]
-            # Label images have three channels whatever the task, as albedo has, which is mirrored and no more.
-            targets[mirrored] = flip_label("normal" if self.task == "normal" else "albedo", targets[mirrored])
+            where = np.random.default_rng([seed, _FLIP, step]).integers(0, 2, size).astype(bool)
+            images, targets = mirrored(images, "albedo", where), mirrored(targets, self.task, where)
         return _to_unit(images), _to_unit(targets)
 
     def digest(self) -> str:
@@ -91,6 +87,6 @@ class ImagePairs:
 
 
 def _to_unit(batch: Array) -> Tensor:
-    """(B, H, W, 3) codes or values as float32 (B, 3, H, W) in [-1, 1]."""
-    pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(batch, -1, 1)))
+    """Codes or values (B, 3, H, W) as float32 in [-1, 1]."""
+    pixels = torch.from_numpy(np.ascontiguousarray(batch))
     return pixels.float() / 127.5 - 1 if pixels.dtype == torch.uint8 else pixels

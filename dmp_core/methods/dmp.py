@@ -52,9 +52,11 @@ class DMP:
         )
         pairs = data.latent_pairs(settings.batch_size, settings.seed)
         prompts = data.prompts() if settings.use_prompt else None
+        labels = data.label_images(pairs.pixels(base.vae)) if settings.reads_labels else None
         result = finetune(
-            settings, base, pairs, work, out, card=card, prompts=prompts, device=device, progress=progress
-        )
+            settings, base, pairs, work, out, card=card, prompts=prompts, labels=labels, device=device,
+            progress=progress,
+        )  # fmt: skip
         return {
             "steps": result.steps,
             "final_loss": result.final_loss,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dmp_core.methods.base import ImagePairs
-    from dmp_core.training.data import LatentPairs
+    from dmp_core.training.data import LabelImages, LatentPairs
 
 Needs = Literal["latents", "images", "nothing"]
 """What a fit reads: VAE latents of images and labels, images and labels themselves, or no data at all."""
@@ -71,6 +71,10 @@ class TrainingData(Protocol):
 
     def image_pairs(self) -> ImagePairs:
         """For methods that need images."""
+        ...
+
+    def label_images(self, size: tuple[int, int]) -> LabelImages:
+        """Of this height and width, in the order of the pairs; for settings whose `reads_labels` is true."""
         ...
 
     def prompts(self) -> list[str]:

@@ -43,7 +43,7 @@ VERSIONS = {
     "shards": 2,
     "latents": 1,
     "editor": 1,
-    "train": 1,
+    "train": 2,
     "predict": 2,
     "evaluate": 3,
     "report": 1,

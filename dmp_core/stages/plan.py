@@ -342,7 +342,8 @@ def _training_data(nodes: _Nodes, config: PipelineConfig, task: Task) -> dict[st
         case "latents":
             latents = {"source": _add_latents(nodes, config, "image"), "target": _add_latents(nodes, config, task)}
             # Latents do not tell which classes there are.
-            return latents | ({"labels": nodes[f"labels/train-{task}"]} if task == "segmentation" else {})
+            labels = task == "segmentation" or config.train.fitted.reads_labels
+            return latents | ({"labels": nodes[f"labels/train-{task}"]} if labels else {})
         case "images":
             return {"images": nodes["images/train"], "labels": nodes[f"labels/train-{task}"]}
         case "nothing":

@@ -13,7 +13,7 @@ import numpy as np
 from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
 from dmp_core.evaluation.colours import IGNORED
-from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label, to_vae_image
+from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label, resize, to_vae_image
 from dmp_core.methods.protocol import Problem
 from dmp_core.methods.registry import find_method
 from dmp_core.models.shipped import resolve_folder
@@ -24,11 +24,11 @@ from dmp_core.stages.latents import column_array
 from dmp_core.stages.node import TrainStage
 from dmp_core.stages.prompts import read_prompts
 from dmp_core.stages.quality import drop_counts, left_out, score_tables
-from dmp_core.store import Artefact, read_artefact, staged_folder
+from dmp_core.store import Artefact, Sample, read_artefact, staged_folder
 
 if TYPE_CHECKING:
     from dmp_core.methods.base import ImagePairs
-    from dmp_core.training.data import LatentPairs
+    from dmp_core.training.data import LabelImages, LatentPairs
     from dmp_core.training.latents import LatentColumn
 
 
@@ -46,7 +46,7 @@ def run(
         return _install(config, out)
     from dmp_core.training.base import choose_device
 
-    data = _TrainingSplit(config, inputs)
+    data = TrainingSplit(config, inputs)
     classes = data.classes()
     problem = Problem(config.task, config.base, config.depth_scale, config.palette, editor_of(config, inputs), classes)
     with staged_folder(out) as folder:
@@ -62,7 +62,7 @@ def run(
     return StageResult(samples=config.train.draws, details=details)
 
 
-class _TrainingSplit:
+class TrainingSplit:
     """The training split as methods see it: see `dmp_core.methods.protocol.TrainingData`."""
 
     def __init__(self, config: TrainStage, inputs: Inputs) -> None:
@@ -89,8 +89,14 @@ class _TrainingSplit:
             if sample["__key__"] in self._kept:
                 keys.append(sample["__key__"])
                 images.append(column_array("image", sample))
-                targets.append(self._label_image(label[LABEL_EXTENSIONS[self.config.task]]))
+                targets.append(self._label_image(label))
         return ImagePairs(keys, np.stack(images), np.stack(targets), self.config.task)
+
+    def label_images(self, size: tuple[int, int]) -> LabelImages:
+        from dmp_core.training.data import LabelImages
+
+        kept = (label for label in read_artefact(self.inputs["labels"]) if label["__key__"] in self._kept)
+        return LabelImages(np.stack([self._label_image(label, size) for label in kept]), self.config.task)
 
     def prompts(self) -> list[str]:
         table = read_prompts(self.inputs["prompts"])
@@ -132,9 +138,10 @@ class _TrainingSplit:
             for sample in read_artefact(self.inputs["images"]):
                 yield sample["__key__"]
 
-    def _label_image(self, encoded: bytes) -> np.ndarray:
-        """The label as the VAE and all image methods see it, in 8-bit codes: uint8 (3, H, W)."""
-        label = decode_label(self.config.task, encoded)
+    def _label_image(self, sample: Sample, size: tuple[int, int] | None = None) -> np.ndarray:
+        """The label as the VAE and all image methods see it, in 8-bit codes: uint8 (3, H, W), of `size` or its own."""
+        label = decode_label(self.config.task, sample[LABEL_EXTENSIONS[self.config.task]])
+        label = label if size is None else resize(self.config.task, label, size)
         pixels = to_vae_image(
             self.config.task, label[None], depth_scale=self.config.depth_scale, palette=self.config.palette
         )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dmp_core.config.stages import Task
+from dmp_core.diffusion.latents import downscale_factor
 from dmp_core.errors import InputError
+from dmp_core.labelers.encoding import flip as flip_label
 from dmp_core.training.latents import LatentColumn
 
 # Streams of random numbers that must not run in step with each other.
@@ -79,9 +84,63 @@ class LatentPairs:
         flips = random.integers(0, 2, self.batch_size) * self.can_flip
         return Batch(indices, torch.from_numpy(flips), torch.from_numpy(timesteps))
 
+    def pixels(self, vae: Any) -> tuple[int, int]:
+        """Height and width of the images that these are the latents of."""
+        factor = downscale_factor(vae)
+        return self.source.shape[-2] * factor, self.source.shape[-1] * factor
+
     def gather(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Image and label latents (x, y) of a draw, each (B, c, h, w)."""
         return self.source[batch.flips, batch.indices], self.target[batch.flips, batch.indices]
+
+
+@dataclass(frozen=True)
+class LabelImages:
+    """The true labels as images, sample by sample in the order of the pairs: what a decoded prediction should be."""
+
+    codes: NDArray[np.uint8]
+    """(N, 3, H, W), as `dmp_core.labelers.encoding.to_vae_image` makes them: (v + 1) · 127.5."""
+    task: Task
+
+    def gather(self, batch: Batch) -> NDArray[np.uint8]:
+        """Those of a draw, (B, 3, H, W)."""
+        return mirrored(self.codes[batch.indices.numpy()], self.task, batch.flips.bool().numpy())
+
+
+class ClassWeights:
+    """What a pixel of segmentation counts: (its class's share of all pixels)^-balance, 1 on average.
+
+    The likeliest colour of a pixel is that of the majority: unweighted, small objects are painted over.
+    """
+
+    def __init__(self, labels: LabelImages, balance: float) -> None:
+        pixels: Counter[int] = Counter()
+        for image in labels.codes:
+            colours, counts = np.unique(_packed(image[None]), return_counts=True)
+            pixels.update(dict(zip(colours.tolist(), counts.tolist(), strict=True)))
+        self.colours = np.array(sorted(pixels))
+        shares = np.array([pixels[colour] for colour in self.colours.tolist()]) / pixels.total()
+        weights = shares**-balance
+        self.weights = (weights / (weights * shares).sum()).astype(np.float32)
+
+    def __call__(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, 1, H, W), for label images (B, 3, H, W) in the colours of the labels."""
+        return self.weights[np.searchsorted(self.colours, _packed(codes))]
+
+
+def _packed(codes: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Colours (B, 3, H, W) as one number a pixel, (B, 1, H, W)."""
+    red, green, blue = np.moveaxis(codes.astype(np.int32), 1, 0)
+    return ((red << 16) + (green << 8) + blue)[:, None]
+
+
+def mirrored(label_images: NDArray[Any], task: Task, where: NDArray[np.bool_]) -> NDArray[Any]:
+    """Label images (B, 3, H, W), those that `where` (B,) selects mirrored: of normals the x changes sign."""
+    found = label_images.copy()
+    # They have three channels whatever the task, as albedo has, which is mirrored and no more.
+    kind: Task = "normal" if task == "normal" else "albedo"
+    found[where] = np.moveaxis(flip_label(kind, np.moveaxis(found[where], 1, -1)), -1, 1)
+    return found
 
 
 def draw_indices(samples: int, step: int, size: int, seed: int) -> NDArray[np.int64]:

@@ -31,7 +31,7 @@ from dmp_core.diffusion.sampler import unet_denoiser
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
 from dmp_core.training.base import DTYPES
-from dmp_core.training.data import LatentPairs
+from dmp_core.training.data import ClassWeights, LabelImages, LatentPairs
 from dmp_core.training.loop import fit, identity_of, make_accelerator
 from dmp_core.training.texts import TextEmbeddings
 
@@ -65,6 +65,7 @@ def finetune(
     *,
     card: Mapping[str, Any] | None = None,
     prompts: Sequence[str] | None = None,
+    labels: LabelImages | None = None,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> TrainResult:
@@ -78,6 +79,7 @@ def finetune(
     card: what the run is about, for `dmp.json`: task, sampling defaults, label encoding, data
         fingerprints (see `make_card`).
     prompts: one caption a sample, in the order of `pairs.keys`; needed if `config.use_prompt`.
+    labels: in the same order, of the size that latents decode to; needed if `config.reads_labels`.
     progress: called after every optimiser step with a message that names the loss.
 
     Several processes (`accelerate launch`) share each batch. Raises InputError when nothing would be
@@ -85,7 +87,7 @@ def finetune(
     """
     accelerator = make_accelerator(config, device)
     about = _complete_card(dict(card or {}), config, base, pairs)  # before LoRA is added
-    loss = MorphingLoss(config, base, pairs, prompts, accelerator)
+    loss = MorphingLoss(config, base, pairs, prompts, labels, accelerator)
     unet = base.unet.to(accelerator.device)
     parameters = _trainable(unet, config)
     unet.train()
@@ -110,7 +112,7 @@ def finetune(
 
 
 class MorphingLoss:
-    """‖target(x, y, t) - U-Net(y_t, t)‖², the mean over everything (eq. 3)."""
+    """‖target(x, y, t) - U-Net(y_t, t)‖², the mean over everything (eq. 3); or, `decoded`, |label - decoded output|."""
 
     def __init__(
         self,
@@ -118,10 +120,16 @@ class MorphingLoss:
         base: DMPPipeline,
         pairs: LatentPairs,
         prompts: Sequence[str] | None,
+        labels: LabelImages | None,
         accelerator: Accelerator,
     ) -> None:
+        if config.reads_labels and (labels is None or len(labels.codes) != len(pairs)):
+            raise InputError(f"train.loss: decoded needs one label image a sample ({len(pairs)})")
         self.config = config
         self.pairs = pairs
+        self.labels = labels
+        balanced = labels is not None and labels.task == "segmentation" and config.class_balance > 0
+        self.class_weights = ClassWeights(labels, config.class_balance) if labels is not None and balanced else None
         self.accelerator = accelerator
         self.vae = base.vae.to(accelerator.device).requires_grad_(False) if config.loss == "decoded" else None
         self.schedule = Schedule.from_config(base.scheduler.config, **config.schedule.model_dump())
@@ -147,11 +155,14 @@ class MorphingLoss:
         output = denoise(y_t.to(self.dtype), timesteps).float()
         if self.config.loss == "latents":
             return F.mse_loss(output, target)
+        assert self.labels is not None, "checked above"
         alpha = self.schedule.alphas_cumprod.to(device)[timesteps].view(-1, 1, 1, 1)
-        with torch.no_grad():
-            true = decode_latents(self.vae, y).float()
         told = decode_latents(self.vae, estimate_y(y_t, output, alpha, self.config.prediction)).float()
-        return F.l1_loss(told, true)
+        codes = self.labels.gather(batch)
+        error = (told - torch.from_numpy(codes).to(device) / 255).abs()
+        if self.class_weights is not None:
+            error = error * torch.from_numpy(self.class_weights(codes)).to(device)
+        return error.mean()
 
     def _starting_at_x(self, x: Tensor, y: Tensor, timesteps: Tensor) -> Tensor:
         """At the first timestep, the source for which eq. 2 gives x: samplers start at x, with no label blended in."""

@@ -17,6 +17,12 @@ def test_every_preset_is_complete_and_round_trips(preset):
     assert again == config
 
 
+def test_the_experiments_score_every_split_and_the_demo_those_of_the_paper():
+    """Labels of renders are exact on arbitrary images, too; the paper could only show those."""
+    assert load_config("mini-full").splits["arbitrary"].scored
+    assert not load_config("mini").splits["arbitrary"].scored
+
+
 def test_paper_preset_states_the_papers_protocol():
     config = load_config("paper")
     counts = {name: split.count for name, split in config.splits.items()}

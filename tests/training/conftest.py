@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from dmp_core.config.stages import BaseConfig
 from dmp_core.training.base import load_base
-from dmp_core.training.data import LatentPairs
+from dmp_core.training.data import LabelImages, LatentPairs
 from dmp_core.training.latents import LatentColumn
 from tests.training.tiny import write_base
 
@@ -32,3 +33,9 @@ def toy_pairs(batch_size: int = 4, samples: int = 8, seed: int = 0) -> LatentPai
     keys = tuple(f"train-{n:08d}" for n in range(samples))
     columns = [LatentColumn(name, keys, *values) for name, values in (("image", source), ("normal", source.flip(2)))]
     return LatentPairs(columns[0], columns[1], batch_size, seed)
+
+
+def toy_labels(height: int, width: int, samples: int = 8) -> LabelImages:
+    """Label images of albedo to go with `toy_pairs`."""
+    codes = np.random.default_rng(3).integers(0, 256, (samples, 3, height, width), dtype=np.uint8)
+    return LabelImages(codes, "albedo")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -27,10 +28,11 @@ from dmp_core.diffusion.adapters import find_adapter
 from dmp_core.errors import InputError
 from dmp_core.training.base import load_base
 from dmp_core.training.checkpoints import load_checkpoint, save_checkpoint
+from dmp_core.training.data import LabelImages
 from dmp_core.training.finetune import finetune, make_card
 from dmp_core.training.logs import TrainingLog, read_log
 from dmp_core.training.optimisation import learning_rate
-from tests.training.conftest import toy_pairs
+from tests.training.conftest import toy_labels, toy_pairs
 from tests.training.tiny import write_base
 
 CONFIG = TrainConfig(
@@ -112,20 +114,50 @@ def test_the_decoded_loss_is_between_label_images_and_teaches_every_layer(tiny_b
     schedule = ScheduleConfig(spacing="trailing", zero_terminal_snr=True)
     changes = {"num_timesteps": 1, "schedule": schedule, "loss": "decoded", "prediction": prediction, "steps": 2}
     pairs = toy_pairs()
-    x, y = pairs.gather(pairs.batch(0))
+    x, _ = pairs.gather(pairs.batch(0))
+    labels = toy_labels(*pairs.pixels(tiny_base.vae))
+    true = torch.from_numpy(labels.codes[pairs.batch(0).indices].copy()) / 255
+    mirrored = pairs.batch(0).flips.bool()
+    true[mirrored] = true[mirrored].flip(-1)
     with torch.no_grad():
         text = tiny_base.encode_prompt("").expand(4, -1, -1)
         output = tiny_base.unet(x, 999, encoder_hidden_states=text).sample
         told = decode_latents(tiny_base.vae, output if prediction == "y" else -output)
-        expected = (told - decode_latents(tiny_base.vae, y)).abs().mean()
+        expected = (told - true).abs().mean()
     config = TrainConfig.model_validate(CONFIG.model_dump() | changes)
     before = fingerprint(tiny_base.vae)
-    result = finetune(config, tiny_base, pairs, tmp_path / "work", tmp_path / "out")
+    result = finetune(config, tiny_base, pairs, tmp_path / "work", tmp_path / "out", labels=labels)
     assert read_log(result.log)[0].loss == pytest.approx(float(expected), rel=1e-4)
     assert all(value.abs().max() > 0 for value in weights(result.adapter).values()), "a layer got no gradient"
     assert fingerprint(tiny_base.vae) == before
     with pytest.raises(ValueError, match=r"set\s+num_timesteps: 1"):
         TrainConfig.model_validate(CONFIG.model_dump() | changes | {"num_timesteps": 2})
+    with pytest.raises(InputError, match=r"one label image a sample \(8\)"):
+        finetune(config, tiny_base, pairs, tmp_path / "work", tmp_path / "out")
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5])
+def test_balanced_classes_weigh_by_their_rarity(tiny_base, tmp_path, balance):
+    """Three quarters of the pixels are one class: at 0.5 each of them weighs 1/√3 of one of the others."""
+    schedule = ScheduleConfig(spacing="trailing", zero_terminal_snr=True)
+    changes = {"num_timesteps": 1, "schedule": schedule, "loss": "decoded", "steps": 1, "class_balance": balance}
+    pairs = toy_pairs()
+    height, width = pairs.pixels(tiny_base.vae)
+    codes = np.zeros((8, 3, height, width), dtype=np.uint8)
+    codes[..., : width // 4] = [[[250]], [[120]], [[10]]]
+    labels = LabelImages(codes, "segmentation")
+    batch = pairs.batch(0)
+    true = torch.from_numpy(labels.gather(batch)) / 255
+    with torch.no_grad():
+        text = tiny_base.encode_prompt("").expand(4, -1, -1)
+        output = tiny_base.unet(pairs.gather(batch)[0], 999, encoder_hidden_states=text).sample
+        error = (decode_latents(tiny_base.vae, -output) - true).abs().mean(1)
+    rare = true.amax(1) > 0
+    weights = torch.where(rare, 0.25**-balance, 0.75**-balance)
+    config = TrainConfig.model_validate(CONFIG.model_dump() | changes)
+    result = finetune(config, tiny_base, pairs, tmp_path / "work", tmp_path / "out", labels=labels)
+    expected = (weights * error).mean() / (0.25 * 0.25**-balance + 0.75 * 0.75**-balance)
+    assert read_log(result.log)[0].loss == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_losses_are_golden(reference):

@@ -1,0 +1,48 @@
+"""What a fit is given: latents, label images and captions of one training split fit together."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+
+from dmp_core.config import load_config
+from dmp_core.config.stages import Task
+from dmp_core.stages import execute, find, plan
+from dmp_core.stages.train import TrainingSplit
+from dmp_core.store import Workspace
+from dmp_core.training.base import load_vae
+from dmp_core.training.latents import encode_images
+
+SETTINGS = [
+    "adapters={}", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1",
+    "splits={train: {keywords: [bedroom], count: 3}}", "latents={flip: true, resolution: 32}",
+    "train={loss: decoded, num_timesteps: 1, schedule: {spacing: trailing}}",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    config, folder = load_config("smoke", None, SETTINGS), tmp_path_factory.mktemp("split")
+    nodes = plan(config)
+    for node in nodes:
+        if node.stage in ("prompts", "images", "labels", "quality", "latents"):
+            execute(config, node.id, str(folder))
+    return config, nodes, Workspace(folder)
+
+
+@pytest.mark.parametrize("task", get_args(Task))
+def test_label_images_are_what_the_label_latents_encode(made, task):
+    """Mirrored draws included, at the size where the network works, which is twice that of the files here."""
+    config, nodes, store = made
+    node = find(nodes, f"train/{task}-dmp")
+    split = TrainingSplit(node.config, {role: source.artefact(store) for role, source in node.inputs.items()})
+    pairs, vae = split.latent_pairs(batch_size=8, seed=0), load_vae(config.base)
+    labels = split.label_images(pairs.pixels(vae))
+    batch = pairs.batch(0)
+    assert 0 < batch.flips.sum() < 8
+    expected = encode_images(vae, torch.from_numpy(labels.gather(batch)) / 127.5 - 1)
+    # Codes are 8 bits and cached latents 16.
+    assert (expected - pairs.gather(batch)[1]).abs().mean() < 0.02
+    assert labels.codes.shape == (3, 3, 32, 32)
