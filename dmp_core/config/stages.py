@@ -368,6 +368,9 @@ class LatentsConfig(Settings):
     """Depth is divided by this and clipped to [0, 1] before encoding; metres."""
     palette: str = "default"
     """Colour code of the segmentation classes: a name in `data_manifests/palettes/`."""
+    min_class_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Segmentation is predicted among the classes that cover at least this share of the training labels' pixels. Where
+    two classes meet, colours lie in between, which may be those of a class that is hardly ever right."""
 
 
 # ----------------------------------------------------------------------------------- diffusion

@@ -103,15 +103,16 @@ class TrainingSplit:
         return list(table["prompt"][table["key"].isin(list(self._kept))])
 
     def classes(self) -> tuple[int, ...] | None:
-        """What the labels show, for segmentation; None where nothing is learnt from them."""
+        """What the labels show enough of, for segmentation; None where nothing is learnt from them."""
         if self.config.task != "segmentation" or "labels" not in self.inputs:
             return None
-        shown: set[int] = set()
+        pixels = np.zeros(IGNORED + 1, dtype=np.int64)
         for sample in read_artefact(self.inputs["labels"]):
             if sample["__key__"] in self._kept:
                 label = decode_label("segmentation", sample[LABEL_EXTENSIONS["segmentation"]])
-                shown.update(np.unique(label).tolist())
-        return tuple(sorted(shown - {IGNORED})) or None
+                pixels += np.bincount(label.ravel(), minlength=len(pixels))
+        shares = pixels[:IGNORED] / max(1, pixels[:IGNORED].sum())
+        return tuple(np.flatnonzero((shares > 0) & (shares >= (self.config.min_class_share or 0))).tolist()) or None
 
     @cached_property
     def _columns(self) -> tuple[LatentColumn, LatentColumn]:
