@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Arrays = list[NDArray[Any]]
 
 _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "dmp", "font.size": 9}
-_LINES = ("-", "--", ":", "-.")
+_LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
 _COLOURS = ("#2458a6", "#c4541a", "#3a7d44", "#7a4f9e")
 
 
@@ -98,7 +98,7 @@ def _first(node: Node | None, column: str, count: int, workspace: Workspace) -> 
 
 # ---------------------------------------------------------------------------------------- plots
 def curve(spec: CurveSpec, shown: Sequence[PlannedVariant], scores: pd.DataFrame) -> Figure | None:
-    """Primary metric against one setting: a panel a task, a colour a split, a line style a series; None without scores.
+    """Primary metric against one setting: a panel a task, a colour a split, a marker a series; None without scores.
 
     Bars are the 95 % intervals; dotted lines the constant predictor and the VAE ceiling.
     """
@@ -110,10 +110,15 @@ def curve(spec: CurveSpec, shown: Sequence[PlannedVariant], scores: pd.DataFrame
 
     tasks = list(dict.fromkeys(points["task"]))
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.2 * len(tasks), 3.1), layout="constrained")
+        # The legend stands beside the panels: with several series it is as long as they are high.
+        beside = 3.2 if points["series"].nunique() > 1 else 1.4
+        figure = Figure(figsize=(4.2 * len(tasks) + beside, 3.4), layout="constrained")
         for number, task in enumerate(tasks):
             axes = figure.add_subplot(1, len(tasks), number + 1)
             _panel(axes, spec, task, points[points["task"] == task], scores)
+        told = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
+        handles = {label: handle for panel in told for handle, label in panel}
+        figure.legend(handles.values(), handles, loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 
@@ -121,12 +126,12 @@ def _panel(axes: Any, spec: CurveSpec, task: Task, points: pd.DataFrame, scores:
     metric = primary_metric(task)
     series = list(dict.fromkeys(points["series"]))
     for colour, (split, of_split) in zip(_COLOURS, points.groupby("split", sort=False), strict=False):
-        for style, (name, line) in zip(_LINES, of_split.groupby("series", sort=False), strict=False):
+        for (style, marker), (name, line) in zip(_LINES, of_split.groupby("series", sort=False), strict=False):
             line = line.drop_duplicates("x").sort_values("x")
             bars = [line["value"] - line["ci_low"], line["ci_high"] - line["value"]]
             label = split_name(str(split)) + (f", {name}" if len(series) > 1 else "")
             axes.errorbar(
-                line["x"], line["value"], bars, label=label, color=colour, linestyle=style, marker="o", ms=3.5
+                line["x"], line["value"], bars, label=label, color=colour, linestyle=style, marker=marker, ms=3.5
             )
         at_place = scores[(scores["task"] == task) & (scores["split"] == split) & (scores["metric"] == metric.name)]
         for level in at_place.loc[at_place["method"].isin((CONSTANT, CEILING)), "value"].dropna():
@@ -139,7 +144,6 @@ def _panel(axes: Any, spec: CurveSpec, task: Task, points: pd.DataFrame, scores:
     axes.set_xlabel(spec.label)
     axes.set_ylabel(f"{metric.label}{f' ({metric.unit.strip()})' if metric.unit else ''} {metric.arrow}")
     axes.set_title(TASK_NAMES[task], fontsize=9)
-    axes.legend(frameon=False, fontsize=8)
 
 
 def _points(spec: CurveSpec, shown: Sequence[PlannedVariant], scores: pd.DataFrame) -> pd.DataFrame:
