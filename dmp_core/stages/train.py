@@ -96,7 +96,10 @@ class TrainingSplit:
         from dmp_core.training.data import LabelImages
 
         kept = (label for label in read_artefact(self.inputs["labels"]) if label["__key__"] in self._kept)
-        return LabelImages(np.stack([self._label_image(label, size) for label in kept]), self.config.task)
+        codes = np.empty((len(self), 3, *size), dtype=np.uint8)  # at once: a list of them would be held twice
+        for number, label in enumerate(kept):
+            codes[number] = self._label_image(label, size)
+        return LabelImages(codes, self.config.task)
 
     def prompts(self) -> list[str]:
         table = read_prompts(self.inputs["prompts"])
