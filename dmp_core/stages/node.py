@@ -152,8 +152,8 @@ class TrainStage(Settings):
     base_hash: str
     depth_scale: float
     palette: str
-    min_class_share: float | None = _Optional
-    """None: all classes count, or the task is another."""
+    min_class_share: float = Field(default=0.0, exclude_if=lambda share: share == 0)
+    """Of segmentation alone."""
     gates: GatesField
     editor: EditorConfig | None = _Optional
     """The one that the settings name; None: none is asked, or the DAG makes it."""

@@ -292,7 +292,6 @@ def _add_adapter(nodes: _Nodes, config: PipelineConfig, task: Task) -> Node:
     learns = not finished and find_method(fitted.method).needs != "nothing"
     gates: Gates = gates_for(config.quality, [task]) if learns else {}
     named, made = _add_editor(nodes, config) if learns else ({}, {})
-    rare = config.latents.min_class_share if learns and task == "segmentation" else 0.0
     stage = TrainStage(
         task=task,
         train=None if finished else fitted,
@@ -302,7 +301,7 @@ def _add_adapter(nodes: _Nodes, config: PipelineConfig, task: Task) -> Node:
         base_hash=_base_hash(config),
         depth_scale=config.latents.depth_scale,
         palette=config.latents.palette,
-        min_class_share=rare or None,
+        min_class_share=config.latents.min_class_share if learns and task == "segmentation" else 0.0,
         gates=gates,
         **named,
     )

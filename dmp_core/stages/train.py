@@ -115,7 +115,7 @@ class TrainingSplit:
                 label = decode_label("segmentation", sample[LABEL_EXTENSIONS["segmentation"]])
                 pixels += np.bincount(label.ravel(), minlength=len(pixels))
         shares = pixels[:IGNORED] / max(1, pixels[:IGNORED].sum())
-        return tuple(np.flatnonzero((shares > 0) & (shares >= (self.config.min_class_share or 0))).tolist()) or None
+        return tuple(np.flatnonzero((shares > 0) & (shares >= self.config.min_class_share)).tolist()) or None
 
     @cached_property
     def _columns(self) -> tuple[LatentColumn, LatentColumn]:

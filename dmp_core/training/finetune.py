@@ -128,8 +128,9 @@ class MorphingLoss:
         self.config = config
         self.pairs = pairs
         self.labels = labels
-        balanced = labels is not None and labels.task == "segmentation" and config.class_balance > 0
-        self.class_weights = ClassWeights(labels, config.class_balance) if labels is not None and balanced else None
+        self.class_weights: ClassWeights | None = None
+        if labels is not None and labels.task == "segmentation" and config.class_balance > 0:
+            self.class_weights = ClassWeights(labels, config.class_balance)
         self.accelerator = accelerator
         self.vae = base.vae.to(accelerator.device).requires_grad_(False) if config.loss == "decoded" else None
         self.schedule = Schedule.from_config(base.scheduler.config, **config.schedule.model_dump())
@@ -150,11 +151,10 @@ class MorphingLoss:
         if self.config.num_timesteps is not None:
             x = self._starting_at_x(x, y, timesteps)
         y_t = interpolate(self.schedule, y, x, timesteps)
-        target = training_target(self.schedule, y, x, timesteps, self.config.prediction)
         denoise = unet_denoiser(network, self.texts(batch.indices).to(device))
         output = denoise(y_t.to(self.dtype), timesteps).float()
         if self.config.loss == "latents":
-            return F.mse_loss(output, target)
+            return F.mse_loss(output, training_target(self.schedule, y, x, timesteps, self.config.prediction))
         assert self.labels is not None, "checked above"
         alpha = self.schedule.alphas_cumprod.to(device)[timesteps].view(-1, 1, 1, 1)
         told = decode_latents(self.vae, estimate_y(y_t, output, alpha, self.config.prediction)).float()
