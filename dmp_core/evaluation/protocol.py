@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,12 @@ class ScoreTable:
         if self.areas is None:
             raise InputError(f"{metric.name}: this table holds no class areas; score the predictions again")
         return area_statistic(self.areas, metric.name)
+
+    def only(self, keys: Collection[str]) -> ScoreTable:
+        """The rows of these images, in the table's order."""
+        chosen = self.values["key"].isin(keys).to_numpy()
+        areas = None if self.areas is None else self.areas[chosen]
+        return replace(self, values=self.values[chosen].reset_index(drop=True), areas=areas)
 
     def save(self, path: str | Path) -> None:
         """Write one parquet file; class areas go along as sparse list columns."""

@@ -80,7 +80,7 @@ def differences(
     where the interval holds 0; fingerprint, reference_fingerprint: of both scores' artefacts. Only variants that were
     scored on the reference's images.
     """
-    tables = {variant.name: _tables(variant, workspace) for variant in planned}
+    tables = {variant.name: score_tables(variant, workspace) for variant in planned}
     rows = []
     for variant in planned:
         for place, (table, fingerprint) in tables[variant.name].items():
@@ -120,7 +120,7 @@ def _finished(node: Node | None, workspace: Workspace) -> Manifest | None:
     return node.artefact(workspace).manifest() if node else None
 
 
-def _tables(variant: PlannedVariant, workspace: Workspace) -> dict[tuple[str, str], tuple[ScoreTable, str]]:
+def score_tables(variant: PlannedVariant, workspace: Workspace) -> dict[tuple[str, str], tuple[ScoreTable, str]]:
     """(task, split) → the variant's scores, and the fingerprint of their artefact."""
     own = find_method(variant.config.train.method).title
     found: dict[tuple[str, str], tuple[ScoreTable, str]] = {}

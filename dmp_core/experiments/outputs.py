@@ -14,11 +14,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from dmp_core.experiments import costs, order, tables
+from dmp_core.experiments import costs, groups, order, tables
 from dmp_core.experiments.collect import COLUMNS, DIFFERENCES, collect, differences, with_earlier
 from dmp_core.experiments.figures import curve, grid, save_plot
 from dmp_core.experiments.planning import PlannedVariant
-from dmp_core.experiments.settings import CostSpec, CurveSpec, Experiment, GridSpec, OrderSpec, ScoreTableSpec
+from dmp_core.experiments.settings import (
+    CostSpec,
+    CurveSpec,
+    Experiment,
+    GridSpec,
+    GroupSpec,
+    OrderSpec,
+    ScoreTableSpec,
+)
 from dmp_core.store import Workspace
 
 INDEX, RESULTS, VERSUS = "experiment.json", "results.parquet", "differences.parquet"
@@ -81,6 +89,12 @@ def _write(
     if isinstance(spec, CostSpec):
         (folder / f"{output}.md").write_text(costs.markdown(spec.title, shown, scores))
         return [f"{output}.md"]
+    if isinstance(spec, GroupSpec):
+        parts = groups.groups(spec, shown, experiment.reference, workspace)
+        if parts:
+            titles = {variant.name: variant.title for variant in shown}
+            (folder / f"{output}.md").write_text(groups.markdown(spec, parts, experiment.reference, titles))
+        return [f"{output}.md"] if parts else []
     if isinstance(spec, CurveSpec):
         figure = curve(spec, shown, scores)
         return save_plot(figure, folder, output) if figure else []

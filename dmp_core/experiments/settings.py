@@ -63,6 +63,18 @@ class CostSpec(Settings):
     title: str
 
 
+class GroupSpec(Settings):
+    """Every task's primary metric on parts of one split, and how far each variant is from the reference there."""
+
+    kind: Literal["groups"] = "groups"
+    title: str
+    split: str
+    field: str
+    """Of the images' metadata, by which they are told apart: `scene.stylised`, `keyword`."""
+    names: dict[str, str]
+    """Value of the field → what its images are called; others are left out."""
+
+
 class CurveSpec(Settings):
     """Error against one setting, a panel a task, a line a split and series."""
 
@@ -85,7 +97,9 @@ class GridSpec(Settings):
     per_split: PositiveInt = 4
 
 
-OutputSpec = Annotated[ScoreTableSpec | OrderSpec | CostSpec | CurveSpec | GridSpec, Field(discriminator="kind")]
+OutputSpec = Annotated[
+    ScoreTableSpec | OrderSpec | CostSpec | GroupSpec | CurveSpec | GridSpec, Field(discriminator="kind")
+]
 
 
 class Experiment(Settings):

@@ -213,6 +213,15 @@ def test_streaming_gives_the_same_table(task: Task) -> None:
     assert scorer.table().dataset == pytest.approx(whole.dataset, nan_ok=True)
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_a_part_of_a_table_is_the_table_of_that_part(task: Task) -> None:
+    true, pred = labels(task, 0), labels(task, 1)
+    part = score(task, pred, true, KEYS).only({KEYS[1], KEYS[0], "not there"})
+    alone = score(task, pred[:2], true[:2], KEYS[:2])
+    pd.testing.assert_frame_equal(part.values, alone.values)
+    assert part.dataset == pytest.approx(alone.dataset, nan_ok=True)
+
+
 @pytest.mark.parametrize("task", ["segmentation", "normal"])
 def test_a_saved_table_comes_back_whole(task: Task, tmp_path: Path) -> None:
     table = score(task, labels(task, 0), labels(task, 1), KEYS, row="VAE ceiling", split="out_of_domain")

@@ -19,9 +19,10 @@ from benchmarks import results
 from dmp_core.cli import app
 from dmp_core.errors import InputError
 from dmp_core.evaluation.registry import CEILING, CONSTANT, MEAN_MAP
+from dmp_core.experiments import groups
 from dmp_core.experiments.outputs import write_outputs
 from dmp_core.experiments.planning import PlannedVariant, choose, plan_experiment, run_experiment
-from dmp_core.experiments.settings import Experiment, load_experiment
+from dmp_core.experiments.settings import Experiment, GroupSpec, load_experiment
 from dmp_core.methods.drit import DritModel
 from dmp_core.methods.registry import find_method, method_names
 from dmp_core.methods.spade import SpadeModel
@@ -221,6 +222,34 @@ def test_differences_are_paired(made):
         expected = scores[row.variant, row.split, row.metric] - scores["dmp", row.split, row.metric]
         assert row.difference == pytest.approx(expected)
         assert row.verdict == ("even" if row.ci_low <= 0 <= row.ci_high else "worse" if row.ci_low > 0 else "better")
+
+
+def test_groups_are_scored_apart(made, planned):
+    """A group of one image has that image's scores; `dmp-random` is held against `dmp` on it alone."""
+    workspace = Workspace(str(made[0]))
+    tables = {}
+    for name in ("dmp", "dmp-random"):
+        node = choose(planned, [name])[0].find("evaluate/normal")
+        assert node is not None
+        frame = pd.read_parquet(node.artefact(workspace).local_path() / "in_domain-dmp.parquet")
+        tables[name] = frame.set_index("key")["angular_deg"]
+    one, two = tables["dmp"].index
+    about = {"title": "Apart", "split": "in_domain", "field": "key"}
+    spec = GroupSpec(**about, names={two: "second", one: "first", "none": "nothing"})
+    shown = choose(planned, list(tables))
+    found = groups.groups(spec, shown, "dmp", workspace)
+    assert [(group.name, group.images) for group in found] == [("second", 1), ("first", 1)]
+    for group, key in zip(found, (two, one), strict=True):
+        assert group.reference.value == pytest.approx(tables["dmp"][key])
+        assert group.differences["dmp-random"].value == pytest.approx(tables["dmp-random"][key] - tables["dmp"][key])
+    both = groups.groups(
+        GroupSpec(**about | {"field": "generator.kind"}, names={"render": "all"}), shown, "dmp", workspace
+    )
+    assert both[0].images == 2
+    assert both[0].reference.value == pytest.approx(tables["dmp"].mean())
+    text = groups.markdown(spec, found, "dmp", {variant.name: variant.title for variant in shown})
+    assert f"| Normals, first | Angle ↓ | 1 | {tables['dmp'][one]:.1f}<br>" in text
+    assert not groups.groups(spec, shown[1:], "dmp", workspace)  # nothing to hold them against
 
 
 def test_grids_show_images_labels_and_predictions(made):

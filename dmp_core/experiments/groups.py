@@ -1,0 +1,105 @@
+"""Scores on the parts of a split: where among its images a difference between methods comes from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dmp_core.config.stages import TASKS, Task
+from dmp_core.evaluation.bootstrap import Interval, paired_interval, percentile_interval, resample_weights
+from dmp_core.evaluation.registry import primary_metric
+from dmp_core.experiments.collect import score_tables
+from dmp_core.experiments.planning import PlannedVariant
+from dmp_core.experiments.settings import GroupSpec
+from dmp_core.report.tables import DASH, SHORT_NAMES
+from dmp_core.store import Workspace, decode_member, read_artefact
+
+
+@dataclass(frozen=True)
+class Group:
+    """The primary metric of one task on some of the images."""
+
+    task: Task
+    name: str
+    images: int
+    reference: Interval
+    differences: Mapping[str, Interval]
+    """Variant → its score minus the reference's, on the same images."""
+
+
+def groups(
+    spec: GroupSpec, shown: Sequence[PlannedVariant], reference: str, workspace: Workspace, samples: int = 1000
+) -> list[Group]:
+    """Every task's groups, in the order of `spec.names`; none while the reference has no scores.
+
+    Images whose metadata has another value, or no such field, belong to no group; nor is there a group of no images.
+    """
+    scores = {variant.name: score_tables(variant, workspace) for variant in shown}
+    members = _members(spec, shown, workspace)
+    found = []
+    for task in TASKS:
+        place = task, spec.split
+        tables = {name: known[place][0] for name, known in scores.items() if place in known}
+        if reference not in tables:
+            continue
+        metric = primary_metric(task)
+        for value, name in spec.names.items():
+            parts = {variant: table.only(members[value]) for variant, table in tables.items()}
+            own = parts.pop(reference)
+            if own.values.empty:
+                continue
+            weights = resample_weights(len(own.values), samples)
+            base = own.statistic(metric)
+            differences = {
+                variant: paired_interval(part.statistic(metric), base, weights)
+                for variant, part in parts.items()
+                if list(part.values["key"]) == list(own.values["key"])
+            }
+            found.append(Group(task, name, len(own.values), percentile_interval(base, weights), differences))
+    return found
+
+
+def _members(spec: GroupSpec, shown: Sequence[PlannedVariant], workspace: Workspace) -> Mapping[str, set[str]]:
+    """Value of the field → keys of the split's images that have it."""
+    members: dict[str, set[str]] = defaultdict(set)
+    node = next((node for variant in shown if (node := variant.find(f"images/{spec.split}"))), None)
+    artefact = node.artefact(workspace) if node else None
+    if artefact is not None and artefact.manifest() is not None:
+        for sample in read_artefact(artefact):
+            members[_text(spec.field, decode_member("json", sample["json"]))].add(sample["__key__"])
+    return members
+
+
+def _text(field: str, metadata: Any) -> str:
+    """What stands at `a.b` of nested metadata, as JSON writes it; empty where there is nothing."""
+    for part in field.split("."):
+        metadata = metadata.get(part) if isinstance(metadata, Mapping) else None
+    if isinstance(metadata, bool):
+        return str(metadata).lower()
+    return "" if metadata is None else str(metadata)
+
+
+def markdown(spec: GroupSpec, found: Sequence[Group], reference: str, titles: Mapping[str, str]) -> str:
+    """A row a task and group: the reference's score, then every other variant's difference from it.
+
+    titles: variant → what it is called, the columns in their order.
+    """
+    others = [name for name in titles if name != reference and any(name in group.differences for group in found)]
+    heads = ["", "metric", "images", titles[reference], *(f"{titles[name]}, minus it" for name in others)]
+    lines = [f"**{spec.title}**", "", f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(others) + 2)]
+    for group in found:
+        metric = primary_metric(group.task)
+        cells = [f"{SHORT_NAMES[group.task]}, {group.name}", f"{metric.label} {metric.arrow}", str(group.images)]
+        cells += [_cell(group.reference, metric.decimals, "")]
+        cells += [_cell(group.differences.get(name), metric.decimals, "+") for name in others]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(interval: Interval | None, decimals: int, sign: str) -> str:
+    if interval is None:
+        return DASH
+    value, low, high = (format(v, f"{sign}.{decimals}f") for v in (interval.value, interval.low, interval.high))
+    return f"{value}<br><sub>{low} to {high}</sub>"
