@@ -225,7 +225,7 @@ def contact_sheet(
     groups: Sequence[tuple[str, int]] = (),
     style: SheetStyle | None = None,
 ) -> Image.Image:
-    """A grid of pictures with column heads, and row labels set upright on the left.
+    """A grid of pictures with column heads, and row labels set upright on the left, small enough to fit.
 
     headers: one per column. groups: (title, number of columns) from left to right, printed above the
     heads and set apart by a wider gap. Cells are scaled to `style.cell` on their longer side.
@@ -299,8 +299,11 @@ def _draw_upright(sheet: Image.Image, text: str, top: int, style: SheetStyle) ->
 
     if not text:
         return
+    size = style.font_size
+    while size > 1 and font(size).getlength(text) > style.cell:
+        size -= 1
     strip = Image.new("RGB", (style.cell, round(style.font_size * 1.4)), style.background)
-    ImageDraw.Draw(strip).text((style.cell / 2, 0), text, style.ink, font(style.font_size), anchor="ma")
+    ImageDraw.Draw(strip).text((style.cell / 2, 0), text, style.ink, font(size), anchor="ma")
     sheet.paste(strip.rotate(90, expand=True), (style.gap // 2, top))
 
 

@@ -109,6 +109,15 @@ def test_misfits_are_input_errors() -> None:
         contact_sheet([SheetRow([None]), SheetRow([None, None])])
 
 
+def test_long_row_labels_are_set_smaller_and_not_cut() -> None:
+    """White remains above and below the ink of the label: nothing runs off its row."""
+    style = SheetStyle(cell=100)
+    sheet = np.asarray(contact_sheet([SheetRow([None], "InstructPix2Pix (learned)")], style=style))
+    strip = sheet[style.gap : style.gap + style.cell, : style.font_size + style.gap]
+    inked = np.flatnonzero((strip < 128).all(-1).any(1))
+    assert 0 < inked.min() < 30 and 70 < inked.max() < style.cell - 1
+
+
 def test_a_contact_sheet_keeps_class_colours_exact() -> None:
     cell = colourise("segmentation", room(2)["segmentation"])
     sheet = np.asarray(contact_sheet([SheetRow([cell, None], "row")], ["a", "b"], style=SheetStyle(cell=100)))
