@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
+from PIL import Image
 
 from benchmarks.documents import ROOT, fill
 from dmp_core.evaluation.registry import metric
@@ -60,9 +61,14 @@ def _output(folder: Path, output: str, about: dict[str, Any]) -> str:
     pictures = [name for name in about["files"] if name.endswith((".svg", ".png"))]
     if not pictures:
         return ""
-    target = f"results-{folder.name}-{pictures[0]}"
+    source = folder / pictures[0]
     IMAGES.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folder / pictures[0], IMAGES / target)
+    if source.suffix == ".png":  # grids of pictures: a tenth of the size
+        target = f"results-{folder.name}-{source.stem}.jpg"
+        Image.open(source).convert("RGB").save(IMAGES / target, quality=85, optimize=True)
+    else:
+        target = f"results-{folder.name}-{source.name}"
+        shutil.copyfile(source, IMAGES / target)
     return f"**{about['title']}**\n\n![{about['title']}](images/{target})\n"
 
 

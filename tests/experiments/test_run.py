@@ -269,7 +269,7 @@ def test_the_results_page_holds_the_tables_and_names_what_was_not_run(made, monk
     assert "Not run: DMP, all weights." in text
     for name in re.findall(r"\]\(images/([^)]+)\)", text):
         assert (tmp_path / "images" / name).is_file()
-    assert "results-compare-figure4.png" in text
+    assert "results-compare-figure4.jpg" in text
     versus = pd.read_parquet(made[2] / "differences.parquet")
     spade = versus[(versus["variant"] == "spade") & (versus["split"] == "in_domain")]
     counts = [sum(spade["verdict"] == word) for word in ("better", "even", "worse")]
