@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from dmp_core.evaluation.bootstrap import paired_interval, resample_weights
+from dmp_core.evaluation.bootstrap import Interval, paired_interval, resample_weights
 from dmp_core.evaluation.protocol import ScoreTable
 from dmp_core.evaluation.registry import CEILING, CONSTANT, MEAN_MAP, primary_metric
 from dmp_core.experiments.planning import PlannedVariant
 from dmp_core.methods.registry import find_method
 from dmp_core.stages import Node
-from dmp_core.store import Manifest, Workspace
+from dmp_core.store import Manifest, Sample, Workspace, read_artefact
 
 COLUMNS = (
     "experiment", "variant", "method", "task", "split", "metric", "value", "ci_low", "ci_high", "images",
@@ -27,6 +27,9 @@ DIFFERENCES = (
     "variant", "method", "task", "split", "metric", "difference", "ci_low", "ci_high", "verdict",
     "fingerprint", "reference_fingerprint",
 )  # fmt: skip
+
+RESAMPLES = 1000
+"""Of the bootstrap, behind every interval of a difference."""
 
 REFERENCES = {CEILING: "ceiling", MEAN_MAP: "mean_map", CONSTANT: "constant"}
 """Rows that belong to no variant: name in the scores → variant."""
@@ -71,9 +74,7 @@ def with_earlier(fresh: pd.DataFrame, earlier: pd.DataFrame, planned: Sequence[P
     return both.sort_values("variant", key=lambda names: names.map(order), kind="stable", ignore_index=True)
 
 
-def differences(
-    planned: Sequence[PlannedVariant], reference: str, workspace: Workspace, samples: int = 1000
-) -> pd.DataFrame:
+def differences(planned: Sequence[PlannedVariant], reference: str, workspace: Workspace) -> pd.DataFrame:
     """Each variant's primary metric minus the reference's, with the 95 % interval over shared images.
 
     Columns DIFFERENCES. verdict: `better`, `worse`, or `even`
@@ -85,11 +86,9 @@ def differences(
     for variant in planned:
         for place, (table, fingerprint) in tables[variant.name].items():
             other, of_other = tables.get(reference, {}).get(place, (None, ""))
-            if variant.name == reference or other is None or list(other.values["key"]) != list(table.values["key"]):
+            if variant.name == reference or other is None or (interval := versus(table, other)) is None:
                 continue
             metric = primary_metric(table.task)
-            weights = resample_weights(len(table.values), samples)
-            interval = paired_interval(table.statistic(metric), other.statistic(metric), weights)
             better = metric.better(interval.value, 0.0)
             rows.append(
                 {
@@ -107,6 +106,21 @@ def differences(
                 }
             )
     return pd.DataFrame(rows, columns=list(DIFFERENCES))
+
+
+def versus(table: ScoreTable, reference: ScoreTable) -> Interval | None:
+    """The primary metric minus the reference's, over shared resamples; None if the two are not of the same images."""
+    if list(reference.values["key"]) != list(table.values["key"]):
+        return None
+    metric = primary_metric(table.task)
+    weights = resample_weights(len(table.values), RESAMPLES)
+    return paired_interval(table.statistic(metric), reference.statistic(metric), weights)
+
+
+def finished_samples(node: Node | None, workspace: Workspace) -> Iterator[Sample]:
+    """The samples of a node's artefact; none while it is not made."""
+    if node is not None and _finished(node, workspace):
+        yield from read_artefact(node.artefact(workspace))
 
 
 def _scores(variant: PlannedVariant, workspace: Workspace) -> Iterator[tuple[Node, Manifest]]:

@@ -14,14 +14,15 @@ from dmp_core.config import PipelineConfig
 from dmp_core.config.stages import Task
 from dmp_core.errors import InputError
 from dmp_core.evaluation.registry import CEILING, CONSTANT, primary_metric
-from dmp_core.experiments.planning import PlannedVariant
+from dmp_core.experiments.collect import finished_samples
+from dmp_core.experiments.planning import PlannedVariant, shared_node
 from dmp_core.experiments.settings import CurveSpec, GridSpec
 from dmp_core.report.extra import load_matplotlib
 from dmp_core.report.pictures import SheetRow, colourise, contact_sheet, depth_range
 from dmp_core.report.tables import SHORT_NAMES, TASK_NAMES, split_name
 from dmp_core.stages import Node
 from dmp_core.stages.latents import column_array
-from dmp_core.store import Workspace, read_artefact
+from dmp_core.store import Workspace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,26 +75,19 @@ def _columns(
     """(task, variant) → arrays of the split's first samples; ("", "") are the images, (task, "") the labels."""
     if not shown or split not in shown[0].config.splits:
         return {}
-    images = _first(_node(shown, f"images/{split}"), "image", spec.per_split, workspace)
+    images = _first(shared_node(shown, f"images/{split}"), "image", spec.per_split, workspace)
     if not images:
         return {}
     found = {("", ""): images}
     for task in spec.tasks:
-        labels = _first(_node(shown, f"labels/{split}-{task}"), task, spec.per_split, workspace)
+        labels = _first(shared_node(shown, f"labels/{split}-{task}"), task, spec.per_split, workspace)
         predictions = {v.name: _first(v.prediction(split, task), task, spec.per_split, workspace) for v in shown}
         found |= {(task, name): arrays for name, arrays in {"": labels, **predictions}.items() if arrays}
     return found
 
 
-def _node(shown: Sequence[PlannedVariant], node_id: str) -> Node | None:
-    return next((node for variant in shown if (node := variant.find(node_id))), None)
-
-
 def _first(node: Node | None, column: str, count: int, workspace: Workspace) -> Arrays:
-    artefact = node.artefact(workspace) if node else None
-    if artefact is None or artefact.manifest() is None:
-        return []
-    return [column_array(column, sample) for sample in islice(read_artefact(artefact), count)]
+    return [column_array(column, sample) for sample in islice(finished_samples(node, workspace), count)]
 
 
 # ---------------------------------------------------------------------------------------- plots

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from dmp_core.config.stages import TASKS, Task
-from dmp_core.evaluation.bootstrap import Interval, paired_interval, percentile_interval, resample_weights
+from dmp_core.evaluation.bootstrap import Interval, percentile_interval, resample_weights
 from dmp_core.evaluation.registry import primary_metric
-from dmp_core.experiments.collect import score_tables
-from dmp_core.experiments.planning import PlannedVariant
+from dmp_core.experiments.collect import RESAMPLES, finished_samples, score_tables, versus
+from dmp_core.experiments.planning import PlannedVariant, shared_node
 from dmp_core.experiments.settings import GroupSpec
 from dmp_core.report.tables import DASH, SHORT_NAMES
-from dmp_core.store import Workspace, decode_member, read_artefact
+from dmp_core.store import Workspace, decode_member
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,7 @@ class Group:
     """Variant → its score minus the reference's, on the same images."""
 
 
-def groups(
-    spec: GroupSpec, shown: Sequence[PlannedVariant], reference: str, workspace: Workspace, samples: int = 1000
-) -> list[Group]:
+def groups(spec: GroupSpec, shown: Sequence[PlannedVariant], reference: str, workspace: Workspace) -> list[Group]:
     """Every task's groups, in the order of `spec.names`; none while the reference has no scores.
 
     Images whose metadata has another value, or no such field, belong to no group; nor is there a group of no images.
@@ -50,25 +48,18 @@ def groups(
             own = parts.pop(reference)
             if own.values.empty:
                 continue
-            weights = resample_weights(len(own.values), samples)
-            base = own.statistic(metric)
-            differences = {
-                variant: paired_interval(part.statistic(metric), base, weights)
-                for variant, part in parts.items()
-                if list(part.values["key"]) == list(own.values["key"])
-            }
-            found.append(Group(task, name, len(own.values), percentile_interval(base, weights), differences))
+            score = percentile_interval(own.statistic(metric), resample_weights(len(own.values), RESAMPLES))
+            against = {variant: versus(part, own) for variant, part in parts.items()}
+            differences = {variant: interval for variant, interval in against.items() if interval}
+            found.append(Group(task, name, len(own.values), score, differences))
     return found
 
 
 def _members(spec: GroupSpec, shown: Sequence[PlannedVariant], workspace: Workspace) -> Mapping[str, set[str]]:
     """Value of the field → keys of the split's images that have it."""
     members: dict[str, set[str]] = defaultdict(set)
-    node = next((node for variant in shown if (node := variant.find(f"images/{spec.split}"))), None)
-    artefact = node.artefact(workspace) if node else None
-    if artefact is not None and artefact.manifest() is not None:
-        for sample in read_artefact(artefact):
-            members[_text(spec.field, decode_member("json", sample["json"]))].add(sample["__key__"])
+    for sample in finished_samples(shared_node(shown, f"images/{spec.split}"), workspace):
+        members[_text(spec.field, decode_member("json", sample["json"]))].add(sample["__key__"])
     return members
 
 

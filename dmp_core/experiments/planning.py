@@ -84,6 +84,11 @@ def choose(planned: Sequence[PlannedVariant], names: Sequence[str]) -> list[Plan
     return [known[name] for name in known if name in names]
 
 
+def shared_node(planned: Sequence[PlannedVariant], node_id: str) -> Node | None:
+    """A node that all variants share, such as the images of a split; None if no variant has it."""
+    return next((node for variant in planned if (node := variant.find(node_id))), None)
+
+
 def distinct_nodes(planned: Sequence[PlannedVariant]) -> Iterator[tuple[PlannedVariant, Node]]:
     """Every artefact once, with the first variant that asks for it."""
     seen: set[tuple[str, str]] = set()
