@@ -10,9 +10,12 @@ the fingerprint, so two holders (one was taken for dead and was not) write the s
 
 from __future__ import annotations
 
+import atexit
+import itertools
 import json
 import logging
 import os
+import queue
 import socket
 import threading
 import time
@@ -40,14 +43,19 @@ class LockLost(OSError):
 
 
 class Lock:
-    """The right to make one thing; as a context manager it gives back what `acquire` or `wait` took."""
+    """The right to make one thing; as a context manager it gives back what `acquire` or `wait` took.
+
+    It does so even if a signal ends the process in the middle of taking it or of giving it back.
+    """
 
     def __init__(self, workspace: Workspace, name: str) -> None:
         self.workspace = workspace
         self.name = name
         self.path = f"{workspace.root}/.locks/{name.replace('/', '-')}.lock"
         self.token = uuid.uuid4().hex
-        self._ended = threading.Event()
+        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()  # an Event would deadlock if interrupted
+        self._creating = False
+        self._writing = threading.Lock()
         self._seen: tuple[bytes | None, float] = (None, 0.0)
 
     # ------------------------------------------------------------------------------ taking
@@ -78,12 +86,15 @@ class Lock:
             raise LockLost(f"{self.name}: another run took over while this one was silent; rerun to go on from there")
 
     def release(self) -> None:
-        self._ended.set()
-        if self._is_ours():
-            with suppress(FileNotFoundError):
-                self.workspace.fs.rm_file(self.path)
+        self._ended.put(None)
+        with self._writing:
+            if self._is_ours() or (self._creating and self._read() == b""):
+                with suppress(FileNotFoundError):
+                    self.workspace.fs.rm_file(self.path)
+        atexit.unregister(self.release)
 
     def __enter__(self) -> Lock:
+        atexit.register(self.release)
         return self
 
     def __exit__(
@@ -111,14 +122,17 @@ class Lock:
         try:
             if self.workspace.is_local:
                 Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+                content, self._creating = self._content(), True
                 with open(self.path, "xb") as stream:
-                    stream.write(self._content())
+                    stream.write(content)
             else:
                 self.workspace.fs.pipe_file(self.path, self._content(), mode="create")
         except OSError:
             if self._read() is None:
                 raise
+            self._creating = False
             return False
+        self._creating = False
         return True
 
     def _remove(self, content: bytes) -> None:
@@ -137,13 +151,14 @@ class Lock:
             os.unlink(aside)
 
     def _beat(self) -> None:
-        beat = 0
-        while not self._ended.wait(BEAT):
-            beat += 1
+        for beat in itertools.count(1):
+            with suppress(queue.Empty):
+                return self._ended.get(timeout=BEAT)
             try:
-                if not self._is_ours():
-                    return
-                self._rewrite(self._content(beat))
+                with self._writing:
+                    if not self._ended.empty() or not self._is_ours():
+                        return None
+                    self._rewrite(self._content(beat))
             except Exception as error:  # of whatever kind the storage raises: the next beat may get through
                 _log.warning("%s: its lock could not be renewed (%s)", self.name, error)
 

@@ -40,6 +40,26 @@ plans = plan_shards([f"train-{n:08d}" for n in range(12)], 2)
 write_shards(out, plans, produce, encode=lambda samples: samples[0]["txt"])
 """
 
+# Processes that take and give back a lock as fast as they can, each until a signal ends it in the midst of that.
+SIGNALS = """
+import os, random, signal, sys, time
+from dmp_core.store import Lock, Workspace
+place, luck = Workspace(sys.argv[1]), random.Random(0)
+signal.signal(signal.SIGALRM, lambda number, frame: sys.exit(7))
+print("ready", flush=True)
+for _ in range(100):
+    if not (child := os.fork()):
+        signal.setitimer(signal.ITIMER_REAL, 0.002 + 0.02 * luck.random())
+        end = time.monotonic() + 1
+        while time.monotonic() < end:  # a signal may be lost: what a destructor raises is ignored
+            with Lock(place, "thing") as lock:
+                lock.acquire()
+        sys.exit(7)
+    luck.random()
+    os.waitpid(child, 0)
+    assert not os.listdir(place.root + "/.locks")
+"""
+
 
 def start(code: str, folder: Path) -> subprocess.Popen[str]:
     """A process that has said its first word."""
@@ -127,6 +147,11 @@ def test_a_lock_that_is_being_written_is_held(tmp_path):
     (tmp_path / ".locks").mkdir()
     (tmp_path / ".locks" / "thing.lock").touch()
     assert not Lock(place, "thing").acquire()
+
+
+def test_a_signal_at_any_moment_leaves_no_lock(tmp_path):
+    with start(SIGNALS, tmp_path) as process:
+        assert process.wait(timeout=120) == 0
 
 
 def test_two_runs_share_the_shards_and_make_none_twice(tmp_path):
