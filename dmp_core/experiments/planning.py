@@ -52,7 +52,7 @@ def plan_experiment(
     base: a configuration or a preset; by default the experiment's own preset. A file, which may be a complete
         configuration, is what all variants start from, or else each would become what the file says.
     tasks: only these; a variant that has none of them is left out, and so is one that asks for more training images
-        than the preset has, or that is `optional` and has no base model.
+        than the preset has, that is `only_on` another base model, or that is `optional` and has no base model.
     Raises InputError that names the variant and what is wrong with it.
     """
     if unknown := set(tasks) - set(TASKS):
@@ -61,6 +61,8 @@ def plan_experiment(
     below = config.model_dump(mode="json")
     planned = []
     for name, variant in experiment.variants.items():
+        if variant.only_on not in (None, below["base"]["model"]):
+            continue
         settings, source = _layered(experiment, name, variant, below, overrides)
         if (settings["train"].get("samples") or 0) > (settings["splits"].get("train", {}).get("count") or math.inf):
             continue

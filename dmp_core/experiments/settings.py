@@ -37,6 +37,8 @@ class Variant(Settings):
     """Its place in plots against `at`, where what is varied is no setting with a number."""
     optional: bool = False
     """Left out while the folder of its base model is not there."""
+    only_on: str | None = None
+    """Left out where the preset has another base model than this one."""
 
 
 class ScoreTableSpec(Settings):

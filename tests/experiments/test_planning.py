@@ -79,6 +79,13 @@ def test_optional_variants_wait_for_their_base_model(tmp_path):
             assert [v.name for v in plan_experiment(changed, "smoke")] == ["paper", "own"][: 1 + known]
 
 
+def test_variants_of_another_base_model_are_left_out():
+    experiment = load_experiment("ablate")
+    plotted = set(experiment.feeding("pretraining"))
+    assert {"prior-0", "prior-11440"} <= {v.name for v in plan_experiment(experiment, "mini-full")}
+    assert not plotted & {v.name for v in plan_experiment(experiment, "paper")}
+
+
 def test_a_complete_file_is_where_every_variant_starts_and_makes_none_of_them_another(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(dump(load_config("smoke", overrides=["seed=7", "train.learning_rate=0.5"])))
