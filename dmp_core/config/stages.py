@@ -452,6 +452,10 @@ class MethodConfig(Settings):
         """What the fit reads, and no more: all else trains nothing anew, and methods whose fits agree share one."""
         return self
 
+    def for_task(self, task: Task) -> MethodConfig:
+        """Without what only other tasks read, so that it trains nothing anew."""
+        return self
+
     @property
     def inference(self) -> Settings | None:
         """What prediction reads of these settings, besides `sampling`; None: nothing."""
@@ -498,7 +502,11 @@ class TrainConfig(FitConfig, MethodConfig):
     first. 1 trains the single pass. None: all timesteps (eq. 3)."""
     loss: Literal["latents", "decoded"] = Field(default="latents", exclude_if=lambda value: value == "latents")
     """What is compared: the network's output with its target (eq. 3), or the label image that comes of it, decoded,
-    with the true one, pixel by pixel (L1); the latter needs `num_timesteps: 1`."""
+    with the true one, pixel by pixel (L1, or `colour_error`); the latter needs `num_timesteps: 1`."""
+    colour_error: Literal["l1", "l2"] = Field(default="l1", exclude_if=lambda value: value == "l1")
+    """In segmentation with `loss: decoded`, how far a pixel is from its true colour: the mean of its channels' absolute
+    differences, or their root mean square. Where several classes are likely, the best guess under `l1` is the median of
+    each channel, which can be yet another class's colour; under `l2` it is a point between them (geometric median)."""
     class_balance: Annotated[float, Field(ge=0, le=1)] = Field(default=0, exclude_if=lambda value: value == 0)
     """In segmentation with `loss: decoded`, pixels count by (their class's share of all pixels)^-class_balance: at 0
     all alike, at 1 all classes alike."""
@@ -512,6 +520,9 @@ class TrainConfig(FitConfig, MethodConfig):
     @property
     def reads_labels(self) -> bool:
         return self.loss == "decoded"
+
+    def for_task(self, task: Task) -> TrainConfig:
+        return self if task == "segmentation" else self.model_copy(update={"colour_error": "l1"})
 
     @model_validator(mode="after")
     def _trains_what_is_random(self) -> TrainConfig:

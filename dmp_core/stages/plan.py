@@ -288,7 +288,7 @@ def _add_model(nodes: _Nodes, config: PipelineConfig, task: Task) -> None:
 
 def _add_adapter(nodes: _Nodes, config: PipelineConfig, task: Task) -> Node:
     """The fitted method. Named after whoever fits it: settings of inference, and other methods, may share it."""
-    finished, fitted = config.adapters.get(task), config.train.fitted
+    finished, fitted = config.adapters.get(task), config.train.fitted.for_task(task)
     learns = not finished and find_method(fitted.method).needs != "nothing"
     gates: Gates = gates_for(config.quality, [task]) if learns else {}
     named, made = _add_editor(nodes, config) if learns else ({}, {})

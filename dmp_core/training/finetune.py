@@ -112,7 +112,7 @@ def finetune(
 
 
 class MorphingLoss:
-    """‖target(x, y, t) - U-Net(y_t, t)‖², the mean over everything (eq. 3); or, `decoded`, |label - decoded output|."""
+    """‖target(x, y, t) - U-Net(y_t, t)‖², the mean over everything (eq. 3); or, `decoded`, ‖label - decoded output‖."""
 
     def __init__(
         self,
@@ -159,7 +159,11 @@ class MorphingLoss:
         alpha = self.schedule.alphas_cumprod.to(device)[timesteps].view(-1, 1, 1, 1)
         told = decode_latents(self.vae, estimate_y(y_t, output, alpha, self.config.prediction)).float()
         codes = self.labels.gather(batch)
-        error = (told - torch.from_numpy(codes).to(device) / 255).abs()
+        error = told - torch.from_numpy(codes).to(device) / 255
+        if self.labels.task == "segmentation" and self.config.colour_error == "l2":
+            error = torch.linalg.vector_norm(error, dim=1, keepdim=True) / error.shape[1] ** 0.5
+        else:
+            error = error.abs()
         if self.class_weights is not None:
             error = error * torch.from_numpy(self.class_weights(codes)).to(device)
         return error.mean()

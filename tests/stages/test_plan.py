@@ -45,6 +45,10 @@ def test_learning_rate_redoes_train_to_report_only():
     assert not any("ceiling" in node for node in changed)
 
 
+def test_what_only_segmentation_reads_trains_no_other_task_anew():
+    assert {n for n in stale("train.colour_error=l1") if n.startswith("train")} == {"train/segmentation-dmp"}
+
+
 def test_labeler_change_redoes_one_column_and_what_stands_on_it():
     changed = stale("labels.depth={kind: zoedepth, weights: x}", "images={kind: render, resolution: 64}")
     assert {node for node in changed if node.startswith(("labels", "latents", "train"))} == {
