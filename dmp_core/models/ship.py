@@ -40,13 +40,15 @@ def main(
     preset: Annotated[str, typer.Option(help="What they were trained with.")] = "mini-adapters",
     workspace: Annotated[str, typer.Option(help="Where.")] = "runs/adapters",
     out: Annotated[Path | None, typer.Option(help="data_manifests/adapters by default.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
 ) -> None:
-    from dmp_core.stages import plan
+    from dmp_core.stages import find, plan
 
     root = out or manifest_root() / "adapters"
-    for node in plan(load_config(preset)):
-        if node.stage == "train":
-            ship_adapter(node.artefact(Workspace(workspace)), root / node.name.removesuffix("-dmp"))
+    config = load_config(preset)
+    nodes = plan(config)
+    for wanted in task or config.tasks:
+        ship_adapter(find(nodes, f"train/{wanted}-dmp").artefact(Workspace(workspace)), root / wanted)
 
 
 if __name__ == "__main__":

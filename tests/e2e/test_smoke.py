@@ -13,11 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from dmp_core.cli import app
 from dmp_core.config import load_config
 from dmp_core.errors import InputError
+from dmp_core.models import ship
 from dmp_core.stages import execute, find, plan
 from dmp_core.store import Workspace
 
@@ -124,6 +127,15 @@ def test_learning_rate_redoes_train_to_report_only(workspace):
     assert {node.split("/")[0] for node, state in plan.items() if state != "complete"} == {
         "train", "predict", "evaluate", "report",
     }  # fmt: skip
+
+
+def test_a_finished_adapter_is_shipped_at_half_its_size(workspace, tmp_path):
+    ship.main("smoke", str(workspace), tmp_path, ["depth"])
+    assert [folder.name for folder in tmp_path.iterdir()] == ["depth"]
+    trained = find(plan(load_config("smoke")), "train/depth-dmp").artefact(Workspace(workspace)).local_path()
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (trained, tmp_path / "depth"))
+    assert all(torch.equal(weight, before[name].half()) for name, weight in after.items())
+    assert statuses(tmp_path / "w", "--set", f"adapters.depth={tmp_path / 'depth'}")["train/depth-dmp"] == "missing"
 
 
 def test_new_dataset_opens_with_webdataset_and_datasets(tmp_path):
