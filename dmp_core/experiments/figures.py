@@ -130,9 +130,12 @@ def _panel(axes: Any, spec: CurveSpec, task: Task, points: pd.DataFrame, scores:
         at_place = scores[(scores["task"] == task) & (scores["split"] == split) & (scores["metric"] == metric.name)]
         for level in at_place.loc[at_place["method"].isin((CONSTANT, CEILING)), "value"].dropna():
             axes.axhline(level, color=colour, linewidth=0.8, linestyle=(0, (1, 3)))
-    if spec.log:
-        axes.set_xscale("log")
     ticks = sorted(set(points["x"]))
+    if ticks[0] > 0:
+        axes.set_xscale("log")
+    elif len(ticks) > 1:  # linear from nothing to the first step
+        axes.set_xscale("symlog", linthresh=ticks[1], linscale=0.3)
+        axes.set_xlim(-0.2 * ticks[1], 1.3 * ticks[-1])
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel(spec.label)

@@ -85,7 +85,6 @@ class CurveSpec(Settings):
     x: str
     """The setting: `sampling.num_steps`; or `at`, what the variants themselves say."""
     label: str
-    log: bool = True
 
 
 class GridSpec(Settings):
