@@ -48,14 +48,14 @@ place, luck = Workspace(sys.argv[1]), random.Random(0)
 signal.signal(signal.SIGALRM, lambda number, frame: sys.exit(7))
 print("ready", flush=True)
 for _ in range(100):
+    moment = 0.002 + 0.02 * luck.random()
     if not (child := os.fork()):
-        signal.setitimer(signal.ITIMER_REAL, 0.002 + 0.02 * luck.random())
+        signal.setitimer(signal.ITIMER_REAL, moment)
         end = time.monotonic() + 1
         while time.monotonic() < end:  # a signal may be lost: what a destructor raises is ignored
             with Lock(place, "thing") as lock:
                 lock.acquire()
         sys.exit(7)
-    luck.random()
     os.waitpid(child, 0)
     assert not os.listdir(place.root + "/.locks")
 """
