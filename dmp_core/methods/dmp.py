@@ -36,7 +36,9 @@ class DMP:
     ) -> dict[str, Any]:
         from dmp_core.training.base import DTYPES, load_base
         from dmp_core.training.finetune import finetune, make_card
+        from dmp_core.training.precision import within_reach
 
+        settings = within_reach(settings, device)
         # Frozen weights are kept in half precision; those that are trained are not.
         stored = "no" if settings.weights == "all" else settings.mixed_precision
         base = load_base(problem.base, device, DTYPES[stored])

@@ -1,4 +1,4 @@
-"""Put finished adapters into the package: fp16 weights, card, loss curve, nothing else. `make adapters` calls it.
+"""Put finished adapters into the package: fp16 weights, card, a short loss curve. `make adapters` calls it.
 
 python -m dmp_core.models.ship --preset mini-adapters --workspace runs/adapters
 """
@@ -16,11 +16,17 @@ from dmp_core.errors import InputError
 from dmp_core.resources import manifest_root
 from dmp_core.store import Artefact, Workspace
 
-KEPT = ("adapter_config.json", "dmp.json", "loss.csv")
+KEPT = ("adapter_config.json", "dmp.json")
+ROWS = 500
+"""Of the loss curve, at most."""
 
 
 def ship_adapter(artefact: Artefact, folder: Path) -> None:
-    """Copy one finished adapter into `folder`, its weights halved to fp16; replaces what is there."""
+    """Copy one finished adapter into `folder`, its weights halved to fp16; replaces what is there.
+
+    A row of its `loss.csv` stands for equally many steps: the last of them, mean loss and gradient, seconds in all.
+    """
+    import pandas as pd
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -31,6 +37,10 @@ def ship_adapter(artefact: Artefact, folder: Path) -> None:
     folder.mkdir(parents=True)
     for name in KEPT:
         shutil.copyfile(source / name, folder / name)
+    log = pd.read_csv(source / "loss.csv")
+    every = -(-len(log) // ROWS)
+    means = {"step": "last", "loss": "mean", "learning_rate": "last", "grad_norm": "mean", "seconds": "sum"}
+    log.groupby(log.index // every).agg(means).to_csv(folder / "loss.csv", index=False, float_format="%.6g")
     weights = load_file(source / "adapter_model.safetensors")
     halved = {name: weight.to(torch.float16).contiguous() for name, weight in weights.items()}
     save_file(halved, folder / "adapter_model.safetensors", {"format": "pt"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from dmp_core.progress import Progress, silent
 from dmp_core.training.base import DTYPES
 from dmp_core.training.data import ClassWeights, LabelImages, LatentPairs
 from dmp_core.training.loop import fit, identity_of, make_accelerator
+from dmp_core.training.precision import choose_kernels
 from dmp_core.training.texts import TextEmbeddings
 
 if TYPE_CHECKING:
@@ -90,6 +92,8 @@ def finetune(
     loss = MorphingLoss(config, base, pairs, prompts, labels, accelerator)
     unet = base.unet.to(accelerator.device)
     parameters = _trainable(unet, config)
+    positions = math.prod(pairs.source.shape[-2:])
+    choose_kernels((unet, base.vae), accelerator.device, DTYPES[config.mixed_precision], positions)
     unet.train()
     work, out = Path(work), Path(out)
     result = fit(config, unet, parameters, loss, work, identity_of(about), accelerator, progress)

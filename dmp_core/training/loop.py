@@ -23,6 +23,7 @@ from dmp_core.progress import Progress, silent
 from dmp_core.training.checkpoints import load_checkpoint, save_checkpoint
 from dmp_core.training.logs import FILE, StepRecord, TrainingLog
 from dmp_core.training.optimisation import check_gradients, learning_rate, make_optimizer
+from dmp_core.training.precision import keep_freed_memory
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -112,6 +113,8 @@ def make_accelerator(config: FitConfig, device: str) -> Accelerator:
 
     # Process-wide state would forbid a second run with another precision in the same process.
     AcceleratorState._reset_state()
+    if device == "cpu":
+        keep_freed_memory()
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision=config.mixed_precision,

@@ -1,13 +1,20 @@
-"""Mixed precision that does no harm where the processor lacks it."""
+"""Mixed precision that does no harm where the processor lacks it, and the kernels that suit it."""
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import sys
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+from dmp_core.config.stages import FitConfig
+
+F = TypeVar("F", bound=FitConfig)
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +28,43 @@ def autocast_bf16(device: str | torch.device, enabled: bool, cache_enabled: bool
     kind = torch.device(device).type
     enabled = enabled and (kind != "cpu" or _processor_has_bf16())
     return torch.autocast(kind, torch.bfloat16, enabled=enabled, cache_enabled=cache_enabled)
+
+
+def within_reach(config: F, device: str | torch.device) -> F:
+    """The same settings, but in full precision, with one notice, where bfloat16 is asked for and emulated."""
+    out_of_reach = config.mixed_precision == "bf16" and torch.device(device).type == "cpu" and not _processor_has_bf16()
+    return config.model_copy(update={"mixed_precision": "no"}) if out_of_reach else config
+
+
+def choose_kernels(networks: Iterable[Any], device: str | torch.device, dtype: torch.dtype, positions: int) -> None:
+    """Let diffusers' networks (in place) be trained by the kernels that are fastest there; results differ by rounding.
+
+    Convolutions go by pixels rather than channels (channels last). On a CPU, attention in bfloat16 goes step by step:
+    the backward pass of torch's fused kernel takes five times as long there (`benchmarks.finetune`).
+
+    positions: of the latents, height times width; beyond 1,024 of them the fused kernel stays, to spare memory.
+    """
+    from diffusers.models.attention_processor import AttnProcessor
+
+    stepwise = torch.device(device).type == "cpu" and dtype == torch.bfloat16 and positions <= 1024
+    for network in networks:
+        network.to(memory_format=torch.channels_last)
+        if stepwise:
+            network.set_attn_processor(AttnProcessor())
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let this process reuse what large tensors on the CPU gave back, rather than return it to the system every time.
+
+    Fetching it anew costs a page fault for every 4 kB. Without glibc nothing changes.
+    """
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most that it takes
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @cache
