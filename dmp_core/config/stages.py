@@ -363,6 +363,8 @@ class LatentsConfig(Settings):
     """Also encode every image mirrored; a mirrored normal map has its x negated."""
     resolution: PositiveInt | None = None
     """Resize images to this size before encoding; None keeps their size."""
+    resolutions: dict[Task, PositiveInt] = {}
+    """Of single tasks, where it is another: what is small needs more latents to be seen in."""
     batch_size: PositiveInt = 16
     depth_scale: PositiveFloat = 8.0
     """Depth is divided by this and clipped to [0, 1] before encoding; metres."""
@@ -371,6 +373,10 @@ class LatentsConfig(Settings):
     min_class_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Segmentation is predicted among the classes that cover at least this share of the training labels' pixels. Where
     two classes meet, colours lie in between, which may be those of a class that is hardly ever right."""
+
+    def resolution_of(self, task: Task) -> int | None:
+        """At which the network works for a task: shorter side in pixels; None: the images' own."""
+        return self.resolutions.get(task, self.resolution)
 
 
 # ----------------------------------------------------------------------------------- diffusion

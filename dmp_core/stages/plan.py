@@ -261,7 +261,7 @@ def _add_model(nodes: _Nodes, config: PipelineConfig, task: Task) -> None:
             base=config.base,
             base_hash=base_hash,
             sampling=config.sampling,
-            resolution=config.latents.resolution,
+            resolution=config.latents.resolution_of(task),
             depth_scale=config.latents.depth_scale,
             palette=config.latents.palette,
             inference=config.train.inference,
@@ -341,7 +341,10 @@ def _training_data(nodes: _Nodes, config: PipelineConfig, task: Task) -> dict[st
     """What the method learns from, by role."""
     match find_method(config.train.fitted.method).needs:
         case "latents":
-            latents = {"source": _add_latents(nodes, config, "image"), "target": _add_latents(nodes, config, task)}
+            latents = {
+                "source": _add_latents(nodes, config, "image", task),
+                "target": _add_latents(nodes, config, task, task),
+            }
             # Latents do not tell which classes there are.
             labels = task == "segmentation" or config.train.fitted.reads_labels
             return latents | ({"labels": nodes[f"labels/train-{task}"]} if labels else {})
@@ -351,20 +354,22 @@ def _training_data(nodes: _Nodes, config: PipelineConfig, task: Task) -> dict[st
             return {}
 
 
-def _add_latents(nodes: _Nodes, config: PipelineConfig, column: str) -> Node:
-    """One column only, so that a new labeler re-encodes no images."""
+def _add_latents(nodes: _Nodes, config: PipelineConfig, column: str, task: Task) -> Node:
+    """One column only, so that a new labeler re-encodes no images; those of the images once a resolution."""
+    resolution = config.latents.resolution_of(task)
     stage = LatentsStage(
         column=column,
         base=config.base,
         base_hash=_base_hash(config),
         flip=config.latents.flip,
-        resolution=config.latents.resolution,
+        resolution=resolution,
         depth_scale=config.latents.depth_scale if column == "depth" else None,
         palette=config.latents.palette if column == "segmentation" else None,
         batch_size=config.latents.batch_size,
     )
     source = nodes["images/train" if column == "image" else f"labels/train-{column}"]
-    return nodes.add("latents", column, stage, {"column": source}, source.samples)
+    name = f"image-{resolution}" if column == "image" and resolution != config.latents.resolution else column
+    return nodes.add("latents", name, stage, {"column": source}, source.samples)
 
 
 def _base_hash(config: PipelineConfig) -> str:

@@ -112,7 +112,7 @@ def predict_files(
 
     device = choose_device(config.runtime.device)
     pipeline = load_predictor(config.base, adapter_folder(adapter), device, config.sampling.dtype)
-    resolution = config.latents.resolution or pipeline.native_resolution
+    resolution = config.latents.resolution_of(task) or pipeline.native_resolution
     out.mkdir(parents=True, exist_ok=True)
     for path in images:
         label = predict_batch(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmp_core.config.stages import BaseConfig, EditorConfig, SamplingConfig, Task
+from dmp_core.config.stages import BaseConfig, EditorConfig, SamplingConfig, Task, TrainConfig
 from dmp_core.diffusion import decode_latents, encode_images
 from dmp_core.errors import InputError
 from dmp_core.methods.diffusion_settings import (
@@ -258,3 +258,9 @@ def test_instructions_that_are_not_named_stay():
     settings = HardInstructConfig.model_validate({"instructions": {"depth": "show how far things are"}})
     assert settings.instructions["depth"] == "show how far things are"
     assert settings.instructions["normal"] == HardInstructConfig().instructions["normal"]
+
+
+def test_dmp_asks_no_bfloat16_of_a_processor_that_lacks_it(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("dmp_core.training.precision._processor_has_bf16", lambda: False)
+    fit("dmp", TrainConfig(steps=1, batch_size=2, mixed_precision="bf16"), world, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "dmp.json").read_text())["training"]["mixed_precision"] == "no"

@@ -49,6 +49,17 @@ def test_what_only_segmentation_reads_trains_no_other_task_anew():
     assert {n for n in stale("train.colour_error=l1") if n.startswith("train")} == {"train/segmentation-dmp"}
 
 
+def test_a_task_may_work_at_a_resolution_of_its_own():
+    """Its images are encoded once more; it is then as if all tasks had that resolution, the others as if none had."""
+    plain, mixed, large = nodes(), nodes("latents.resolutions={segmentation: 128}"), nodes("latents.resolution=128")
+    assert mixed.keys() - plain.keys() == {"latents/image-128"}
+    assert mixed["latents/image-128"] == large["latents/image"]
+    for node in (n for n in mixed if n.startswith(("latents", "train", "predict", "evaluate"))):
+        own = "segmentation" in node
+        assert node == "latents/image-128" or mixed[node] == (large if own else plain)[node]
+        assert node.startswith("latents/image") or large[node] != plain[node]
+
+
 def test_labeler_change_redoes_one_column_and_what_stands_on_it():
     changed = stale("labels.depth={kind: zoedepth, weights: x}", "images={kind: render, resolution: 64}")
     assert {node for node in changed if node.startswith(("labels", "latents", "train"))} == {
