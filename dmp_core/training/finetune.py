@@ -34,7 +34,7 @@ from dmp_core.progress import Progress, silent
 from dmp_core.training.base import DTYPES
 from dmp_core.training.data import ClassWeights, LabelImages, LatentPairs
 from dmp_core.training.loop import fit, identity_of, make_accelerator
-from dmp_core.training.precision import choose_kernels
+from dmp_core.training.precision import fast_kernels
 from dmp_core.training.texts import TextEmbeddings
 
 if TYPE_CHECKING:
@@ -92,11 +92,11 @@ def finetune(
     loss = MorphingLoss(config, base, pairs, prompts, labels, accelerator)
     unet = base.unet.to(accelerator.device)
     parameters = _trainable(unet, config)
-    positions = math.prod(pairs.source.shape[-2:])
-    choose_kernels((unet, base.vae), accelerator.device, DTYPES[config.mixed_precision], positions)
     unet.train()
     work, out = Path(work), Path(out)
-    result = fit(config, unet, parameters, loss, work, identity_of(about), accelerator, progress)
+    positions = math.prod(pairs.source.shape[-2:])
+    with fast_kernels((unet, base.vae), accelerator.device, DTYPES[config.mixed_precision], positions):
+        result = fit(config, unet, parameters, loss, work, identity_of(about), accelerator, progress)
     if accelerator.is_main_process:
         if config.weights == "all":
             save_unet(unet, out, about, DTYPES[config.mixed_precision])
