@@ -1,6 +1,6 @@
 """docs/results.md, from the folders that `dmp compare` and `dmp ablate` wrote. Runs nothing itself.
 
-    .venv/bin/dmp compare --preset mini-full --workspace runs/full
+    .venv/bin/dmp compare --preset mini-full --workspace runs/full --set splits.arbitrary.count=500
     .venv/bin/dmp ablate --preset mini-full --workspace runs/full
     .venv/bin/python -m benchmarks.results --workspace runs/full
 
