@@ -66,8 +66,10 @@ mutants: $(VENV)/.dev ## break the code on purpose, one line at a time: the test
 	$(BIN)/python -m tests.mutants
 
 adapters: $(VENV)/.mini ## train the adapters that ship with the package, and put them into data_manifests/adapters
-	$(BIN)/dmp run --preset mini-adapters --workspace runs/adapters
-	$(BIN)/python -m dmp_core.models.ship --preset mini-adapters --workspace runs/adapters
+	for preset in mini-adapters mini-adapters-segmentation; do \
+	  $(BIN)/dmp run --preset $$preset --workspace runs/adapters && \
+	  $(BIN)/python -m dmp_core.models.ship --preset $$preset --workspace runs/adapters || exit; \
+	done
 
 rehearsal: $(VENV)/.dev ## the paper preset with full-size random networks on two images: shapes, memory, time
 	$(BIN)/python -m benchmarks.rehearsal $(REHEARSAL_FLAGS)

@@ -55,6 +55,8 @@ class Encoding(BaseModel):
     """For "F": what 1 stands for, e.g. 8 metres of depth."""
     class_ids: tuple[int, ...] | None = None
     """For segmentation: the classes of the training labels, which colours are decoded among; None: all."""
+    class_shares: tuple[PositiveFloat, ...] | None = None
+    """In the same order, which part of all labelled pixels each covers."""
 
 
 class AdapterCard(BaseModel):

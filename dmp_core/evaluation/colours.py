@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -76,6 +76,19 @@ class Palette:
         nearest = _nearest(points, centres)
         return kept[nearest].astype(np.uint8).reshape(rgb.shape[:-1])
 
+    def likeliest(self, rgb: RGB, shares: Mapping[int, float], noise: float) -> NDArray[np.uint8]:
+        """The class that is likeliest by its colour and by its share. (…, 3) uint8 -> (…) uint8.
+
+        shares: class id -> its share of all pixels, above 0; ids to choose among.
+        noise: the standard deviation of a channel from the class's colour, as a part of the channel's range: the
+            logarithm of a class's likelihood is ln(share) - |rgb - colour|² / (2 · (255 · noise)²).
+        Raises InputError on unknown ids.
+        """
+        kept = self._checked(shares)
+        handicap = -2 * (255 * noise) ** 2 * np.log([shares[name] for name in kept.tolist()])
+        nearest = _nearest(rgb.reshape(-1, 3), self.colours[kept], handicap.astype(np.float32))
+        return kept[nearest].astype(np.uint8).reshape(rgb.shape[:-1])
+
     def others_black(self, classes: Iterable[int] = DMP_CLASSES) -> Palette:
         """The published filter, for ``dmp_compat``: every class outside ``classes`` painted black.
 
@@ -134,10 +147,13 @@ def read_palette(path: str | Path) -> Palette:
     return Palette(path.stem, np.array(colours, dtype=np.uint8), tuple(classes))
 
 
-def _nearest(points: RGB, centres: RGB) -> NDArray[np.int64]:
-    """Index of the nearest centre, the first on a tie. Exact: all terms are integers below 2²⁴."""
+def _nearest(points: RGB, centres: RGB, handicap: NDArray[np.float32] | float = 0) -> NDArray[np.int64]:
+    """Index of the nearest centre, the first on a tie. Exact: all terms are integers below 2²⁴.
+
+    handicap: added to the squared distances to each centre.
+    """
     c = centres.astype(np.float32)
-    square = (c**2).sum(1)
+    square = (c**2).sum(1) + handicap
     chunks = (points[start : start + _CHUNK].astype(np.float32) for start in range(0, len(points), _CHUNK))
     found = [(square - 2 * chunk @ c.T).argmin(1) for chunk in chunks]
     return np.concatenate(found) if found else np.empty(0, dtype=np.int64)

@@ -15,7 +15,7 @@ Files (`encode_label`, `decode_label`) need numpy and PIL alone; the VAE side (`
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -250,14 +250,22 @@ def _unit_range(task: Task, label: Array, depth_scale: float, palette: str) -> A
 
 
 def from_vae_image(
-    task: Task, image: Tensor, *, depth_scale: float, palette: str = "default", classes: Iterable[int] | None = None
+    task: Task,
+    image: Tensor,
+    *,
+    depth_scale: float,
+    palette: str = "default",
+    classes: Iterable[int] | Mapping[int, float] | None = None,
+    colour_noise: float | None = None,
 ) -> Array:
     """The inverse: labels, channels last, from decoded images (B, 3, H, W), nominally in [-1, 1].
 
     classes: ids that segmentation chooses among; None: all that the palette has. Where two classes meet, an image
         has colours in between, which may be a third class's: the fewer there are, the less often.
-    Returns float32 unit normals (B, H, W, 3), metres (B, H, W), uint8 ids (B, H, W) by nearest colour,
-    albedo (B, H, W, 3) or shading (B, H, W) in [0, 1]. Depth and shading are the channels' mean.
+    colour_noise: chooses the likeliest class, not that of the nearest colour (`Palette.likeliest`); `classes` then
+        gives the share of each.
+    Returns float32 unit normals (B, H, W, 3), metres (B, H, W), uint8 ids (B, H, W), albedo (B, H, W, 3) or shading
+    (B, H, W) in [0, 1]. Depth and shading are the channels' mean.
     """
     _check_task(task)
     values = np.moveaxis(image.detach().float().cpu().numpy(), 1, -1)
@@ -266,7 +274,11 @@ def from_vae_image(
     # Clipped after the mean: channels that overshoot and undershoot should cancel.
     values = (values + 1) / 2
     if task == "segmentation":
-        return load_palette(palette).decode((values * 255).round().clip(0, 255).astype(np.uint8), classes)
+        colours = (values * 255).round().clip(0, 255).astype(np.uint8)
+        if colour_noise is None:
+            return load_palette(palette).decode(colours, classes)
+        assert isinstance(classes, Mapping), "shares, for likelihoods"
+        return load_palette(palette).likeliest(colours, classes, colour_noise)
     if task == "albedo":
         return np.clip(values, 0, 1).astype(np.float32)
     grey = np.clip(values.mean(-1), 0, 1)

@@ -49,6 +49,7 @@ class DMP:
             depth_scale=problem.depth_scale,
             palette=problem.palette,
             classes=problem.classes,
+            class_shares=problem.class_shares,
             sampling={"source": default.source, "num_steps": settings.num_timesteps or default.num_steps},
             data=data.fingerprints,
         )

@@ -42,6 +42,8 @@ class Problem:
     """The model that edits by instructions, for methods whose settings say `reads_editor`."""
     classes: tuple[int, ...] | None = None
     """Of segmentation, those of the training labels, which predictions choose among; None: unknown, so all."""
+    class_shares: tuple[float, ...] | None = None
+    """In the same order, which part of the labelled pixels each covers; told to fits alone."""
 
 
 @dataclass(frozen=True)

@@ -260,7 +260,7 @@ def _add_model(nodes: _Nodes, config: PipelineConfig, task: Task) -> None:
             row=method,
             base=config.base,
             base_hash=base_hash,
-            sampling=config.sampling,
+            sampling=config.sampling.for_task(task),
             resolution=config.latents.resolution_of(task),
             depth_scale=config.latents.depth_scale,
             palette=config.latents.palette,

@@ -47,8 +47,12 @@ def run(
     from dmp_core.training.base import choose_device
 
     data = TrainingSplit(config, inputs)
-    classes = data.classes()
-    problem = Problem(config.task, config.base, config.depth_scale, config.palette, editor_of(config, inputs), classes)
+    shares = data.class_shares()
+    classes = tuple(shares) or None
+    problem = Problem(
+        config.task, config.base, config.depth_scale, config.palette, editor_of(config, inputs),
+        classes, tuple(shares.values()) or None,
+    )  # fmt: skip
     with staged_folder(out) as folder:
         told = find_method(config.train.method).fit(
             config.train, problem, data, folder / ".work", folder, device=choose_device(runtime.device),
@@ -105,17 +109,18 @@ class TrainingSplit:
         table = read_prompts(self.inputs["prompts"])
         return list(table["prompt"][table["key"].isin(list(self._kept))])
 
-    def classes(self) -> tuple[int, ...] | None:
-        """What the labels show enough of, for segmentation; None where nothing is learnt from them."""
+    def class_shares(self) -> dict[int, float]:
+        """For segmentation, what the labels show enough of, and how much; nothing where nothing is learnt from them."""
         if self.config.task != "segmentation" or "labels" not in self.inputs:
-            return None
+            return {}
         pixels = np.zeros(IGNORED + 1, dtype=np.int64)
         for sample in read_artefact(self.inputs["labels"]):
             if sample["__key__"] in self._kept:
                 label = decode_label("segmentation", sample[LABEL_EXTENSIONS["segmentation"]])
                 pixels += np.bincount(label.ravel(), minlength=len(pixels))
         shares = pixels[:IGNORED] / max(1, pixels[:IGNORED].sum())
-        return tuple(np.flatnonzero((shares > 0) & (shares >= self.config.min_class_share)).tolist()) or None
+        enough = np.flatnonzero((shares > 0) & (shares >= self.config.min_class_share))
+        return dict(zip(enough.tolist(), shares[enough].tolist(), strict=True))
 
     @cached_property
     def _columns(self) -> tuple[LatentColumn, LatentColumn]:

@@ -208,12 +208,14 @@ def make_card(
     depth_scale: float,
     palette: str,
     classes: Sequence[int] | None = None,
+    class_shares: Sequence[float] | None = None,
     sampling: Mapping[str, Any],
     data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The part of `dmp.json` that the trainer cannot know: what the labels mean, and where they come from.
 
     classes: ids in the training labels, which segmentation is decoded among.
+    class_shares: in the same order, which part of the labelled pixels each covers.
     sampling: `num_steps` and `source` that the adapter should be run with by default.
     data: fingerprints of the latents and of whatever else went in.
     """
@@ -223,8 +225,9 @@ def make_card(
     elif task == "depth":
         encoding |= {"mode": "F", "scale": depth_scale, "units": "metres"}
     elif task == "segmentation":
-        ids = {"class_ids": list(classes)} if classes is not None else {}
-        encoding |= {"palette": palette, "classes": "ADE20K-150", **ids}
+        encoding |= {"palette": palette, "classes": "ADE20K-150"}
+        known = {"class_ids": classes, "class_shares": class_shares}
+        encoding |= {name: list(values) for name, values in known.items() if values is not None}
     elif task == "shading":
         encoding |= {"mode": "F"}
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from dmp_core.training.latents import encode_images, working_size
 
 if TYPE_CHECKING:
     from dmp_core.diffusion import DMPPipeline
+    from dmp_core.diffusion.adapters import Encoding
 
 Array = NDArray[Any]
 
@@ -55,12 +56,28 @@ def predict_batch(
     resolution: shorter side at which the network works; None takes the images' own.
     prompts: one caption an image; used only if `sampling.use_prompt`.
     The adapter's card decides what the network predicts, on which schedule (`dmp.json`), but for `sampling.spacing`,
-    and among which classes.
+    and among which classes. Raises InputError when `sampling` asks for prompts or class shares that are not there.
     """
+    sampling = sampling.for_task(task)
     if sampling.use_prompt and (prompts is None or len(prompts) != len(images)):
         raise InputError(f"sampling.use_prompt: needs one prompt an image ({len(images)})")
+    classes = _classes(pipeline.card.encoding, sampling)
+    working = working_images(pipeline.vae, images, resolution)
+    decoded = _predict(pipeline, working, sampling, prompts)
+    if sampling.mirrored:
+        mirrored = _predict(pipeline, working.flip(-1), sampling, prompts).flip(-1)
+        if task == "normal":
+            mirrored[:, 0] *= -1  # x points to the right
+        decoded = (decoded + mirrored) / 2
+    return _read(decoded, task, images.shape[1:3], depth_scale, palette, classes, sampling.colour_noise)
+
+
+def _predict(
+    pipeline: DMPPipeline, images: torch.Tensor, sampling: SamplingConfig, prompts: Sequence[str] | None
+) -> torch.Tensor:
+    """Label images (B, 3, h, w), nominally in [-1, 1], of images (B, 3, h, w) in [0, 1]."""
     _, latents = pipeline(
-        working_images(pipeline.vae, images, resolution),
+        images,
         prompt=list(prompts) if sampling.use_prompt and prompts is not None else None,
         num_inference_steps=sampling.num_steps,
         guidance_scale=sampling.guidance_scale,
@@ -70,8 +87,18 @@ def predict_batch(
         output_type="latent",
         return_dict=False,
     )
-    classes = pipeline.card.encoding.class_ids
-    return decode_labels(pipeline.vae, latents, task, images.shape[1:3], depth_scale, palette, classes)
+    return _decode(pipeline.vae, latents)
+
+
+def _classes(encoding: Encoding, sampling: SamplingConfig) -> Iterable[int] | Mapping[int, float] | None:
+    """The adapter's, with their shares where `sampling.colour_noise` needs them."""
+    if sampling.colour_noise is None:
+        return encoding.class_ids
+    if encoding.class_ids is None or encoding.class_shares is None:
+        raise InputError(
+            "sampling.colour_noise: the adapter's dmp.json tells no class_shares; train it anew, or leave this out"
+        )
+    return dict(zip(encoding.class_ids, encoding.class_shares, strict=True))
 
 
 def _schedule(pipeline: DMPPipeline, sampling: SamplingConfig) -> Schedule | None:
@@ -143,8 +170,11 @@ def _read(
     size: Sequence[int],
     depth_scale: float,
     palette: str,
-    classes: Iterable[int] | None,
+    classes: Iterable[int] | Mapping[int, float] | None,
+    colour_noise: float | None = None,
 ) -> Array:
     """Labels of `size` from label images."""
-    labels = from_vae_image(task, decoded, depth_scale=depth_scale, palette=palette, classes=classes)
+    labels = from_vae_image(
+        task, decoded, depth_scale=depth_scale, palette=palette, classes=classes, colour_noise=colour_noise
+    )
     return np.stack([resize(task, label, (size[0], size[1])) for label in labels])

@@ -130,6 +130,27 @@ def test_input_is_checked() -> None:
             palette.decode(np.zeros((2, 3), dtype=np.uint8), classes=wrong)
 
 
+def test_likeliest_class_between_two_colours_changes_where_bayes_says() -> None:
+    """On the way from one colour to the other, d apart, at d/2 + σ² ln(p/q) / d: the commoner class reaches further."""
+    palette = Palette("two", np.array([[0, 0, 0], [200, 0, 0]], dtype=np.uint8))
+    line = np.zeros((201, 3), dtype=np.uint8)
+    line[:, 0] = np.arange(201)
+    for share, noise in [(0.4, 0.2), (0.9, 0.2), (0.99, 0.2), (0.9, 0.05), (0.1, 0.2)]:
+        turn = 100 + (255 * noise) ** 2 * np.log(share / (1 - share)) / 200
+        found = palette.likeliest(line, {0: share, 1: 1 - share}, noise)
+        assert np.array_equal(found, line[:, 0] > turn), (share, noise)
+
+
+def test_equally_common_classes_are_told_by_the_nearest_colour() -> None:
+    palette, rgb = load_palette(), np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    kept = [0, 3, 36, 57]
+    found = palette.likeliest(rgb, dict.fromkeys(kept, 0.25), 0.15)
+    assert found.shape == (5, 7)
+    assert np.array_equal(found, palette.decode(rgb, kept))
+    with pytest.raises(InputError, match="classes: "):
+        palette.likeliest(rgb, {150: 1.0}, 0.15)
+
+
 def test_unknown_palette_lists_the_known() -> None:
     with pytest.raises(InputError, match="palette: 'nyu' does not exist; choose ade20k, default, dmp2"):
         load_palette("nyu")

@@ -53,6 +53,10 @@ def test_predictions_choose_among_the_classes_of_the_training_labels(method, wor
     if method == "dmp":  # an adapter may be taken elsewhere, so it knows them itself
         card = json.loads((fitted.local_path() / "dmp.json").read_text())
         assert set(card["encoding"]["class_ids"]) == learnt
+        extension = LABEL_EXTENSIONS["segmentation"]
+        drawn = np.array([decode_label("segmentation", sample[extension]) for sample in read_artefact(labels)])
+        shares = [(drawn == name).mean() for name in card["encoding"]["class_ids"]]
+        np.testing.assert_allclose(card["encoding"]["class_shares"], shares)
     shown = classes_in(find(nodes, "labels/in_domain-segmentation").artefact(store))
     assert shown - learnt, "kitchens show what no bedroom has"
     assert classes_in(find(nodes, "predict/in_domain-segmentation-ceiling").artefact(store)) <= shown

@@ -51,7 +51,8 @@ def test_what_only_segmentation_reads_trains_no_other_task_anew():
 
 def test_a_task_may_work_at_a_resolution_of_its_own():
     """Its images are encoded once more; it is then as if all tasks had that resolution, the others as if none had."""
-    plain, mixed, large = nodes(), nodes("latents.resolutions={segmentation: 128}"), nodes("latents.resolution=128")
+    everywhere = ["latents.resolutions={}", "latents.resolution=128"]
+    plain, mixed, large = nodes(everywhere[0]), nodes("latents.resolutions={segmentation: 128}"), nodes(*everywhere)
     assert mixed.keys() - plain.keys() == {"latents/image-128"}
     assert mixed["latents/image-128"] == large["latents/image"]
     for node in (n for n in mixed if n.startswith(("latents", "train", "predict", "evaluate"))):
@@ -67,6 +68,13 @@ def test_labeler_change_redoes_one_column_and_what_stands_on_it():
         "latents/depth",
         "train/depth-dmp",
     }
+
+
+def test_how_labels_are_read_changes_only_predictions_of_the_tasks_that_read_it():
+    classes, others = (stale(f"sampling.{what}") for what in ("colour_noise=0.2", "mirrored=false"))
+    assert {node.split("-")[1] for node in classes if node.startswith("predict")} == {"segmentation"}
+    assert "segmentation" not in {node.split("-")[1] for node in others if node.startswith("predict")}
+    assert not any(node.startswith(("latents", "train")) or node.endswith("ceiling") for node in classes | others)
 
 
 def test_growing_the_training_set_leaves_the_test_sets():
