@@ -34,14 +34,12 @@ class DMP:
         device: str,
         progress: Progress,
     ) -> dict[str, Any]:
-        from dmp_core.training.base import DTYPES, load_base
+        from dmp_core.training.base import load_trainable
         from dmp_core.training.finetune import finetune, make_card
         from dmp_core.training.precision import within_reach
 
         settings = within_reach(settings, device)
-        # Frozen weights are kept in half precision; those that are trained are not.
-        stored = "no" if settings.weights == "all" else settings.mixed_precision
-        base = load_base(problem.base, device, DTYPES[stored])
+        base = load_trainable(problem.base, settings.weights, settings.mixed_precision, device)
         default = SamplingConfig()
         card = make_card(
             problem.task,

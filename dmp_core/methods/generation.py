@@ -62,12 +62,11 @@ class _LabelPrior:
         progress: Progress,
     ) -> dict[str, Any]:
         from dmp_core.methods.label_prior import fit_label_prior
-        from dmp_core.training.base import DTYPES, load_base
+        from dmp_core.training.base import load_trainable
+        from dmp_core.training.precision import within_reach
 
-        config = settings.fit
-        # Frozen weights are kept in half precision; those that are trained are not.
-        stored = "no" if config.weights == "all" else config.mixed_precision
-        base = load_base(problem.base, device, DTYPES[stored])
+        config = within_reach(settings.fit, device)
+        base = load_trainable(problem.base, config.weights, config.mixed_precision, device)
         labels = data.latent_pairs(config.batch_size, config.seed).columns[1]
         prompts = data.prompts() if config.use_prompt else None
         card = _card(problem, data)
@@ -181,8 +180,9 @@ class LearnedInstruct:
         progress: Progress,
     ) -> dict[str, Any]:
         from dmp_core.methods.token import fit_token
+        from dmp_core.training.precision import within_reach
 
-        config = settings.fit
+        config = within_reach(settings.fit, device)
         editor = _trained_with(problem, config.mixed_precision, device)
         pairs = data.latent_pairs(config.batch_size, config.seed)
         result = fit_token(
@@ -217,8 +217,9 @@ class Visii:
         progress: Progress,
     ) -> dict[str, Any]:
         from dmp_core.methods.visii import fit_visii
+        from dmp_core.training.precision import within_reach
 
-        config, start = settings.fit, settings.initial_instructions[problem.task]
+        config, start = within_reach(settings.fit, device), settings.initial_instructions[problem.task]
         editor = _trained_with(problem, config.mixed_precision, device)
         before, after = data.latent_pairs(config.batch_size, config.seed).columns
         card = _card(problem, data)

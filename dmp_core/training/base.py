@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -42,6 +42,14 @@ def load_base(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torc
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         torch.nn.Module.to(part, dtype)  # diffusers' own `to` warns that it keeps no part in float32
     return pipeline
+
+
+def load_trainable(config: BaseConfig, weights: Literal["lora", "all"], precision: str, device: str) -> DMPPipeline:
+    """The base model to be fine-tuned: frozen weights in the precision of training, those that learn in float32.
+
+    precision: a key of `DTYPES`. Errors as `load_base`.
+    """
+    return load_base(config, device, DTYPES["no" if weights == "all" else precision])
 
 
 def load_vae(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from dmp_core.config.stages import BaseConfig, EditorConfig, SamplingConfig, Task, TrainConfig
 from dmp_core.diffusion import decode_latents, encode_images
@@ -260,7 +261,15 @@ def test_instructions_that_are_not_named_stay():
     assert settings.instructions["normal"] == HardInstructConfig().instructions["normal"]
 
 
-def test_dmp_asks_no_bfloat16_of_a_processor_that_lacks_it(world, tmp_path, monkeypatch):
-    monkeypatch.setattr("dmp_core.training.precision._processor_has_bf16", lambda: False)
-    fit("dmp", TrainConfig(steps=1, batch_size=2, mixed_precision="bf16"), world, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "dmp.json").read_text())["training"]["mixed_precision"] == "no"
+@pytest.mark.parametrize("name", ["dmp", "sdedit", "ip2p_learned", "visii"])
+@pytest.mark.parametrize(("has", "trained"), [(True, "bf16"), (False, "no")])
+def test_no_bfloat16_is_asked_of_a_processor_that_lacks_it(name, has, trained, world, tmp_path, monkeypatch):
+    monkeypatch.setattr("dmp_core.training.precision._processor_has_bf16", lambda: has)
+    short = {"steps": 1, "batch_size": 2, "mixed_precision": "bf16"}
+    if name == "dmp":
+        settings = TrainConfig(**short)
+    else:
+        own = SETTINGS[name]
+        settings = own.model_copy(update={"fit": own.fit.model_copy(update=short)})
+    fit(name, settings, world, tmp_path / "out")
+    assert AcceleratorState().mixed_precision == trained
