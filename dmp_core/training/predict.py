@@ -17,6 +17,7 @@ from dmp_core.errors import InputError
 from dmp_core.evaluation.colours import IGNORED
 from dmp_core.labelers.encoding import from_vae_image, image_to_vae, resize, to_vae_image
 from dmp_core.training.base import load_base
+from dmp_core.training.data import mirrored
 from dmp_core.training.latents import encode_images, working_size
 
 if TYPE_CHECKING:
@@ -65,10 +66,9 @@ def predict_batch(
     working = working_images(pipeline.vae, images, resolution)
     decoded = _predict(pipeline, working, sampling, prompts)
     if sampling.mirrored:
-        mirrored = _predict(pipeline, working.flip(-1), sampling, prompts).flip(-1)
-        if task == "normal":
-            mirrored[:, 0] *= -1  # x points to the right
-        decoded = (decoded + mirrored) / 2
+        other = _predict(pipeline, working.flip(-1), sampling, prompts).cpu().numpy()
+        back = mirrored(other, task, np.ones(len(other), dtype=np.bool_))
+        decoded = (decoded.cpu() + torch.from_numpy(back)) / 2
     return _read(decoded, task, images.shape[1:3], depth_scale, palette, classes, sampling.colour_noise)
 
 
