@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from reprlib import Repr
 from typing import Any, NoReturn
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dmp_core.errors import InputError
+
+_SHOWN = 5
+"""Faults of one configuration that an error names."""
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
 
 
 def _section_title(model: type) -> str:
@@ -36,25 +42,39 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read one YAML mapping; raises InputError naming the file when it is not one."""
     path = Path(path)
     try:
-        loaded = yaml.safe_load(path.read_text())
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such configuration file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML ({error})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as a configuration file ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise InputError(f"{path}: not valid YAML ({one_line(error)})") from None
     if not isinstance(loaded, dict):
         raise InputError(f"{path}: expected a mapping of settings, found {type(loaded).__name__}")
     return loaded
 
 
+def one_line(error: BaseException) -> str:
+    """The message of an error without line breaks, for a message of our own."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def raise_readable(error: ValidationError, source: str) -> NoReturn:
-    """Turn pydantic's report into one line a field: where, what is wrong, what was given."""
-    lines = []
+    """Raise InputError with what pydantic reports, as `readable` puts it."""
+    raise InputError(readable(error, source)) from None
+
+
+def readable(error: ValidationError, source: str) -> str:
+    """What pydantic reports: per field where, what is wrong, and what was given unless it is a whole section."""
+    found: list[str] = []
     for item in error.errors():
         # Tags of unions stand in the way to a field, but the user never wrote them.
         field = ".".join(str(part) for part in item["loc"] if not str(part).startswith("<"))
-        given = "" if item["type"] in ("missing", "extra_forbidden") else f" (given: {item['input']!r})"
-        lines.append(f"{source}: {field}: {_plain(item['type'], item['msg'])}{given}")
-    raise InputError("\n".join(lines)) from None
+        known = item["type"] in ("missing", "extra_forbidden") or isinstance(item["input"], dict | BaseModel)
+        given = "" if known else f" (given: {_SHORT.repr(item['input'])})"
+        found.append(f"{field}: {_plain(item['type'], item['msg'])}{given}".removeprefix(": "))
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"{source}: {'; '.join(found[:_SHOWN])}{more}"
 
 
 def _plain(kind: str, message: str) -> str:

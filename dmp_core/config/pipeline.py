@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from dmp_core.config.base import Settings, raise_readable, read_yaml
+from dmp_core.config.base import Settings, one_line, raise_readable, read_yaml
 from dmp_core.config.stages import (
     FLIP_GATES,
     BaseConfig,
@@ -170,8 +170,8 @@ def parse_override(text: str) -> dict[str, Any]:
         raise InputError(f"--set {text!r}: write it as field.subfield=value, e.g. --set train.steps=200")
     try:
         nested: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {text!r}: the value is not valid YAML ({error})") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise InputError(f"--set {text!r}: the value is not valid YAML ({one_line(error)})") from None
     for part in reversed(path.strip().split(".")):
         nested = {part: nested}
     return dict(nested)
