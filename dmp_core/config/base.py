@@ -59,6 +59,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def shortened(value: object) -> str:
+    """A value as an error shows it: quoted, its middle left out if it is long."""
+    return _SHORT.repr(value)
+
+
 def raise_readable(error: ValidationError, source: str) -> NoReturn:
     """Raise InputError with what pydantic reports, as `readable` puts it."""
     raise InputError(readable(error, source)) from None
@@ -71,7 +76,7 @@ def readable(error: ValidationError, source: str) -> str:
         # Tags of unions stand in the way to a field, but the user never wrote them.
         field = ".".join(str(part) for part in item["loc"] if not str(part).startswith("<"))
         known = item["type"] in ("missing", "extra_forbidden") or isinstance(item["input"], dict | BaseModel)
-        given = "" if known else f" (given: {_SHORT.repr(item['input'])})"
+        given = "" if known else f" (given: {shortened(item['input'])})"
         found.append(f"{field}: {_plain(item['type'], item['msg'])}{given}".removeprefix(": "))
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return f"{source}: {'; '.join(found[:_SHOWN])}{more}"

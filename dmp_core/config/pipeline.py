@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from dmp_core.config.base import Settings, one_line, raise_readable, read_yaml
+from dmp_core.config.base import Settings, one_line, raise_readable, read_yaml, shortened
 from dmp_core.config.stages import (
     FLIP_GATES,
     BaseConfig,
@@ -96,6 +96,10 @@ class PipelineConfig(Settings):
         return self
 
 
+_LONGEST = 60
+"""Characters of an override that an error repeats."""
+
+
 def preset_names() -> list[str]:
     return sorted(path.stem for path in manifest_path("presets").glob("*.yaml"))
 
@@ -108,12 +112,17 @@ def load_config(
     A file that says what it `extends` (a preset's name, or null: it is complete) is laid over that instead.
     Raises InputError that names the preset, file or field, and what would be right.
     """
-    if preset not in preset_names():
-        raise InputError(f"preset {preset!r} does not exist; choose one of: {', '.join(preset_names())}")
-    settings, source = _resolve_parent(read_yaml(manifest_path("presets", f"{preset}.yaml"))), f"preset {preset}"
+    settings, source = _resolve_parent(_read_preset(preset)), f"preset {preset}"
     if file is not None and "extends" in (own := read_yaml(file)):
         preset, settings, source, file = own["extends"] or preset, _resolve_parent(own), str(file), None
     return validate(*layered({"preset": preset} | settings, source, file, overrides))
+
+
+def _read_preset(name: object, said: str = "") -> dict[str, Any]:
+    """said: where it is named, for the error."""
+    if name not in preset_names():
+        raise InputError(f"{said}preset {shortened(name)} does not exist; choose one of: {', '.join(preset_names())}")
+    return read_yaml(manifest_path("presets", f"{name}.yaml"))
 
 
 def layered(
@@ -125,7 +134,8 @@ def layered(
     for override in overrides or []:
         settings = merge(settings, parse_override(override))
     if overrides:
-        source = f"{source} with --set {overrides[0] if len(overrides) == 1 else ''}".rstrip()
+        one = overrides[0] if len(overrides) == 1 else ""
+        source = f"{source} with --set {one if len(one) <= _LONGEST else shortened(one)}".rstrip()
     return settings, source
 
 
@@ -142,7 +152,7 @@ def _resolve_parent(settings: dict[str, Any]) -> dict[str, Any]:
     parent = settings.pop("extends", None)
     if parent is None:
         return settings
-    return merge(_resolve_parent(read_yaml(manifest_path("presets", f"{parent}.yaml"))), settings)
+    return merge(_resolve_parent(_read_preset(parent, "extends: ")), settings)
 
 
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -167,11 +177,11 @@ def parse_override(text: str) -> dict[str, Any]:
     """`train.lora.rank=8` as a nested mapping; the value is read as YAML."""
     path, separator, value = text.partition("=")
     if not separator or not path.strip():
-        raise InputError(f"--set {text!r}: write it as field.subfield=value, e.g. --set train.steps=200")
+        raise InputError(f"--set {shortened(text)}: write it as field.subfield=value, e.g. --set train.steps=200")
     try:
         nested: Any = yaml.safe_load(value)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(f"--set {text!r}: the value is not valid YAML ({one_line(error)})") from None
+        raise InputError(f"--set {shortened(text)}: the value is not valid YAML ({one_line(error)})") from None
     for part in reversed(path.strip().split(".")):
         nested = {part: nested}
     return dict(nested)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import uuid
@@ -17,7 +18,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dmp_core.errors import InputError
+from dmp_core.errors import InputError, MissingExtra
 from dmp_core.store.fingerprint import sha256_stream
 
 Status = Literal["complete", "partial", "stale", "missing"]
@@ -85,8 +86,15 @@ class Workspace:
 
     def __init__(self, url: str | Path) -> None:
         self.url = str(url)
-        # Other machines write here too, so what a folder held a moment ago is no answer.
-        self.fs, self.root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+        try:
+            # Other machines write here too, so what a folder held a moment ago is no answer.
+            self.fs, self.root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+        except ValueError as error:
+            raise InputError(f"{self.url}: {error}; give a folder, or a URL such as s3://BUCKET/FOLDER") from None
+        except ImportError as error:
+            raise MissingExtra.of(error) or InputError(f"{self.url}: {error}") from None
+        if self.is_local:
+            check_folder(Path(self.root))
 
     @property
     def is_local(self) -> bool:
@@ -115,6 +123,13 @@ class Workspace:
         """A local folder that survives a killed process, so that work in it can be resumed."""
         local_root = Path(self.root) if self.is_local else _cache() / "scratch"
         return local_root / ".scratch" / artefact.stage / f"{artefact.name.replace('/', '-')}-{artefact.fingerprint}"
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError if a file is where a folder is to be, or one above it; there may be nothing yet."""
+    for place in (folder, *folder.parents):
+        if os.path.lexists(place) and not place.is_dir():
+            raise InputError(f"{folder}: {place} is a file; give a folder")
 
 
 def _cache() -> Path:
