@@ -146,6 +146,7 @@ def _make(
 ) -> StageOutput:
     """check: raises if another run has taken over; called before the manifest is published."""
     inputs = {role: _ready(source, out.workspace) for role, source in node.inputs.items()}
+    out.drop_damaged_manifest()
     if shards is None:
         clear(node, out, force)
     stage: Stage = importlib.import_module(f"dmp_core.stages.{node.stage}").run

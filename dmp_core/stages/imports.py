@@ -52,9 +52,8 @@ def check_pixels(listings: dict[str, Listing]) -> None:
 def store_settings(settings: PipelineConfig, workspace: str) -> str:
     """Write the configuration beside the dataset, complete, so that `-c` needs no preset; returns its place."""
     place = Workspace(workspace)
-    folder = f"{place.root}/datasets"
-    place.fs.makedirs(folder, exist_ok=True)
-    place.fs.pipe_file(f"{folder}/{settings.dataset}.yaml", f"extends: null\n{dump(settings)}".encode())
+    text = f"extends: null\n{dump(settings)}"
+    place.write_bytes(f"{place.root}/datasets", f"{settings.dataset}.yaml", text.encode())
     return f"{workspace.rstrip('/')}/datasets/{settings.dataset}.yaml"
 
 

@@ -6,17 +6,18 @@ has its own prompts, images and labels, and its samples' keys start with its nam
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from itertools import count as count_from
 
+from pydantic import BaseModel
+
 from dmp_core.config.pipeline import PipelineConfig, validate
 from dmp_core.errors import InputError
 from dmp_core.prompts.keywords import split_keywords
 from dmp_core.store import Lock, Manifest, Workspace
-from dmp_core.store.workspace import FOLDERS, split_manifests
+from dmp_core.store.workspace import FOLDERS, read_record, split_manifests
 
 
 def dataset_config(
@@ -65,6 +66,14 @@ def slug(text: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())[:48].strip("-") or "dataset"
 
 
+class Note(BaseModel):
+    """What was asked of a dataset, by the folder that was set aside for it."""
+
+    keywords: list[str]
+    count: int
+    part: str | None = None
+
+
 Request = tuple[list[str], int]
 """Keywords and count."""
 
@@ -90,15 +99,15 @@ def _requests(place: Workspace, title: str) -> dict[str, Request | None]:
     """What was asked of the dataset, by the folder that was set aside for it; None if its part was named by hand."""
     found: dict[str, Request | None] = {}
     for path in place.fs.glob(f"{place.root}/.requests/{title}/*.json"):
-        asked = json.loads(place.fs.cat_file(path))
-        folder = path.rsplit("/", 1)[-1].removesuffix(".json")
-        found[folder] = None if asked.get("part") else (asked["keywords"], asked["count"])
+        note = read_record(place, path, Note, "the same request writes it again")
+        if note is not None:
+            found[path.rsplit("/", 1)[-1].removesuffix(".json")] = None if note.part else (note.keywords, note.count)
     return found
 
 
 def _note_request(place: Workspace, title: str, folder: str, words: list[str], count: int, part: str | None) -> None:
-    asked = json.dumps({"keywords": words, "count": count, "part": part})
-    place.write_bytes(f"{place.root}/.requests/{title}", f"{folder}.json", asked.encode())
+    note = Note(keywords=words, count=count, part=part)
+    place.write_bytes(f"{place.root}/.requests/{title}", f"{folder}.json", note.model_dump_json().encode())
 
 
 def _prompts(place: Workspace, merged: Manifest) -> Manifest | None:

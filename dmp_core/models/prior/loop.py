@@ -163,7 +163,8 @@ class _State:
             "optimizer": self.optimizer.state_dict(),
         }
         temporary = self.path.with_suffix(".tmp")
-        torch.save(state, temporary)
+        with temporary.open("wb") as stream:  # by a path torch would say of a full disk: iostream error
+            torch.save(state, stream)
         temporary.rename(self.path)
 
     def _load(self) -> None:
