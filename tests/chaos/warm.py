@@ -11,7 +11,6 @@ import gc
 import importlib
 import json
 import os
-import pkgutil
 import select
 import signal
 import subprocess
@@ -116,13 +115,12 @@ class _NoPrefect:
 
 
 def _import_all() -> None:
-    import dmp_core
-
-    for name in ("torch", "diffusers", "peft", "transformers", "mitsuba", "matplotlib.pyplot", "pyarrow.parquet"):
+    for name in ("torch", "peft", "mitsuba", "matplotlib.pyplot", "pyarrow.parquet", "webdataset"):
         importlib.import_module(name)
-    for module in pkgutil.walk_packages(dmp_core.__path__, "dmp_core."):
-        if not module.name.startswith(("dmp_core.labelers", "dmp_core.prompts", "dmp_core.cli.__main__")):
-            importlib.import_module(module.name)
+    for name in ("cli.commands", "training.finetune", "training.predict", "methods.dmp", "report.build", "report.plots"):
+        importlib.import_module(f"dmp_core.{name}")
+    for name in ("prompts", "images", "labels", "quality", "shards", "latents", "train", "predict", "evaluate", "report"):
+        importlib.import_module(f"dmp_core.stages.{name}")
     gc.collect()
     gc.freeze()
 
