@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from dmp_core.cli import dataset, experiments, models, own_images, prior, run, settings
+from dmp_core.cli import dataset, experiments, models, own_images, prior, run, settings, verify
 from dmp_core.cli import predict as prediction
 from dmp_core.cli.console import stderr
 from dmp_core.errors import InputError
@@ -25,6 +25,7 @@ app.command("stage")(run.stage)
 app.command("predict")(prediction.predict)
 app.command("compare")(experiments.compare)
 app.command("ablate")(experiments.ablate)
+app.command("verify")(verify.verify)
 dataset.app.command("import")(own_images.import_folder)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(settings.app, name="config")
