@@ -23,8 +23,7 @@ from dmp_core.evaluation.colours import IGNORED
 from dmp_core.images import GREY_STEPS, MOST_PIXELS, decoding, open_rgb, opened, raw_mode
 from dmp_core.labelers.encoding import decode_label, resize
 from dmp_core.labelers.exact import pack_truth
-from dmp_core.quality.doubts import doubts
-from dmp_core.quality.labels import label_scores
+from dmp_core.quality import doubts, label_scores
 from dmp_core.reading import read_file, shown
 from dmp_core.store import Sample
 from dmp_core.synthesis.listing import Listing, OwnImage, refuse
@@ -216,6 +215,17 @@ def check_folder(listing: Listing) -> None:
     refuse(problems)
     for line in doubts(_tables(scores)):
         log.warning("%s: %s", shown(listing.root), line)
+
+
+def check_folders(listings: Iterable[Listing]) -> None:
+    """The same for several folders, and one InputError for all of them."""
+    problems = []
+    for listing in listings:
+        try:
+            check_folder(listing)
+        except InputError as error:
+            problems += str(error).split("\n")
+    refuse(dict.fromkeys(problems))
 
 
 def pixel_faults(root: Path, images: Iterable[OwnImage]) -> Iterator[str]:
