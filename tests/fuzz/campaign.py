@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -23,10 +24,18 @@ LONGEST = 60
 Check = Callable[[bytes], None]
 
 
+class Hang(BaseException):
+    """Not an Exception, which the code under test may take for a damaged file."""
+
+
 def fuzz(check: Check, examples: st.SearchStrategy[bytes], corpus: str, count: int = 40) -> None:
     """Run `check` on earlier finds, then on `count` examples, the same ones each time; new ones for MINUTES."""
 
+    last = b""
+
     def bounded(data: bytes) -> None:
+        nonlocal last
+        last = data
         with _no_hang():
             check(data)
 
@@ -40,15 +49,25 @@ def fuzz(check: Check, examples: st.SearchStrategy[bytes], corpus: str, count: i
         suppress_health_check=list(HealthCheck),
     )(given(examples)(bounded))
     until = time.monotonic() + 60 * MINUTES
-    run()
-    while time.monotonic() < until:
+    try:
         run()
+        while time.monotonic() < until:
+            run()
+    except (Exception, Hang):
+        if MINUTES:  # the last one is the smallest that fails
+            _keep(CORPUS / corpus, last)
+        raise
+
+
+def _keep(folder: Path, find: bytes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / sha256(find).hexdigest()[:12]).write_bytes(find)
 
 
 @contextmanager
 def _no_hang() -> Iterator[None]:
     def stop(*_: object) -> None:
-        raise TimeoutError(f"more than {LONGEST} s for one example")
+        raise Hang(f"more than {LONGEST} s for one example")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(LONGEST)
