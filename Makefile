@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test e2e screenshots docker-check deploy lint format mutants adapters rehearsal freeze clean distclean
+.PHONY: help demo test e2e screenshots docker-check deploy lint format fuzz mutants adapters rehearsal freeze clean distclean
 
 # What you may set: make demo WORKSPACE=/data/demo DEMO_FLAGS="--set train.steps=300"
 # The first Python that runs and is new enough (a version manager's shim may exist and yet not run).
@@ -14,6 +14,7 @@ WORKSPACE ?= runs/demo
 DEMO_FLAGS ?=
 REHEARSAL_FLAGS ?=
 PYTEST_FLAGS ?=
+FUZZ_MINUTES ?= 30
 DEPLOY_FLAGS ?=
 PIP_FLAGS ?=
 
@@ -61,6 +62,9 @@ lint: $(VENV)/.dev ## ruff, import-linter and mypy
 format: $(VENV)/.dev ## rewrite the code in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: $(VENV)/.dev ## damaged files where users bring files, FUZZ_MINUTES for each kind; finds stay in tests/data/fuzz
+	DMP_FUZZ_MINUTES=$(FUZZ_MINUTES) $(BIN)/python -m pytest -v tests/fuzz $(PYTEST_FLAGS)
 
 mutants: $(VENV)/.dev ## break the code on purpose, one line at a time: the tests must notice
 	$(BIN)/python -m tests.mutants

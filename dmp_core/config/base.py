@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import reprlib
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -10,6 +12,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dmp_core.errors import InputError
+from dmp_core.reading import is_utf8, read_text, shown
+
+_LONGEST_FILE = 2**24  # bytes
+_DEEPEST, _MOST_VALUES = 40, 100_000
+_brief = reprlib.Repr()
+_brief.maxlevel, _brief.maxstring, _brief.maxother = 2, 80, 80
 
 
 def _section_title(model: type) -> str:
@@ -34,16 +42,40 @@ class Settings(BaseModel):
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read one YAML mapping; raises InputError naming the file when it is not one."""
-    path = Path(path)
-    try:
-        loaded = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such configuration file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML ({error})") from None
+    if not os.path.exists(path):
+        raise InputError(f"{shown(path)}: no such configuration file")
+    loaded = parse_yaml(read_text(path, _LONGEST_FILE), shown(path))
     if not isinstance(loaded, dict):
-        raise InputError(f"{path}: expected a mapping of settings, found {type(loaded).__name__}")
+        raise InputError(f"{shown(path)}: expected a mapping of settings, found {type(loaded).__name__}")
     return loaded
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Plain values of YAML; raises one InputError line, which starts with `source`, for all that is none."""
+    try:
+        loaded = yaml.safe_load(text)
+    # PyYAML's own errors, and what it stumbles over: KeyError, ValueError, AttributeError for values that fit no tag.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"{source}: not valid YAML ({reason})") from None
+    _values(loaded, source, {}, 0)
+    return loaded
+
+
+def _values(node: Any, source: str, known: dict[int, int], depth: int) -> int:
+    """How many values a tree has: its anchors may refer to each other until they are more than memory holds."""
+    if isinstance(node, str) and not is_utf8(node):
+        raise InputError(f"{source}: {shown(node[:40])} holds half of a character; write it whole")
+    if not isinstance(node, dict | list | tuple | set):
+        return 1
+    if depth > _DEEPEST:
+        raise InputError(f"{source}: settings are nested more than {_DEEPEST} levels deep, or hold themselves")
+    if id(node) not in known:
+        below = [*node, *node.values()] if isinstance(node, dict) else node
+        known[id(node)] = 1 + sum(_values(item, source, known, depth + 1) for item in below)
+        if known[id(node)] > _MOST_VALUES:
+            raise InputError(f"{source}: more than {_MOST_VALUES} values once its anchors are filled in")
+    return known[id(node)]
 
 
 def raise_readable(error: ValidationError, source: str) -> NoReturn:
@@ -52,7 +84,7 @@ def raise_readable(error: ValidationError, source: str) -> NoReturn:
     for item in error.errors():
         # Tags of unions stand in the way to a field, but the user never wrote them.
         field = ".".join(str(part) for part in item["loc"] if not str(part).startswith("<"))
-        given = "" if item["type"] in ("missing", "extra_forbidden") else f" (given: {item['input']!r})"
+        given = "" if item["type"] in ("missing", "extra_forbidden") else f" (given: {_brief.repr(item['input'])})"
         lines.append(f"{source}: {field}: {_plain(item['type'], item['msg'])}{given}")
     raise InputError("\n".join(lines)) from None
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from dmp_core.config.base import Settings, raise_readable, read_yaml
+from dmp_core.config.base import Settings, parse_yaml, raise_readable, read_yaml
 from dmp_core.config.stages import (
     FLIP_GATES,
     BaseConfig,
@@ -30,7 +30,10 @@ from dmp_core.config.stages import (
     TrainConfig,
 )
 from dmp_core.errors import InputError
+from dmp_core.reading import is_utf8, shown
 from dmp_core.resources import manifest_path
+
+_LONGEST_PATH = 20
 
 
 class PipelineConfig(Settings):
@@ -142,6 +145,8 @@ def _resolve_parent(settings: dict[str, Any]) -> dict[str, Any]:
     parent = settings.pop("extends", None)
     if parent is None:
         return settings
+    if parent not in preset_names():
+        raise InputError(f"extends: {parent!r} is no preset; choose one of: {', '.join(preset_names())}, or null")
     return merge(_resolve_parent(read_yaml(manifest_path("presets", f"{parent}.yaml"))), settings)
 
 
@@ -167,12 +172,13 @@ def parse_override(text: str) -> dict[str, Any]:
     """`train.lora.rank=8` as a nested mapping; the value is read as YAML."""
     path, separator, value = text.partition("=")
     if not separator or not path.strip():
-        raise InputError(f"--set {text!r}: write it as field.subfield=value, e.g. --set train.steps=200")
-    try:
-        nested: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {text!r}: the value is not valid YAML ({error})") from None
-    for part in reversed(path.strip().split(".")):
+        raise InputError(f"--set {shown(text[:80])!r}: write it as field.subfield=value, e.g. --set train.steps=200")
+    source = f"--set {shown(text[:80])!r}"
+    nested = parse_yaml(value, source)
+    parts = path.strip().split(".")
+    if len(parts) > _LONGEST_PATH or not is_utf8(path):
+        raise InputError(f"{source}: no such setting (see `dmp config show`)")
+    for part in reversed(parts):
         nested = {part: nested}
     return dict(nested)
 

@@ -7,6 +7,7 @@ function takes the same `weights`, drawn once from a seed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,6 +27,11 @@ class Interval:
     value: float
     low: float
     high: float
+
+    @property
+    def known(self) -> bool:
+        """False where no image had a value, such as when no pixel of a split is labelled."""
+        return math.isfinite(self.value)
 
     def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0

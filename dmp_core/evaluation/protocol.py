@@ -110,7 +110,8 @@ class ScoreTable:
         if "areas" in frame:
             areas = np.zeros((len(frame), int(frame["num_classes"].iloc[0]), 3), dtype=np.int64)
             for image, (ids, flat) in enumerate(zip(frame["classes"], frame["areas"], strict=True)):
-                areas[image, ids] = np.reshape(flat, (-1, 3))
+                # An image without a labelled pixel has empty lists, and where all are empty the file has no type.
+                areas[image, np.asarray(ids, dtype=np.int64)] = np.reshape(np.asarray(flat, dtype=np.int64), (-1, 3))
             frame = frame.drop(columns=["classes", "areas", "num_classes"])
         frame.attrs = {}
         return cls(values=frame, areas=areas, **about)
@@ -257,7 +258,8 @@ def aggregate(tables: Iterable[ScoreTable], *, samples: int = 1000, seed: int = 
     "beats_constant": bool | None, "versus_constant": {"metric", "difference", "low", "high"} | None}}}}.
     Images are resampled `samples` times from `seed`; segmentation scores are recomputed from the
     resampled areas. A row beats the constant when the interval of the paired difference on the task's
-    primary metric lies wholly on the better side. Raises InputError for two tables of one name.
+    primary metric lies wholly on the better side; None where no label is valid.
+    Raises InputError for two tables of one name.
     """
     groups: dict[tuple[Task, str], dict[str, ScoreTable]] = defaultdict(dict)
     for table in tables:
@@ -294,7 +296,7 @@ def _versus(table: ScoreTable, constant: ScoreTable, weights: NDArray[np.float64
     wins = interval.excludes_zero() and metric.better(interval.value, 0.0)
     plain = _plain(interval)
     versus = {"metric": metric.name, "difference": plain["mean"], "low": plain["low"], "high": plain["high"]}
-    return {"beats_constant": bool(wins), "versus_constant": versus}
+    return {"beats_constant": bool(wins) if interval.known else None, "versus_constant": versus}
 
 
 def _plain(interval: Interval) -> dict[str, float | None]:

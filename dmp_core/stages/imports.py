@@ -10,7 +10,7 @@ from dmp_core.config.stages import Task
 from dmp_core.errors import InputError
 from dmp_core.stages.parts import slug
 from dmp_core.store import Workspace
-from dmp_core.synthesis.listing import METADATA, SPLIT_FOLDERS, SUFFIXES, Listing, read_folder
+from dmp_core.synthesis.listing import METADATA, SPLIT_FOLDERS, SUFFIXES, Listing, read_folders
 
 Splits = dict[str, dict[str, Any]]
 """Name → the fields of its `SplitConfig`."""
@@ -37,16 +37,15 @@ def import_settings(
     Raises InputError for a missing or ambiguous folder, and when nothing could be made of it.
     """
     splits = _splits(folder, split, hold_out, fit)
-    listings = {key: read_folder(value["folder"], value["share"]) for key, value in splits.items()}
+    listings = read_folders({key: (value["folder"], value["share"]) for key, value in splits.items()})
     return _config(base, plain, name or slug(folder.resolve().name), splits, listings), listings
 
 
 def check_pixels(listings: dict[str, Listing]) -> None:
     """Decode every file once, so that all broken ones are named before any work."""
-    from dmp_core.synthesis.folder import check_folder
+    from dmp_core.synthesis.folder import check_folders
 
-    for listing in listings.values():
-        check_folder(listing)
+    check_folders(listings.values())
 
 
 def store_settings(settings: PipelineConfig, workspace: str) -> str:

@@ -15,7 +15,7 @@ from dmp_core.config.stages import TASKS, QualityConfig, RuntimeConfig, Task
 from dmp_core.evaluation.protocol import ScoreTable
 from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label
 from dmp_core.progress import Progress, silent
-from dmp_core.quality import IMAGE, bounds_by_name, gates_for
+from dmp_core.quality import IMAGE, bounds_by_name, doubts, gates_for
 from dmp_core.report import (
     ModelRecord,
     Provenance,
@@ -29,6 +29,7 @@ from dmp_core.report import (
     keys_to_show,
 )
 from dmp_core.report.data import SplitStatistics
+from dmp_core.report.tables import split_name
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import column_array
 from dmp_core.stages.node import ReportStage
@@ -74,6 +75,7 @@ def run(
         quality=quality,
         timing=_timing(manifests),
         provenance=_provenance(config, manifests),
+        notes=[note for split in splits for note in _doubts(config, inputs, split, dropped[split])],
     )
     with staged_folder(out) as folder:
         build_report(data, folder)
@@ -114,6 +116,20 @@ def _quality(
                 scores.setdefault(name, []).extend(tables[IMAGE][name].dropna().astype(float))
     counts = {split: drop_counts(reasons) for split, reasons in dropped.items()}
     return dropped, QualityRecord(bounds_by_name(gates), counts, scores)
+
+
+def _doubts(config: ReportStage, inputs: Inputs, split: str, dropped: Collection[str]) -> Iterator[str]:
+    """Of labels that came with the user's own images: which hardly are what they should be."""
+    if not config.pipeline["splits"][split].get("folder"):
+        return
+    tables: dict[str, pd.DataFrame] = {}
+    for task in TASKS:
+        labels, scores = inputs.get(f"labels/{split}-{task}"), inputs.get(quality_node(split, task))
+        if labels and scores and labels.published().config["labeler"]["kind"] == "exact":
+            table = read_scores(scores)
+            tables[task] = table[~table["key"].isin(dropped)]
+    quality = QualityConfig.model_validate(config.pipeline["quality"])
+    yield from (f"{split_name(split)}: {line}" for line in doubts(tables, quality))
 
 
 def read_split(

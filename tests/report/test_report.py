@@ -219,6 +219,32 @@ def test_what_is_not_defined_is_an_em_dash_and_null(data: ReportData, tmp_path: 
     assert numbers["metrics"]["depth"]["in_domain"]["DMP"]["metrics"]["abs_rel"]["mean"] is None
 
 
+def test_a_split_without_a_valid_label_is_shown_without_scores(tmp_path: Path) -> None:
+    nothing = {"depth": np.zeros((32, 32)), "segmentation": np.full((32, 32), 255), "normal": np.zeros((32, 32, 3))}
+    shown = [replace(sample, labels=nothing) for sample in samples("in_domain", 2)]
+    rows = []
+    for task, label in nothing.items():
+        predicted = np.stack([sample.predictions[task] for sample in shown])
+        for row in ("DMP", "VAE ceiling", "constant"):
+            true = np.stack([label, label])
+            rows.append(score(task, predicted, true, [s.key for s in shown], split="in_domain", row=row))
+    collector = StatisticsCollector()
+    for sample in shown:
+        collector.update(sample.prompt, segmentation=nothing["segmentation"], depth=nothing["depth"])
+    report = ReportData(
+        title="Nothing",
+        config_yaml="",
+        metrics=metrics_of(rows),
+        tables=rows,
+        samples={"in_domain": shown},
+        statistics={"in_domain": collector.result()},
+    )
+    text = build_report(report, tmp_path).read_text()
+    assert not re.search(r">\s*(nan|none|null|inf)\b", text, flags=re.IGNORECASE)
+    assert "not defined: no label of this split is valid" in text
+    assert "of 3 tasks" not in text
+
+
 def test_metrics_json_holds_the_numbers(folder: Path, data: ReportData) -> None:
     numbers = json.loads((folder / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert numbers["metrics"] == data.metrics
