@@ -43,5 +43,6 @@ def _leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 def _is_finite(leaf: Any) -> bool:
     if isinstance(leaf, Tensor):
-        return not leaf.is_floating_point() or bool(torch.isfinite(leaf).all())
+        # The two ends are NaN if any element is; without a mask of the tensor's size.
+        return not (leaf.is_floating_point() and leaf.numel()) or bool(torch.stack(leaf.aminmax()).isfinite().all())
     return not isinstance(leaf, float) or math.isfinite(leaf)
