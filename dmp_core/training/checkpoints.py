@@ -11,9 +11,11 @@ import struct
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -111,27 +113,39 @@ def read_checkpoint(file: Path) -> dict[str, Any] | None:
         return None
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What fails to be written here is raised as an OSError that names the file: a write does not know it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def _write(folder: Path, state: dict[str, Any]) -> None:
     path = folder / _FILE
-    with path.open("w+b") as stream:
-        try:
-            torch.save(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        except RuntimeError as error:
-            # torch reports a write that failed as a file that has the wrong length.
-            if isinstance(cause := error.__context__, OSError):
-                raise OSError(cause.errno, cause.strerror, str(path)) from None
-            raise
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from None
+    with naming(path), path.open("w+b") as stream:
+        _save(state, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
         stream.seek(0)
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    with (folder / _DIGEST).open("w") as note:
+    path = folder / _DIGEST
+    with naming(path), path.open("w") as note:
         note.write(digest)
         note.flush()
         os.fsync(note.fileno())
     _sync(folder)
+
+
+def _save(state: dict[str, Any], stream: BinaryIO) -> None:
+    try:
+        torch.save(state, stream)
+    except RuntimeError as error:
+        # So torch reports a write that failed: the archive has not the length that it should have.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _read(file: Path) -> dict[str, Any]:

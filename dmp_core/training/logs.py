@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dmp_core.training.checkpoints import naming
+
 COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "seconds")
 FILE = "loss.csv"
 
@@ -38,7 +40,7 @@ class TrainingLog:
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / FILE
+        path = self.path = folder / FILE
         self.records = _recorded(path, start) if table is None else [_record(row) for row in table.tolist()]
         # Line-buffered: whatever kills the run, the rows before it are there.
         self.stream = path.open("w", newline="", buffering=1)
@@ -53,7 +55,8 @@ class TrainingLog:
 
         terms: parts of the loss by name, for TensorBoard alone, which gets those of every `log_every`-th step.
         """
-        self.rows.writerow(record)
+        with naming(self.path):
+            self.rows.writerow(record)
         self.records.append(record)
         self.window.append(record)
         if record.step % self.log_every == 0:
@@ -67,8 +70,11 @@ class TrainingLog:
         return torch.tensor(self.records, dtype=torch.float64).reshape(-1, len(COLUMNS))
 
     def close(self) -> None:
-        self.stream.close()
-        self.board.close()
+        try:
+            with naming(self.path):
+                self.stream.close()
+        finally:
+            self.board.close()
 
     def _to_board(self, window: list[StepRecord]) -> None:
         scalars = {

@@ -24,7 +24,7 @@ from dmp_core.models.prior.config import TrainingConfig
 from dmp_core.training import finetune as dmp
 from dmp_core.training.base import load_base
 from dmp_core.training.checkpoints import load_checkpoint, save_checkpoint
-from dmp_core.training.logs import read_log
+from dmp_core.training.logs import StepRecord, TrainingLog, read_log
 from dmp_core.training.loop import fit, make_accelerator
 from tests.methods.shapes import shapes
 from tests.training.conftest import toy_pairs
@@ -280,6 +280,19 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_older_ones(tmp_path):
         save_checkpoint(tmp_path, 3, {"identity": "a", "step": 3, "weights": {"w": torch.ones(10**5)}})
     assert caught.value.errno == errno.EFBIG
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    log = TrainingLog(tmp_path, 0, 1000)
+
+    def add_rows() -> None:
+        for step in range(1, 100):
+            log.add(StepRecord(step, 0.1, 0.1, 0.1, 0.1))
+
+    with pytest.raises(OSError, match=r"loss\.csv"), largest_file(2000):
+        add_rows()
+    log.close()
+    assert 50 < len(read_log(tmp_path / "loss.csv")) < 100
 
 
 # --------------------------------------------------------------------------------- half precision
