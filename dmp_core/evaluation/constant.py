@@ -52,8 +52,9 @@ def _mean_colour(task: Task, labels: Iterable[NDArray[Any]]) -> NDArray[np.float
     pixels = 0
     for label in labels:
         values = metric_tensor(task, label[None])[0].numpy()
-        total = total + values.sum(axis=(1, 2))
-        pixels += values.shape[1] * values.shape[2]
+        known = np.isfinite(values).all(axis=0)
+        total = total + np.where(known, values, 0).sum(axis=(1, 2))
+        pixels += int(known.sum())
     mean = total / pixels if pixels else np.full_like(total, np.nan)
     return mean[0] if task == "shading" else mean
 
@@ -111,7 +112,7 @@ class _SummedValues:
 
     def __call__(self, label: NDArray[Any]) -> None:
         values = label.astype(np.float64) / (255 if label.dtype == np.uint8 else 1)
-        valid = np.isfinite(values) & (values > 0) if self.task == "depth" else np.ones(values.shape, bool)
+        valid = np.isfinite(values) & (values > 0 if self.task == "depth" else True)
         self.total = self.total + np.where(valid, values, 0)
         self.number = self.number + valid
 

@@ -176,26 +176,17 @@ def score(
 
 # ----------------------------------------------------------------------------- per-image values
 def _normal_scores(pred: Tensor, true: Tensor) -> dict[str, NDArray[np.float64]]:
-    from dmp_core.evaluation import metrics
-
-    labelled = true.norm(dim=1) > 0.5
-    pred_codes, true_codes = (pred + 1) / 2, (true + 1) / 2
-    return {
-        "angular_deg": _numpy(metrics.angular_deg(pred, true)),
-        "angular_median_deg": _median_angle(pred, true, labelled),
-        "l1": _numpy(metrics.masked_mean((pred_codes - true_codes).abs().mean(1), labelled)),
-        "angular_dmp_compat": _numpy(metrics.angular_dmp_compat(pred_codes, true_codes)),
-    }
-
-
-def _median_angle(pred: Tensor, true: Tensor, labelled: Tensor) -> NDArray[np.float64]:
-    """Median angle over the labelled pixels of each image, degrees: (B,). Without a direction, 90°, as in the mean."""
     import torch
 
-    cross = torch.linalg.cross(pred, true, dim=1).norm(dim=1)
-    angle = torch.atan2(cross, (pred * true).sum(1)).rad2deg()
-    angle = angle.masked_fill(pred.norm(dim=1) <= 1e-6, 90.0)
-    return _numpy(angle.where(labelled, torch.nan).flatten(1).nanquantile(0.5, dim=1))
+    from dmp_core.evaluation import metrics
+
+    angles, labelled = metrics.angles_deg(pred, true), metrics.has_normal(true)
+    return {
+        "angular_deg": _numpy(metrics.masked_mean(angles, labelled)),
+        "angular_median_deg": _numpy(angles.where(labelled, torch.nan).flatten(1).nanquantile(0.5, dim=1)),
+        "l1": _numpy(metrics.l1_normals(pred, true)),
+        "angular_dmp_compat": _numpy(metrics.angular_dmp_compat((pred + 1) / 2, (true + 1) / 2)),
+    }
 
 
 def _depth_scores(pred: Tensor, true: Tensor) -> dict[str, NDArray[np.float64]]:
@@ -215,12 +206,10 @@ def _depth_scores(pred: Tensor, true: Tensor) -> dict[str, NDArray[np.float64]]:
 def _intrinsic_scores(pred: Tensor, true: Tensor) -> dict[str, NDArray[np.float64]]:
     from dmp_core.evaluation import metrics
 
-    energy = (pred * pred).flatten(1).sum(1).clamp(min=1e-12)
-    scale = (pred * true).flatten(1).sum(1) / energy
     return {
         "mse": _numpy(metrics.mse(pred, true)),
         "l1": _numpy(metrics.l1(pred, true)),
-        "si_mse": _numpy(metrics.mse(pred * scale.view(-1, 1, 1, 1), true)),
+        "si_mse": _numpy(metrics.si_mse(pred, true)),
     }
 
 

@@ -119,7 +119,7 @@ def outdated(node: Node, done: Manifest, workspace: Workspace) -> bool:
     """Whether an input was made anew since, and came out differently."""
     for role, source in node.inputs.items():
         manifest = source.artefact(workspace).manifest() if role in done.contents else None
-        if manifest is not None and manifest.content() != done.contents[role]:
+        if manifest is not None and not manifest.is_content(done.contents[role]):
             return True
     return False
 

@@ -37,6 +37,10 @@ FOLDERS = {
 }
 
 
+LOG_FILES, LOG_FOLDERS = frozenset({"loss.csv"}), frozenset({"tensorboard"})
+"""Names of what training writes down of itself: recorded in manifests, but nothing turns stale when it differs."""
+
+
 class FileRecord(BaseModel):
     """What a published file must be."""
 
@@ -51,6 +55,12 @@ class FileRecord(BaseModel):
     last_key: str | None = None
     fingerprint: str | None = None
     """Of the artefact that the shard was made for; shards of an older configuration are not reused."""
+
+    @property
+    def is_log(self) -> bool:
+        """Whether it tells how a run went, with its times: no other artefact is made from it."""
+        *folders, file = self.name.split("/")
+        return file in LOG_FILES or not LOG_FOLDERS.isdisjoint(folders)
 
 
 class Manifest(BaseModel):
@@ -74,10 +84,14 @@ class Manifest(BaseModel):
     details: dict[str, Any] = {}
     """What the stage wants to tell: models with revision and licence, failures, statistics."""
 
-    def content(self) -> str:
-        """First 12 hex digits of a SHA-256 over the names and digests of all files."""
-        files = sorted((record.name, record.sha256) for record in self.files)
+    def content(self, *, logs: bool = False) -> str:
+        """First 12 hex digits of a SHA-256 over the names and digests of the files, by default without logs."""
+        files = sorted((record.name, record.sha256) for record in self.files if logs or not record.is_log)
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]
+
+    def is_content(self, noted: str) -> bool:
+        """Whether that is what another manifest noted of these files; older ones noted a digest over logs too."""
+        return noted in (self.content(), self.content(logs=True))
 
 
 class Workspace:
@@ -219,7 +233,7 @@ class Artefact:
             return Path(self.path)
         place = hashlib.sha256(self.address.encode()).hexdigest()[:12]
         manifest = self.published()
-        target = _cache() / "fetched" / f"{place}-{manifest.content()}"
+        target = _cache() / "fetched" / f"{place}-{manifest.content(logs=True)}"
         if not target.exists():
             part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
             part.mkdir(parents=True)
