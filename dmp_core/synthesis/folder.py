@@ -109,6 +109,15 @@ def decode_image(data: bytes, name: str | Path) -> NDArray[np.uint8]:
     return rgb
 
 
+def to_rgb(image: Image.Image, name: str | Path) -> NDArray[np.uint8]:
+    """An opened image as `decode_image` gives it, and with its errors."""
+    try:
+        rgb: NDArray[np.uint8] = np.array(_rgb(ImageOps.exif_transpose(image)))
+    except BROKEN as error:
+        raise InputError(f"{name}: not a readable image ({error}); give one of 8 or 16 bits a channel") from None
+    return rgb
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels; save it with 8 or 16 bits")

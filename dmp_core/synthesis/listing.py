@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,8 @@ LABEL_SUFFIXES: dict[Task, tuple[str, ...]] = {
 }
 SPLIT_FOLDERS = ("train", "in_domain", "out_of_domain", "arbitrary")
 METADATA = "metadata.jsonl"
+PREDICTION = re.compile(rf".*\.(?:{'|'.join(LABEL_NAMES)})\.(?:pred|view)\.(?:png|npy)")
+"""What `dmp predict` writes, perhaps beside the images: neither image nor label."""
 _CAPTIONS = ("prompt", "text", "caption")
 # A wall of a thousand lines hides the first; the rest shows once these are mended.
 _MOST_PROBLEMS = 20
@@ -172,7 +175,8 @@ def _walk(root: Path) -> list[tuple[str, int, int]]:
 @lru_cache(maxsize=16)
 def _scan(root: Path, files: tuple[tuple[str, int, int], ...]) -> Listing:
     """The whole folder; sizes and times in `files` are the cache's key only."""
-    names = [PurePosixPath(name) for name, _, _ in files]
+    everything = [PurePosixPath(name) for name, _, _ in files]
+    names = [name for name in everything if not PREDICTION.fullmatch(name.name)]
     labels, problems = _labels(root, names)
     images = [name for name in names if name not in labels and name.suffix.lower() in SUFFIXES]
     if not images and not problems:
@@ -201,7 +205,7 @@ def _scan(root: Path, files: tuple[tuple[str, int, int], ...]) -> Listing:
         keyword, prompt = captions[_stem(name)]
         listed.append(OwnImage(str(name), *header, keyword, prompt, tuple(beside.get(_stem(name), ()))))
     known = {*images, *labels, *(name for name in names if name.name == METADATA or _is_caption(name, by_stem))}
-    return Listing(root, tuple(listed), tuple(str(name) for name in names if name not in known))
+    return Listing(root, tuple(listed), tuple(str(name) for name in everything if name not in known))
 
 
 def _stem(name: PurePosixPath) -> str:
