@@ -29,6 +29,7 @@ from dmp_core.diffusion.sampler import Denoiser, Source, sample, unet_denoiser
 from dmp_core.diffusion.schedule import Schedule
 from dmp_core.diffusion.text import tokenise
 from dmp_core.errors import InputError
+from dmp_core.images import to_rgb
 
 Images = Image.Image | Sequence[Image.Image] | Tensor
 Resampling = Literal["antialias", "dmp_compat", "dmp_compat_aliased"]
@@ -261,8 +262,6 @@ def to_pixels(images: Images) -> Tensor:
     pictures = [images] if isinstance(images, Image.Image) else list(images)
     if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
         raise InputError("images: give a PIL image, a list of them, or a tensor (B, 3, H, W) in [0, 1]")
-    from dmp_core.synthesis.folder import to_rgb
-
     arrays = [to_rgb(picture, f"images[{number}]") for number, picture in enumerate(pictures)]
     sizes = sorted({array.shape[1::-1] for array in arrays})
     if len(sizes) > 1:

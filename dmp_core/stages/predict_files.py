@@ -21,9 +21,9 @@ from dmp_core.config.card import AdapterCard
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.config.stages import Task
 from dmp_core.errors import InputError, NotFinite
+from dmp_core.images import check_picture, open_rgb
 from dmp_core.labelers.encoding import LABEL_EXTENSIONS, encode_label
 from dmp_core.models.adapters import adapter_card, adapter_folder
-from dmp_core.synthesis.folder import decode_image
 
 INDEX = ".dmp_predict.jsonl"
 """Names and digests of all that was written into a folder, one object per line, each before its file."""
@@ -69,8 +69,7 @@ def predict_files(
     from dmp_core.training.predict import load_predictor, predict_batch
 
     for image in images:
-        if not image.is_file():
-            raise InputError(f"{image}: no such image file")
+        check_picture(image)
     outputs = _outputs(images, task, out)
     written = Written(out, [file for output in outputs for file in (output.label, output.view)])
     device = choose_device(config.runtime.device)
@@ -78,7 +77,7 @@ def predict_files(
     resolution = config.latents.resolution_of(task) or pipeline.native_resolution
     scale, palette = config.latents.depth_scale, config.latents.palette
     for output in outputs:
-        rgb = decode_image(output.image.read_bytes(), output.image)
+        rgb = open_rgb(output.image, output.image)
         try:
             label = predict_batch(
                 pipeline, rgb[None], task, config.sampling, depth_scale=scale, palette=palette, resolution=resolution
