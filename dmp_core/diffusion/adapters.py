@@ -241,16 +241,16 @@ def check_base_model(card: AdapterCard, source: object, unet: Any, vae: Any = No
     known = {"base model": (unet, card.base_fingerprint, card.base_digest)}
     if vae is not None:
         known["VAE"] = (vae, card.vae_fingerprint, card.vae_digest)
-    for part, (network, print_, digest) in known.items():
-        digest = digest or _IDENTICAL.get(print_ or "")
-        if print_ is None and digest is None:
-            continue
-        same = print_ in (None, fingerprint(network)) and (digest is None or digest == content_digest(network))
-        if not same:
+    for part, (network, stated, digest) in known.items():
+        digest = digest or _IDENTICAL.get(stated or "")
+        found = fingerprint(network)
+        if stated in (None, found) and digest is not None:  # the beginnings are the same: is the rest?
+            stated, found = digest, content_digest(network)
+        if stated not in (None, found):
             cast = "; cast to bfloat16 after loading the adapter" if _was_cast(network) else ""
             raise InputError(
-                f"{source}: trained on another {part} ({card.base or 'unnamed'}, fingerprint {print_}; this one: "
-                f"{fingerprint(network)}); load that base (base.model), or pass check_base=False{cast}"
+                f"{source}: trained on another {part} ({card.base or 'unnamed'}, fingerprint {stated[:16]}; this one: "
+                f"{found[:16]}); load that base (base.model), or pass check_base=False{cast}"
             )
 
 

@@ -73,8 +73,8 @@ def working_size(size: Sequence[int], resolution: int | None, factor: int) -> tu
     scale = 1.0 if resolution is None else resolution / min(height, width)
     if scale > 1 and max(height, width) > MAX_ASPECT * min(height, width):
         raise InputError(
-            f"images: {width} × {height} pixels, more than {MAX_ASPECT} times as long as they are wide, would be "
-            f"enlarged to {resolution} pixels in width; crop them"
+            f"{width} × {height} pixels: more than {MAX_ASPECT} times as long as wide, and would be enlarged to "
+            f"{resolution} pixels in width; crop the image"
         )
     return max(1, round(height * scale / factor)) * factor, max(1, round(width * scale / factor)) * factor
 

@@ -24,6 +24,7 @@ from dmp_core.errors import InputError, NotFinite
 from dmp_core.images import check_picture, open_rgb
 from dmp_core.labelers.encoding import LABEL_EXTENSIONS, encode_label
 from dmp_core.models.adapters import adapter_card, adapter_folder
+from dmp_core.reading import shown
 
 INDEX = ".dmp_predict.jsonl"
 """Names and digests of all that was written into a folder, one object per line, each before its file."""
@@ -83,7 +84,9 @@ def predict_files(
                 pipeline, rgb[None], task, config.sampling, depth_scale=scale, palette=palette, resolution=resolution
             )[0]
         except NotFinite as error:
-            raise error.named([str(output.image)]) from None
+            raise error.named([shown(output.image)]) from None
+        except InputError as error:
+            raise InputError(f"{shown(output.image)}: {error}") from None
         written.write(output.label, encode_label(task, label)[1])
         written.write(output.view, _picture(task, label))
         yield output.view

@@ -252,8 +252,8 @@ def _below(folder: _Folder, entry: os.DirEntry[str]) -> _Folder | None:
 @lru_cache(maxsize=16)
 def _scan(root: Path, tree: _Tree) -> Listing:
     """The whole folder; sizes and times in `tree` are the cache's key only."""
-    files = (PurePosixPath(name) for name, _, _ in tree.files if is_utf8(name))
-    names = [name for name in files if not PREDICTION.fullmatch(name.name)]
+    decodable = (PurePosixPath(name) for name, _, _ in tree.files if is_utf8(name))
+    names = [name for name in decodable if not PREDICTION.fullmatch(name.name)]
     problems = [*tree.problems, *_undecodable(root, tree)]
     labels, more = _labels(root, names)
     images = [name for name in names if name not in labels and name.suffix.lower() in SUFFIXES]
