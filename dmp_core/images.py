@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from dmp_core.errors import InputError
-from dmp_core.reading import read_file, shown
+from dmp_core.reading import read_file, regular_size, shown
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 """Pillow's names of what is accepted; no other decoder ever sees the user's files."""
 MOST_PIXELS = 89_478_485
 """Of one image; beyond this, Pillow itself suspects a file that is meant to exhaust the memory."""
+_FIX = "give a whole PNG, JPEG, WebP, BMP or TIFF file"
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,11 +41,29 @@ def open_rgb(source: str | Path | BinaryIO, name: str | Path, *, most_pixels: in
     read or decoded, and for images of more than `most_pixels`.
     """
     stream = io.BytesIO(read_file(source)) if isinstance(source, str | Path) else source
-    fix = "give a whole PNG, JPEG, WebP, BMP or TIFF file"
-    with decoding(name, "not a readable image", fix), opened(stream, most_pixels=most_pixels) as image:
-        image.load()
-        turn = _TURNS.get(orientation(image))
-        rgb: NDArray[np.uint8] = np.array(_rgb(image if turn is None else image.transpose(turn)))
+    with decoding(name, "not a readable image", _FIX), opened(stream, most_pixels=most_pixels) as image:
+        return _pixels(image)
+
+
+def check_picture(path: Path) -> None:
+    """Raise InputError, by the file's entry and header alone, for what `open_rgb` would refuse at once."""
+    regular_size(path)
+    with path.open("rb") as stream, decoding(path, "not a readable image", _FIX), opened(stream):
+        pass
+
+
+def to_rgb(image: Image.Image, name: str | Path) -> NDArray[np.uint8]:
+    """A picture of Pillow's as `open_rgb` gives it, and with its errors."""
+    with decoding(name, "not a readable image", "give one of 8 or 16 bits per channel"):
+        if image.width * image.height > MOST_PIXELS:
+            raise InputError(f"{image.width} × {image.height} pixels, more than {MOST_PIXELS / 1e6:.0f} million")
+        return _pixels(image)
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    image.load()
+    turn = _TURNS.get(orientation(image))
+    rgb: NDArray[np.uint8] = np.array(_rgb(image if turn is None else image.transpose(turn)))
     return rgb
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,12 @@ def preset_names() -> list[str]:
 
 
 def load_config(
-    preset: str = "mini", file: str | Path | None = None, overrides: list[str] | None = None
+    preset: str = "mini",
+    file: str | Path | None = None,
+    overrides: list[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> PipelineConfig:
-    """Resolve preset < file < `a.b=value` overrides into one validated configuration.
+    """Resolve preset < defaults < file < `a.b=value` overrides into one validated configuration.
 
     A file that says what it `extends` (a preset's name, or null: it is complete) is laid over that instead.
     Raises InputError that names the preset, file or field, and what would be right.
@@ -114,8 +118,11 @@ def load_config(
     if preset not in preset_names():
         raise InputError(f"preset {preset!r} does not exist; choose one of: {', '.join(preset_names())}")
     settings, source = _resolve_parent(read_yaml(manifest_path("presets", f"{preset}.yaml"))), f"preset {preset}"
+    settings = merge(settings, dict(defaults or {}))
     if file is not None and "extends" in (own := read_yaml(file)):
-        preset, settings, source, file = own["extends"] or preset, _resolve_parent(own), str(file), None
+        parent = _resolve_parent({"extends": own["extends"]})
+        settings = merge(merge(parent, dict(defaults or {})), own)
+        preset, source, file = settings.pop("extends") or preset, str(file), None
     return validate(*layered({"preset": preset} | settings, source, file, overrides))
 
 

@@ -265,9 +265,13 @@ def from_vae_image(
     colour_noise: chooses the likeliest class, not that of the nearest colour (`Palette.likeliest`); `classes` then
         gives the share of each.
     Returns float32 unit normals (B, H, W, 3), metres (B, H, W), uint8 ids (B, H, W), albedo (B, H, W, 3) or shading
-    (B, H, W) in [0, 1]. Depth and shading are the channels' mean.
+    (B, H, W) in [0, 1]. Depth and shading are the channels' mean. Raises `NotFinite` on NaN and infinity, which would
+    become labels that look like any other.
     """
+    from dmp_core.diffusion.finite import check_outputs
+
     _check_task(task)
+    check_outputs(image)
     values = np.moveaxis(image.detach().float().cpu().numpy(), 1, -1)
     if task == "normal":
         return _direction(values)

@@ -26,6 +26,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from dmp_core.config.base import Settings, raise_readable
 from dmp_core.config.stages import Fraction
+from dmp_core.diffusion.finite import check_weights
 from dmp_core.errors import InputError
 from dmp_core.finite import check_finite
 from dmp_core.methods.base import ImagePairs
@@ -320,6 +321,7 @@ class Translator(nn.Module):
             with torch.random.fork_rng(devices=[]):  # first weights are drawn, only to be replaced
                 model = cls(cls.settings(**card["settings"]))  # type: ignore[call-arg]
             model.load_state_dict(load_file(folder / _WEIGHTS))
+            check_weights(model.state_dict(), folder / _WEIGHTS)
         except ValidationError as error:
             raise_readable(error, str(folder / _SETTINGS))
         except (OSError, KeyError, TypeError, json.JSONDecodeError, RuntimeError, SafetensorError) as error:

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dmp_core.diffusion import decode_latents, fingerprint
+from dmp_core.diffusion.finite import check_weights
 from dmp_core.diffusion.text import embed_texts, tokenise
 from dmp_core.errors import InputError
 from dmp_core.methods.ddim import drawn_noise
@@ -95,9 +96,11 @@ def load_instruction(folder: str | Path) -> LearnedInstruction:
     file = Path(folder) / WEIGHTS_FILE
     try:
         with safe_open(file, "pt") as stored:
-            return LearnedInstruction(stored.get_tensor("embeds"), stored.get_tensor("noise"))
+            tensors = {name: stored.get_tensor(name) for name in ("embeds", "noise")}
     except (OSError, SafetensorError) as error:
         raise InputError(f"{file}: no learned instruction here ({error}); fit it first") from None
+    check_weights(tensors, file)
+    return LearnedInstruction(**tensors)
 
 
 class InstructionPrompt(nn.Module):

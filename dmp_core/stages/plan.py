@@ -27,6 +27,7 @@ from dmp_core.config.stages import (
 )
 from dmp_core.errors import InputError
 from dmp_core.methods.registry import find_method
+from dmp_core.models.adapters import check_finished
 from dmp_core.models.editor import recipe_with
 from dmp_core.models.shipped import identity, local_digest, registered
 from dmp_core.models.text_to_image import check_text_to_image
@@ -292,6 +293,8 @@ def _add_adapter(nodes: _Nodes, config: PipelineConfig, task: Task) -> Node:
     learns = not finished and find_method(fitted.method).needs != "nothing"
     gates: Gates = gates_for(config.quality, [task]) if learns else {}
     named, made = _add_editor(nodes, config) if learns else ({}, {})
+    if finished:
+        check_finished(finished, task, config.latents)
     stage = TrainStage(
         task=task,
         train=None if finished else fitted,

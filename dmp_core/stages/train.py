@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ from dmp_core.evaluation.colours import IGNORED
 from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label, resize, to_vae_image
 from dmp_core.methods.protocol import Problem
 from dmp_core.methods.registry import find_method
-from dmp_core.models.shipped import resolve_folder
+from dmp_core.models.adapters import adapter_folder
 from dmp_core.progress import Progress, silent
 from dmp_core.stages.editor import editor_of
 from dmp_core.stages.execute import Inputs, StageResult
@@ -159,15 +158,10 @@ class TrainingSplit:
 
 def _install(config: TrainStage, out: Artefact) -> StageResult:
     """Copy a finished adapter, so that what follows finds it where it finds all others."""
+    from dmp_core.diffusion.adapters import find_adapter, read_weights
+
     source = adapter_folder(str(config.adapter))
+    read_weights(find_adapter(source))  # what is damaged is not installed
     with staged_folder(out) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
     return StageResult(samples=0, details={"source": "finished adapter", "adapter": str(config.adapter)})
-
-
-def adapter_folder(reference: str) -> Path:
-    """`shipped:NAME` or a folder. Raises InputError when it is neither."""
-    folder = resolve_folder(reference, "adapters")
-    if folder is None:
-        raise InputError(f"{reference}: no such adapter folder; give a folder that holds dmp.json, or shipped:NAME")
-    return folder

@@ -40,6 +40,8 @@ LABEL_SUFFIXES: dict[Task, tuple[str, ...]] = {
 }
 SPLIT_FOLDERS = ("train", "in_domain", "out_of_domain", "arbitrary")
 METADATA = "metadata.jsonl"
+PREDICTION = re.compile(rf".*\.(?:{'|'.join(LABEL_NAMES)})\.(?:pred|view)\.(?:png|npy)", re.DOTALL)
+"""What `dmp predict` writes, perhaps beside the images: neither image nor label."""
 _CAPTIONS = ("prompt", "text", "caption")
 # A wall of a thousand lines hides the first; the rest shows once these are fixed.
 _MOST_PROBLEMS = 20
@@ -250,7 +252,8 @@ def _below(folder: _Folder, entry: os.DirEntry[str]) -> _Folder | None:
 @lru_cache(maxsize=16)
 def _scan(root: Path, tree: _Tree) -> Listing:
     """The whole folder; sizes and times in `tree` are the cache's key only."""
-    names = [PurePosixPath(name) for name, _, _ in tree.files if is_utf8(name)]
+    decodable = (PurePosixPath(name) for name, _, _ in tree.files if is_utf8(name))
+    names = [name for name in decodable if not PREDICTION.fullmatch(name.name)]
     problems = [*tree.problems, *_undecodable(root, tree)]
     labels, more = _labels(root, names)
     images = [name for name in names if name not in labels and name.suffix.lower() in SUFFIXES]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from dmp_core.config.stages import BaseConfig, DiffusionImages, EditorConfig
+from dmp_core.diffusion.finite import check_parts
 from dmp_core.errors import InputError
 from dmp_core.models.shipped import resolve_model
 
@@ -28,19 +29,12 @@ def load_base(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torc
     Raises InputError that names the folder or hub id when it cannot be loaded.
     """
     from dmp_core.diffusion import DMPPipeline
-    from dmp_core.diffusion.adapters import note_fingerprint
 
     place, options = _where(config)
-    # An adapter belongs to a base model, and bfloat16 keeps too few digits to tell which one this is.
-    stored = torch.float32 if dtype == torch.bfloat16 else dtype
     with _readable_errors(config), _no_progress_bars():
-        pipeline = DMPPipeline.from_pretrained(place, dtype=stored, **options, **_variant(place))
-    note_fingerprint(pipeline.unet)
-    note_fingerprint(pipeline.vae)
+        pipeline = DMPPipeline.from_pretrained(place, dtype=dtype, **options, **_variant(place))
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        torch.nn.Module.to(part, dtype)  # diffusers' own `to` warns that it keeps no part in float32
     return pipeline
 
 
@@ -60,6 +54,7 @@ def load_vae(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torch
     options |= _variant(str(Path(place) / "vae"))
     with _readable_errors(config), _no_progress_bars():
         vae = AutoencoderKL.from_pretrained(place, subfolder="vae", torch_dtype=dtype, **options)
+    check_parts({"vae": vae}, place)
     return vae.to(device).eval()
 
 
@@ -82,6 +77,7 @@ def load_editor(config: EditorConfig, device: str = "cpu", dtype: torch.dtype = 
             f"takes {2 * editor.vae.config.latent_channels}; give one in InstructPix2Pix's format, or make one with "
             "`dmp prior edit`"
         )
+    check_parts(editor.components, place)
     editor.set_progress_bar_config(disable=True)
     return editor.to(device)
 
@@ -102,6 +98,7 @@ def load_text_to_image(config: DiffusionImages, dtype: torch.dtype = torch.float
         pipeline: Any = AutoPipelineForText2Image.from_pretrained(
             place, dtype=dtype, **{part: None for part in unwanted if part in parts}, **options, **_variant(place)
         )
+    check_parts(pipeline.components, place)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
