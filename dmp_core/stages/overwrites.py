@@ -56,14 +56,16 @@ def imported(merged: Manifest) -> bool:
 def same_source(workspace: Workspace, merged: Manifest, digest: str | None, folders: Iterable[Path]) -> bool:
     """Whether an imported split is of these contents, so that it may have moved, or of one of these folders.
 
-    Where its images lay is in its prompts' manifest, or in the configuration that an older version left.
+    Where they lay is in the configuration that the last import left, else in the prompts' manifest: identical prompts
+    are not made again for a folder that has moved.
     """
     prompts = prompts_of(workspace, merged)
     if prompts is not None and digest is not None and prompts.config.get("digest") == digest:
         return True
-    stored = stored_folders(workspace, str(merged.config["dataset"])).get(str(merged.config["split"]))
-    lay = (prompts.details.get("folder") if prompts else None) or stored
-    return lay is not None and Path(lay) in [folder.resolve() for folder in folders]
+    lay = set(stored_folders(workspace, str(merged.config["dataset"])).values())
+    if not lay and prompts is not None:
+        lay = {str(prompts.details.get("folder"))}
+    return not lay.isdisjoint(str(folder.resolve()) for folder in folders)
 
 
 def stored_path(workspace: Workspace, name: str) -> str:
