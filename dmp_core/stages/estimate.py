@@ -7,6 +7,7 @@ from typing import Any
 
 from dmp_core.stages.node import Node, PredictStage
 from dmp_core.store import Manifest, Workspace
+from dmp_core.store.folders import files_below
 from dmp_core.store.workspace import FOLDERS
 
 TYPICAL = {
@@ -69,10 +70,11 @@ def _passes(node: Node) -> int:
 
 def _measured(node: Node, workspace: Workspace) -> tuple[float, float] | None:
     """Rates of the newest finished artefact of the same stage, and of the same method, in this workspace."""
-    paths = workspace.fs.glob(f"{workspace.root}/{FOLDERS[node.stage]}/**/manifest.json")
+    folder = f"{workspace.root}/{FOLDERS[node.stage]}"
+    names = [name for name in files_below(workspace.fs, folder) if name.endswith("/manifest.json")]
     rates, method = [], _method(node.config.model_dump(mode="json"))
-    for path in paths:
-        manifest = Manifest.model_validate(json.loads(workspace.fs.cat_file(path)))
+    for name in names:
+        manifest = Manifest.model_validate(json.loads(workspace.fs.cat_file(f"{folder}/{name}")))
         if manifest.samples and _method(manifest.config) == method:
             total = sum(record.bytes for record in manifest.files)
             rates.append((manifest.created, manifest.seconds / manifest.samples, total / manifest.samples))

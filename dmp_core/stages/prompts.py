@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from pathlib import Path
 
 import pandas as pd
 
@@ -34,7 +35,8 @@ def run(
     if isinstance(config, FolderPromptsStage):
         table = _of_folder(config)
         out.write_bytes(FILE, table.to_parquet(index=False))
-        return StageResult(samples=len(table))
+        # By this another folder of the same name is known for one; the dataset itself names no folder of this machine.
+        return StageResult(samples=len(table), details={"folder": str(Path(str(config.source.folder)).resolve())})
     exclude = {prompt for artefact in inputs.values() for prompt in read_prompts(artefact)["prompt"]}
     split = SplitConfig(keywords=config.keywords, count=config.count)
     generator = build_generator(config.prompts.generator, runtime.device)

@@ -37,6 +37,7 @@ from dmp_core.stages.plan import quality_node
 from dmp_core.stages.prompts import read_prompts
 from dmp_core.stages.quality import drop_counts, left_out, read_scores
 from dmp_core.store import Artefact, Lock, Manifest, read_artefact, staged_folder
+from dmp_core.store.folders import mirror
 
 
 def run(
@@ -252,13 +253,6 @@ def announce(out: Artefact) -> None:
         "manifest.json"
     ):
         return
-    # A folder is exchanged by one rename; an object store has none, and would copy everything a second time.
-    fresh = f"{latest}.new" if out.workspace.is_local else latest
     with Lock(out.workspace, "report") as lock:
         lock.wait()
-        for stale in {fresh, latest}:
-            if fs.exists(stale):
-                fs.rm(stale, recursive=True)
-        fs.copy(out.path, fresh, recursive=True)
-        if fresh != latest:
-            fs.mv(fresh, latest, recursive=True)
+        mirror(fs, out.path, latest)

@@ -131,4 +131,4 @@ def _drop_surplus(out: Artefact, plans: list[ShardPlan]) -> None:
     keep = {name for plan in plans for name in (plan.name, plan.sidecar)}
     for path in out.workspace.fs.find(out.path):
         if path.rsplit("/", 1)[-1] not in keep:
-            out.workspace.fs.rm(path)
+            out.workspace.fs.rm_file(path)

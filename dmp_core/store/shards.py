@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
 from dmp_core.store.fingerprint import sha256_stream
+from dmp_core.store.folders import files_below
 from dmp_core.store.locks import POLL, Lock
 from dmp_core.store.workspace import Artefact, FileRecord, Workspace
 
@@ -250,7 +251,8 @@ def open_dataset(url: str) -> Iterator[dict[str, Any]]:
     Raises InputError when the folder holds no shards.
     """
     workspace = Workspace(url)
-    paths = sorted(workspace.fs.glob(f"{workspace.root}/**/*.tar") or workspace.fs.glob(f"{workspace.root}/*.tar"))
+    names = [name for name in files_below(workspace.fs, workspace.root) if name.endswith(".tar")]
+    paths = [f"{workspace.root}/{name}" for name in names]
     if not paths:
         raise InputError(f"{url}: no shards (*.tar) here; give a folder such as WORKSPACE/datasets/NAME/SPLIT")
     for path in paths:

@@ -7,18 +7,18 @@ import json
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dmp_core.errors import InputError
-from dmp_core.store.fingerprint import sha256_stream
+from dmp_core.store.fingerprint import canonical_json, sha256_stream
+from dmp_core.store.folders import exchange, files_below, hidden_in, names_in, open_place, remove
 
 Status = Literal["complete", "partial", "stale", "missing"]
 
@@ -99,8 +99,7 @@ class Workspace:
 
     def __init__(self, url: str | Path) -> None:
         self.url = str(url)
-        # Other machines write here too, so what a folder held a moment ago is no answer.
-        self.fs, self.root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+        self.fs, self.root = open_place(url)
 
     @property
     def is_local(self) -> bool:
@@ -207,9 +206,28 @@ class Artefact:
         fs = self.workspace.fs
         if FOLDERS[self.stage] == "datasets":
             return bool(fs.exists(self.file("manifest.json")))
-        folder = self.path.rpartition("/")[0]
-        siblings = (path.rsplit("/", 2)[-2] for path in fs.glob(f"{folder}/{self.name}-*/manifest.json"))
-        return any(re.fullmatch(rf"{re.escape(self.name)}-[0-9a-f]{{12}}", other) for other in siblings)
+        folder, prefix = self.path.rpartition("/")[0], f"{self.name}-"
+        others = (name for name in names_in(fs, folder) if name.startswith(prefix))
+        siblings = (name for name in others if re.fullmatch("[0-9a-f]{12}", name.removeprefix(prefix)))
+        return any(fs.exists(f"{folder}/{name}/manifest.json") for name in siblings)
+
+    def again(self, contents: Mapping[str, str]) -> Artefact:
+        """The same artefact beside its place, to be made there from inputs of this content, by role.
+
+        So what is there stays as it is until `take_place` puts the new one in its place, and a remake that was killed
+        is resumed, but never with shards that were made from other inputs.
+        """
+        folder, _, name = self.path.rpartition("/")
+        known = hashlib.sha256(canonical_json([self.fingerprint, dict(contents)]).encode()).hexdigest()[:12]
+        return replace(self, path=f"{folder}/.{name}.{known}")
+
+    def take_place(self, made: Artefact) -> None:
+        """Let what `again` named, complete now, take the place of this artefact; older attempts go with it."""
+        exchange(self.workspace.fs, made.path, self.path)
+        folder, _, name = self.path.rpartition("/")
+        for left in hidden_in(self.workspace.fs, folder):
+            if left.startswith(f".{name}."):
+                remove(self.workspace.fs, f"{folder}/{left}")
 
     def verify(self) -> list[str]:
         """Names of files whose bytes are not those that the manifest recorded."""
@@ -249,7 +267,8 @@ class Artefact:
         return target
 
     def _fetch(self, manifest: Manifest, folder: Path) -> None:
-        self.workspace.fs.get(f"{self.path}/", f"{folder}/", recursive=True)
+        names = files_below(self.workspace.fs, self.path)
+        self.workspace.fs.get([self.file(name) for name in names], [str(folder / name) for name in names])
         for record in manifest.files:
             path = folder / record.name
             if not path.is_file() or _sha256(path) != record.sha256:
@@ -266,14 +285,19 @@ def _sha256(path: Path) -> str:
 
 def sidecars(artefact: Artefact) -> list[FileRecord]:
     """Records of the shards that are finished, in order, whether or not the whole artefact is."""
-    paths = sorted(artefact.workspace.fs.glob(artefact.file("shard-*.json")))
-    return [FileRecord.model_validate(json.loads(artefact.workspace.fs.cat_file(path))) for path in paths]
+    fs, found = artefact.workspace.fs, names_in(artefact.workspace.fs, artefact.path)
+    names = [name for name in found if name.startswith("shard-") and name.endswith(".json")]
+    return [FileRecord.model_validate(json.loads(fs.cat_file(artefact.file(name)))) for name in names]
 
 
 def split_manifests(workspace: Workspace, folder: str) -> dict[str, Manifest]:
     """Manifests of a dataset's finished splits and parts by the name of their folder, in the order of their making."""
-    paths = workspace.fs.glob(f"{folder}/*/manifest.json")
-    found = {path.rsplit("/", 2)[-2]: Manifest.model_validate_json(workspace.fs.cat_file(path)) for path in paths}
+    paths = {name: f"{folder}/{name}/manifest.json" for name in names_in(workspace.fs, folder)}
+    found = {
+        name: Manifest.model_validate_json(workspace.fs.cat_file(path))
+        for name, path in paths.items()
+        if workspace.fs.exists(path)
+    }
     return dict(sorted(found.items(), key=lambda item: (item[0].partition("-")[0], item[1].created, item[0])))
 
 
@@ -290,14 +314,13 @@ def staged_folder(out: Artefact) -> Iterator[Path]:
     for path in scratch.glob(".*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     fs = out.workspace.fs
-    if fs.exists(out.path):
-        fs.rm(out.path, recursive=True)
-    fs.makedirs(out.path.rsplit("/", 1)[0], exist_ok=True)
     if out.workspace.is_local:
-        scratch.rename(out.path)
-    else:
-        fs.put(f"{scratch}/", f"{out.path}/", recursive=True)
-        shutil.rmtree(scratch)
+        exchange(fs, str(scratch), out.path)
+        return
+    remove(fs, out.path)
+    names = sorted(path.relative_to(scratch).as_posix() for path in scratch.rglob("*") if path.is_file())
+    fs.put([str(scratch / name) for name in names], [out.file(name) for name in names])
+    shutil.rmtree(scratch)
 
 
 def record_files(out: Artefact) -> list[FileRecord]:
