@@ -213,7 +213,8 @@ def _splits(info: DatasetCardInfo) -> str:
     lines = ["## Splits", "", "| split | samples | keywords | fingerprint |", "|---|---:|---|---|"]
     for split, samples in info.splits.items():
         words = info.keywords.get(split, ())
-        shown = ", ".join(markdown(word) for word in words[:6]) + (f" … ({len(words)} in all)" if len(words) > 6 else "")
+        more = f" … ({len(words)} in all)" if len(words) > 6 else ""
+        shown = ", ".join(markdown(word) for word in words[:6]) + more
         lines.append(f"| `{split}` | {samples} | {shown or '—'} | `{info.fingerprints.get(split, '—')}` |")
     for split, tasks in info.split_tasks.items():
         if set(tasks) != set(info.tasks):
@@ -249,9 +250,9 @@ def _members(info: DatasetCardInfo) -> str:
     )
     lines += [
         "",
-        "Every `{key}.json` has the same entries, and no nulls. What is not known of a sample is empty text or the number "
-        f"{UNKNOWN}; `safety.checked` says whether `safety.flagged` means anything. `generator.settings`, `scene` "
-        "(of rendered images: objects, camera, light) and `other` are text that holds JSON.",
+        "Every `{key}.json` has the same entries, and no nulls. What is not known of a sample is empty text or the "
+        f"number {UNKNOWN}; `safety.checked` says whether `safety.flagged` means anything. `generator.settings`, "
+        "`scene` (of rendered images: objects, camera, light) and `other` are text that holds JSON.",
     ]
     return "\n".join(lines)
 
@@ -285,9 +286,12 @@ def _usage(info: DatasetCardInfo) -> str:
         '    prompt = json.loads(sample["json"])["prompt"]',
     ]
     datasets_lines = [
+        "import os",
+        "",
         "from datasets import load_dataset",
         "",
-        f'dataset = load_dataset(".", split="{split}", streaming=True)  # without `streaming`: copied to the cache',
+        "# `streaming` reads the shards in place; without it they are copied to a cache.",
+        f'dataset = load_dataset(os.getcwd(), split="{split}", streaming=True)',
         "sample = next(iter(dataset))  # PNG members arrive as PIL images, the depth as nested lists or an array",
     ]
     return "\n".join(
@@ -301,7 +305,7 @@ def _usage(info: DatasetCardInfo) -> str:
             "```",
             "",
             "The header of this file tells `datasets` the splits, and the columns with their types. A label that some "
-            "part lacks is `None` there.",
+            "part lacks is `None` there. `datasets` takes brackets in a path for a pattern: rename such a folder.",
             "",
             "```python",
             *datasets_lines,

@@ -8,8 +8,6 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from PIL import Image
-
 from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
@@ -24,6 +22,7 @@ from dmp_core.store import (
     Sample,
     ShardPlan,
     canonical_json,
+    open_image,
     shard_plans,
     shard_reader,
     write_shards,
@@ -119,7 +118,7 @@ def _image(png: bytes, image_format: str) -> dict[str, bytes]:
     if image_format == "png":
         return {"png": png}
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).save(buffer, format="JPEG", quality=95)
+    open_image(png, ("PNG",)).save(buffer, format="JPEG", quality=95)
     return {"jpg": buffer.getvalue()}
 
 

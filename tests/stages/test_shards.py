@@ -33,7 +33,11 @@ FOLDER = {"generator": {"kind": "folder"}, "source": {"file": "a.png", "sha256":
 
 def configuration(splits: dict[str, int], tasks: list[str], image_format: str = "png") -> PipelineConfig:
     values = load_config("smoke", None, ["adapters={}"]).model_dump(mode="json")
-    values |= {"dataset": "rooms", "tasks": tasks, "quality": dict.fromkeys(("min_std", "min_hash_distance", "min_test_distance"))}
+    values |= {
+        "dataset": "rooms",
+        "tasks": tasks,
+        "quality": dict.fromkeys(("min_std", "min_hash_distance", "min_test_distance")),
+    }
     values["shards"] = {"samples_per_shard": 2, "image_format": image_format}
     values["splits"] = {split: {"keywords": ["bedroom"], "count": count} for split, count in splits.items()}
     return validate(values, "test")
