@@ -4,22 +4,42 @@ from __future__ import annotations
 
 import html
 import re
+import unicodedata
 
-# Direction marks reorder what follows them on a screen; lone surrogates are bytes of names that are not UTF-8.
-_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_JOINERS = "\u200c\u200d"
+"""Format characters that words and emoji are spelled with; others, such as a change of direction, deceive."""
 _MARKDOWN = re.compile(r"([\\`*_\[\]~$])")
 
 
-def plain(text: str) -> str:
-    """One line that any terminal or document shows as it is: control characters become visible, `\\x1b`."""
-    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), " ".join(text.split()))
+def plain(text: str, keep: str = "") -> str:
+    """Text as a terminal or page may get it: control characters and what is no character are spelled out, as `\\x1b`.
+
+    keep: control characters that stay, such as the end of a line.
+    """
+    if text.isprintable():
+        return text
+    kept = keep + _JOINERS
+    return "".join(char if char in kept or not _is_control(char) else _spelled(char) for char in text)
+
+
+def one_line(text: str) -> str:
+    """`plain`, with each run of white space as one space."""
+    return plain(" ".join(text.split()))
 
 
 def markdown(text: str) -> str:
-    """Text as a part of one Markdown line or table cell, without markup, HTML or a cell's end."""
-    return _MARKDOWN.sub(r"\\\1", html.escape(plain(text), quote=False).replace("|", "&#124;"))
+    """Text as a part of one Markdown line or table cell: no markup, no HTML, no end of the cell."""
+    return _MARKDOWN.sub(r"\\\1", html.escape(one_line(text), quote=False).replace("|", "&#124;"))
 
 
 def markdown_code(text: str) -> str:
-    """Text as inline code, also in a table."""
-    return f"`{plain(text).replace('`', chr(39)).replace('|', '¦')}`"
+    """Text as inline code, also in a table; backticks and bars, which would end it, are replaced by look-alikes."""
+    return f"`{one_line(text).replace('`', chr(0x2BC)).replace('|', '¦')}`"
+
+
+def _is_control(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _spelled(char: str) -> str:
+    return char.encode("unicode_escape").decode()

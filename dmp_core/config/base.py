@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dmp_core.errors import InputError
+from dmp_core.passwords import masked
 
 
 def _section_title(model: type) -> str:
@@ -54,7 +55,7 @@ def raise_readable(error: ValidationError, source: str) -> NoReturn:
         field = ".".join(str(part) for part in item["loc"] if not str(part).startswith("<"))
         given = "" if item["type"] in ("missing", "extra_forbidden") else f" (given: {item['input']!r})"
         lines.append(f"{source}: {field}: {_plain(item['type'], item['msg'])}{given}")
-    raise InputError("\n".join(lines)) from None
+    raise InputError(masked("\n".join(lines))) from None
 
 
 def _plain(kind: str, message: str) -> str:

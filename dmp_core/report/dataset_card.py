@@ -16,7 +16,7 @@ from dmp_core.report.data import ModelRecord
 from dmp_core.report.dataset_record import UNKNOWN, features
 from dmp_core.resources import manifest_path
 from dmp_core.store.workspace import Manifest
-from dmp_core.text import markdown, markdown_code, plain
+from dmp_core.text import markdown, markdown_code, one_line
 
 MEMBERS: dict[str, tuple[str, str, str]] = {
     "normal": (
@@ -147,7 +147,7 @@ def card_from_manifests(manifests: Mapping[str, Manifest]) -> str:
 
 
 def _header(info: DatasetCardInfo) -> dict[str, Any]:
-    header: dict[str, Any] = {"pretty_name": plain(info.name), "language": ["en"]}
+    header: dict[str, Any] = {"pretty_name": one_line(info.name), "language": ["en"]}
     if info.licence or info.imported:
         header["license"] = info.licence or "other"
     if info.tasks:

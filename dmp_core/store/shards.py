@@ -16,7 +16,7 @@ from dmp_core.store.fingerprint import sha256_stream
 from dmp_core.store.locks import POLL, Lock
 from dmp_core.store.members import decode_member
 from dmp_core.store.workspace import Artefact, FileRecord, Workspace
-from dmp_core.text import plain
+from dmp_core.text import one_line
 
 Sample = dict[str, Any]
 """One sample: `__key__` (str), and its members' bytes by extension (`png`, `normal.png`, `json`)."""
@@ -198,11 +198,11 @@ def _samples(stream: BinaryIO, path: str) -> Iterator[Sample]:
             for sample in group_by_keys(_members(archive)):
                 key = sample["__key__"]
                 if key in seen:
-                    raise ValueError(f"{plain(key)}: two samples with this key")
+                    raise ValueError(f"{one_line(key)}: two samples with this key")
                 seen.add(key)
                 yield {name: value for name, value in sample.items() if name == "__key__" or not name.startswith("__")}
     except (tarfile.TarError, EOFError, ValueError, RecursionError, OverflowError) as error:
-        reason = plain(str(error.args[0]) if error.args else "") or type(error).__name__
+        reason = one_line(str(error.args[0]) if error.args else "") or type(error).__name__
         raise InputError(f"{path}: unreadable shard ({reason}); delete it and rerun: it alone is made again") from None
 
 
@@ -211,11 +211,11 @@ def _members(archive: tarfile.TarFile) -> Iterator[dict[str, Any]]:
     for member in archive:
         archive.members = []  # type: ignore[attr-defined]  # or memory grows with the shard
         if member.name.startswith("/") or ".." in member.name.split("/"):
-            raise ValueError(f"{plain(member.name)} leads out of the shard")
+            raise ValueError(f"{one_line(member.name)} leads out of the shard")
         if member.isdir():
             continue
         if not member.isreg() or member.issparse():
-            raise ValueError(f"{plain(member.name)} is a link, a device or a sparse file")
+            raise ValueError(f"{one_line(member.name)} is a link, a device or a sparse file")
         data = archive.extractfile(member).read()  # type: ignore[union-attr]  # a regular file
         yield {"fname": member.name, "data": data, "__url__": ""}
 
@@ -240,7 +240,7 @@ def _own_files(artefact: Artefact) -> list[FileRecord]:
         own_name = record.name.partition(".")[0] == ShardPlan(number, ()).name.partition(".")[0]
         if not own_name or (record.first_key or "") <= last:
             raise InputError(
-                f"{artefact.file('manifest.json')}: lists {plain(record.name)} with {record.first_key} as shard "
+                f"{artefact.file('manifest.json')}: lists {one_line(record.name)} with {record.first_key} as shard "
                 f"{number}, so another one is lost; delete this file and the .json beside the shards, and rerun: what "
                 "is missing is made again"
             )
@@ -297,4 +297,4 @@ def _decoded(path: str, key: str, name: str, value: Any) -> Any:
     try:
         return value if name == "__key__" else decode_member(name, value)
     except InputError as error:
-        raise InputError(f"{path}: {plain(f'{key}.{name}')}: {error}") from None
+        raise InputError(f"{path}: {one_line(f'{key}.{name}')}: {error}") from None

@@ -18,6 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dmp_core.errors import InputError
+from dmp_core.passwords import refuse_password
 from dmp_core.store.fingerprint import sha256_stream
 
 Status = Literal["complete", "partial", "stale", "missing"]
@@ -84,7 +85,7 @@ class Workspace:
     """The root of all artefacts."""
 
     def __init__(self, url: str | Path) -> None:
-        self.url = str(url)
+        self.url = refuse_password(str(url), "give it in the variables or files of the storage's client")
         # Other machines write here too, so what a folder held a moment ago is no answer.
         self.fs, self.root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
 
