@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dmp_core.errors import InputError
+from dmp_core.passwords import masked
 from dmp_core.reading import is_utf8, read_text, shown
 
 _LONGEST_FILE = 2**24  # bytes
@@ -86,7 +87,7 @@ def raise_readable(error: ValidationError, source: str) -> NoReturn:
         field = ".".join(str(part) for part in item["loc"] if not str(part).startswith("<"))
         given = "" if item["type"] in ("missing", "extra_forbidden") else f" (given: {_brief.repr(item['input'])})"
         lines.append(f"{source}: {field}: {_plain(item['type'], item['msg'])}{given}")
-    raise InputError("\n".join(lines)) from None
+    raise InputError(masked("\n".join(lines))) from None
 
 
 def _plain(kind: str, message: str) -> str:

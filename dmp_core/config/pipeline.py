@@ -31,6 +31,7 @@ from dmp_core.config.stages import (
     TrainConfig,
 )
 from dmp_core.errors import InputError
+from dmp_core.passwords import masked
 from dmp_core.reading import is_utf8, shown
 from dmp_core.resources import manifest_path
 
@@ -135,7 +136,7 @@ def layered(
     for override in overrides or []:
         settings = merge(settings, parse_override(override))
     if overrides:
-        source = f"{source} with --set {overrides[0] if len(overrides) == 1 else ''}".rstrip()
+        source = f"{source} with --set {masked(overrides[0]) if len(overrides) == 1 else ''}".rstrip()
     return settings, source
 
 

@@ -26,7 +26,7 @@ from dmp_core.errors import InputError
 from dmp_core.methods.ddim import drawn_noise
 from dmp_core.methods.diffusion_settings import VisiiFitConfig
 from dmp_core.methods.instruct import NOISE, NoisyPairs
-from dmp_core.models.shipped import resolve_model
+from dmp_core.models.shipped import UNREADABLE, resolve_model, why_unreadable
 from dmp_core.progress import Progress, silent
 from dmp_core.training.data import LatentPairs
 from dmp_core.training.latents import LatentColumn
@@ -177,8 +177,8 @@ class _ClipDirection:
         try:
             model: Any = CLIPModel.from_pretrained(located.place, **located.options)
             processor: Any = CLIPProcessor.from_pretrained(located.place, **located.options)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+        except UNREADABLE as error:
+            reason = why_unreadable(error)
             raise InputError(f"fit.clip_model: {config.clip_model}: not a CLIP model ({reason})") from None
         width = editor.text_encoder.config.hidden_size
         if model.text_projection.in_features != width:

@@ -11,6 +11,7 @@ from typing import Any
 
 from dmp_core.config.stages import TransformersPrompts
 from dmp_core.errors import InputError, MissingExtra
+from dmp_core.models.shipped import UNREADABLE, why_unreadable
 from dmp_core.prompts.base import fill_template
 from dmp_core.prompts.gguf_cache import converted_gguf, locate_language_model, quiet_transformers
 
@@ -207,8 +208,8 @@ def _load(settings: TransformersPrompts, device: str) -> tuple[Any, Any]:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
             dtype = settings.dtype or ("float32" if device == "cpu" else "auto")
             model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=False, **options)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except UNREADABLE as error:
+            reason = why_unreadable(error)
             raise InputError(
                 f"prompts.generator.model: {settings.model!r} cannot be loaded as a causal language model ({reason}); "
                 "give a hub id or a folder with config.json, weights and tokenizer, or set gguf_file"

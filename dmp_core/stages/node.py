@@ -40,7 +40,7 @@ VERSIONS = {
     "images": 3,
     "labels": 1,
     "quality": 1,
-    "shards": 2,
+    "shards": 3,
     "latents": 1,
     "editor": 1,
     "train": 2,

@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dmp_core.errors import InputError
+from dmp_core.passwords import refuse_password
 from dmp_core.store.fingerprint import canonical_json, sha256_stream
 from dmp_core.store.folders import exchange, files_below, hidden_in, names_in, open_place, remove
 
@@ -98,8 +99,8 @@ class Workspace:
     """The root of all artefacts."""
 
     def __init__(self, url: str | Path) -> None:
-        self.url = str(url)
-        self.fs, self.root = open_place(url)
+        self.url = refuse_password(str(url), "give it in the variables or files of the storage's client")
+        self.fs, self.root = open_place(self.url)
 
     @property
     def is_local(self) -> bool:

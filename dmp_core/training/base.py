@@ -13,7 +13,7 @@ import torch
 from dmp_core.config.stages import BaseConfig, DiffusionImages, EditorConfig
 from dmp_core.diffusion.finite import check_parts
 from dmp_core.errors import InputError
-from dmp_core.models.shipped import resolve_model
+from dmp_core.models.shipped import UNREADABLE, resolve_model, why_unreadable
 
 if TYPE_CHECKING:
     from dmp_core.diffusion import DMPPipeline
@@ -152,8 +152,8 @@ def _readable_errors(config: BaseConfig | EditorConfig | DiffusionImages) -> Ite
         yield
     except InputError:
         raise
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except UNREADABLE as error:
+        reason = why_unreadable(error)
     else:
         return
     field, (place, options) = _field(config), _where(config)
