@@ -18,6 +18,7 @@ from dmp_core.stages import plan
 from dmp_core.stages.parts import dataset_config, dataset_name
 from dmp_core.store import Artefact, Manifest, Workspace
 from dmp_core.store.folders import names_in
+from dmp_core.store.workspace import read_manifest
 
 app = typer.Typer(no_args_is_help=True, help="Make, look at and verify datasets.")
 
@@ -106,5 +107,4 @@ def _manifests(path: str) -> list[tuple[str, Manifest]]:
         raise InputError(
             f"{path}: no finished dataset here; give WORKSPACE/datasets/NAME, or make one: dmp dataset new"
         )
-    read = place.fs.cat_file
-    return [(place.address(file.rsplit("/", 1)[0]), Manifest.model_validate_json(read(file))) for file in sorted(found)]
+    return [(place.address(file.rsplit("/", 1)[0]), read_manifest(place, file)) for file in sorted(found)]

@@ -29,7 +29,7 @@ from dmp_core.stages import (
     statuses,
 )
 from dmp_core.stages.estimate import estimate_seconds
-from dmp_core.stages.preflight import Preflight, check_models, preflight
+from dmp_core.stages.preflight import Disk, Preflight, check_models, check_workspace, preflight
 from dmp_core.store import Workspace
 
 Force = Annotated[bool, typer.Option("--force", help="Make it anew even if it is complete.")]
@@ -67,7 +67,9 @@ def run_nodes(
     # Stages on another pool load their weights there; in turn, all of them run here.
     away = {} if runner is _in_turn else settings.runtime.deployments
     here = [node for node in nodes if node.stage not in away]
-    check_models(node for node in here if force or artefacts[node.id].status() != "complete")
+    todo = [node for node in here if force or artefacts[node.id].status() != "complete"]
+    check_models(todo)
+    check_workspace(todo, place)
     with ProgressDisplay() as display, listening(display):
         outputs: list[StageOutput] = runner(
             settings, workspace, force=force, only=[node.id for node in nodes], shards=shards
@@ -170,8 +172,11 @@ def show_plan(
 
 
 def describe_needs(needs: Preflight) -> Iterator[str]:
-    """A line each for what the machine lacks or the user must know; none if the run needs no models."""
+    """A line each for what the machine lacks or the user must know; none if a run without models has it all."""
+    if needs.refused:
+        yield f"cannot be written: {needs.refused}"
     if not needs.models and not needs.unregistered:
+        yield from (_disk_line(disk) for disk in needs.disks if disk.free < disk.needed)
         return
     missing = needs.missing
     yield f"models: {len(needs.models) - len(missing)} of {len(needs.models)} ready"
@@ -188,10 +193,14 @@ def describe_needs(needs: Preflight) -> Iterator[str]:
     found = f"{needs.gpu} with {needs.vram_found_gb:.0f} GB" if needs.gpu else "no GPU found"
     enough = "" if needs.vram_found_gb >= needs.vram_needed_gb else "  (not enough)"
     yield f"GPU: about {needs.vram_needed_gb:.0f} GB needed; {found}{enough}"
-    for disk in needs.disks:
-        short = "" if disk.free >= disk.needed else "  (not enough)"
-        yield f"disk: {disk.place}: {disk.needed / 1e9:.1f} GB needed, {disk.free / 1e9:.1f} GB free{short}"
+    yield from map(_disk_line, needs.disks)
     yield f"GPU time: about {needs.gpu_hours:.0f} h; guessed for a GPU of the A100 class until stages have run here"
+
+
+def _disk_line(disk: Disk) -> str:
+    unit, name = (1e9, "GB") if disk.needed >= 1e8 else (1e6, "MB")
+    short = "" if disk.free >= disk.needed else "  (not enough)"
+    return f"disk: {disk.place}: {disk.needed / unit:.1f} {name} needed, {disk.free / unit:.1f} {name} free{short}"
 
 
 def _row(node: Node, place: Workspace, status: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dmp_core.cli.console import Json, ProgressDisplay, stderr, stdout
 from dmp_core.errors import InputError
 from dmp_core.store import Workspace
 
-Repair = Annotated[bool, typer.Option("--repair", help="Remove what is damaged or left over; `dmp run` makes it again.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Remove what is damaged or left over.")]
 
 
 def verify(

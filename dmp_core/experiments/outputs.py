@@ -49,9 +49,8 @@ def write_outputs(name: str, experiment: Experiment, planned: Sequence[PlannedVa
             output: _write(experiment, output, planned, scores, workspace, folder) for output in experiment.outputs
         }
         (folder / INDEX).write_text(json.dumps(_index(name, experiment, planned, scores, files), indent=1) + "\n")
-        workspace.fs.makedirs(target, exist_ok=True)
         for path in sorted(folder.iterdir()):
-            workspace.fs.pipe_file(f"{target}/{path.name}", path.read_bytes())
+            workspace.write_bytes(target, path.name, path.read_bytes())
     return workspace.address(target)
 
 

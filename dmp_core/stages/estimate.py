@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from dmp_core.stages.node import Node, PredictStage
-from dmp_core.store import Manifest, Workspace
+from dmp_core.store import Workspace, sidecars
 from dmp_core.store.folders import files_below
-from dmp_core.store.workspace import FOLDERS
+from dmp_core.store.workspace import FOLDERS, known_manifests
 
 TYPICAL = {
     "prompts": (0.45, 200),
@@ -48,9 +47,12 @@ A_PASS, A_PASS_ON_A_GPU = 0.006, 0.03
 
 
 def estimate_seconds(node: Node, workspace: Workspace) -> tuple[float, int]:
-    """(seconds, bytes) that the node is likely to take."""
+    """(seconds, bytes) that the node is likely to take, less the shards that it has already."""
     seconds, size = _measured(node, workspace) or _typical(node)
-    return seconds * node.samples, int(size * node.samples)
+    out = node.artefact(workspace)
+    made = sum(record.samples for record in sidecars(out) if record.fingerprint == out.fingerprint)
+    left = max(0, node.samples - made) if out.manifest() is None else node.samples
+    return seconds * left, int(size * left)
 
 
 def _typical(node: Node) -> tuple[float, float]:
@@ -72,9 +74,9 @@ def _measured(node: Node, workspace: Workspace) -> tuple[float, float] | None:
     """Rates of the newest finished artefact of the same stage, and of the same method, in this workspace."""
     folder = f"{workspace.root}/{FOLDERS[node.stage]}"
     names = [name for name in files_below(workspace.fs, folder) if name.endswith("/manifest.json")]
+    paths = [f"{folder}/{name}" for name in names]
     rates, method = [], _method(node.config.model_dump(mode="json"))
-    for name in names:
-        manifest = Manifest.model_validate(json.loads(workspace.fs.cat_file(f"{folder}/{name}")))
+    for manifest in known_manifests(workspace, paths).values():
         if manifest.samples and _method(manifest.config) == method:
             total = sum(record.bytes for record in manifest.files)
             rates.append((manifest.created, manifest.seconds / manifest.samples, total / manifest.samples))

@@ -159,6 +159,7 @@ def _make(
     """check: raises if another run has taken over; called before the manifest is published."""
     check_overwrites([node], out.workspace)
     inputs = ready_inputs(node, out.workspace)
+    out.drop_damaged_manifest()
     place = making(node, inputs, out, force and (shards is None or isinstance(shards, Chunk)))
     if place != out and (done := place.manifest()) is not None and _put_in_place(place, out):
         announce(node, out)  # a run was killed between the two

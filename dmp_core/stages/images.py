@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dmp_core.config.stages import RuntimeConfig
+from dmp_core.config.stages import DiffusionImages, RuntimeConfig
 from dmp_core.progress import Progress, silent
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import ImagesStage
@@ -31,7 +31,12 @@ def run(
     plans = plan_shards(rows, config.samples_per_shard)
     with open_source(config.images, runtime) as source:
         files = write_shards(
-            out, plans, lambda plan: source.samples([rows[key] for key in plan.keys]), only=shards, progress=progress
+            out,
+            plans,
+            lambda plan: source.samples([rows[key] for key in plan.keys]),
+            only=shards,
+            threaded=isinstance(config.images, DiffusionImages),
+            progress=progress,
         )
     details = {name: sorted({str(row[column]) for row in rows.values()}) for name, column in _TOLD.items()}
     return StageResult(samples=len(rows), files=files, details=details)

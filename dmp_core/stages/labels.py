@@ -59,7 +59,8 @@ def run(
                 sample[f"{config.task}.flip.json"] = canonical_json(difference).encode()
             yield sample
 
-    files = write_shards(out, shard_plans(images), produce, only=shards, progress=progress)
+    threaded = isinstance(config.labeler, ModelLabels)
+    files = write_shards(out, shard_plans(images), produce, only=shards, threaded=threaded, progress=progress)
     return StageResult(samples=images.published().samples, files=files)
 
 

@@ -51,7 +51,9 @@ def run(
         )
 
     plans = [replace(plan, suffix="safetensors") for plan in shard_plans(column)]
-    files = write_shards(out, plans, lambda plan: read(plan.index), only=shards, encode=encode, progress=progress)
+    files = write_shards(
+        out, plans, lambda plan: read(plan.index), only=shards, encode=encode, threaded=True, progress=progress
+    )
     return StageResult(samples=column.published().samples, files=files)
 
 

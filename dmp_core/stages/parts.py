@@ -6,12 +6,12 @@ has its own prompts, images and labels, and its samples' keys start with its nam
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from itertools import count as count_from
+
+from pydantic import BaseModel
 
 from dmp_core.config.pipeline import PipelineConfig, validate
 from dmp_core.errors import InputError
@@ -19,7 +19,7 @@ from dmp_core.prompts.keywords import split_keywords
 from dmp_core.stages.overwrites import held_dataset, imported, prompts_of, stored_folders
 from dmp_core.store import Lock, Manifest, Workspace
 from dmp_core.store.folders import names_in
-from dmp_core.store.workspace import FOLDERS
+from dmp_core.store.workspace import FOLDERS, read_record
 
 
 def dataset_config(
@@ -52,7 +52,10 @@ def dataset_config(
         existing = held_dataset(place, title)
         _refuse_imported(place, title, existing)
         prompts = {folder: prompts_of(place, manifest) for folder, manifest in existing.items()}
-        known, request = asked(place, title), Request(words, count, part and unicodedata.normalize("NFC", part))
+        known, request = (
+            asked(place, title),
+            Request(keywords=words, count=count, part=part and unicodedata.normalize("NFC", part)),
+        )
         if request.part:
             folder = f"{split}-{slug(request.part)}"
             made = _made_for(existing[folder], prompts[folder], request.part) if folder in existing else request
@@ -84,17 +87,17 @@ def slug(text: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in text).split())[:48].strip("-") or "dataset"
 
 
-@dataclass(frozen=True)
-class Request:
-    """What was asked of a dataset: a part, named by hand or not."""
+class Request(BaseModel):
+    """What was asked of a dataset, as it is noted by the folder that was set aside for it."""
 
-    words: list[str]
+    keywords: list[str]
     count: int
     part: str | None = None
+    """Its name, if it was named by hand."""
 
     def __str__(self) -> str:
         name = f"part {self.part!r} with " if self.part else ""
-        return f"{name}{self.count} of {', '.join(self.words)}"
+        return f"{name}{self.count} of {', '.join(self.keywords)}"
 
 
 def _refuse_imported(place: Workspace, title: str, existing: Mapping[str, Manifest]) -> None:
@@ -107,7 +110,8 @@ def _made_for(merged: Manifest, prompts: Manifest | None, part: str | None) -> R
     """The request behind a finished part that has no note."""
     made = prompts.config if prompts else {}
     count = merged.samples + sum(merged.details.get("dropped", {}).values())
-    return Request(made.get("keywords", merged.details.get("keywords", [])), made.get("count", count), part)
+    keywords = made.get("keywords", merged.details.get("keywords", []))
+    return Request(keywords=keywords, count=made.get("count", count), part=part)
 
 
 def _folder(
@@ -119,7 +123,7 @@ def _folder(
 ) -> str:
     """The part that was asked for before with the same words, whether or not it was finished, or a new name."""
     made = {folder: (m.config.get("keywords"), m.config.get("count")) for folder, m in prompts.items() if m}
-    noted = {folder: (known.words, known.count) for folder, known in requests.items() if not known.part}
+    noted = {folder: (known.keywords, known.count) for folder, known in requests.items() if not known.part}
     for folder, known in [*noted.items(), *made.items()]:  # its own reservation before others' parts
         if known == (words, count) and folder.partition("-")[0] == split:
             return folder
@@ -131,16 +135,16 @@ def _folder(
 def asked(place: Workspace, title: str) -> dict[str, Request]:
     """What was asked of the dataset, by the folder that was set aside for it."""
     folder = f"{place.root}/.requests/{title}"
-    found = {}
-    for name in (name for name in names_in(place.fs, folder) if name.endswith(".json")):
-        noted = json.loads(place.fs.cat_file(f"{folder}/{name}"))
-        found[name.removesuffix(".json")] = Request(noted["keywords"], noted["count"], noted.get("part"))
-    return found
+    names = [name for name in names_in(place.fs, folder) if name.endswith(".json")]
+    notes = {
+        name.removesuffix(".json"): read_record(place, f"{folder}/{name}", Request, "the same request writes it again")
+        for name in names
+    }
+    return {name: note for name, note in notes.items() if note is not None}
 
 
 def _note_request(place: Workspace, title: str, folder: str, request: Request) -> None:
-    noted = json.dumps({"keywords": request.words, "count": request.count, "part": request.part})
-    place.write_bytes(f"{place.root}/.requests/{title}", f"{folder}.json", noted.encode())
+    place.write_bytes(f"{place.root}/.requests/{title}", f"{folder}.json", request.model_dump_json().encode())
 
 
 def _excluded(prompts: Manifest) -> list[str]:

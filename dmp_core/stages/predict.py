@@ -52,7 +52,7 @@ def run(
                 extension, data = encode_label(config.task, label)
                 yield {"__key__": key, extension: data}
 
-    files = write_shards(out, shard_plans(source), produce, only=shards, progress=progress)
+    files = write_shards(out, shard_plans(source), produce, only=shards, threaded=True, progress=progress)
     return StageResult(samples=source.published().samples, files=files)
 
 

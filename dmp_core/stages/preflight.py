@@ -1,7 +1,9 @@
-"""What a run needs and this machine may lack: weights, their licences, GPU memory, disk."""
+"""What a run needs and this machine may lack: weights, their licences, GPU memory, disk and the right to write."""
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -10,6 +12,7 @@ from typing import Any
 
 from dmp_core.models import registry
 from dmp_core.models.shipped import registered, resolve_model
+from dmp_core.stages.estimate import estimate_seconds
 from dmp_core.stages.node import ModelUse, Node
 from dmp_core.store import Workspace
 
@@ -53,6 +56,8 @@ class Preflight:
     """Its name; None if there is none."""
     vram_found_gb: float = 0.0
     disks: list[Disk] = field(default_factory=list)
+    refused: str | None = None
+    """Why nothing can be written to the workspace; None if it can."""
     gpu_hours: float = 0.0
 
     @property
@@ -90,15 +95,41 @@ def preflight(todo: Iterable[Node], workspace: Workspace, size: int, gpu_seconds
     known, others = models_of(todo)
     models = [_needed(registry.get(name), fields) for name, fields in known.items()]
     found = Preflight(models, others, gpu_hours=gpu_seconds / 3600)
-    if not models and not others:
-        return found
-    found.vram_needed_gb = max((model.vram_gb for model in models), default=0.0)
-    found.gpu, found.vram_found_gb = find_gpu()
-    needs = [(registry.models_dir(), sum(model.bytes for model in found.missing))]
-    if workspace.is_local:
-        needs.insert(0, (Path(workspace.root), size))
-    found.disks = _disks(needs)
+    needs = [(Path(workspace.root), size)] if workspace.is_local else []
+    if models or others:
+        found.vram_needed_gb = max((model.vram_gb for model in models), default=0.0)
+        found.gpu, found.vram_found_gb = find_gpu()
+        needs.append((registry.models_dir(), sum(model.bytes for model in found.missing)))
+    try:
+        _check_rights(todo, workspace)
+        found.disks = _disks(needs)
+    except OSError as error:
+        found.refused = f"{error.filename}: {error.strerror}"
     return found
+
+
+def check_workspace(todo: Iterable[Node], workspace: Workspace) -> None:
+    """Raise OSError, before any work, if there is no right or no room to write what these nodes make."""
+    if not workspace.is_local:
+        return
+    todo = list(todo)
+    _check_rights(todo, workspace)
+    (disk,) = _disks([(Path(workspace.root), sum(estimate_seconds(node, workspace)[1] for node in todo))])
+    if disk.free < disk.needed:
+        lack = f"about {disk.needed / 1e6:.1f} MB needed, {disk.free / 1e6:.1f} MB free"
+        raise OSError(errno.ENOSPC, lack, workspace.root)
+
+
+def _check_rights(todo: Iterable[Node], workspace: Workspace) -> None:
+    places = [node.artefact(workspace).path for node in todo] if workspace.is_local else []
+    locks = [f"{workspace.root}/.locks"] if places else []
+    for folder in dict.fromkeys(_existing(Path(place)) for place in (*locks, *places)):
+        refused = errno.ENOTDIR
+        if folder.is_dir():
+            if os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                continue
+            refused = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(refused, os.strerror(refused), str(folder))
 
 
 def find_gpu() -> tuple[str | None, float]:
@@ -136,8 +167,13 @@ def _disks(needs: Iterable[tuple[Path, int]]) -> list[Disk]:
     """What each disk must hold; places on the same one share its space."""
     disks: dict[int, Disk] = {}
     for place, needed in needs:
-        existing = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+        existing = _existing(place)
         disk = disks.setdefault(existing.stat().st_dev, Disk("", 0, shutil.disk_usage(existing).free))
         disk.place = " and ".join(filter(None, (disk.place, str(place))))
         disk.needed += needed
     return list(disks.values())
+
+
+def _existing(place: Path) -> Path:
+    """The place itself, or what there is of the way to it."""
+    return next(folder for folder in (place, *place.absolute().parents) if folder.exists())

@@ -75,7 +75,7 @@ def announce(out: Artefact) -> None:
         return
     with Lock(out.workspace, f"datasets-{folder.rsplit('/', 1)[-1]}") as lock:
         lock.wait()
-        fs.pipe_file(f"{folder}/README.md", card())
+        out.workspace.write_bytes(folder, "README.md", card())
 
 
 def _details(inputs: Inputs) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import atexit
 import itertools
-import json
 import logging
 import os
 import queue
@@ -26,6 +25,9 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 
+from pydantic import BaseModel, ValidationError
+
+from dmp_core.store.files import create_file, write_file
 from dmp_core.store.workspace import Workspace
 
 BEAT = 10.0
@@ -42,10 +44,22 @@ class LockLost(OSError):
     """Another run took the lock over, since this one was silent for too long (a paused machine, a lost network)."""
 
 
+class Holder(BaseModel):
+    """What a lock's file says."""
+
+    token: str
+    beat: int
+    host: str
+    machine: str
+    pid: int
+    started: str | None
+
+
 class Lock:
     """The right to make one thing; as a context manager it gives back what `acquire` or `wait` took.
 
-    It does so even if a signal ends the process in the middle of taking it or of giving it back.
+    It does so even if a signal ends the process in the middle of taking it or of giving it back. Who waits must keep
+    one Lock for all its looks, since the silence of the holder is counted from the first of them.
     """
 
     def __init__(self, workspace: Workspace, name: str) -> None:
@@ -63,22 +77,31 @@ class Lock:
         """Take the lock if it is free or abandoned; False if somebody holds it."""
         content = self._read()
         if content is not None and self._abandoned(content):
-            _log.warning("%s: taken over from %s, which has ended", self.name, _holder(content))
+            reason = "has ended" if _has_ended(content) else f"was silent for {STALE:.0f} s"
+            _log.warning("%s: lock taken over from %s, which %s", self.name, _describe(content), reason)
             self._remove(content)
             content = None
-        if content is not None or not self._create():
+        if content is not None:
             return False
-        threading.Thread(target=self._beat, daemon=True).start()
+        ended = self._ended = queue.SimpleQueue()
+        if not self._create():
+            return False
+        threading.Thread(target=self._beat, args=[ended], daemon=True).start()
         return True
 
     def wait(self, tell: Callable[[str], None] = lambda holder: None) -> None:
         """Block until the lock is taken; `tell` hears once who holds it."""
         told = False
         while not self.acquire():
-            if not told and (content := self._read()) is not None:
-                tell(_holder(content))
+            if not told and (holder := self.holder()) is not None:
+                tell(holder)
                 told = True
             time.sleep(POLL)
+
+    def holder(self) -> str | None:
+        """Who holds it, for people; None if nobody does."""
+        content = self._read()
+        return None if content is None else _describe(content)
 
     def check(self) -> None:
         """Raise LockLost unless the lock is still ours; to be called before something is published."""
@@ -87,11 +110,16 @@ class Lock:
 
     def release(self) -> None:
         self._ended.put(None)
-        with self._writing:
-            if self._is_ours() or (self._creating and self._read() == b""):
-                with suppress(FileNotFoundError):
+        try:
+            with self._writing:
+                if self._is_ours() or (self._creating and self._read() == b""):
                     self.workspace.fs.rm_file(self.path)
-        atexit.unregister(self.release)
+        except FileNotFoundError:
+            pass  # somebody took it for abandoned
+        except OSError as error:  # the work itself is done, or has failed with an error of its own
+            _log.warning("%s: its lock could not be removed (%s)", self.name, error)
+        self._creating = False
+        atexit.unregister(self.release)  # not if a signal came in between: then it is tried again at the end
 
     def __enter__(self) -> Lock:
         atexit.register(self.release)
@@ -105,8 +133,10 @@ class Lock:
     # ---------------------------------------------------------------------------- the file
     def _content(self, beat: int = 0) -> bytes:
         machine, pid = _machine(), os.getpid()
-        holder = {"host": socket.gethostname(), "machine": machine, "pid": pid, "started": _started(pid)}
-        return json.dumps({"token": self.token, "beat": beat, **holder}).encode()
+        holder = Holder(
+            token=self.token, beat=beat, host=socket.gethostname(), machine=machine, pid=pid, started=_started(pid)
+        )
+        return holder.model_dump_json().encode()
 
     def _read(self) -> bytes | None:
         try:
@@ -119,19 +149,20 @@ class Lock:
         return content is not None and self.token.encode() in content
 
     def _create(self) -> bool:
+        content, self._creating = self._content(), True
         try:
             if self.workspace.is_local:
-                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-                content, self._creating = self._content(), True
-                with open(self.path, "xb") as stream:
-                    stream.write(content)
+                create_file(Path(self.path), content)
             else:
-                self.workspace.fs.pipe_file(self.path, self._content(), mode="create")
-        except OSError:
-            if self._read() is None:
-                raise
+                self.workspace.fs.pipe_file(self.path, content, mode="create")
+        except FileExistsError:
             self._creating = False
             return False
+        except OSError:
+            if self.workspace.is_local or (found := self._read()) is None:
+                raise
+            self._creating = False  # stores refuse in their own words; and an answer may be lost, but not the request
+            return self.token.encode() in found
         self._creating = False
         return True
 
@@ -150,13 +181,13 @@ class Lock:
                     os.link(aside, self.path)
             os.unlink(aside)
 
-    def _beat(self) -> None:
+    def _beat(self, ended: queue.SimpleQueue[None]) -> None:
         for beat in itertools.count(1):
             with suppress(queue.Empty):
-                return self._ended.get(timeout=BEAT)
+                return ended.get(timeout=BEAT)
             try:
                 with self._writing:
-                    if not self._ended.empty() or not self._is_ours():
+                    if not ended.empty() or not self._is_ours():
                         return None
                     self._rewrite(self._content(beat))
             except Exception as error:  # of whatever kind the storage raises: the next beat may get through
@@ -164,9 +195,7 @@ class Lock:
 
     def _rewrite(self, content: bytes) -> None:
         if self.workspace.is_local:
-            aside = f"{self.path}.{self.token}"
-            Path(aside).write_bytes(content)
-            os.replace(aside, self.path)
+            write_file(Path(self.path), content, sync=False)
         else:
             self.workspace.fs.pipe_file(self.path, content)
 
@@ -177,25 +206,25 @@ class Lock:
         return _has_ended(content) or time.monotonic() - self._seen[1] > STALE
 
 
-def _parsed(content: bytes) -> dict[str, object]:
-    """Empty while the file is being written."""
+def _parsed(content: bytes) -> Holder | None:
+    """None if the lock is being written, or damaged."""
     try:
-        return dict(json.loads(content))
-    except ValueError:
-        return {}
+        return Holder.model_validate_json(content)
+    except ValidationError:
+        return None
 
 
-def _holder(content: bytes) -> str:
+def _describe(content: bytes) -> str:
     holder = _parsed(content)
-    return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+    return f"process {holder.pid} on {holder.host}" if holder else "an unknown process (its lock cannot be read)"
 
 
 def _has_ended(content: bytes) -> bool:
     """Whether the holder ran on this machine and does so no more; False if that cannot be told."""
     holder = _parsed(content)
-    if not _machine() or holder.get("machine") != _machine():
+    if holder is None or not _machine() or holder.machine != _machine():
         return False
-    return _started(int(str(holder["pid"]))) != holder["started"]
+    return _started(holder.pid) != holder.started
 
 
 @cache

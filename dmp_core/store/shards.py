@@ -5,18 +5,20 @@ from __future__ import annotations
 import io
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from typing import Any, BinaryIO
 
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
 from dmp_core.store.fingerprint import sha256_stream
 from dmp_core.store.folders import files_below
-from dmp_core.store.locks import POLL, Lock
+from dmp_core.store.locks import POLL, Lock, LockLost
 from dmp_core.store.members import decode_member
-from dmp_core.store.workspace import Artefact, FileRecord, Workspace
+from dmp_core.store.threads import torch_threads
+from dmp_core.store.workspace import Artefact, FileRecord, Workspace, read_sidecar, sidecars
 from dmp_core.text import one_line
 
 Sample = dict[str, Any]
@@ -61,6 +63,7 @@ def write_shards(
     *,
     only: Iterable[int] | None = None,
     encode: Callable[[list[Sample]], bytes] | None = None,
+    threaded: bool = False,
     progress: Progress = silent,
 ) -> list[FileRecord]:
     """Make every shard that is not there yet and return the records of all that are there then.
@@ -71,18 +74,18 @@ def write_shards(
         produce: yields the samples of one shard, one for each key and in that order.
         only: redo these shard numbers even if they exist (of a `Chunk`: make those that are missing), and no others.
         encode: turns the samples into the file's bytes; a tar by default.
+        threaded: torch computes the samples, and rounds by its number of threads: it is recorded with each shard, and
+            used again whenever shards of this artefact are made.
     Raises:
-        InputError: a redone shard differs from the one the manifest recorded, samples are missing, or `only`
-            names a shard that is not planned.
+        InputError: a redone shard differs from the one the manifest recorded (which is not published then), samples
+            are missing, or `only` names a shard that is not planned.
     """
-    manifest = out.manifest()
-    expected = {record.name: record.sha256 for record in manifest.files} if manifest else {}
     wanted = None if only is None else set(only)
     planned = {plan.index for plan in plans}
     if wanted and (beyond := wanted - planned):
         raise InputError(f"--shards {min(beyond)}: {out.path} has shards 0 to {max(planned, default=0)} only")
     redo = wanted is not None and not isinstance(only, Chunk)
-    total, done = sum(len(plan.keys) for plan in plans), 0
+    writer = _Writer(out, produce, encode or _tar_bytes, threaded, progress, sum(len(plan.keys) for plan in plans))
     records: dict[int, FileRecord] = {}
     waiting = plans
     while waiting:
@@ -90,38 +93,127 @@ def write_shards(
         for plan in waiting:
             record = finished_shard(out, plan)
             if (wanted is None or plan.index in wanted) and (redo or record is None):
-                write = partial(_write_shard, out, plan, produce, encode or _tar_bytes, progress, done, total, expected)
-                record = _locked(out, plan, redo, write)
+                record = writer.locked(plan, redo)
                 if record is None:
                     others.append(plan)
                     continue
             if record is not None:
                 records[plan.index] = record
-            done += len(plan.keys)
-            progress(done, total)
+            writer.count(len(plan.keys))
         if len(others) == len(waiting):
-            time.sleep(POLL)
+            writer.wait_for(others[0])
         waiting = others
     return [records[index] for index in sorted(records)]
 
 
-def _locked(out: Artefact, plan: ShardPlan, redo: bool, write: Callable[[], FileRecord]) -> FileRecord | None:
-    """None if another run is making it."""
-    with Lock(out.workspace, f"{out.stage}-{out.name}-{out.fingerprint}-{plan.name}") as lock:
-        if not lock.acquire():
-            return None
-        return (None if redo else finished_shard(out, plan)) or write()
+class _Writer:
+    """Makes the shards of one artefact, each under its lock."""
+
+    def __init__(
+        self,
+        out: Artefact,
+        produce: Callable[[ShardPlan], Iterable[Sample]],
+        encode: Callable[[list[Sample]], bytes],
+        threaded: bool,
+        progress: Progress,
+        total: int,
+    ) -> None:
+        self.out, self.produce, self.encode, self.threaded = out, produce, encode, threaded
+        self.progress, self.total, self.done = progress, total, 0
+        manifest = out.manifest()
+        self.expected = {record.name: record for record in manifest.files} if manifest else {}
+        self.locks: dict[int, Lock] = {}
+
+    def count(self, samples: int) -> None:
+        self.done += samples
+        self.progress(self.done, self.total)
+
+    def wait_for(self, plan: ShardPlan) -> None:
+        if (holder := self._lock(plan).holder()) is not None:
+            self.progress(self.done, self.total, f"waiting for {holder}")
+        time.sleep(POLL)
+
+    def locked(self, plan: ShardPlan, redo: bool) -> FileRecord | None:
+        """The record of the shard, made if it must be; None if another run is making it."""
+        with self._lock(plan) as lock:
+            if not lock.acquire():
+                return None
+            if not redo and (record := finished_shard(self.out, plan)) is not None:
+                return record
+            try:
+                return self._write(plan, lock)
+            except LockLost:
+                return None  # it was taken over, so another run is making it
+
+    def _lock(self, plan: ShardPlan) -> Lock:
+        """The same one at every look: it counts for how long the holder has been silent."""
+        name = f"{self.out.stage}-{self.out.name}-{self.out.fingerprint}-{plan.name}"
+        return self.locks.setdefault(plan.index, Lock(self.out.workspace, name))
+
+    def _write(self, plan: ShardPlan, lock: Lock) -> FileRecord:
+        with torch_threads(self._threads(plan)) if self.threaded else nullcontext() as threads:
+            data, keys = self._made(plan)
+        record = FileRecord(
+            name=plan.name,
+            bytes=len(data),
+            sha256=sha256_stream(io.BytesIO(data)),
+            samples=len(keys),
+            first_key=keys[0],
+            last_key=keys[-1],
+            fingerprint=self.out.fingerprint,
+            threads=threads,
+        )
+        published = self.expected.get(record.name)
+        if published is not None and published.sha256 != record.sha256:
+            raise InputError(_differs(self.out, record, published))
+        lock.check()
+        self.out.write_bytes(plan.name, data)
+        self.out.write_bytes(plan.sidecar, record.model_dump_json(indent=1).encode())
+        return record
+
+    def _made(self, plan: ShardPlan) -> tuple[bytes, list[str]]:
+        collected: list[Sample] = []
+        for sample in self.produce(plan):
+            collected.append(sample)
+            self.progress(self.done + len(collected), self.total)
+        keys = [sample["__key__"] for sample in collected]
+        if keys != list(plan.keys):
+            path = self.out.file(plan.name)
+            raise InputError(f"{path}: made {len(keys)} of {len(plan.keys)} samples; rerun to try again")
+        return self.encode(collected), keys
+
+    def _threads(self, plan: ShardPlan) -> int | None:
+        """With how many threads this shard was made, or else the rest of the artefact; None if nothing is known."""
+        own = self.expected.get(plan.name)
+        return own.threads if own is not None and own.threads is not None else self._threads_of_others
+
+    @cached_property
+    def _threads_of_others(self) -> int | None:
+        others = list(self.expected.values()) or sidecars(self.out)
+        return next((r.threads for r in others if r.threads and r.fingerprint == self.out.fingerprint), None)
+
+
+def _differs(out: Artefact, record: FileRecord, published: FileRecord) -> str:
+    threads = "" if record.threads == published.threads else f", or on another number of threads than {record.threads}"
+    return (
+        f"{out.file(record.name)}: made again, it differs from the one that the manifest records, which was made on "
+        f"another processor or with other versions of packages{threads}; nothing was changed; make the whole artefact "
+        f"again: `dmp stage {out.stage} --force`, then `dmp run`"
+    )
 
 
 def finished_shard(out: Artefact, plan: ShardPlan) -> FileRecord | None:
     """The sidecar's record if the shard is there, whole, and made for this very fingerprint."""
-    fs = out.workspace.fs
-    try:
-        record = FileRecord.model_validate_json(fs.cat_file(out.file(plan.sidecar)))
-        whole = fs.size(out.file(record.name)) == record.bytes
-    except (FileNotFoundError, ValueError):
+    record = read_sidecar(out, plan.sidecar)
+    if record is None or record.fingerprint != out.fingerprint:
         return None
-    return record if whole and record.fingerprint == out.fingerprint and _is_of(record, plan) else None
+    if not _is_of(record, plan):
+        return None
+    try:
+        whole = out.workspace.fs.size(out.file(record.name)) == record.bytes
+    except FileNotFoundError:
+        return None
+    return record if whole else None
 
 
 def _is_of(record: FileRecord, plan: ShardPlan) -> bool:
@@ -133,40 +225,6 @@ def _is_of(record: FileRecord, plan: ShardPlan) -> bool:
 def unfinished(out: Artefact, count: int) -> list[int]:
     """Which of its `count` shards are still to be made."""
     return [number for number in range(count) if finished_shard(out, ShardPlan(number, ())) is None]
-
-
-def _write_shard(
-    out: Artefact,
-    plan: ShardPlan,
-    produce: Callable[[ShardPlan], Iterable[Sample]],
-    encode: Callable[[list[Sample]], bytes],
-    progress: Progress,
-    done: int,
-    total: int,
-    expected: Mapping[str, str],
-) -> FileRecord:
-    collected: list[Sample] = []
-    for sample in produce(plan):
-        collected.append(sample)
-        progress(done + len(collected), total)
-    keys = [sample["__key__"] for sample in collected]
-    if keys != list(plan.keys):
-        raise InputError(f"{out.file(plan.name)}: made {len(keys)} of {len(plan.keys)} samples; rerun to try again")
-    data = encode(collected)
-    record = FileRecord(
-        name=plan.name,
-        bytes=len(data),
-        sha256=sha256_stream(io.BytesIO(data)),
-        samples=len(keys),
-        first_key=keys[0],
-        last_key=keys[-1],
-        fingerprint=out.fingerprint,
-    )
-    out.write_bytes(plan.name, data)
-    out.write_bytes(plan.sidecar, record.model_dump_json(indent=1).encode())
-    if expected.get(record.name, record.sha256) != record.sha256:
-        raise InputError(f"{out.file(plan.name)}: redone shard differs from the published one; use --force")
-    return record
 
 
 def _tar_bytes(samples: list[Sample]) -> bytes:

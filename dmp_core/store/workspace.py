@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dmp_core.errors import InputError
 from dmp_core.passwords import refuse_password
+from dmp_core.store.files import at, disk_error, make_folder, sync_folder, sync_tree, write_file
 from dmp_core.store.fingerprint import canonical_json, sha256_stream
 from dmp_core.store.folders import exchange, files_below, hidden_in, names_in, open_place, remove
 
@@ -41,6 +44,8 @@ FOLDERS = {
 LOG_FILES, LOG_FOLDERS = frozenset({"loss.csv"}), frozenset({"tensorboard"})
 """Names of what training writes down of itself: recorded in manifests, but nothing turns stale when it differs."""
 
+_log = logging.getLogger(__name__)
+
 
 class FileRecord(BaseModel):
     """What a published file must be."""
@@ -56,6 +61,8 @@ class FileRecord(BaseModel):
     last_key: str | None = None
     fingerprint: str | None = None
     """Of the artefact that the shard was made for; shards of an older configuration are not reused."""
+    threads: int | None = Field(default=None, exclude_if=lambda threads: threads is None)
+    """Of torch, where they decide the last digits of what is in it."""
 
     @property
     def is_log(self) -> bool:
@@ -95,6 +102,13 @@ class Manifest(BaseModel):
         return noted in (self.content(), self.content(logs=True))
 
 
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class DamagedManifest(InputError):
+    """Empty, cut short or overwritten, as a power cut or a bad disk leaves it."""
+
+
 class Workspace:
     """The root of all artefacts."""
 
@@ -119,11 +133,8 @@ class Workspace:
         """No reader sees half a file: folders get it under another name first, object stores only take whole ones."""
         if not self.is_local:
             self.fs.pipe_file(f"{folder}/{name}", data)
-            return
-        temporary = f"{folder}/.{name.replace('/', '-')}.{uuid.uuid4().hex[:8]}.tmp"
-        self.fs.makedirs(folder, exist_ok=True)
-        self.fs.pipe_file(temporary, data)
-        self.fs.mv(temporary, f"{folder}/{name}")
+        else:
+            write_file(Path(folder, name), data)
 
     def scratch(self, artefact: Artefact) -> Path:
         """A local folder that survives a killed process, so that work in it can be resumed."""
@@ -166,15 +177,33 @@ class Artefact:
         self.workspace.write_bytes(self.path, name, data)
 
     def manifest(self) -> Manifest | None:
-        """The manifest if one is published for this very fingerprint, else None."""
-        if not self.exists("manifest.json"):
-            return None
+        """The manifest if one is published for this very fingerprint, else None; a damaged one is none.
+
+        Raises InputError if another program's file lies in its place.
+        """
         try:
-            manifest = Manifest.model_validate_json(self.read_bytes("manifest.json"))
-        except ValidationError:
-            path = self.file("manifest.json")
-            raise InputError(f"{path}: not a valid manifest; delete this file and rerun `dmp run`") from None
+            manifest = read_manifest(self.workspace, self.file("manifest.json"))
+        except FileNotFoundError:
+            return None
+        except DamagedManifest as damage:
+            notice(str(damage))
+            return None
         return manifest if manifest.fingerprint == self.fingerprint else None
+
+    def drop_damaged_manifest(self) -> None:
+        """Remove a manifest that counts as not there; raises InputError if it may have been another configuration's."""
+        try:
+            read_manifest(self.workspace, self.file("manifest.json"))
+        except FileNotFoundError:
+            return
+        except DamagedManifest:
+            others = {record.fingerprint for record in sidecars(self)} - {self.fingerprint}
+            if others:
+                raise InputError(
+                    f"{self.file('manifest.json')}: damaged manifest beside shards of another configuration, which "
+                    f"this one would overwrite; move {self.path} away, or make this dataset under another name"
+                ) from None
+            self.workspace.fs.rm_file(self.file("manifest.json"))
 
     def published(self) -> Manifest:
         """The manifest of a finished artefact; raises InputError if there is none."""
@@ -284,21 +313,83 @@ def _sha256(path: Path) -> str:
         return sha256_stream(stream)
 
 
+def read_manifest(workspace: Workspace, path: str) -> Manifest:
+    """Raises DamagedManifest, and InputError for a file that is sound and no manifest; both say what to do."""
+    data = workspace.fs.cat_file(path)
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+    if not _is_json(data):
+        raise DamagedManifest(f"{path}: damaged manifest{_emptiness(data)}; counts as not there: `dmp run` redoes this")
+    raise InputError(f"{path}: not a manifest of this version ({where or 'no fields'}); move it away, then `dmp run`")
+
+
+def known_manifests(workspace: Workspace, paths: Iterable[str]) -> dict[str, Manifest]:
+    """Manifests by path; those that cannot be read are left out, with a notice."""
+    found = {}
+    for path in paths:
+        try:
+            found[path] = read_manifest(workspace, path)
+        except FileNotFoundError:
+            continue  # another run is making it again
+        except InputError as error:
+            notice(str(error))
+    return found
+
+
+def read_record(workspace: Workspace, path: str, kind: type[Record], fix: str) -> Record | None:
+    """A small file of the store; None if there is none, or, with a notice, if it is damaged.
+
+    fix: what becomes of it then.
+    """
+    try:
+        data = workspace.fs.cat_file(path)
+        return kind.model_validate_json(data)
+    except FileNotFoundError:
+        return None
+    except ValidationError:
+        notice(f"{path}: damaged{_emptiness(data)}; counts as not there: {fix}")
+        return None
+
+
+def read_sidecar(artefact: Artefact, name: str) -> FileRecord | None:
+    """The record of a finished shard; None if there is none, or if it is damaged."""
+    return read_record(artefact.workspace, artefact.file(name), FileRecord, "`dmp run` redoes its shard")
+
+
 def sidecars(artefact: Artefact) -> list[FileRecord]:
     """Records of the shards that are finished, in order, whether or not the whole artefact is."""
-    fs, found = artefact.workspace.fs, names_in(artefact.workspace.fs, artefact.path)
-    names = [name for name in found if name.startswith("shard-") and name.endswith(".json")]
-    return [FileRecord.model_validate(json.loads(fs.cat_file(artefact.file(name)))) for name in names]
+    names = [name for name in names_in(artefact.workspace.fs, artefact.path) if _is_sidecar(name)]
+    return [record for name in names if (record := read_sidecar(artefact, name)) is not None]
+
+
+def _is_sidecar(name: str) -> bool:
+    return name.startswith("shard-") and name.endswith(".json")
+
+
+@cache
+def notice(message: str) -> None:
+    """Say it once, however often the file is looked at."""
+    _log.warning("%s", message)
+
+
+def _emptiness(data: bytes) -> str:
+    return "" if data.strip(b"\0 \n") else " (empty)"
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def split_manifests(workspace: Workspace, folder: str) -> dict[str, Manifest]:
     """Manifests of a dataset's finished splits and parts by the name of their folder, in the order of their making."""
-    paths = {name: f"{folder}/{name}/manifest.json" for name in names_in(workspace.fs, folder)}
-    found = {
-        name: Manifest.model_validate_json(workspace.fs.cat_file(path))
-        for name, path in paths.items()
-        if workspace.fs.exists(path)
-    }
+    paths = {f"{folder}/{name}/manifest.json": name for name in names_in(workspace.fs, folder)}
+    found = {paths[path]: manifest for path, manifest in known_manifests(workspace, paths).items()}
     return dict(sorted(found.items(), key=lambda item: (item[0].partition("-")[0], item[1].created, item[0])))
 
 
@@ -310,18 +401,38 @@ def staged_folder(out: Artefact) -> Iterator[Path]:
     should not be published go to a sub-folder whose name starts with a dot.
     """
     scratch = out.workspace.scratch(out)
-    scratch.mkdir(parents=True, exist_ok=True)
-    yield scratch
+    with _disk_errors_at(scratch):
+        make_folder(scratch)
+        yield scratch
     for path in scratch.glob(".*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with _disk_errors_at(Path(out.path)):
+        _publish_folder(scratch, out)
+
+
+def _publish_folder(scratch: Path, out: Artefact) -> None:
+    if out.workspace.is_local:
+        sync_tree(scratch)
     fs = out.workspace.fs
     if out.workspace.is_local:
         exchange(fs, str(scratch), out.path)
+        sync_folder(Path(out.path).parent)
         return
     remove(fs, out.path)
     names = sorted(path.relative_to(scratch).as_posix() for path in scratch.rglob("*") if path.is_file())
     fs.put([str(scratch / name) for name in names], [out.file(name) for name in names])
     shutil.rmtree(scratch)
+
+
+@contextmanager
+def _disk_errors_at(path: Path) -> Iterator[None]:
+    """Whatever library writes: a full disk is OSError and names a path."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, InputError) or (refused := disk_error(error)) is None:
+            raise
+        raise at(refused.filename or path, refused) from error
 
 
 def record_files(out: Artefact) -> list[FileRecord]:

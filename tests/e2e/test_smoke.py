@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,11 +27,32 @@ from dmp_core.stages import execute, find, plan
 from dmp_core.store import Workspace
 
 
-def dmp(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dmp_core.cli", *arguments]
+def dmp(*arguments: str, check: bool = True, code: str = "") -> subprocess.CompletedProcess[str]:
+    """code: run in the process before the command."""
+    begin = ["-c", f"{code}; from dmp_core.cli import main; main()"] if code else ["-m", "dmp_core.cli"]
+    command = [sys.executable, *begin, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+FOREIGN, OTHER_BOOT = (
+    json.dumps(
+        {"token": "x", "beat": 1, "host": host, "machine": "a boot of", "pid": os.getpid(), "started": "1"}
+    ).encode()
+    for host in ("far", socket.gethostname())
+)
+"""Locks whose holder cannot be seen to be dead."""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Bytes by name, without what tells of times."""
+    timed = ("manifest.json", "loss.csv", "metrics.json", "index.html")
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.endswith(timed) and "tfevents" not in path.name
+    }
 
 
 def digest(folder: Path) -> dict[str, tuple[int, int]]:
@@ -120,6 +143,46 @@ def test_sigterm_ends_a_run_with_all_its_processes_and_the_rerun_resumes_at_the_
     after = digest(folder)
     assert {name: after[name] for name in before} == before
     assert after.keys() - before.keys() == {"shard-000001.json", "shard-000001.tar", "manifest.json"}
+
+
+def test_threads_are_recorded_where_torch_computes_and_nowhere_else(workspace):
+    recorded = {
+        stage: {"threads" in json.loads(sidecar.read_text()) for sidecar in (workspace / stage).rglob("shard-*.json")}
+        for stage in ("images", "labels", "datasets", "latents", "predictions")
+    }
+    assert recorded == {
+        "images": {False},
+        "labels": {False},
+        "datasets": {False},
+        "latents": {True},
+        "predictions": {True},
+    }
+
+
+@pytest.mark.slow
+def test_locks_of_a_lost_machine_are_taken_over_in_every_stage(workspace, tmp_path):
+    """One shard per stage is lost, and a machine that held its lock; then an artefact that is no shards."""
+    copy, locks = tmp_path / "w", []
+    shutil.copytree(workspace, copy)
+    (copy / ".locks").mkdir(exist_ok=True)
+    before = contents(copy)
+    nodes = plan(load_config("smoke"))
+    lost = {"images": b"", "labels": b"null", "latents": FOREIGN, "predict": OTHER_BOOT, "shards": FOREIGN}
+    for stage, content in lost.items():
+        node = next(node for node in nodes if node.stage == stage)
+        shard = next(Path(node.artefact(Workspace(copy)).path).glob("shard-000000.[ts]*"))
+        shard.unlink()
+        locks.append((f"{stage}-{node.name}-{node.fingerprint}-{shard.name}", content))
+    report = next(node for node in nodes if node.stage == "report")
+    shutil.rmtree(report.artefact(Workspace(copy)).path)
+    locks.append((f"report-{report.name}-{report.fingerprint}", b""))
+    for name, content in locks:
+        (copy / ".locks" / f"{name.replace('/', '-')}.lock").write_bytes(content)
+    done = dmp("run", "-p", "smoke", "-w", str(copy), code="from dmp_core.store import locks; locks.STALE = 1")
+    assert done.stderr.count("lock taken over") == len(locks)
+    assert list((copy / ".locks").iterdir()) == []
+    after = contents(copy)
+    assert {name for name in before if before[name] != after.get(name)} == set()
 
 
 def test_learning_rate_redoes_train_to_report_only(workspace):

@@ -547,7 +547,8 @@ def test_a_wrong_path_is_told_by_its_setting(setting: str, field: str) -> None:
 
 def test_plan_of_the_mini_preset_needs_no_models(tmp_path: Path) -> None:
     needs = json.loads(dmp("plan", "-w", str(tmp_path), "--json")[1])["preflight"]
-    assert (needs["models"], needs["unregistered"], needs["disks"]) == ([], [], [])
+    assert (needs["models"], needs["unregistered"]) == ([], [])
+    assert [disk["place"] for disk in needs["disks"]] == [str(tmp_path)]
 
 
 def test_a_run_stops_before_any_work_when_weights_are_missing(tmp_path: Path) -> None:

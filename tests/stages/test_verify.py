@@ -115,7 +115,8 @@ def test_a_lost_file_a_wrong_sidecar_and_a_wrong_index_are_found(copied, made):
 
 def rewrite_member(shard: Path, extension: str, data: bytes) -> None:
     """Replace a member of the first sample, and record the shard's new digest: damage that no digest shows."""
-    members = {member.name: tarfile.open(shard).extractfile(member.name).read() for member in tarfile.open(shard)}
+    with tarfile.open(shard) as archive:
+        members = {member.name: archive.extractfile(member).read() for member in archive}
     name = next(name for name in members if name.endswith(extension))
     with tarfile.open(shard, "w") as archive:
         for known, value in (members | {name: data}).items():

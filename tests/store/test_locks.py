@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from dmp_core.store import Lock, LockLost, Workspace, locks, plan_shards, write_shards
+from dmp_core.store import (
+    Lock,
+    LockLost,
+    Sample,
+    ShardPlan,
+    Workspace,
+    locks,
+    plan_shards,
+    read_shard,
+    shards,
+    write_shards,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +58,7 @@ SIGNALS = """
 import os, random, signal, sys, time
 from dmp_core.store import Lock, Workspace
 place, luck = Workspace(sys.argv[1]), random.Random(0)
+os.mkdir(place.root + "/.locks")  # a slow machine may end the first process before it makes it
 signal.signal(signal.SIGALRM, lambda number, frame: sys.exit(7))
 print("ready", flush=True)
 for _ in range(100):
@@ -132,6 +146,123 @@ def test_a_silent_holder_on_another_machine_is_given_time(place, monkeypatch):
     lock.check()
 
 
+THERE = {"token": "other", "beat": 3, "host": "far", "machine": "its boot pid:[1]", "pid": 1, "started": "1"}
+HERE = {"host": socket.gethostname(), "pid": os.getpid(), "started": locks._started(os.getpid())}
+ABANDONED = {
+    "foreign host": json.dumps(THERE).encode(),
+    "another boot": json.dumps(THERE | HERE).encode(),
+    "empty": b"",
+    "cut short": b'{"token": "oth',
+    "another kind of JSON": b"null",
+    "without a process": json.dumps({"machine": locks._machine(), "host": "here"}).encode(),
+    "no text": b"\xff\xfe\0\0",
+    "nested": b"[" * 100_000,
+}
+"""Locks whose holder cannot be seen to be dead."""
+
+
+def plant(place: Workspace, name: str, content: bytes) -> None:
+    place.fs.makedirs(f"{place.root}/.locks", exist_ok=True)
+    place.fs.pipe_file(f"{place.root}/.locks/{name}.lock", content)
+
+
+@pytest.mark.parametrize("kind", ABANDONED)
+def test_a_shard_lock_that_stays_silent_is_taken_over(tmp_path, monkeypatch, kind, caplog):
+    monkeypatch.setattr(locks, "STALE", 0.2)
+    monkeypatch.setattr(shards, "POLL", 0.02)
+    out = Workspace(tmp_path).artefact("labels", "train", "0123456789ab")
+    for number in range(3):
+        plant(out.workspace, f"labels-train-0123456789ab-shard-{number:06d}.tar", ABANDONED[kind])
+    heard: list[str] = []
+    records = write_shards(
+        out, plan_shards([f"train-{n:08d}" for n in range(6)], 2),
+        lambda plan: [{"__key__": key, "txt": key.encode()} for key in plan.keys],
+        progress=lambda done, total, message="": heard.append(message),
+    )  # fmt: skip
+    assert [record.samples for record in records] == [2, 2, 2]
+    assert left(out.workspace) == []
+    assert any(message.startswith("waiting for ") for message in heard)
+    assert caplog.text.count("lock taken over from") == 3
+
+
+def test_a_shard_lock_that_is_renewed_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "STALE", 0.3)
+    monkeypatch.setattr(shards, "POLL", 0.02)
+    out = Workspace(tmp_path).artefact("labels", "train", "0123456789ab")
+    lock = "labels-train-0123456789ab-shard-000000.tar"
+    started, made = time.monotonic(), []
+
+    def alive(done: int, total: int, message: str = "") -> None:
+        if message and time.monotonic() < started + 1:
+            holder = {"token": "other", "beat": time.monotonic_ns(), "host": "far", "machine": "x", "pid": 1}
+            plant(out.workspace, lock, json.dumps(holder | {"started": "1"}).encode())
+
+    plant(out.workspace, lock, ABANDONED["foreign host"])
+    write_shards(
+        out, plan_shards(["train-00000000"], 1),
+        lambda plan: made.append(time.monotonic()) or [{"__key__": plan.keys[0], "txt": b""}],
+        progress=alive,
+    )  # fmt: skip
+    assert made[0] > started + 1
+
+
+def test_a_shard_that_another_run_took_over_is_left_to_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "POLL", 0.02)
+    out = Workspace(tmp_path).artefact("labels", "train", "0123456789ab")
+    plans, lock = plan_shards(["train-00000000"], 1), "labels-train-0123456789ab-shard-000000.tar"
+
+    def slow(plan: ShardPlan) -> list[Sample]:
+        """While it computes it is taken for dead; the other run makes the shard and gives the lock back."""
+        plant(out.workspace, lock, ABANDONED["foreign host"])
+        later.start()
+        return [{"__key__": plan.keys[0], "txt": b"mine"}]
+
+    def other() -> None:
+        out.workspace.fs.rm_file(f"{tmp_path}/.locks/{lock}.lock")
+        write_shards(out, plans, lambda plan: [{"__key__": plan.keys[0], "txt": b"theirs"}])
+
+    later = threading.Timer(0.2, other)
+    write_shards(out, plans, slow)
+    later.join()
+    assert [sample["txt"] for sample in read_shard(out.workspace, out.file("shard-000000.tar"))] == [b"theirs"]
+    assert left(out.workspace) == []
+
+
+def test_a_lock_may_be_taken_again_and_still_beats(place, monkeypatch):
+    monkeypatch.setattr(locks, "BEAT", 0.01)
+    lock = Lock(place, "thing")
+    for _ in range(2):
+        with lock:
+            lock.wait()
+            deadline = time.monotonic() + 20
+            while b'"beat":0' in (lock._read() or b"") and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert b'"beat":0' not in (lock._read() or b"")
+        assert left(place) == []
+        assert lock.holder() is None
+
+
+def test_a_creation_whose_answer_was_lost_is_known_for_ones_own(monkeypatch):
+    lock = Lock(Workspace("memory://lost-answer"), "thing")
+    pipe = lock.workspace.fs.pipe_file
+
+    def lost(path: str, content: bytes, **options: str) -> None:
+        pipe(path, content)
+        raise OSError("connection reset")
+
+    with monkeypatch.context() as patch, lock:
+        patch.setattr(lock.workspace.fs, "pipe_file", lost)
+        assert lock.acquire()
+        lock.check()
+
+    def refused(path: str, content: bytes, **options: str) -> None:
+        raise OSError("no such bucket")
+
+    monkeypatch.setattr(lock.workspace.fs, "pipe_file", refused)
+    with lock, pytest.raises(OSError, match="no such bucket"):
+        lock.acquire()
+
+
 def test_who_was_taken_for_dead_notices_before_publishing(place):
     lock = Lock(place, "thing")
     assert lock.acquire()
@@ -196,7 +327,7 @@ def test_a_beat_that_fails_in_any_way_is_followed_by_the_next(place, monkeypatch
         monkeypatch.setattr(lock, "_rewrite", fails_once)
         assert lock.acquire()
         deadline = time.monotonic() + 10
-        while b'"beat": 0' in (lock._read() or b"") and time.monotonic() < deadline:
+        while b'"beat":0' in (lock._read() or b"") and time.monotonic() < deadline:
             time.sleep(0.01)
         assert failures
-        assert b'"beat": 0' not in (lock._read() or b"")
+        assert b'"beat":0' not in (lock._read() or b"")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dmp_core.errors import InputError
@@ -103,8 +105,76 @@ def test_redone_shard_that_differs_is_refused(out):
     def other(plan: ShardPlan) -> list[Sample]:
         return [sample | {"png": png(99)} for sample in produce(plan)]
 
-    with pytest.raises(InputError, match=r"shard-000000.tar.*differs"):
-        write_shards(out, plan_shards(KEYS, 3), other)
+    sidecar = out.read_bytes("shard-000000.json")
+    for _ in range(2):  # it says so every time, and never publishes what contradicts the manifest
+        with pytest.raises(InputError, match=r"shard-000000.tar.*differs.*`dmp stage images --force`"):
+            write_shards(out, plan_shards(KEYS, 3), other)
+        assert not out.exists("shard-000000.tar")
+        assert out.read_bytes("shard-000000.json") == sidecar
+        assert out.status() == "partial"
+    out.workspace.fs.rm(out.path, recursive=True)  # what --force does
+    publish(out, write_shards(out, plan_shards(KEYS, 3), other))
+    assert out.verify() == []
+
+
+def by_threads(plan: ShardPlan) -> list[Sample]:
+    """Sums whose last digits depend on how many threads share the work."""
+    random = torch.Generator().manual_seed(plan.index)
+    total = torch.rand(1_000_003, generator=random).sub(0.5).sum()
+    return [{"__key__": key, "txt": total.numpy().tobytes()} for key in plan.keys]
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_shard_is_redone_with_as_many_threads_as_it_was_made_with(out):
+    plans, sums = plan_shards(KEYS, 3), {}
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        sums[count] = by_threads(plans[0])[0]["txt"]
+    assert sums[1] != sums[2], "threads make no difference, so that this test shows nothing"
+
+    torch.set_num_threads(2)
+    publish(out, write_shards(out, plans, by_threads, threaded=True))
+    before = {name: out.read_bytes(name) for name in ("shard-000000.tar", "shard-000000.json")}
+    assert FileRecord.model_validate_json(before["shard-000000.json"]).threads == 2
+    torch.set_num_threads(1)
+    for lost in (["shard-000000.tar"], ["shard-000000.tar", "shard-000000.json"]):
+        for name in lost:
+            out.workspace.fs.rm(out.file(name))
+        write_shards(out, plans, by_threads, threaded=True)
+        assert {name: out.read_bytes(name) for name in before} == before
+        assert out.verify() == []
+        assert torch.get_num_threads() == 1
+
+
+@pytest.mark.usefixtures("threads")
+def test_an_interrupted_artefact_goes_on_with_the_threads_it_began_with(out):
+    plans = plan_shards(KEYS, 3)
+    torch.set_num_threads(2)
+    write_shards(out, plans, by_threads, only=[0], threaded=True)
+    torch.set_num_threads(1)
+    assert [record.threads for record in write_shards(out, plans, by_threads, threaded=True)] == [2, 2, 2]
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_shard_whose_threads_are_not_recorded_is_refused_with_a_way_out(out):
+    """As older versions left it."""
+    plans = plan_shards(KEYS, 3)
+    torch.set_num_threads(2)
+    publish(out, write_shards(out, plans, by_threads))
+    out.workspace.fs.rm(out.file("shard-000001.tar"))
+    torch.set_num_threads(1)
+    with pytest.raises(InputError, match="another number of threads than 1; nothing was changed"):
+        write_shards(out, plans, by_threads, threaded=True)
+    torch.set_num_threads(2)
+    write_shards(out, plans, by_threads, threaded=True)
+    assert out.verify() == []
 
 
 def test_short_shard_is_not_published(out):

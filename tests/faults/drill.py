@@ -1,0 +1,131 @@
+"""Run with `faults.c` loaded: `python -m tests.faults.drill FOLDER [all]`.
+
+Each write of a small DAG fails, once or from then on. What ends with an error must name a path and leave nothing half
+done, and the next run must end in the bytes of the undisturbed one. Prints a line per kind: `ENOSPC once: 45 writes`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.numpy import save_file
+
+from dmp_core.store import (
+    Artefact,
+    Lock,
+    Manifest,
+    Sample,
+    ShardPlan,
+    Workspace,
+    plan_shards,
+    record_files,
+    staged_folder,
+    write_shards,
+)
+from dmp_core.store.files import DISK_ERRORS
+from tests.faults import Faults
+
+KEYS = [f"train-{number:08d}" for number in range(4)]
+SHORT = [(errno.ENOSPC, True), (errno.EIO, False), (errno.EROFS, True)]
+ALL = [(error, lasting) for error in sorted(DISK_ERRORS) for lasting in (False, True)]
+
+
+def produce(plan: ShardPlan) -> Iterator[Sample]:
+    for key in plan.keys:
+        yield {"__key__": key, "txt": key.encode()}
+
+
+def make(root: Path) -> None:
+    """Shards, then a folder that other libraries fill, then a file beside; each under its lock, as stages make them."""
+    place = Workspace(root)
+    shards = place.artefact("images", "train", "0" * 12)
+    if shards.manifest() is None:
+        publish(shards, write_shards(shards, plan_shards(KEYS, 2), produce))
+    folder = place.artefact("train", "normal", "1" * 12)
+    with Lock(place, "train-normal") as lock:
+        lock.wait()
+        if folder.manifest() is None:
+            with staged_folder(folder) as scratch:
+                fill(scratch)
+            lock.check()
+            publish(folder)
+    place.write_bytes(f"{root}/datasets/rooms", "README.md", b"card")
+
+
+def fill(scratch: Path) -> None:
+    save_file({"a": np.zeros(4, np.float32)}, scratch / "adapter.safetensors")
+    pd.DataFrame({"a": [1]}).to_parquet(scratch / "scores.parquet")
+    (scratch / ".work").mkdir(exist_ok=True)
+    with (scratch / ".work" / "step.pt").open("wb") as stream:
+        torch.save({"a": torch.zeros(2)}, stream)
+    shutil.copyfile(scratch / "scores.parquet", scratch / "copy.parquet")
+    (scratch / "metrics.json").write_text("{}")
+
+
+def publish(out: Artefact, files: list | None = None) -> None:
+    files = record_files(out) if files is None else files
+    manifest = Manifest(
+        stage=out.stage, stage_version=1, name=out.name, fingerprint=out.fingerprint, config={}, inputs={},
+        files=files, samples=4, seconds=0.0, created="now",
+    )  # fmt: skip
+    out.write_bytes("manifest.json", manifest.model_dump_json().encode())
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def differences(root: Path, right: dict[str, bytes]) -> list[str]:
+    found = contents(root)
+    return sorted(name for name in found.keys() | right.keys() if found.get(name) != right.get(name))
+
+
+def drill(root: Path, right: dict[str, bytes], faults: Faults, error: int, lasting: bool) -> int:
+    """Number of writes, each of which has failed."""
+    for number in count(1):
+        shutil.rmtree(root, ignore_errors=True)
+        faults.arm(number, error, lasting)
+        try:
+            make(root)
+        except OSError as error_raised:
+            faults.disarm()
+            check(root, right, error_raised, error)
+            make(root)
+        else:
+            if faults.disarm() < number:
+                return number - 1
+        assert not differences(root, right), (number, differences(root, right))
+    raise AssertionError
+
+
+def check(root: Path, right: dict[str, bytes], raised: OSError, error: int) -> None:
+    """The error says what and where; there is no temporary file, no lock, and nothing that is not as it should be."""
+    assert raised.errno == error, raised
+    assert raised.filename is not None, raised
+    published = {name: data for name, data in contents(root).items() if not name.startswith(".scratch/")}
+    wrong = [name for name, data in published.items() if right.get(name) != data]
+    assert not wrong, (raised, wrong)
+
+
+def main(root: Path, ways: list[tuple[int, bool]]) -> None:
+    logging.disable(logging.WARNING)
+    faults = Faults()
+    shutil.rmtree(root, ignore_errors=True)
+    make(root)
+    right = contents(root)
+    for error, lasting in ways:
+        tried = drill(root, right, faults, error, lasting)
+        sys.stdout.write(f"{errno.errorcode[error]} {'for good' if lasting else 'once'}: {tried} writes\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), ALL if sys.argv[2:] == ["all"] else SHORT)

@@ -1,0 +1,163 @@
+"""Full, broken and read-only disks: an error that names the path, nothing half done, and the rerun ends the same."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dmp_core.config import load_config
+from dmp_core.stages import plan
+from dmp_core.stages.preflight import check_workspace, preflight
+from dmp_core.store import Lock, Workspace, locks, staged_folder
+from dmp_core.store.files import create_file, disk_error, sync_folder, write_file
+from tests import faults
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(faults.compiler() is None, reason="needs a C compiler")
+def test_every_write_may_fail_and_nothing_is_lost(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **faults.environment(faults.build(tmp_path), tmp_path / "w")}
+    command = [sys.executable, "-m", "tests.faults.drill", str(tmp_path / "w")]
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    tried = [line.split(": ") for line in done.stdout.splitlines()]
+    assert [kind for kind, _ in tried] == ["ENOSPC for good", "EIO once", "EROFS for good"]
+    assert all(int(count.split()[0]) > 50 for _, count in tried)
+
+
+def full(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_an_own_lock_that_could_not_be_written_keeps_nobody_waiting(tmp_path, monkeypatch):
+    lock = Lock(Workspace(tmp_path), "thing")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(OSError, match=r"No space left on device: .*thing\.lock"), lock:
+            lock.wait()
+    assert os.listdir(tmp_path / ".locks") == []
+    with lock:  # and it may be used again
+        lock.wait()
+        assert lock.holder() == f"process {os.getpid()} on {os.uname().nodename}"
+
+
+def test_a_beat_on_a_full_disk_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "BEAT", 0.01)
+    with Lock(Workspace(tmp_path), "thing") as lock:
+        lock.wait()
+        with monkeypatch.context() as patch:
+            failed: list[int] = []
+            patch.setattr(os, "write", lambda *given: failed.append(1) or full())
+            while len(failed) < 3:
+                time.sleep(0.01)
+    assert os.listdir(tmp_path / ".locks") == []
+
+
+def test_a_lock_that_cannot_be_removed_does_not_hide_what_happened(tmp_path, monkeypatch, caplog):
+    def fail() -> None:
+        with Lock(Workspace(tmp_path), "thing") as lock:
+            lock.wait()
+            monkeypatch.setattr(lock.workspace.fs, "rm_file", full)
+            raise KeyError("the error itself")
+
+    with pytest.raises(KeyError, match="the error itself"):
+        fail()
+    assert "thing: its lock could not be removed" in caplog.text
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, step):
+    path = tmp_path / "manifest.json"
+    write_file(path, b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, full)
+        for _ in range(3):  # a retry leaves no file of its own either
+            with pytest.raises(OSError, match="No space left on device") as raised:
+                write_file(path, b"new")
+            assert raised.value.filename == str(path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"manifest.json": b"old"}
+    write_file(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):
+    (tmp_path / ".locks").touch()
+    with pytest.raises(NotADirectoryError), Lock(Workspace(tmp_path), "thing") as lock:
+        lock.wait()
+    with pytest.raises(NotADirectoryError):
+        create_file(tmp_path / ".locks" / "a", b"")
+
+
+def test_folders_that_cannot_be_synced_are_no_error_and_broken_ones_are(tmp_path, monkeypatch):
+    for number, refused in ((errno.EINVAL, False), (errno.EIO, True)):
+        monkeypatch.setattr(os, "fsync", lambda _, number=number: (_ for _ in ()).throw(OSError(number, "no")))
+        if refused:
+            with pytest.raises(OSError, match="no"):
+                sync_folder(tmp_path)
+        else:
+            sync_folder(tmp_path)
+
+
+def test_errors_of_libraries_become_errors_of_the_disk(tmp_path):
+    out = Workspace(tmp_path).artefact("train", "normal", "0" * 12)
+
+    def write(error: Exception) -> None:
+        with staged_folder(out):
+            raise error
+
+    with pytest.raises(OSError, match=r"No space left on device: .*\.scratch") as raised:
+        write(RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert raised.value.errno == errno.ENOSPC
+    wrapped = RuntimeError("unexpected pos 64 vs 0")
+    wrapped.__context__ = OSError(errno.EIO, "Input/output error")
+    with pytest.raises(OSError, match="Input/output error"):
+        write(wrapped)
+    with pytest.raises(RuntimeError, match="of another kind"):
+        write(RuntimeError("of another kind"))
+    assert disk_error(FileNotFoundError(errno.ENOENT, "no such file")) is None
+
+
+# --------------------------------------------------------------------------- before a run
+SMOKE = plan(load_config("smoke"))
+
+
+def test_what_does_not_fit_is_said_before_any_work(tmp_path, monkeypatch):
+    check_workspace(SMOKE, Workspace(tmp_path / "w"))
+    usage = type("Usage", (), {"free": 1_000_000})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match=r"about 2\.3 MB needed, 1\.0 MB free") as raised:
+        check_workspace(SMOKE, Workspace(tmp_path / "w"))
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(tmp_path / "w"))
+    check_workspace(SMOKE[:1], Workspace(tmp_path / "w"))
+    check_workspace(SMOKE, Workspace("memory://w"))
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_file_for_a_workspace_is_said_before_any_work(tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(NotADirectoryError) as raised:
+            check_workspace(SMOKE, Workspace(place))
+        assert raised.value.filename == str(tmp_path / "file")
+        assert preflight(SMOKE, Workspace(place), 0, 0.0).refused == f"{tmp_path / 'file'}: Not a directory"
+
+
+@pytest.mark.parametrize(("flag", "number"), [(0, errno.EACCES), (os.ST_RDONLY, errno.EROFS)])
+def test_missing_rights_are_said_before_any_work(tmp_path, monkeypatch, flag, number):
+    closed = tmp_path / "images"
+    closed.mkdir()
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed and real(path, mode))
+    check_workspace([node for node in SMOKE if node.stage != "images"], Workspace(tmp_path))
+    monkeypatch.setattr(os, "statvfs", lambda _: type("Statvfs", (), {"f_flag": flag}))
+    with pytest.raises(OSError, match=os.strerror(number)) as raised:
+        check_workspace(SMOKE, Workspace(tmp_path))
+    assert (raised.value.errno, raised.value.filename) == (number, str(closed))
