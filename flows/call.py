@@ -17,7 +17,7 @@ from prefect.states import Cancelling
 from prefect.types._datetime import now
 
 from dmp_core.config import PipelineConfig
-from dmp_core.errors import InputError
+from dmp_core.errors import InputError, RunError
 from dmp_core.progress import current_listener
 from dmp_core.stages import Node, StageOutput, statuses
 from dmp_core.store import Workspace
@@ -28,7 +28,7 @@ _GRACE = 60
 """Seconds by which a child's own time limit exceeds the one that its parent keeps: it binds if the parent is gone."""
 
 
-class StageFailed(RuntimeError):
+class StageFailed(RunError):
     """A stage on another work pool did not complete; the message says which, where and why."""
 
 

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import importlib
-import os
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from multiprocessing import parent_process
-from multiprocessing.connection import wait
 from typing import Any
 
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
-from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from dmp_core.config import PipelineConfig
 from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import MissingExtra
+from dmp_core.processes import end_with_parent, end_workers, unwind_on_sigterm, without_interrupts
 from dmp_core.progress import current_listener, listening
 from dmp_core.stages import CHUNKED, Node, StageOutput, chunks, making, ready_inputs, statuses, waves
 from dmp_core.store import Workspace
+from flows.server import TemporaryServer
 from tasks import STAGE_TASKS
 from tasks.progress import ProgressArtifact
 
@@ -57,7 +54,7 @@ class Crew:
     def _send(self, stage: str, parameters: dict[str, Any]) -> PrefectFuture[StageOutput]:
         if self.runner is None:
             self.runner = self.started.enter_context(task_runner(self.runtime))
-        with listening(None):
+        with listening(None), without_interrupts():
             return self.runner.submit(STAGE_TASKS[stage], parameters)
 
     def result(self, job: Job) -> StageOutput:
@@ -104,7 +101,7 @@ class Processes(ProcessPoolTaskRunner):
     """Prefect's process pool, but its processes can be ended, and end when the flow's process is killed."""
 
     def __init__(self, max_workers: int) -> None:
-        super().__init__(max_workers, initializer=_end_with_parent)
+        super().__init__(max_workers, initializer=_start_worker)
 
     def __enter__(self) -> Processes:
         super().__enter__()
@@ -115,21 +112,12 @@ class Processes(ProcessPoolTaskRunner):
         return self
 
     def kill(self) -> None:
-        # From Python 3.14 on, ProcessPoolExecutor.kill_workers does this.
-        for process in list((getattr(self._executor, "_processes", None) or {}).values()):
-            process.kill()
+        end_workers(self._executor)
 
 
-def _end_with_parent() -> None:
-    threading.Thread(target=_watch_parent, daemon=True).start()
-
-
-def _watch_parent() -> None:
-    """A killed flow cannot end its workers: they would finish what they do, then wait for work for ever."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+def _start_worker() -> None:
+    end_with_parent()
+    unwind_on_sigterm()
 
 
 def task_runner(runtime: RuntimeConfig) -> TaskRunner[Any]:
@@ -194,7 +182,7 @@ def _shared_server(runtime: RuntimeConfig) -> Iterator[None]:
     if get_current_settings().api.url is not None or runtime.cluster:
         yield
         return
-    server = SubprocessASGIServer()
+    server = TemporaryServer()
     server.start()
     with temporary_settings({PREFECT_API_URL: server.api_url}):
         yield

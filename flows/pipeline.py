@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 from prefect import flow
@@ -22,6 +18,7 @@ from dmp_core.store import Workspace
 from flows.call import call_stage, check_deployments
 from flows.crew import crew_for
 from flows.naming import pipeline_run_name
+from flows.server import TemporaryServer
 from flows.settings import chosen, laid_over
 from flows.stages import Overrides
 from flows.visible import show_artefacts, show_report
@@ -90,22 +87,8 @@ def run_pipeline(
     """The flow as a plain function; what `dmp run` finds by the entry point `dmp.runners`."""
     alone = get_current_settings().api.url is None
     # Without a server nobody listens to heartbeats, and ending their thread takes up to a second a stage.
-    with _sigterm_exits(), temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}) if alone else nullcontext():
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}) if alone else nullcontext():
+        if alone:
+            TemporaryServer().start()
         outputs: list[StageOutput] = pipeline(config=config, workspace=workspace, force=force, only=only, shards=shards)
     return outputs
-
-
-@contextmanager
-def _sigterm_exits() -> Iterator[None]:
-    """Let SIGTERM end this process in order, so that it takes along the server which Prefect started for it.
-
-    Prefect's own handler hands the signal on to the one before; the default one would end the process on the spot.
-    """
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -3,16 +3,51 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-stdout = Console()
-stderr = Console(stderr=True)
+_JOINERS = "\u200c\u200d"
+"""Format characters that words and emoji are spelled with; others, such as a change of direction, deceive."""
+
+
+def plain(text: str, keep: str = "") -> str:
+    """Text as a terminal may get it: control characters and what is no character are spelled out, as `\\x1b`.
+
+    keep: control characters that stay, such as the end of a line.
+    """
+    if text.isprintable():
+        return text
+    kept = keep + _JOINERS
+    return "".join(char if char in kept or not _is_control(char) else _spelled(char) for char in text)
+
+
+def _is_control(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _spelled(char: str) -> str:
+    return char.encode("unicode_escape").decode()
+
+
+class PlainConsole(Console):
+    """Prints text as it is: brackets and colons are no markup, control characters are spelled out. Style by `Text`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(plain(text, keep="\n"), **options)
+
+
+stdout = PlainConsole()
+stderr = PlainConsole(stderr=True)
 
 Preset = Annotated[str, typer.Option("--preset", "-p", help="A preset of data_manifests/presets.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file laid over the preset.")]
@@ -22,7 +57,7 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
 class ProgressDisplay:
-    """Bars on a terminal; elsewhere one line a finished stage, and one every 15 s for a long one."""
+    """Bars on a terminal; elsewhere one line per finished stage, and one every 15 s for a long one."""
 
     def __init__(self, console: Console = stdout) -> None:
         self.console = console
@@ -30,11 +65,11 @@ class ProgressDisplay:
         self.said = 0.0
         self.tasks: dict[str, TaskID] = {}
         self.bars = Progress(
-            TextColumn("{task.description:34}"),
+            TextColumn("{task.description:34}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[message]}"),
+            TextColumn("{task.fields[message]}", markup=False),
             console=console,
             transient=True,
             disable=not self.live,
@@ -51,17 +86,17 @@ class ProgressDisplay:
 
     def started(self, name: str) -> None:
         self.said = time.monotonic()
-        self.tasks[name] = self.bars.add_task(name, total=None, message="")
+        self.tasks[name] = self.bars.add_task(plain(name), total=None, message="")
 
     def advanced(self, name: str, done: int, total: int, message: str) -> None:
         if name in self.tasks:
-            self.bars.update(self.tasks[name], completed=done, total=total, message=message)
+            self.bars.update(self.tasks[name], completed=done, total=total, message=plain(message))
         if not self.live and time.monotonic() - self.said > 15:
             self.said = time.monotonic()
-            self.console.print(f"  … {name} {done}/{total} {message}".rstrip(), highlight=False)
+            self.console.print(f"  … {name} {done}/{total} {message}".rstrip())
 
     def finished(self, name: str, seconds: float, cached: bool) -> None:
         if name in self.tasks:
             self.bars.remove_task(self.tasks.pop(name))
-        note = "[dim]cached[/]" if cached else f"[green]{seconds:6.1f} s[/]"
-        self.console.print(f"  ✓ {name:34} {note}", highlight=False)
+        note = ("cached", "dim") if cached else (f"{seconds:6.1f} s", "green")
+        self.console.print(Text.assemble(f"  ✓ {plain(name):34} ", note))

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from dmp_core.cli.console import ConfigFile, Json, Overrides, WorkspaceOption, stderr, stdout
@@ -83,14 +82,14 @@ def _run(
 
     try:
         for number, variant in enumerate(chosen, 1):
-            stderr.print(f"[bold]{number}/{len(chosen)} {escape(variant.title)}[/]", highlight=False)
+            stderr.print(f"{number}/{len(chosen)} {variant.title}", style="bold")
             run_experiment([variant], workspace, run_nodes)
     finally:  # what was scored before an error is worth seeing
         folder = write_outputs(name, experiment, planned, place)
     if as_json:
         typer.echo(place.fs.cat_file(f"{folder}/{INDEX}").decode())
         return
-    stdout.print(f"tables and figures: {folder}", soft_wrap=True, highlight=False)
+    stdout.print(f"tables and figures: {folder}", soft_wrap=True)
 
 
 def show(planned: Sequence[PlannedVariant], workspace: str, as_json: bool = False) -> None:
@@ -119,12 +118,12 @@ def show(planned: Sequence[PlannedVariant], workspace: str, as_json: bool = Fals
         table.add_column(column, justify="left" if column in ("variant", "method") else "right")
     for row in rows.values():
         values = (row["title"], row["method"], str(row["to_make"]), str(row["cached"]), duration(row["seconds"]))
-        table.add_row(*map(escape, values))
+        table.add_row(*values)
     stdout.print(table)
     total = duration(sum(row["seconds"] for row in rows.values()))
     stdout.print(f"{len(missing)} artefacts to make: about {total} and {size / 1e6:.0f} MB.")
     for line in describe_needs(needs):
-        stdout.print(escape(line), highlight=False, soft_wrap=True)
+        stdout.print(line, soft_wrap=True)
 
 
 def _row(variant: PlannedVariant) -> dict[str, Any]:

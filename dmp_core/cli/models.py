@@ -7,7 +7,6 @@ import time
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from dmp_core.cli.console import Json, ProgressDisplay, stdout
@@ -66,7 +65,7 @@ def _pull(model: Model, mirror: str | None) -> None:
     started = time.monotonic()
     with ProgressDisplay() as display:
         if not ready:
-            stdout.print(f"{model.id}: {_size(model)}, {escape(model.licence)}: {escape(model.terms)}", soft_wrap=True)
+            stdout.print(f"{model.id}: {_size(model)}, {model.licence}: {model.terms}", soft_wrap=True)
         display.started(model.id)
         fetch(model, mirror, lambda *report: display.advanced(model.id, *report))
         display.finished(model.id, time.monotonic() - started, ready)
@@ -86,13 +85,13 @@ def check(
     bad = {model.id: problems for model in models if (problems := registry.check(model, full=full))}
     for model in models:
         if model.id not in bad:
-            stdout.print(f"  ✓ {model.id}", highlight=False)
+            stdout.print(f"  ✓ {model.id}")
             continue
-        stdout.print(f"  ✗ {model.id}: {_size(model)}, {escape(model.licence)}: {escape(model.terms)}", soft_wrap=True)
+        stdout.print(f"  ✗ {model.id}: {_size(model)}, {model.licence}: {model.terms}", soft_wrap=True)
         for problem in bad[model.id]:
-            stdout.print(f"      {escape(str(problem))}", highlight=False, soft_wrap=True)
+            stdout.print(f"      {problem}", soft_wrap=True)
         by_hand = f" --from FOLDER (save the file from {model.address})" if model.manual else ""
-        stdout.print(f"      dmp models pull {model.id}{by_hand}", highlight=False, soft_wrap=True)
+        stdout.print(f"      dmp models pull {model.id}{by_hand}", soft_wrap=True)
     if bad:
         total = sum(model.size for model in models if model.id in bad) / 1e9
         stdout.print(f"{len(bad)} of {len(models)} not ready (about {total:.1f} GB): {', '.join(bad)}", soft_wrap=True)

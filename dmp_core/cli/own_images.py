@@ -61,10 +61,10 @@ def import_folder(
 def _announce(listings: dict[str, Listing]) -> None:
     for key, listing in listings.items():
         labels = ", ".join(listing.tasks) or "none"
-        stdout.print(f"{key}: {len(listing.images)} images; labels beside them: {labels}", highlight=False)
+        stdout.print(f"{key}: {len(listing.images)} images; labels beside them: {labels}")
         if listing.ignored:
             some = ", ".join(listing.ignored[:5]) + (" …" if len(listing.ignored) > 5 else "")
-            stdout.print(f"  left out, neither image nor label nor caption: {some}", highlight=False, soft_wrap=True)
+            stdout.print(f"  left out, neither image nor label nor caption: {some}", soft_wrap=True)
 
 
 def _results(settings: PipelineConfig, place: Workspace, workspace: str, nodes: list[Node]) -> None:

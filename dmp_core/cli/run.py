@@ -9,7 +9,6 @@ from importlib.metadata import entry_points
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, ProgressDisplay, WorkspaceOption, stderr, stdout
@@ -168,7 +167,7 @@ def show_plan(
     disk = sum(row["bytes"] for row in todo) / 1e6
     stdout.print(f"{len(rows) - len(todo)} cached, {len(todo)} to make: about {total} and {disk:.0f} MB.")
     for line in describe_needs(needs):
-        stdout.print(escape(line), highlight=False, soft_wrap=True)
+        stdout.print(line, soft_wrap=True)
 
 
 def describe_needs(needs: Preflight) -> Iterator[str]:

@@ -20,6 +20,9 @@ _DEEPEST, _MOST_VALUES = 40, 100_000
 _brief = reprlib.Repr()
 _brief.maxlevel, _brief.maxstring, _brief.maxother = 2, 80, 80
 
+_SHOWN = 5
+"""Faults of one configuration that an error names."""
+
 
 def _section_title(model: type) -> str:
     """`prompts` of PromptsConfig, `render images` of RenderImages: what forms made of the schema show."""
@@ -80,14 +83,21 @@ def _values(node: Any, source: str, known: dict[int, int], depth: int) -> int:
 
 
 def raise_readable(error: ValidationError, source: str) -> NoReturn:
-    """Turn pydantic's report into one line a field: where, what is wrong, what was given."""
-    lines = []
+    """Raise InputError with what pydantic reports, as `readable` puts it."""
+    raise InputError(readable(error, source)) from None
+
+
+def readable(error: ValidationError, source: str) -> str:
+    """What pydantic reports: per field where, what is wrong, and what was given unless it is a whole section."""
+    found: list[str] = []
     for item in error.errors():
         # Tags of unions stand in the way to a field, but the user never wrote them.
         field = ".".join(str(part) for part in item["loc"] if not str(part).startswith("<"))
-        given = "" if item["type"] in ("missing", "extra_forbidden") else f" (given: {_brief.repr(item['input'])})"
-        lines.append(f"{source}: {field}: {_plain(item['type'], item['msg'])}{given}")
-    raise InputError(masked("\n".join(lines))) from None
+        known = item["type"] in ("missing", "extra_forbidden") or isinstance(item["input"], dict | BaseModel)
+        given = "" if known else f" (given: {_brief.repr(item['input'])})"
+        found.append(f"{field}: {_plain(item['type'], item['msg'])}{given}".removeprefix(": "))
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return masked(f"{source}: {'; '.join(found[:_SHOWN])}{more}")
 
 
 def _plain(kind: str, message: str) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
+from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 
 from dmp_core.config.stages import RenderImages, RuntimeConfig
 from dmp_core.labelers.exact import pack_truth
+from dmp_core.processes import without_interrupts, worker_pool
 from dmp_core.store import Sample
 from dmp_core.synthesis.render import configure_threads, render_prompt
 from dmp_core.synthesis.sources import Row, image_sample
@@ -23,6 +22,7 @@ class RenderedImages:
     def __init__(self, settings: RenderImages, runtime: RuntimeConfig) -> None:
         self.settings = settings
         self.workers = runtime.workers
+        self.started = ExitStack()
         self.pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> RenderedImages:
@@ -31,28 +31,15 @@ class RenderedImages:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """After an error, do not wait for the images under way: whoever cancelled or timed out wants an answer."""
-        if self.pool is not None:
-            self.pool.shutdown(wait=error is None, cancel_futures=True)
+        """After an error, the images under way are given up: whoever cancelled or timed out wants an answer."""
+        self.started.__exit__(kind, error, trace)
 
     def samples(self, rows: list[Row]) -> Iterable[Sample]:
         """See `ImageSource`."""
         if self.pool is None:
-            self.pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"), initializer=_start_worker)
-        return self.pool.map(_render, rows, [self.settings] * len(rows))
-
-
-def _start_worker() -> None:
-    configure_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot say goodbye, and its workers would wait for work for ever."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+            self.pool = self.started.enter_context(worker_pool(self.workers, partial(configure_threads, 1)))
+        with without_interrupts():
+            return self.pool.map(_render, rows, [self.settings] * len(rows))
 
 
 def _render(row: Row, settings: RenderImages) -> Sample:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +89,9 @@ def make_shards(
     paths = [folder / f"scenes-{start:06d}.npz" for start in starts]
     missing = [(start, path) for start, path in zip(starts, paths, strict=True) if not path.exists()]
     done = len(paths) - len(missing)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(make, scenes, start, path) for start, path in missing]
+    with worker_pool(workers, unwind_on_sigterm) as pool:
+        with without_interrupts():
+            futures = [pool.submit(make, scenes, start, path) for start, path in missing]
         for future in futures:
             future.result()
             done += 1
@@ -104,8 +103,11 @@ def save_shard(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write columns, whole or not at all."""
     temporary = path.with_suffix(".tmp.npz")
     arrays: dict[str, Any] = {name: np.stack([np.asarray(v) for v in values]) for name, values in columns.items()}
-    np.savez_compressed(temporary, **arrays)
-    temporary.rename(path)
+    try:
+        np.savez_compressed(temporary, **arrays)
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _render_shard(config: SceneConfig, start: int, path: Path) -> None:

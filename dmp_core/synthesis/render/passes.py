@@ -46,7 +46,8 @@ def _mitsuba() -> ModuleType:
     try:
         import mitsuba
     except ImportError as error:
-        raise RendererMissing("the built-in renderer needs Mitsuba 3: install dmp-pipeline[render]") from error
+        text = "the built-in renderer needs Mitsuba 3: install dmp-pipeline[render]"
+        raise RendererMissing(text, name=error.name) from error
     mitsuba.set_variant("scalar_rgb")
     mitsuba.set_log_level(mitsuba.LogLevel.Error)
     if _threads is not None:

@@ -1,0 +1,139 @@
+"""The processes of a run: started so that they end with it, and ended with it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+GRACE = 2.0
+"""Seconds that a worker has to give back its locks and remove its temporary files."""
+
+
+class Interrupted(SystemExit):
+    """A signal asks this process to end; the code is 128 and the signal's number."""
+
+
+@contextmanager
+def worker_pool(workers: int, prepare: Callable[[], object] | None = None) -> Iterator[ProcessPoolExecutor]:
+    """Processes of this machine; whatever ends the block early ends them, and what they do, at once.
+
+    They start afresh, since torch and the renderer do not survive a fork. `prepare` runs first in each of them.
+    """
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start, initargs=(prepare,))
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        end_workers(pool)
+        raise
+    pool.shutdown()
+
+
+def _start(prepare: Callable[[], object] | None) -> None:
+    end_with_parent()
+    if prepare:
+        prepare()
+
+
+def end_workers(pool: object) -> None:
+    """SIGTERM to the processes of a ProcessPoolExecutor, then, to those that are still there, SIGKILL."""
+    # From Python 3.14 on, ProcessPoolExecutor.terminate_workers and kill_workers do this.
+    processes: list[BaseProcess] = list((getattr(pool, "_processes", None) or {}).values())
+    for process in processes:
+        process.terminate()
+    until = time.monotonic() + GRACE + 0.5
+    while (alive := [process for process in processes if process.is_alive()]) and time.monotonic() < until:
+        wait([process.sentinel for process in alive], timeout=until - time.monotonic())
+    for process in alive:
+        process.kill()
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Processes started in this block get no SIGINT: a terminal sends it to all, and their parent ends them.
+
+    It is blocked rather than ignored, so that this process itself misses none: its other threads still take it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """To be called in a new process: a killed parent cannot end it, and it would wait for work for ever."""
+    threading.Thread(target=_watch_parent, daemon=True).start()
+
+
+def _watch_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def unwind_on_sigterm() -> None:
+    """To be called in a worker that writes files: SIGTERM lets it leave its `finally` blocks, then ends it."""
+    signal.signal(signal.SIGTERM, _unwind)
+
+
+def _unwind(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    _exit_after(GRACE, 128 + number)  # should somebody catch the exception
+    signal_all(descendants(os.getpid()), signal.SIGKILL)
+    raise Interrupted(128 + number)
+
+
+def leave_worker(error: Interrupted) -> NoReturn:
+    """End a pool's process, so that the pool knows it for lost and takes this for no result; elsewhere raise on."""
+    if parent_process() is None:
+        raise error
+    end_now(int(str(error.code)))
+
+
+def end_now(code: int, seconds: float = GRACE) -> NoReturn:
+    """End this process from any thread, whatever its others do: locks are given back, within that many seconds."""
+    _exit_after(seconds, code)
+    atexit._run_exitfuncs()
+    os._exit(code)
+
+
+def _exit_after(seconds: float, code: int) -> None:
+    limit = threading.Timer(seconds, os._exit, [code])
+    limit.daemon = True
+    limit.start()
+
+
+def descendants(pid: int) -> list[int]:
+    """Ids of the processes that a process has started, and of those that they have; nothing where there is no /proc."""
+    started: dict[int, list[int]] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, parent = file.read_text().rpartition(")")[2].split()[:2]
+            if state not in "ZX":
+                started.setdefault(int(parent), []).append(int(file.parent.name))
+    found, waiting = [], [pid]
+    while waiting:
+        below = started.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+def signal_all(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)

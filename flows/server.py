@@ -1,0 +1,108 @@
+"""The server that Prefect starts where none is set up, made to outlive signals and to end with its run.
+
+Prefect's own is a child in the run's process group: Ctrl-C ends it first, and the run then calls it for minutes;
+after `kill -9` it stays for ever. Run as a program, this module is that server: server.py PORT PARENT
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_HOME, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, get_current_settings
+
+from dmp_core.errors import InputError, RunError
+
+_ATTEMPTS = 3
+"""Ports that are tried: another program may take one between the look and the start."""
+_BETWEEN_LOOKS = 0.5
+
+
+class TemporaryServer(SubprocessASGIServer):
+    """Prefect keeps one of these per process, so once this is made its own code uses this one as well."""
+
+    def start(self, timeout: int | None = None) -> None:
+        """Once; raises InputError if PREFECT_HOME cannot be written, RunError if no server comes up."""
+        if self.running:
+            return
+        _check_home()
+        seconds = timeout or PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+        self.running = True
+        atexit.register(self.stop)
+        with tempfile.TemporaryFile() as log:
+            for _ in range(_ATTEMPTS):
+                self.port = self.find_available_port()
+                self.server_process = self._spawn(log)
+                if self._answers(seconds):
+                    return
+            self.stop()
+            log.seek(0)
+            *_, last = log.read().decode(errors="replace").strip().splitlines() or ["no message"]
+        raise RunError(f"Prefect's temporary server did not start ({last}); see PREFECT_HOME, {PREFECT_HOME.value()}")
+
+    def _spawn(self, log: Any) -> subprocess.Popen[Any]:
+        environment = {
+            **os.environ,
+            "PREFECT_UI_ENABLED": "0",
+            "PREFECT__SERVER_EPHEMERAL": "1",
+            "PREFECT__SERVER_FINAL": "1",
+            **get_current_settings().to_environment_variables(exclude_unset=True),
+        }
+        # -P: this file's folder holds modules whose names others have too.
+        command = [sys.executable, "-P", __file__, str(self.port), str(os.getpid())]
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+    def _answers(self, seconds: float) -> bool:
+        """Wait until it does; False if it has ended, or takes longer."""
+        until = time.monotonic() + seconds
+        with httpx.Client() as client:
+            while self.server_process and self.server_process.poll() is None and time.monotonic() < until:
+                try:
+                    if client.get(f"{self.api_url}/health").is_success:
+                        return True
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.1)
+        return False
+
+
+def _check_home() -> None:
+    home = Path(PREFECT_HOME.value())
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"PREFECT_HOME {home}: {error.strerror}; Prefect keeps its record of runs there: make it writable, or set "
+            "PREFECT_HOME to another folder"
+        ) from None
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_BETWEEN_LOOKS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(3 * _BETWEEN_LOOKS)
+    os._exit(1)
+
+
+def _serve(port: int, parent: int) -> None:
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    import uvicorn
+
+    uvicorn.run("prefect.server.api.server:create_app", factory=True, port=port, log_level="error", lifespan="on")
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]), int(sys.argv[2]))
