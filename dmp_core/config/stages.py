@@ -621,6 +621,8 @@ class RuntimeConfig(Settings):
 
     `auto` goes by device and resolution; at 512 pixels 16 on an accelerator, 1 on the CPU.
     """
+    verify_inputs: bool = True
+    """Compare every file that a stage reads with the digest that was recorded when it was made."""
     deployments: dict[str, str] = {}
     """Stage → Prefect deployment that runs it, so on another work pool: `{train: train/gpu}`. Stages that are not
     named run in the flow's own process."""

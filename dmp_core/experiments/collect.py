@@ -42,7 +42,7 @@ def collect(experiment: str, planned: Sequence[PlannedVariant], workspace: Works
     for variant in planned:
         for node, manifest in _scores(variant, workspace):
             own = find_method(variant.config.train.method).title
-            found = json.loads(node.artefact(workspace).read_bytes("metrics.json"))
+            found = json.loads(node.artefact(workspace).read_input("metrics.json"))
             for task, split, row, entry in _entries(found):
                 told = (REFERENCES.get(row, variant.name), task, split)
                 if row not in (own, *REFERENCES) or told in seen:

@@ -85,7 +85,7 @@ def execute(
         LockLost: another run took over, since this process was silent for too long.
     """
     node = find(plan(config), node_id)
-    workspace = Workspace(workspace_url)
+    workspace = Workspace(workspace_url, verify_inputs=config.runtime.verify_inputs)
     out = node.artefact(workspace)
     if (found := _found(node, out, force, shards)) is not None:
         return found

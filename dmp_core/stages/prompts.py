@@ -62,4 +62,4 @@ def _of_folder(config: FolderPromptsStage) -> pd.DataFrame:
 
 def read_prompts(artefact: Artefact) -> pd.DataFrame:
     """Columns key, split, keyword, prompt, seed … of a finished prompts artefact."""
-    return pd.read_parquet(io.BytesIO(artefact.read_bytes(FILE)))
+    return pd.read_parquet(io.BytesIO(artefact.read_input(FILE)))

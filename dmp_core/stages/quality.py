@@ -55,7 +55,7 @@ def run(
 
 def read_scores(artefact: Artefact) -> pd.DataFrame:
     """`key` and the scores of every sample, in the order of the split."""
-    return pd.read_parquet(io.BytesIO(artefact.read_bytes(FILE)))
+    return pd.read_parquet(io.BytesIO(artefact.read_input(FILE)))
 
 
 def score_tables(inputs: Mapping[str, Artefact], split: str) -> dict[str, pd.DataFrame]:

@@ -94,7 +94,7 @@ def _metrics(inputs: Inputs) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for node_id, artefact in inputs.items():
         if node_id.startswith("evaluate/"):
-            merged |= json.loads(artefact.read_bytes("metrics.json"))
+            merged |= json.loads(artefact.read_input("metrics.json"))
     return merged
 
 
@@ -183,13 +183,13 @@ def _training(inputs: Inputs) -> dict[str, TrainingRecord]:
         if not node_id.startswith("train/"):
             continue
         manifest = artefact.published()
-        card = json.loads(artefact.read_bytes("dmp.json"))
+        card = json.loads(artefact.read_input("dmp.json"))
         finished = manifest.details.get("source") == "finished adapter"
         training = card.get("training", {})
         lora = training.get("lora", {})
         records[manifest.config["task"]] = TrainingRecord(
             source="shipped adapter" if finished else "trained in this run",
-            curve=pd.read_csv(io.BytesIO(artefact.read_bytes("loss.csv"))) if artefact.exists("loss.csv") else None,
+            curve=pd.read_csv(io.BytesIO(artefact.read_input("loss.csv"))) if artefact.exists("loss.csv") else None,
             seconds=None if finished else manifest.seconds,
             images=card.get("samples"),
             adapter={

@@ -126,7 +126,7 @@ class TrainingSplit:
         from dmp_core.training.latents import read_column
 
         def column(artefact: Artefact) -> LatentColumn:
-            return read_column(artefact.read_bytes(record.name) for record in artefact.published().files)
+            return read_column(artefact.read_input(record.name) for record in artefact.published().files)
 
         return column(self.inputs["source"]), column(self.inputs["target"])
 

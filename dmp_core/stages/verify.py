@@ -25,7 +25,9 @@ from dmp_core.progress import Progress, silent
 from dmp_core.quality.labels import UNIT_TOLERANCE, label_scores
 from dmp_core.stages.select import SHARDED
 from dmp_core.store import Artefact, Manifest, Sample, Workspace, shard_plans, shard_reader
-from dmp_core.store.workspace import FOLDERS, FileRecord
+from dmp_core.store.folders import hidden_in, names_in
+from dmp_core.store.folders import remove as remove_path
+from dmp_core.store.workspace import FOLDERS, FileRecord, sidecars
 
 OLD = 3600.0
 """Seconds after which a temporary file belongs to no run that could still finish it."""
@@ -93,7 +95,7 @@ def repair(workspace: Workspace, findings: Sequence[Finding]) -> list[str]:
     removed = []
     for path in dict.fromkeys(path for finding in findings for path in finding.remove):
         if workspace.fs.exists(path):
-            workspace.fs.rm(path, recursive=True)
+            remove_path(workspace.fs, path)
             removed.append(path)
     return removed
 
@@ -106,11 +108,8 @@ def _artefact_folders(workspace: Workspace, stage: str) -> Iterator[str]:
 
 
 def _folders(workspace: Workspace, path: str) -> list[str]:
-    try:
-        entries = workspace.fs.ls(path, detail=True)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return sorted(entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory")
+    paths = [f"{path}/{name}" for name in names_in(workspace.fs, path)]
+    return [path for path in paths if workspace.fs.isdir(path)]
 
 
 def _artefact(workspace: Workspace, stage: str, path: str) -> Artefact:
@@ -137,6 +136,10 @@ def _without_manifest(artefact: Artefact) -> Iterator[Finding]:
         yield Finding(artefact.path, "damaged", problem, (artefact.path,))
     else:
         yield Finding(artefact.path, "unfinished", "has no manifest; the run that began it resumes it")
+        for record in sidecars(artefact):
+            if artefact.exists(record.name) and artefact.digest(record.name) != record.sha256:
+                remove = tuple(map(artefact.file, (f"{record.name.rsplit('.', 1)[0]}.json", record.name)))
+                yield Finding(artefact.file(record.name), "damaged", "its bytes have changed", remove)
 
 
 def _to_remove(artefact: Artefact, name: str, sharded: bool) -> tuple[str, ...]:
@@ -208,10 +211,14 @@ def _latest_report(workspace: Workspace) -> Iterator[Finding]:
 
 # ------------------------------------------------------------------------------- left over
 def _left_over(workspace: Workspace) -> Iterator[Finding]:
-    """Temporary files of runs that are gone, and working folders of artefacts that are finished."""
+    """Temporary files and folders of runs that are gone, and working folders of artefacts that are finished."""
     for path, info in sorted(workspace.fs.find(workspace.root, detail=True).items()):
         if _is_temporary(path) and _age(info) > OLD:
             yield Finding(path, "left over", "temporary file of a run that has ended", (path,))
+    for stage in FOLDERS:
+        for path in _hidden_folders(workspace, stage):
+            if all(_age(info) > OLD for info in workspace.fs.find(path, detail=True).values()):
+                yield Finding(path, "left over", "what an interrupted remake had begun", (path,))
     if not workspace.is_local:
         return
     for folder in sorted((Path(workspace.root) / ".scratch").glob("*/*")):
@@ -219,6 +226,13 @@ def _left_over(workspace: Workspace) -> Iterator[Finding]:
         stage = folder.parent.name
         if stage in FOLDERS and workspace.artefact(stage, name, fingerprint).exists("manifest.json"):
             yield Finding(str(folder), "left over", "working folder of a finished artefact", (str(folder),))
+
+
+def _hidden_folders(workspace: Workspace, stage: str) -> Iterator[str]:
+    """Artefacts that are being made beside those whose place they take."""
+    top = f"{workspace.root}/{FOLDERS[stage]}"
+    for folder in _folders(workspace, top) if stage == "shards" else [top]:
+        yield from (f"{folder}/{name}" for name in hidden_in(workspace.fs, folder) if not name.endswith(".tmp"))
 
 
 def _is_temporary(path: str) -> bool:
@@ -251,10 +265,14 @@ def _wrong_contents(
 def _wrong_shards(
     artefact: Artefact, manifest: Manifest, images: dict[str, Artefact], broken: set[str]
 ) -> Iterator[tuple[str, str]]:
-    read, check = shard_reader(artefact), _SAMPLES[artefact.stage]
-    source = images.get(manifest.inputs.get("images", ""))
+    try:
+        read, plans = shard_reader(artefact), shard_plans(artefact)
+    except InputError as error:
+        yield manifest.files[0].name, str(error)
+        return
+    check, source = _SAMPLES[artefact.stage], images.get(manifest.inputs.get("images", ""))
     sizes = _image_sizes(source) if source is not None and artefact.stage in ("labels", "predict") else {}
-    for plan, record in zip(shard_plans(artefact), manifest.files, strict=True):
+    for plan, record in zip(plans, manifest.files, strict=True):
         if record.name in broken:
             continue
         try:

@@ -310,7 +310,7 @@ def _own_files(artefact: Artefact) -> list[FileRecord]:
 def _read_checked(artefact: Artefact, record: FileRecord) -> list[Sample]:
     path = artefact.file(record.name)
     data = artefact.read_bytes(record.name)
-    if sha256_stream(io.BytesIO(data)) != record.sha256:
+    if artefact.workspace.verify_inputs and sha256_stream(io.BytesIO(data)) != record.sha256:
         raise InputError(f"{path}: unreadable shard (its bytes have changed); delete it and rerun: it alone is redone")
     samples = list(_samples(io.BytesIO(data), path))
     keys = [sample["__key__"] for sample in samples]

@@ -112,7 +112,9 @@ class DamagedManifest(InputError):
 class Workspace:
     """The root of all artefacts."""
 
-    def __init__(self, url: str | Path) -> None:
+    def __init__(self, url: str | Path, *, verify_inputs: bool = True) -> None:
+        """verify_inputs: compare what is read as an input with its recorded digest."""
+        self.verify_inputs = verify_inputs
         self.url = refuse_password(str(url), "give it in the variables or files of the storage's client")
         self.fs, self.root = open_place(self.url)
 
@@ -172,6 +174,23 @@ class Artefact:
             return bytes(self.workspace.fs.cat_file(self.file(name)))
         except FileNotFoundError:
             raise InputError(f"{self.file(name)}: file is missing; rerun the stage `{self.stage}` to make it") from None
+
+    def read_input(self, name: str) -> bytes:
+        """A file of a finished artefact; raises InputError if it is not what its manifest states."""
+        data = self.read_bytes(name)
+        if self.workspace.verify_inputs:
+            stated = {record.name: record.sha256 for record in self.published().files}
+            if stated.get(name) != hashlib.sha256(data).hexdigest():
+                raise InputError(self.changed(name))
+        return data
+
+    def changed(self, name: str) -> str:
+        """What to say, and to do, of a file whose bytes are not those that were recorded."""
+        place = self.workspace.address(self.workspace.root)
+        return (
+            f"{self.file(name)}: its bytes have changed since it was made; `dmp verify {place} --repair` removes it, "
+            "then the command that made it makes it again"
+        )
 
     def write_bytes(self, name: str, data: bytes) -> None:
         self.workspace.write_bytes(self.path, name, data)
@@ -266,18 +285,25 @@ class Artefact:
             return ["manifest.json"]
         broken = {record.name for record in self.missing_files(manifest)}
         for record in manifest.files:
-            if record.name not in broken:
-                with self.workspace.fs.open(self.file(record.name), "rb") as stream:
-                    if sha256_stream(stream) != record.sha256:
-                        broken.add(record.name)
+            if record.name not in broken and self.digest(record.name) != record.sha256:
+                broken.add(record.name)
         return sorted(broken)
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of a file's bytes as they are now."""
+        with self.workspace.fs.open(self.file(name), "rb") as stream:
+            return sha256_stream(stream)
 
     def local_path(self) -> Path:
         """The artefact as a local folder; a remote one is fetched, once for each place and content.
 
-        Raises OSError when what came is not what the manifest says, as when another run makes it anew meanwhile.
+        Raises InputError when a file is not what the manifest states, OSError when what was fetched is not, as when
+        another run makes it again meanwhile.
         """
         if self.workspace.is_local:
+            for record in self.published().files if self.workspace.verify_inputs else ():
+                if not record.is_log and self.digest(record.name) != record.sha256:
+                    raise InputError(self.changed(record.name))
             return Path(self.path)
         place = hashlib.sha256(self.address.encode()).hexdigest()[:12]
         manifest = self.published()

@@ -45,7 +45,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def copied(made, tmp_path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "workspace"))
+    return Path(shutil.copytree(made, tmp_path / "workspace [1]"))
 
 
 def findings(workspace: Path) -> list[Finding]:
