@@ -357,8 +357,8 @@ def known_manifests(workspace: Workspace, paths: Iterable[str]) -> dict[str, Man
     for path in paths:
         try:
             found[path] = read_manifest(workspace, path)
-        except FileNotFoundError:
-            continue  # another run is making it again
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # another run is making it again; or it is a file that lies beside the folders
         except InputError as error:
             notice(str(error))
     return found
