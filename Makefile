@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test e2e screenshots docker-check deploy lint format mutants adapters rehearsal freeze clean distclean
+.PHONY: help demo test e2e screenshots docker-check deploy lint format mutants audit adapters rehearsal freeze clean distclean
 
 # What you may set: make demo WORKSPACE=/data/demo DEMO_FLAGS="--set train.steps=300"
 # The first Python that runs and is new enough (a version manager's shim may exist and yet not run).
@@ -16,6 +16,7 @@ REHEARSAL_FLAGS ?=
 PYTEST_FLAGS ?=
 DEPLOY_FLAGS ?=
 PIP_FLAGS ?=
+AUDIT_FLAGS ?=
 
 BIN := $(VENV)/bin
 # --no-compile: bytecode is written on first use instead of for every file, which saves 90 s of CPU time.
@@ -64,6 +65,10 @@ format: $(VENV)/.dev ## rewrite the code in the house format
 
 mutants: $(VENV)/.dev ## break the code on purpose, one line at a time: the tests must notice
 	$(BIN)/python -m tests.mutants
+
+audit: $(VENV)/.dev ## known vulnerabilities of the pinned packages; offline: AUDIT_FLAGS="--snapshot all.zip"
+	$(INSTALL) -e '.[audit]'
+	$(BIN)/python -m tests.audit $(AUDIT_FLAGS)
 
 adapters: $(VENV)/.mini ## train the adapters that ship with the package, and put them into data_manifests/adapters
 	for preset in mini-adapters mini-adapters-segmentation; do \
