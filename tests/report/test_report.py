@@ -28,10 +28,12 @@ from dmp_core.report import (
     build_report,
     keys_to_show,
 )
-from dmp_core.report.build import duration, plain, summary_sentence
+from dmp_core.report.build import duration, plain, render_page, summary_sentence
 from dmp_core.report.plots import distribution, loss_curve
 from dmp_core.report.tables import format_number, headlines, score_tables
+from dmp_core.text import plain as plain_text
 from tests.report.rooms import metrics_of, room, samples, tables
+from tests.test_text import HOSTILE
 
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 URL_ATTRIBUTES = {"src", "href", "srcset", "poster", "data", "action", "xlink:href"}
@@ -153,6 +155,18 @@ def test_prompts_and_configuration_are_escaped(html: str, page: Page) -> None:
     assert "<bedroom>" not in html
     assert "<none>" not in html
     assert any("A cosy <bedroom> no. 3" in text for text in page.text)
+
+
+def test_hostile_prompts_keywords_and_titles_stay_text(data: ReportData) -> None:
+    def page(text: str) -> Page:
+        shown = {split: replace(record, keywords={text: 1.0}) for split, record in data.statistics.items()}
+        return Page(render_page(replace(data, title=text, summary=text, statistics=shown, metrics={}, tables=[]), []))
+
+    text = " ".join(HOSTILE)
+    found, sound = page(text), page("x")
+    assert (found.urls, found.ids, found.unbalanced) == (sound.urls, sound.ids, [])
+    assert plain_text(text, keep="\n\t") in found.text
+    assert all(char >= " " or char in "\n\t" for piece in found.text for char in piece)
 
 
 def test_equal_data_give_equal_bytes(data: ReportData, folder: Path, tmp_path: Path) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import struct
+import subprocess
+import sys
 import tarfile
 import time
 import tracemalloc
@@ -19,6 +22,7 @@ import pytest
 from PIL import Image
 
 from dmp_core.errors import InputError
+from dmp_core.labelers.encoding import png_bytes
 from dmp_core.labelers.exact import unpack_truth
 from dmp_core.store import (
     Artefact,
@@ -108,6 +112,26 @@ def test_no_member_is_ever_unpickled(suffix: str, tmp_path: Path) -> None:
     else:
         assert [sample[suffix] for sample in open_dataset(str(tmp_path))] == [data]
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("document", ["docs/security.md"])
+def test_the_documented_way_to_open_a_foreign_tar_unpickles_nothing(document: str, tmp_path: Path) -> None:
+    marker, image = tmp_path / "marker", png_bytes(np.zeros((1, 1, 3), np.uint8))
+    whole = {"png": image, "normal.png": image, "json": b'{"prompt": "a room"}'}
+    np.save(buffer := io.BytesIO(), np.zeros((1, 1), np.float16))
+    bombs = {suffix: pickle.dumps(Bomb(marker)) for suffix in ("pyd", "pickle", "pth", "pt", "pkl.gz")}
+    members = {**whole, "depth.npy": buffer.getvalue(), **bombs}
+    text = (Path(__file__).resolve().parents[2] / document).read_text()
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "WebDataset(" in block)
+    shard = tmp_path / re.findall(r'WebDataset\("(.*?)"', code)[0]
+    shard.parent.mkdir(parents=True, exist_ok=True)
+    tar(shard, *(entry(f"a.{suffix}", data) for suffix, data in members.items()))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not marker.exists()
+    run_them = re.sub(r"\.decode\(.*?\):", '.decode("pil"):', code)  # else this would show nothing
+    subprocess.run([sys.executable, "-c", run_them], cwd=tmp_path, capture_output=True)
+    assert marker.exists()
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
