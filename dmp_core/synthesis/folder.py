@@ -214,7 +214,7 @@ def check_folder(listing: Listing) -> None:
                 scores.setdefault(task, []).append({"key": image.file, **row})
     refuse(problems)
     for line in doubts(_tables(scores)):
-        log.warning("%s: %s", shown(listing.root), line)
+        log.warning("%s: warning: %s", shown(listing.root), line)
 
 
 def check_folders(listings: Iterable[Listing]) -> None:

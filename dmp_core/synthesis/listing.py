@@ -361,7 +361,7 @@ def _matched(
     beside: dict[str, dict[Task, PurePosixPath]] = {}
     problems = []
     used = {folder for _, stem, folder in labels.values() if stems(stem) is not None}
-    strangers = Counter(folder for _, _, folder in labels.values() if folder is not None and folder not in used)
+    strangers = dict.fromkeys(folder for _, _, folder in labels.values() if folder is not None and folder not in used)
     for name, (task, stem, folder) in labels.items():
         image = stems(stem)
         if image is not None:
@@ -372,9 +372,9 @@ def _matched(
             missing = f"there is no {shown(stem)}.jpg, .png … beside it"
             problems.append(f"{shown(root / name)}: a label without an image; {missing}")
     problems += [
-        f"{shown(root / folder)}: by its name, its {count} files are {LABEL_NAMES[PurePosixPath(folder).name]} labels, "
-        "and no image has their names; if they are images themselves, call the folder something else"
-        for folder, count in strangers.items()
+        f"{shown(root / folder)}: by its name, a folder of {LABEL_NAMES[PurePosixPath(folder).name]} labels, but no "
+        "image is called like one of its files; if these are images themselves, call the folder something else"
+        for folder in strangers
     ]
     return beside, problems
 

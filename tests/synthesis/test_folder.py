@@ -563,8 +563,8 @@ def test_a_class_called_like_a_label_is_explained(tmp_path):
     assert refusal(tmp_path).splitlines() == [
         f"{tmp_path}/depth/d.jpg: a label of depth is a .npy or .png file; convert it or rename it; if it is an image, "
         "rename the folder depth",
-        f"{tmp_path}/normal: by its name, its 2 files are normal labels, and no image has their names; if they are "
-        "images themselves, call the folder something else",
+        f"{tmp_path}/normal: by its name, a folder of normal labels, but no image is called like one of its files; "
+        "if these are images themselves, call the folder something else",
     ]
 
 
@@ -608,7 +608,7 @@ def test_labels_in_other_units_or_axes_are_warned_of(tmp_path, caplog):
         write_label(tmp_path / f"{name}.seg.png", "segmentation", np.zeros((6, 8), np.uint8))
         write_label(tmp_path / f"{name}.shading.png", "shading", np.full((6, 8), 0.5, np.float32))
     check_folder(read_folder(tmp_path))
-    found = [record.getMessage().removeprefix(f"{tmp_path}: ") for record in caplog.records]
+    found = [record.getMessage().removeprefix(f"{tmp_path}: warning: ") for record in caplog.records]
     assert [line.partition(":")[0] for line in found] == [
         "2 of 3 normal labels look wrong (normal_z -0.801, usual are at least 0)",
         "1 of 3 depth labels look wrong (far 4e+03, usual are at most 1000)",
