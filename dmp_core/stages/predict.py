@@ -20,7 +20,7 @@ from dmp_core.stages.editor import editor_of
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import same_size_batches
 from dmp_core.stages.node import PredictStage
-from dmp_core.stages.prompts import read_prompts
+from dmp_core.stages.prompts import cut_prompts, read_prompts
 from dmp_core.stages.train import adapter_folder
 from dmp_core.store import Artefact, Sample, ShardPlan, shard_plans, shard_reader, write_shards
 from dmp_core.synthesis.folder import decode_image
@@ -52,7 +52,9 @@ def run(
                 yield {"__key__": key, extension: data}
 
     files = write_shards(out, shard_plans(source), produce, only=shards, progress=progress)
-    return StageResult(samples=source.published().samples, files=files)
+    asked = config.sampling.use_prompt and not of_labels
+    cut = cut_prompts(config.base, read_prompts(inputs["prompts"])["prompt"]) if asked else {}
+    return StageResult(samples=source.published().samples, files=files, details=cut)
 
 
 def _fitted(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig) -> Predictor:
