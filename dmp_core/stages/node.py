@@ -67,6 +67,8 @@ class PromptsStage(Settings):
     count: int
     prompts: PromptsConfig
     seed: int
+    clean_up: int | None = _Optional
+    """`cleanup.RULES`, where these can give other captions than the first rules did; else None."""
 
 
 class PinnedPromptsStage(PromptsStage):

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from dmp_core.config.pipeline import PipelineConfig, validate
 from dmp_core.errors import InputError
 from dmp_core.prompts.keywords import split_keywords
+from dmp_core.prompts.subject import refuse_unusable
 from dmp_core.stages.overwrites import held_dataset, imported, prompts_of, stored_folders
 from dmp_core.store import Lock, Manifest, Workspace
 from dmp_core.store.folders import names_in
@@ -44,6 +45,7 @@ def dataset_config(
         part: name of the part, to ask for more of the same keywords.
     """
     words = split_keywords(split, keywords, None)
+    refuse_unusable({f"splits.{split}.keywords": words}, settings.prompts.max_characters)
     if "-" in split:
         raise InputError(f"split {split!r}: give the name before the hyphen; what follows it is the part's name")
     place, title = Workspace(workspace), dataset_name(name, words[0])

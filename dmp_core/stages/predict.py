@@ -18,7 +18,7 @@ from dmp_core.stages.editor import editor_of
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import same_size_batches
 from dmp_core.stages.node import PredictStage
-from dmp_core.stages.prompts import read_prompts
+from dmp_core.stages.prompts import cut_prompts, read_prompts
 from dmp_core.store import Artefact, Sample, ShardPlan, shard_plans, shard_reader, write_shards
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ def run(
                 yield {"__key__": key, extension: data}
 
     files = write_shards(out, shard_plans(source), produce, only=shards, threaded=True, progress=progress)
-    return StageResult(samples=source.published().samples, files=files)
+    asked = config.sampling.use_prompt and not of_labels
+    cut = cut_prompts(config.base, read_prompts(inputs["prompts"])["prompt"]) if asked else {}
+    return StageResult(samples=source.published().samples, files=files, details=cut)
 
 
 def check_labels(labels: NDArray[Any]) -> None:

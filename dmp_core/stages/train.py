@@ -21,7 +21,7 @@ from dmp_core.stages.editor import editor_of
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import column_array
 from dmp_core.stages.node import TrainStage
-from dmp_core.stages.prompts import read_prompts
+from dmp_core.stages.prompts import cut_prompts, read_prompts
 from dmp_core.stages.quality import drop_counts, left_out, score_tables
 from dmp_core.store import Artefact, Sample, read_artefact, staged_folder
 
@@ -60,6 +60,8 @@ def run(
         if (folder / ".work" / "tensorboard").is_dir():
             shutil.copytree(folder / ".work" / "tensorboard", folder / "tensorboard", dirs_exist_ok=True)
     details = {"source": "trained here", "images": len(data), "dropped": drop_counts(data.dropped), **told}
+    if config.train.reads_prompts:
+        details |= cut_prompts(config.base, data.prompts())
     if classes is not None:
         details["classes"] = list(classes)
     return StageResult(samples=config.train.draws, details=details)

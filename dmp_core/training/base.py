@@ -103,6 +103,18 @@ def load_text_to_image(config: DiffusionImages, dtype: torch.dtype = torch.float
     return pipeline
 
 
+def load_tokenizers(config: BaseConfig | DiffusionImages) -> list[Any]:
+    """Those of the model's text encoders, without their weights. Raises InputError as the other loaders do."""
+    from diffusers import DiffusionPipeline
+    from transformers import AutoTokenizer
+
+    place, options = _where(config)
+    with _readable_errors(config), _no_progress_bars():
+        parts = DiffusionPipeline.load_config(place, **options)
+        names = [name for name, kind in parts.items() if name.startswith("tokenizer") and kind[0]]
+        return [AutoTokenizer.from_pretrained(place, subfolder=name, **options) for name in names]
+
+
 def choose_device(name: str) -> str:
     """`auto` as the best device that is there; any other name as it is."""
     if name != "auto":
