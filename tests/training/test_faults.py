@@ -6,6 +6,7 @@ import errno
 import logging
 import random
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,6 +198,20 @@ def test_the_log_of_a_prior_that_was_stopped_has_every_step_once(tmp_path):
         log.write("6,0.1,0.")  # by a process that died after the checkpoint
     fit_prior(tmp_path)
     steps = [line.partition(",")[0] for line in (tmp_path / "log.csv").read_text().splitlines()]
+    assert steps == ["step", "2", "4", "6", "8"]
+
+
+def test_a_prior_goes_on_from_the_single_checkpoint_of_older_versions(tmp_path):
+    with pytest.raises(InputError, match="gradient is nan"):
+        fit_prior(tmp_path / "old", WRONG_AT)
+    state = torch.load(checkpoints(tmp_path / "old")[-1] / "state.pt", weights_only=True)
+    torch.save({name: part for name, part in state.items() if name not in ("identity", "log")}, tmp_path / "old.pt")
+    shutil.rmtree(tmp_path / "old" / "checkpoints")
+    (tmp_path / "old.pt").rename(tmp_path / "old" / "checkpoint.pt")
+    assert_same(fit_prior(tmp_path / "old"), fit_prior(tmp_path / "whole"))
+    assert len(checkpoints(tmp_path / "old")) == 2
+    fit_prior(tmp_path / "old")
+    steps = [line.partition(",")[0] for line in (tmp_path / "old" / "log.csv").read_text().splitlines()]
     assert steps == ["step", "2", "4", "6", "8"]
 
 

@@ -139,6 +139,9 @@ class _State:
             saved = read_checkpoint(old)
         if saved is not None:
             self._restore(saved)
+        self.log_file.unlink(missing_ok=True)  # what came after the checkpoint is logged again
+        if self.rows:
+            self._write_log(self.rows, "w")
         self.started = time.monotonic() - self.seconds
 
     def share_done(self, config: TrainingConfig) -> float:
@@ -164,11 +167,19 @@ class _State:
         names = list(self.pending[0])
         means = {name: sum(row[name] for row in self.pending) / len(self.pending) for name in names}
         values = [f"{means[name]:.6g}" for name in names]
-        fresh = [] if self.log_file.exists() else [["step", "seconds", *names]]
+        fresh = [] if self.rows else [["step", "seconds", *names]]
         fresh.append([str(self.step), str(round(self.seconds, 1)), *values])
         self._write_log(fresh, "a")
         self.rows.extend(fresh)
         self.pending.clear()
+
+    def _logged(self) -> list[list[str]]:
+        """The rows so far of a run whose checkpoint is older than such that have them."""
+        if not self.log_file.exists() or not self.log_file.stat().st_size:
+            return []
+        with self.log_file.open(newline="", errors="replace") as stream:
+            header, *rows = csv.reader(stream)
+        return [header, *(row for row in rows if row and row[0].isdecimal() and int(row[0]) <= self.step)]
 
     def _write_log(self, rows: list[list[str]], mode: Literal["a", "w"]) -> None:
         with self.log_file.open(mode, newline="") as stream:
@@ -191,9 +202,7 @@ class _State:
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
         self.optimizer.load_state_dict(state["optimizer"])
-        if LOG in state:  # what came after the checkpoint is logged again
-            self.rows = state[LOG]
-            self._write_log(self.rows, "w")
+        self.rows = state[LOG] if LOG in state else self._logged()
 
 
 def _copy(weights: dict[str, Tensor]) -> dict[str, Tensor]:
