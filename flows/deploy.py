@@ -18,6 +18,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.settings import get_current_settings
 
+from dmp_core.cli.errors import guarded
+from dmp_core.cli.interrupts import Interrupts
 from dmp_core.config import load_config, preset_names
 from dmp_core.errors import InputError
 from flows.pools import make_pool
@@ -63,7 +65,7 @@ def main(
     Of pools that are there, only what is given is changed.
     """
     if get_current_settings().api.url is None:
-        raise SystemExit("PREFECT_API_URL is not set; start a server (prefect server start), then export its address")
+        raise InputError("PREFECT_API_URL is not set; start a server (prefect server start), then export its address")
     root = _pools(
         pool_type, {"image": image, "volumes": volume}, {"image": gpu_image or image, "volumes": volume}, gpus
     )
@@ -76,17 +78,14 @@ def main(
 
 def _pools(kind: str | None, cpu: dict[str, Any], gpu: dict[str, Any], gpus: int | None) -> str:
     """Both pools, with these variables; returns the folder that runs start in, of which prefect.yaml has but one."""
-    try:
-        with get_client(sync_client=True) as client:
-            kinds = {
-                "cpu": make_pool(client, "cpu", kind, variables=cpu),
-                "gpu": make_pool(client, "gpu", kind, variables=gpu, limit=gpus, first_limit=1),
-            }
-    except InputError as error:
-        raise SystemExit(str(error)) from None
+    with get_client(sync_client=True) as client:
+        kinds = {
+            "cpu": make_pool(client, "cpu", kind, variables=cpu),
+            "gpu": make_pool(client, "gpu", kind, variables=gpu, limit=gpus, first_limit=1),
+        }
     in_processes = [kind == "process" for kind in kinds.values()]
     if any(in_processes) and not all(in_processes):
-        raise SystemExit(f"pools {kinds}: both must run processes, or both containers; delete one and deploy again")
+        raise InputError(f"pools {kinds}: both must run processes, or both containers; delete one and deploy again")
     return str(Path.cwd()) if all(in_processes) else FOLDER_IN_IMAGE
 
 
@@ -139,4 +138,7 @@ def _save(automation: Automation) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    with Interrupts(line="interrupted; deploying again is safe"):
+        sys.exit(guarded(lambda: app(standalone_mode=False)))

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from dmp_core.store.workspace import check_folder
+
 _JOINERS = "\u200c\u200d"
 """Format characters that words and emoji are spelled with; others, such as a change of direction, deceive."""
 
@@ -53,6 +55,14 @@ Preset = Annotated[str, typer.Option("--preset", "-p", help="A preset of data_ma
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file laid over the preset.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="field.subfield=value, laid over all; repeatable.")]
 WorkspaceOption = Annotated[str, typer.Option("--workspace", "-w", help="Local folder or fsspec URL.")]
+
+
+def out_folder(path: Path) -> Path:
+    """Callback of options that name a folder to write to: bad ones are refused before hours of work."""
+    check_folder(path.absolute())
+    return path
+
+
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 

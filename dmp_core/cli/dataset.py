@@ -12,6 +12,7 @@ from rich.table import Table
 from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, WorkspaceOption, stdout
 from dmp_core.cli.run import run_nodes
 from dmp_core.config.pipeline import load_config
+from dmp_core.config.stages import MOST_SAMPLES
 from dmp_core.errors import InputError
 from dmp_core.prompts.keywords import read_keywords
 from dmp_core.stages import plan
@@ -27,7 +28,7 @@ app = typer.Typer(no_args_is_help=True, help="Make, look at and verify datasets.
 def new(
     keyword: Annotated[list[str] | None, typer.Option("--keyword", "-k", help="A keyword; repeatable.")] = None,
     keywords: Annotated[Path | None, typer.Option("--keywords", help="File with one keyword a line.")] = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of images.")] = 24,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=MOST_SAMPLES, help="Number of images.")] = 24,
     name: Annotated[str | None, typer.Option(help="Name of the dataset; the first keyword by default.")] = None,
     split: Annotated[str, typer.Option(help="Split that the images belong to.")] = "train",
     part: Annotated[str | None, typer.Option(help="Name of a part, to add more of the same keywords.")] = None,

@@ -69,7 +69,7 @@ def say(text: str) -> None:
 
 
 def explain(error: Exception) -> tuple[str, int] | None:
-    """What to say of an error, and the exit code: 2 for bad input, 1 for all else; None for a defect of this program."""
+    """What to say of an error, and the exit code: 2 for bad input, else 1; None for a defect of this program."""
     message = str(error) or type(error).__name__
     package = type(error).__module__.partition(".")[0]
     if isinstance(error, InputError):

@@ -7,7 +7,6 @@ moment, a run loses nothing that it has published, so that an end without unwind
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import os
 import select
@@ -26,6 +25,10 @@ UNWINDING = 5.0
 """Seconds from the signal until the process ends without unwinding."""
 ONE_PRESS = 0.5
 """Seconds within which a second SIGINT is the same Ctrl-C, passed on by whatever started this process."""
+_AGAIN = b"\0"
+"""To the watching thread: no signal has this number."""
+_MOMENT = 0.02
+"""Seconds for a destructor to return in."""
 LINE = "interrupted; run the same command again to resume"
 
 
@@ -35,6 +38,7 @@ class Interrupts:
     def __init__(self, line: str = LINE) -> None:
         self.code = 0
         self.line = line
+        self._main = threading.get_ident()
         self._first = 0.0
         self._raised = False
         self._said = False
@@ -77,8 +81,8 @@ class Interrupts:
         if not self.code or issubclass(lost.exc_type, Exception):
             self._before(lost)
             return
-        self._raised = False
-        _thread.interrupt_main(signal.SIGTERM)
+        with suppress(OSError):
+            self._wake.send(_AGAIN)  # not from here, where it would be swallowed as well
 
     def _watch(self) -> None:
         passed_on = False
@@ -87,6 +91,10 @@ class Interrupts:
             if not select.select([self._heard], [], [], seconds)[0]:
                 self._end_now()
             for number in self._heard.recv(64):
+                if number == _AGAIN[0]:
+                    time.sleep(_MOMENT)
+                    self._raised = False
+                    signal.pthread_kill(self._main, signal.SIGTERM)
                 if number not in SIGNALS:
                     continue
                 self._note(number)

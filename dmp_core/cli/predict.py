@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dmp_core.cli.console import ConfigFile, Overrides, Preset, stdout
+from dmp_core.cli.console import ConfigFile, Overrides, Preset, out_folder, stdout
 from dmp_core.config import TASKS
 from dmp_core.errors import InputError
 
@@ -16,7 +16,7 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     task: Annotated[str, typer.Option(help=" | ".join(TASKS))],
     adapter: Annotated[str, typer.Option(help="Adapter folder, or shipped:NAME.")],
-    out: Annotated[Path, typer.Option(help="Folder for the predictions.")] = Path("predictions"),
+    out: Annotated[Path, typer.Option(help="Folder for the predictions.", callback=out_folder)] = Path("predictions"),
     preset: Preset = "mini",
     config: ConfigFile = None,
     overrides: Overrides = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dmp_core.cli.console import ConfigFile, Overrides, ProgressDisplay, stdout
+from dmp_core.cli.console import ConfigFile, Overrides, ProgressDisplay, out_folder, plain, stdout
 from dmp_core.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, help="The small text-to-image model that the mini preset fine-tunes.")
@@ -16,8 +16,13 @@ app = typer.Typer(no_args_is_help=True, help="The small text-to-image model that
 
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option(help="Folder for the finished model (diffusers format).")],
-    work: Annotated[Path, typer.Option(help="Folder for renders, checkpoints and logs; taken up again if it exists.")],
+    out: Annotated[Path, typer.Option(help="Folder for the finished model (diffusers format).", callback=out_folder)],
+    work: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for renders, checkpoints and logs; taken up again if it exists.", callback=out_folder
+        ),
+    ],
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
@@ -34,8 +39,14 @@ def train(
 
 @app.command()
 def edit(
-    out: Annotated[Path, typer.Option(help="Folder for the finished model (diffusers' InstructPix2Pix format).")],
-    work: Annotated[Path, typer.Option(help="Folder for pairs, checkpoints and logs; taken up again if it exists.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for the finished model (diffusers' InstructPix2Pix format).", callback=out_folder),
+    ],
+    work: Annotated[
+        Path,
+        typer.Option(help="Folder for pairs, checkpoints and logs; taken up again if it exists.", callback=out_folder),
+    ],
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
@@ -54,7 +65,9 @@ def edit(
 def quality(
     model: Annotated[str, typer.Argument(help="Model folder, or shipped:NAME.")],
     scenes: Annotated[Path, typer.Option(help="Folder of rendered scenes: `scenes` in the work folder of `train`.")],
-    out: Annotated[Path, typer.Option(help="Folder for quality.json, quality.md and neighbours.png.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for quality.json, quality.md and neighbours.png.", callback=out_folder)
+    ],
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
@@ -81,5 +94,7 @@ def card(model: Annotated[str, typer.Argument(help="Model folder, or shipped:NAM
     """Print the model card."""
     from dmp_core.models.shipped import resolve_folder
 
-    folder = resolve_folder(model, "priors") or Path(model)
-    typer.echo((folder / "README.md").read_text())
+    file = (resolve_folder(model, "priors") or Path(model)) / "README.md"
+    if not file.is_file():
+        raise InputError(f"{model}: no model card here ({file}); give a model's folder, or shipped:NAME")
+    typer.echo(plain(file.read_text(errors="replace"), keep="\n\t"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Annotated, Any
 
@@ -30,6 +31,9 @@ from dmp_core.stages import (
 from dmp_core.stages.estimate import estimate_seconds
 from dmp_core.stages.preflight import Disk, Preflight, check_models, check_workspace, preflight
 from dmp_core.store import Workspace
+
+_LAST = ".preset"
+"""File in a workspace: which preset was run last."""
 
 Force = Annotated[bool, typer.Option("--force", help="Make it anew even if it is complete.")]
 
@@ -58,7 +62,9 @@ def run_nodes(
     place = Workspace(workspace)
     check_overwrites(nodes, place)
     artefacts = {node.id: node.artefact(place) for node in nodes}
-    if not (force or shards) and set(statuses(nodes, place).values()) <= {"complete"}:
+    found = statuses(nodes, place)
+    notice_other_preset(settings, place, found)
+    if not (force or shards) and set(found.values()) <= {"complete"}:
         for node in nodes:
             announce(node, artefacts[node.id])
         return [StageOutput(node.id, artefacts[node.id].address, node.fingerprint, True, 0, 0.0) for node in nodes]
@@ -66,14 +72,31 @@ def run_nodes(
     # Stages on another pool load their weights there; in turn, all of them run here.
     away = {} if runner is _in_turn else settings.runtime.deployments
     here = [node for node in nodes if node.stage not in away]
-    todo = [node for node in here if force or artefacts[node.id].status() != "complete"]
+    todo = [node for node in here if force or found[node.id] != "complete"]
     check_models(todo)
     check_workspace(todo, place)
+    if _last_preset(place) != settings.preset:
+        place.write_bytes(place.root, _LAST, settings.preset.encode())
     with ProgressDisplay() as display, listening(display):
         outputs: list[StageOutput] = runner(
             settings, workspace, force=force, only=[node.id for node in nodes], shards=shards
         )
     return outputs
+
+
+def notice_other_preset(settings: PipelineConfig, place: Workspace, found: Mapping[str, str]) -> None:
+    """Say on standard error if nothing here belongs to this configuration, and the last run was another preset's."""
+    last = _last_preset(place)
+    if last is not None and last != settings.preset and not {"complete", "partial"} & set(found.values()):
+        text = f"note: {place.url} was last run with --preset {last}; nothing in it fits --preset {settings.preset}"
+        stderr.print(text, style="dim", soft_wrap=True)
+
+
+def _last_preset(place: Workspace) -> str | None:
+    try:
+        return place.fs.cat_file(f"{place.root}/{_LAST}").decode(errors="replace")
+    except FileNotFoundError:
+        return None
 
 
 def _runner() -> Callable[..., Any]:
@@ -85,6 +108,7 @@ def _runner() -> Callable[..., Any]:
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    warnings.filterwarnings("ignore", "Failed to create the Prefect home")  # that is our error if it matters
     for entry in entry_points(group="dmp.runners"):
         try:
             runner: Callable[..., Any] = entry.load()
@@ -149,6 +173,7 @@ def show_plan(
     nodes = plan(settings)
     check_overwrites(nodes, place)
     found = statuses(nodes, place)
+    notice_other_preset(settings, place, found)
     rows = [_row(node, place, found[node.id]) for node in nodes]
     todo = [row for row in rows if row["status"] != "complete"]
     unmade = [node for node, row in zip(nodes, rows, strict=True) if row["status"] != "complete"]

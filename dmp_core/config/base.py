@@ -82,6 +82,11 @@ def _values(node: Any, source: str, known: dict[int, int], depth: int) -> int:
     return known[id(node)]
 
 
+def shortened(value: object) -> str:
+    """A value as an error shows it: quoted, its middle left out if it is long."""
+    return _brief.repr(value)
+
+
 def raise_readable(error: ValidationError, source: str) -> NoReturn:
     """Raise InputError with what pydantic reports, as `readable` puts it."""
     raise InputError(readable(error, source)) from None
@@ -94,7 +99,7 @@ def readable(error: ValidationError, source: str) -> str:
         # Tags of unions stand in the way to a field, but the user never wrote them.
         field = ".".join(str(part) for part in item["loc"] if not str(part).startswith("<"))
         known = item["type"] in ("missing", "extra_forbidden") or isinstance(item["input"], dict | BaseModel)
-        given = "" if known else f" (given: {_brief.repr(item['input'])})"
+        given = "" if known else f" (given: {shortened(item['input'])})"
         found.append(f"{field}: {_plain(item['type'], item['msg'])}{given}".removeprefix(": "))
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return masked(f"{source}: {'; '.join(found[:_SHOWN])}{more}")

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from dmp_core.config.base import Settings, parse_yaml, raise_readable, read_yaml
+from dmp_core.config.base import Settings, parse_yaml, raise_readable, read_yaml, shortened
 from dmp_core.config.stages import (
     FLIP_GATES,
     BaseConfig,
@@ -32,7 +32,7 @@ from dmp_core.config.stages import (
 )
 from dmp_core.errors import InputError
 from dmp_core.passwords import masked
-from dmp_core.reading import is_utf8, shown
+from dmp_core.reading import is_utf8
 from dmp_core.resources import manifest_path
 
 _LONGEST_PATH = 20
@@ -101,6 +101,10 @@ class PipelineConfig(Settings):
         return self
 
 
+_LONGEST = 60
+"""Characters of an override that an error repeats."""
+
+
 def preset_names() -> list[str]:
     return sorted(path.stem for path in manifest_path("presets").glob("*.yaml"))
 
@@ -116,15 +120,19 @@ def load_config(
     A file that says what it `extends` (a preset's name, or null: it is complete) is laid over that instead.
     Raises InputError that names the preset, file or field, and what would be right.
     """
-    if preset not in preset_names():
-        raise InputError(f"preset {preset!r} does not exist; choose one of: {', '.join(preset_names())}")
-    settings, source = _resolve_parent(read_yaml(manifest_path("presets", f"{preset}.yaml"))), f"preset {preset}"
-    settings = merge(settings, dict(defaults or {}))
+    settings, source = merge(_resolve_parent(_read_preset(preset)), dict(defaults or {})), f"preset {preset}"
     if file is not None and "extends" in (own := read_yaml(file)):
         parent = _resolve_parent({"extends": own["extends"]})
         settings = merge(merge(parent, dict(defaults or {})), own)
         preset, source, file = settings.pop("extends") or preset, str(file), None
     return validate(*layered({"preset": preset} | settings, source, file, overrides))
+
+
+def _read_preset(name: object, said: str = "") -> dict[str, Any]:
+    """said: where it is named, for the error."""
+    if name not in preset_names():
+        raise InputError(f"{said}preset {shortened(name)} does not exist; choose one of: {', '.join(preset_names())}")
+    return read_yaml(manifest_path("presets", f"{name}.yaml"))
 
 
 def layered(
@@ -136,7 +144,8 @@ def layered(
     for override in overrides or []:
         settings = merge(settings, parse_override(override))
     if overrides:
-        source = f"{source} with --set {masked(overrides[0]) if len(overrides) == 1 else ''}".rstrip()
+        one = masked(overrides[0]) if len(overrides) == 1 else ""
+        source = f"{source} with --set {one if len(one) <= _LONGEST else shortened(one)}".rstrip()
     return settings, source
 
 
@@ -153,9 +162,7 @@ def _resolve_parent(settings: dict[str, Any]) -> dict[str, Any]:
     parent = settings.pop("extends", None)
     if parent is None:
         return settings
-    if parent not in preset_names():
-        raise InputError(f"extends: {parent!r} is no preset; choose one of: {', '.join(preset_names())}, or null")
-    return merge(_resolve_parent(read_yaml(manifest_path("presets", f"{parent}.yaml"))), settings)
+    return merge(_resolve_parent(_read_preset(parent, "extends: ")), settings)
 
 
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -180,8 +187,8 @@ def parse_override(text: str) -> dict[str, Any]:
     """`train.lora.rank=8` as a nested mapping; the value is read as YAML."""
     path, separator, value = text.partition("=")
     if not separator or not path.strip():
-        raise InputError(f"--set {shown(text[:80])!r}: write it as field.subfield=value, e.g. --set train.steps=200")
-    source = f"--set {shown(text[:80])!r}"
+        raise InputError(f"--set {shortened(text)}: write it as field.subfield=value, e.g. --set train.steps=200")
+    source = f"--set {shortened(text)}"
     nested = parse_yaml(value, source)
     parts = path.strip().split(".")
     if len(parts) > _LONGEST_PATH or not is_utf8(path):

@@ -28,6 +28,9 @@ Task = Literal["normal", "depth", "segmentation", "albedo", "shading"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 TASKS: tuple[Task, ...] = ("normal", "depth", "segmentation", "albedo", "shading")
 
+MOST_SAMPLES = 100_000_000
+"""Of one split: a sample's key has eight digits."""
+
 PAPER_TEMPLATE = (
     "Provide a caption for a photo of a {keyword}. The caption should contain many adjectives, "
     "should describe colors, styles, lighting and materials in the photo, should be in English and "
@@ -50,7 +53,7 @@ class SplitConfig(Settings):
     fit: Literal["crop", "shorter_side", "keep"] = "crop"
     """How the folder's images are brought to `images.resolution`: the centre square of the image whose shorter side
     has that size; the whole of that image; or not at all."""
-    count: PositiveInt | None = None
+    count: Annotated[int, Field(gt=0, le=MOST_SAMPLES)] | None = None
     """Number of images; of a folder the first so many by name, all if not given."""
     scored: bool = True
     """False: the labels are not trusted here, so the report shows pictures only (paper, `arbitrary`)."""

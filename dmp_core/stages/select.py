@@ -13,6 +13,9 @@ from dmp_core.store import Artefact, Chunk, unfinished
 SHARDED = ("images", "labels", "shards", "latents", "predict")
 """Stages whose artefacts are shards, which can be redone one by one."""
 
+MOST_SHARDS = 10_000_000
+"""Of one artefact; a larger number is a slip of the pen."""
+
 CHUNKED = ("images", "labels", "latents", "predict")
 """Those whose shards several tasks or runs may make at once; the others write files that belong to all shards."""
 
@@ -82,7 +85,7 @@ def shard_numbers(text: str | None, stage: str) -> list[int] | None:
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if first > last:
+        if first > last or last > MOST_SHARDS:
             raise InputError(f"--shards {text}: write shard numbers and ranges, e.g. --shards 3-7 or --shards 0,4-6")
         numbers.update(range(first, last + 1))
     return sorted(numbers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 import uuid
@@ -18,7 +19,7 @@ from typing import Any, Literal, TypeVar
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dmp_core.errors import InputError
+from dmp_core.errors import InputError, MissingExtra
 from dmp_core.passwords import refuse_password
 from dmp_core.store.files import at, disk_error, make_folder, sync_folder, sync_tree, write_file
 from dmp_core.store.fingerprint import canonical_json, sha256_stream
@@ -116,7 +117,14 @@ class Workspace:
         """verify_inputs: compare what is read as an input with its recorded digest."""
         self.verify_inputs = verify_inputs
         self.url = refuse_password(str(url), "give it in the variables or files of the storage's client")
-        self.fs, self.root = open_place(self.url)
+        try:
+            self.fs, self.root = open_place(self.url)
+        except ValueError as error:
+            raise InputError(f"{self.url}: {error}; give a folder, or a URL such as s3://BUCKET/FOLDER") from None
+        except ImportError as error:
+            raise MissingExtra.of(error) or InputError(f"{self.url}: {error}") from None
+        if self.is_local:
+            check_folder(Path(self.root))
 
     @property
     def is_local(self) -> bool:
@@ -142,6 +150,13 @@ class Workspace:
         """A local folder that survives a killed process, so that work in it can be resumed."""
         local_root = Path(self.root) if self.is_local else _cache() / "scratch"
         return local_root / ".scratch" / artefact.stage / f"{artefact.name.replace('/', '-')}-{artefact.fingerprint}"
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError if a file is where a folder is to be, or one above it; there may be nothing yet."""
+    for place in (folder, *folder.parents):
+        if os.path.lexists(place) and not place.is_dir():
+            raise InputError(f"{folder}: {place} is a file; give a folder")
 
 
 def _cache() -> Path:

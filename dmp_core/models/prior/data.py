@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dmp_core.config.stages import TASKS
 from dmp_core.errors import InputError
 from dmp_core.models.prior.config import PriorConfig, SceneConfig
+from dmp_core.processes import unwind_on_sigterm, without_interrupts, worker_pool
 from dmp_core.progress import Progress, silent
 from dmp_core.prompts.grammar import GrammarGenerator
 from dmp_core.prompts.keywords import split_keywords

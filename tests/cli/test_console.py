@@ -1,0 +1,54 @@
+"""Text of users is printed as it is: no markup, and nothing that a terminal would obey."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.table import Table
+
+from dmp_core.cli.console import PlainConsole, ProgressDisplay, plain
+
+NAMES = ["photo [draft].png", "[/f]", "[bold]x[/]", ":smile:", "a\\[b", "[link=file:///x]", "Küche", "部屋 \u3000x"]
+
+
+def console(**options: object) -> PlainConsole:
+    return PlainConsole(file=io.StringIO(), width=100, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_printed_as_they_are(name):
+    assert plain(name) == name
+    shown = console()
+    shown.print(f"made {name}", soft_wrap=True)
+    assert shown.file.getvalue() == f"made {name}\n"
+    table = Table(title=name, title_justify="left")
+    table.add_column(name)
+    table.add_row(name)
+    shown.print(table)
+    assert shown.file.getvalue().count(name) == 4
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_shows_names_as_they_are(terminal):
+    shown = console(force_terminal=terminal)
+    with ProgressDisplay(shown) as display:
+        display.started("images/[/f]")
+        display.advanced("images/[/f]", 1, 2, "[red]\x1b]0;title\x07")
+        display.bars.refresh()
+        display.finished("images/[/f]", 1.0, False)
+    assert "✓ images/[/f]" in shown.file.getvalue()
+    assert "\x1b]0" not in shown.file.getvalue()
+    assert ("[red]\\x1b]0;title\\x07" in shown.file.getvalue()) == terminal
+
+
+def test_what_a_terminal_would_obey_is_spelled_out():
+    assert plain("a\x1b[2Jb\x07\r\x9b1m\n\t") == "a\\x1b[2Jb\\x07\\r\\x9b1m\\n\\t"
+    assert plain("a\nb\x00", keep="\n") == "a\nb\\x00"
+    assert plain("evil\u202egnp.exe\u2066") == "evil\\u202egnp.exe\\u2066"
+    assert plain("not UTF-8: \udcff") == "not UTF-8: \\udcff"
+    assert plain("\U0001f468\u200d\U0001f469") == "\U0001f468\u200d\U0001f469"
+    shown = console(force_terminal=True)
+    shown.print("a\x1b[31mb\x07\nc", style="dim")
+    assert "\x1b[31m" not in shown.file.getvalue()
+    assert "a\\x1b[31mb\\x07" in shown.file.getvalue()
