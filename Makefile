@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test e2e screenshots docker-check deploy lint format mutants adapters rehearsal freeze clean distclean
+.PHONY: help demo test e2e screenshots docker-check deploy lint format fuzz mutants audit adapters rehearsal freeze clean distclean
 
 # What you may set: make demo WORKSPACE=/data/demo DEMO_FLAGS="--set train.steps=300"
 # The first Python that runs and is new enough (a version manager's shim may exist and yet not run).
@@ -14,8 +14,10 @@ WORKSPACE ?= runs/demo
 DEMO_FLAGS ?=
 REHEARSAL_FLAGS ?=
 PYTEST_FLAGS ?=
+FUZZ_MINUTES ?= 30
 DEPLOY_FLAGS ?=
 PIP_FLAGS ?=
+AUDIT_FLAGS ?=
 
 BIN := $(VENV)/bin
 # --no-compile: bytecode is written on first use instead of for every file, which saves 90 s of CPU time.
@@ -62,8 +64,15 @@ format: $(VENV)/.dev ## rewrite the code in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+fuzz: $(VENV)/.dev ## damaged files where users bring files, FUZZ_MINUTES for each kind; finds stay in tests/data/fuzz
+	DMP_FUZZ_MINUTES=$(FUZZ_MINUTES) $(BIN)/python -m pytest -v tests/fuzz $(PYTEST_FLAGS)
+
 mutants: $(VENV)/.dev ## break the code on purpose, one line at a time: the tests must notice
 	$(BIN)/python -m tests.mutants
+
+audit: $(VENV)/.dev ## known vulnerabilities of the pinned packages; offline: AUDIT_FLAGS="--snapshot all.zip"
+	$(INSTALL) -e '.[audit]'
+	$(BIN)/python -m tests.audit $(AUDIT_FLAGS)
 
 adapters: $(VENV)/.mini ## train the adapters that ship with the package, and put them into data_manifests/adapters
 	for preset in mini-adapters mini-adapters-segmentation; do \

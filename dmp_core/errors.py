@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 EXTRAS = {
     "accelerate": "train",
     "diffusers": "train",
@@ -63,3 +65,22 @@ class MissingExtra(InputError):
                 return cls(package, EXTRAS[package])
             error = error.__cause__ or error.__context__
         return None
+
+
+class NotFinite(InputError):
+    """A model answered one sample of a batch with NaN or infinity.
+
+    index: the sample's place in the batch. Whoever knows the samples' names raises it again with `named`.
+    """
+
+    def __init__(self, index: int, reason: str, name: str | None = None) -> None:
+        self.index, self.reason, self.name = index, reason, name
+        super().__init__(f"{f'sample {index} of the batch' if name is None else name}: {reason}")
+
+    def __reduce__(self) -> tuple[type[NotFinite], tuple[int, str, str | None]]:
+        """Errors travel from worker processes."""
+        return type(self), (self.index, self.reason, self.name)
+
+    def named(self, names: Sequence[str]) -> NotFinite:
+        """The same error, with the sample's key or file."""
+        return NotFinite(self.index, self.reason, names[self.index])

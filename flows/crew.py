@@ -20,7 +20,7 @@ from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import MissingExtra
 from dmp_core.processes import end_with_parent, end_workers, without_interrupts
 from dmp_core.progress import current_listener, listening
-from dmp_core.stages import CHUNKED, Node, StageOutput, chunks, clear, statuses, waves
+from dmp_core.stages import CHUNKED, Node, StageOutput, chunks, making, ready_inputs, statuses, waves
 from dmp_core.store import Workspace
 from flows.server import TemporaryServer
 from tasks import STAGE_TASKS
@@ -209,9 +209,10 @@ def _run_wave(
         if found[node.id] == "complete" and not force and shards is None:
             divided.discard(node.id)
         elif size and node.id in divided:
-            clear(node, node.artefact(place), force)
-            parts = chunks(node, place, size)
-            jobs[node.id] = [crew.submit(node.stage, node_id=node.id, shards=part, **given) for part in parts]
+            parts = chunks(node, making(node, ready_inputs(node, place), node.artefact(place), force), size)
+            jobs[node.id] = [
+                crew.submit(node.stage, node_id=node.id, force=force, shards=part, **given) for part in parts
+            ]
         else:
             jobs[node.id] = [crew.submit(node.stage, node_id=node.id, force=force, shards=shards, **given)]
     for node in nodes:
@@ -223,7 +224,9 @@ def _run_wave(
         with listening(ProgressArtifact(config.dataset, current_listener())):
             outputs = _results(crew, node.id, jobs.get(node.id, []))
         with listening(None):
-            last = STAGE_TASKS[node.stage](config, node.id, workspace, spent=sum(output.seconds for output in outputs))
+            spent = sum(output.seconds for output in outputs)
+            remake = force and node.id in divided
+            last = STAGE_TASKS[node.stage](config, node.id, workspace, force=remake, spent=spent)
         yield _told(replace(last, cached=last.cached and not outputs))
 
 

@@ -10,9 +10,10 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from dmp_core.config import PipelineConfig
-from dmp_core.stages import StageOutput
-from dmp_core.stages.imports import check_pixels, import_settings, store_settings
+from dmp_core.stages import StageOutput, check_overwrites, plan
+from dmp_core.stages.imports import check_name, check_pixels, import_settings, store_settings
 from dmp_core.stages.parts import dataset_config
+from dmp_core.store import Workspace
 from flows.naming import dataset_run_name, import_run_name
 from flows.pipeline import run_dag
 from flows.settings import laid_over
@@ -80,6 +81,8 @@ def import_dataset(
     settings, listings = import_settings(
         laid_over(config, overrides), config, Path(folder), name=name, split=split, hold_out=hold_out, fit=fit
     )
+    check_name(settings, listings, Path(folder), workspace)
+    check_overwrites(plan(settings), Workspace(workspace))
     check_pixels(listings)
     store_settings(settings, workspace)
     return run_dag(settings, workspace, force)

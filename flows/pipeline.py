@@ -13,7 +13,8 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, get_current_sett
 from prefect.states import Cancelled
 
 from dmp_core.config import PipelineConfig
-from dmp_core.stages import StageOutput, batches, plan, shard_numbers
+from dmp_core.stages import StageOutput, batches, check_overwrites, plan, shard_numbers
+from dmp_core.store import Workspace
 from flows.call import call_stage, check_deployments
 from flows.crew import crew_for
 from flows.naming import pipeline_run_name
@@ -56,6 +57,7 @@ def run_dag(
     """Every stage of the plan in turn; ends as Cancelled if a stage on another pool was cancelled."""
     check_deployments(config)
     nodes = chosen(plan(config), only)
+    check_overwrites(nodes, Workspace(workspace))
     for node in nodes if shards else []:
         shard_numbers(shards, node.stage)
     outputs: list[StageOutput] = []

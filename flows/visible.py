@@ -11,13 +11,17 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from dmp_core.stages import StageOutput
 from dmp_core.store import Workspace
+from dmp_core.text import markdown, markdown_code, one_line
 from tasks.progress import artifact_key
 
 
 def show_artefacts(outputs: Sequence[StageOutput], title: str) -> None:
     """One row an artefact: what it is, its fingerprint, whether it was there already, its size and place."""
-    rows = [asdict(output) for output in outputs]
-    create_table_artifact(rows, artifact_key("artefacts", title), f"Artefacts of {title}")
+    rows = [
+        {name: one_line(value) if isinstance(value, str) else value for name, value in asdict(output).items()}
+        for output in outputs
+    ]
+    create_table_artifact(rows, artifact_key("artefacts", title), f"Artefacts of {markdown(title)}")
 
 
 def show_report(outputs: Sequence[StageOutput], dataset: str, workspace: str) -> None:
@@ -27,7 +31,7 @@ def show_report(outputs: Sequence[StageOutput], dataset: str, workspace: str) ->
         if output.id.startswith("report/"):
             metrics = json.loads(place.fs.cat_file(f"{output.path}/metrics.json"))["metrics"]
             text = report_markdown(metrics, place.address(output.path))
-            create_markdown_artifact(text, artifact_key("report", dataset), f"Scores on {dataset}")
+            create_markdown_artifact(text, artifact_key("report", dataset), f"Scores on {markdown(dataset)}")
 
 
 def report_markdown(metrics: dict[str, Any], path: str) -> str:
@@ -38,9 +42,10 @@ def report_markdown(metrics: dict[str, Any], path: str) -> str:
     for card in headlines(metrics):
         for at in card.standings:
             metric = f"{card.metric.label} {'↑' if card.metric.higher_is_better else '↓'}"
-            shown = (card.title, metric, split_name(at.split), at.value, at.constant, at.ceiling)
+            shown = (card.title, metric, markdown(split_name(at.split)), at.value, at.constant, at.ceiling)
             lines.append(f"| {' | '.join(shown)} |")
-    return "\n".join([*lines, "", f"The whole report, with galleries and provenance: `{path}/index.html`"])
+    where = markdown_code(f"{path}/index.html")
+    return "\n".join([*lines, "", f"The whole report, with galleries and provenance: {where}"])
 
 
 def show_experiment(path: str, name: str) -> None:
@@ -50,5 +55,7 @@ def show_experiment(path: str, name: str) -> None:
     files = [file for output in index["outputs"].values() for file in output["files"]]
     tables = [folder.fs.cat_file(f"{folder.root}/{file}").decode() for file in files if file.endswith(".md")]
     pictures = [file for file in files if file.endswith(".png")]
-    where = f"Figures, and the tables as LaTeX and HTML: `{path}` ({', '.join(pictures) or 'no picture yet'})"
+    where = (
+        f"Figures, and the tables as LaTeX and HTML: {markdown_code(path)} ({', '.join(pictures) or 'no picture yet'})"
+    )
     create_markdown_artifact("\n\n".join([*tables, where]), artifact_key("experiment", name), index["title"])

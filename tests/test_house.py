@@ -171,6 +171,46 @@ def test_every_import_is_a_declared_dependency() -> None:
     assert not undeclared
 
 
+def calls() -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Place, dotted name and keyword arguments (as source) of every call."""
+    for file, tree in sources().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                options = {keyword.arg or "**": ast.unparse(keyword.value) for keyword in node.keywords}
+                yield f"{file}:{node.lineno}", ast.unparse(node.func), options
+
+
+SAFE = {
+    "np.load": ("allow_pickle", "False"),
+    "numpy.load": ("allow_pickle", "False"),
+    "torch.load": ("weights_only", "True"),
+    "Image.open": ("formats", None),  # else any of Pillow's decoders sees the bytes, PostScript's among them
+}
+"""Call → the argument that makes it safe for a file from a stranger."""
+CODE = re.compile(
+    r"(eval|exec|compile|os\.system|os\.popen)$|(pickle|cPickle|dill|cloudpickle|joblib|shelve|marshal)\.|"
+    r"yaml\.(?!safe_|YAMLError)|pd\.read_pickle$|.*\.extractall$"
+)
+"""Calls that can run what a file says, or write where it says."""
+
+
+def is_safe(options: dict[str, str], argument: str, value: str | None) -> bool:
+    return argument in options and value in (None, options[argument])
+
+
+def test_files_from_strangers_run_no_code() -> None:
+    unsafe = [
+        f"{place}: {name}"
+        for place, name, options in calls()
+        if CODE.match(name)
+        or (name in SAFE and not is_safe(options, *SAFE[name]))
+        or options.get("trust_remote_code", "False") != "False"
+        or "custom_pipeline" in options
+        or options.get("shell", "False") != "False"
+    ]
+    assert not unsafe
+
+
 def test_no_function_is_too_long() -> None:
     functions = [
         (f"{file}:{node.name}", node.end_lineno - node.lineno + 1)

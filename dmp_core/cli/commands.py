@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from dmp_core.cli import dataset, experiments, models, own_images, prior, run, settings
+from dmp_core.cli import dataset, experiments, models, own_images, prior, run, settings, verify
 from dmp_core.cli import predict as prediction
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("stage")(run.stage)
 app.command("predict")(prediction.predict)
 app.command("compare")(experiments.compare)
 app.command("ablate")(experiments.ablate)
+app.command("verify")(verify.verify)
 dataset.app.command("import")(own_images.import_folder)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(settings.app, name="config")

@@ -16,8 +16,9 @@ from dmp_core.config.stages import MOST_SAMPLES
 from dmp_core.errors import InputError
 from dmp_core.prompts.keywords import read_keywords
 from dmp_core.stages import plan
-from dmp_core.stages.parts import dataset_config, slug
+from dmp_core.stages.parts import dataset_config, dataset_name
 from dmp_core.store import Artefact, Manifest, Workspace
+from dmp_core.store.folders import names_in
 from dmp_core.store.workspace import read_manifest
 
 app = typer.Typer(no_args_is_help=True, help="Make, look at and verify datasets.")
@@ -40,7 +41,7 @@ def new(
     if bool(keyword) == bool(keywords):
         raise InputError("--keyword, --keywords: give one of the two, e.g. --keyword kitchen")
     words = keyword or read_keywords(str(keywords))
-    title = name or slug(keyword[0] if keyword else Path(str(keywords)).stem)
+    title = dataset_name(name, keyword[0] if keyword else Path(str(keywords)).stem)
     base = load_config(preset, config, overrides)
     settings = dataset_config(base, workspace, words, count, name=title, split=split, part=part)
     run_nodes(settings, workspace, plan(settings))
@@ -52,7 +53,8 @@ def verify(path: Annotated[str, typer.Argument(help="A dataset folder, or one of
     """Hold every shard against its recorded digest."""
     broken = []
     for folder, manifest in _manifests(path):
-        split = Artefact(Workspace(folder), manifest.stage, manifest.name, manifest.fingerprint, folder)
+        place = Workspace(folder)
+        split = Artefact(place, manifest.stage, manifest.name, manifest.fingerprint, place.root)
         broken += [split.file(name) for name in split.verify()]
     if broken:
         listed = "\n".join(broken)
@@ -98,12 +100,12 @@ def card(path: Annotated[str, typer.Argument(help="A dataset folder.")]) -> None
 
 def _manifests(path: str) -> list[tuple[str, Manifest]]:
     """(folder, manifest) of every split in a dataset folder, or of the split itself."""
-    workspace = Workspace(path)
-    found = workspace.fs.glob(f"{workspace.root}/manifest.json") or workspace.fs.glob(
-        f"{workspace.root}/*/manifest.json"
-    )
+    place = Workspace(path)
+    own = f"{place.root}/manifest.json"
+    each = [f"{place.root}/{name}/manifest.json" for name in names_in(place.fs, place.root)]
+    found = [own] if place.fs.exists(own) else [file for file in each if place.fs.exists(file)]
     if not found:
         raise InputError(
             f"{path}: no finished dataset here; give WORKSPACE/datasets/NAME, or make one: dmp dataset new"
         )
-    return [(file.rsplit("/", 1)[0], read_manifest(workspace, file)) for file in sorted(found)]
+    return [(place.address(file.rsplit("/", 1)[0]), read_manifest(place, file)) for file in sorted(found)]

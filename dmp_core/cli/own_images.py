@@ -11,8 +11,8 @@ from dmp_core.cli.console import ConfigFile, Overrides, Preset, WorkspaceOption,
 from dmp_core.cli.run import run_nodes
 from dmp_core.config.pipeline import PipelineConfig, load_config
 from dmp_core.errors import InputError
-from dmp_core.stages import Node, plan
-from dmp_core.stages.imports import check_pixels, import_settings, store_settings
+from dmp_core.stages import Node, check_overwrites, plan
+from dmp_core.stages.imports import check_name, check_pixels, import_settings, store_settings
 from dmp_core.store import Workspace
 from dmp_core.synthesis.listing import Listing
 
@@ -45,6 +45,8 @@ def import_folder(
     base, plain = load_config(preset, config, overrides), load_config(preset)
     settings, listings = import_settings(base, plain, folder, name=name, split=split, hold_out=hold_out, fit=fit)
     nodes = plan(settings)
+    check_name(settings, listings, folder, workspace)
+    check_overwrites(nodes, place)
     check_pixels(listings)
     chosen = [node for node in nodes if node.stage in _DATASET_STAGES or not only_dataset]
     stored = store_settings(settings, workspace)

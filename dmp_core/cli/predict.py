@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dmp_core.cli.console import ConfigFile, Overrides, Preset, out_folder, stdout
-from dmp_core.config import TASKS, load_config
+from dmp_core.config import TASKS
 from dmp_core.errors import InputError
 
 
@@ -21,15 +21,15 @@ def predict(
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Predict one property of each image: a label file in the dataset's encoding, and a picture of it."""
-    for image in images:
-        if not image.is_file():
-            raise InputError(f"{image}: no such image file")
-    from dmp_core.stages.predict import predict_files
+    """Predict one property of each image: a label file in the dataset's encoding, and a picture of it.
 
+    What the adapter's card states is used, unless --config or --set says otherwise.
+    """
     chosen = next((known for known in TASKS if known == task), None)
     if chosen is None:
         raise InputError(f"--task {task}: choose one of: {', '.join(TASKS)}")
-    settings = load_config(preset, config, overrides)
+    from dmp_core.stages.predict_files import predict_files, prediction_config
+
+    settings = prediction_config(preset, config, overrides, adapter, chosen)
     for written in predict_files(images, chosen, adapter, out, settings):
         stdout.print(str(written), soft_wrap=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dmp_core.cli.console import ConfigFile, Overrides, ProgressDisplay, out_folder, plain, stdout
+from dmp_core.cli.console import ConfigFile, Overrides, ProgressDisplay, out_folder, stdout
 from dmp_core.errors import InputError
+from dmp_core.text import plain
 
 app = typer.Typer(no_args_is_help=True, help="The small text-to-image model that the mini preset fine-tunes.")
 
@@ -28,6 +30,7 @@ def train(
     """Render diverse scenes, train VAE, text encoder and U-Net on them, write the model and its card."""
     from dmp_core.models.prior import load_recipe, train_prior
 
+    _check_free(out)
     recipe = load_recipe(config, overrides)
     with ProgressDisplay() as display:
         display.started("prior")
@@ -51,6 +54,7 @@ def edit(
     """Make an editor from it: render pairs of before and after, and train it to follow instructions."""
     from dmp_core.models.editor import load_recipe, train_editor
 
+    _check_free(out)
     recipe = load_recipe(config, overrides)
     with ProgressDisplay() as display:
         display.started("editor")
@@ -72,11 +76,18 @@ def quality(
     from dmp_core.models.prior import load_recipe
     from dmp_core.models.prior.quality import measure_folder
 
+    _check_free(out)
     recipe = load_recipe(config, overrides)
     with ProgressDisplay() as display:
         display.started("quality")
         text = measure_folder(recipe, model, scenes, out, lambda *report: display.advanced("quality", *report))
     typer.echo(text)
+
+
+def _check_free(out: Path) -> None:
+    """Raise InputError, before hours of work, where something would be written over."""
+    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"--out {out}: exists already, and is not written over; move it, or choose another folder")
 
 
 @app.command()

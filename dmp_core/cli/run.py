@@ -16,7 +16,18 @@ from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, ProgressDi
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.errors import InputError
 from dmp_core.progress import listening
-from dmp_core.stages import STAGES, Node, StageOutput, announce, execute, plan, select, shard_numbers, statuses
+from dmp_core.stages import (
+    STAGES,
+    Node,
+    StageOutput,
+    announce,
+    check_overwrites,
+    execute,
+    plan,
+    select,
+    shard_numbers,
+    statuses,
+)
 from dmp_core.stages.estimate import estimate_seconds
 from dmp_core.stages.preflight import Disk, Preflight, check_models, check_workspace, preflight
 from dmp_core.store import Workspace
@@ -49,6 +60,7 @@ def run_nodes(
 ) -> list[StageOutput]:
     """Run these nodes through the registered runner; needs none if all are complete."""
     place = Workspace(workspace)
+    check_overwrites(nodes, place)
     artefacts = {node.id: node.artefact(place) for node in nodes}
     found = statuses(nodes, place)
     notice_other_preset(settings, place, found)
@@ -159,6 +171,7 @@ def show_plan(
     settings = load_config(preset, config, overrides)
     place = Workspace(workspace)
     nodes = plan(settings)
+    check_overwrites(nodes, place)
     found = statuses(nodes, place)
     notice_other_preset(settings, place, found)
     rows = [_row(node, place, found[node.id]) for node in nodes]

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
+import reprlib
 from pathlib import Path
-from reprlib import Repr
 from typing import Any, NoReturn
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dmp_core.errors import InputError
+from dmp_core.passwords import masked
+from dmp_core.reading import is_utf8, read_text, shown
+
+_LONGEST_FILE = 2**24  # bytes
+_DEEPEST, _MOST_VALUES = 40, 100_000
+_brief = reprlib.Repr()
+_brief.maxlevel, _brief.maxstring, _brief.maxother = 2, 80, 80
 
 _SHOWN = 5
 """Faults of one configuration that an error names."""
-_SHORT = Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
 
 
 def _section_title(model: type) -> str:
@@ -40,28 +46,45 @@ class Settings(BaseModel):
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read one YAML mapping; raises InputError naming the file when it is not one."""
-    path = Path(path)
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such configuration file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as a configuration file ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InputError(f"{path}: not valid YAML ({one_line(error)})") from None
+    if not os.path.exists(path):
+        raise InputError(f"{shown(path)}: no such configuration file")
+    loaded = parse_yaml(read_text(path, _LONGEST_FILE), shown(path))
     if not isinstance(loaded, dict):
-        raise InputError(f"{path}: expected a mapping of settings, found {type(loaded).__name__}")
+        raise InputError(f"{shown(path)}: expected a mapping of settings, found {type(loaded).__name__}")
     return loaded
 
 
-def one_line(error: BaseException) -> str:
-    """The message of an error without line breaks, for a message of our own."""
-    return " ".join(str(error).split()) or type(error).__name__
+def parse_yaml(text: str, source: str) -> Any:
+    """Plain values of YAML; raises one InputError line, which starts with `source`, for all that is none."""
+    try:
+        loaded = yaml.safe_load(text)
+    # PyYAML's own errors, and what it stumbles over: KeyError, ValueError, AttributeError for values that fit no tag.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"{source}: not valid YAML ({reason})") from None
+    _values(loaded, source, {}, 0)
+    return loaded
+
+
+def _values(node: Any, source: str, known: dict[int, int], depth: int) -> int:
+    """How many values a tree has: its anchors may refer to each other until they are more than memory holds."""
+    if isinstance(node, str) and not is_utf8(node):
+        raise InputError(f"{source}: {shown(node[:40])} holds half of a character; write it whole")
+    if not isinstance(node, dict | list | tuple | set):
+        return 1
+    if depth > _DEEPEST:
+        raise InputError(f"{source}: settings are nested more than {_DEEPEST} levels deep, or hold themselves")
+    if id(node) not in known:
+        below = [*node, *node.values()] if isinstance(node, dict) else node
+        known[id(node)] = 1 + sum(_values(item, source, known, depth + 1) for item in below)
+        if known[id(node)] > _MOST_VALUES:
+            raise InputError(f"{source}: more than {_MOST_VALUES} values once its anchors are filled in")
+    return known[id(node)]
 
 
 def shortened(value: object) -> str:
     """A value as an error shows it: quoted, its middle left out if it is long."""
-    return _SHORT.repr(value)
+    return _brief.repr(value)
 
 
 def raise_readable(error: ValidationError, source: str) -> NoReturn:
@@ -79,7 +102,7 @@ def readable(error: ValidationError, source: str) -> str:
         given = "" if known else f" (given: {shortened(item['input'])})"
         found.append(f"{field}: {_plain(item['type'], item['msg'])}{given}".removeprefix(": "))
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return f"{source}: {'; '.join(found[:_SHOWN])}{more}"
+    return masked(f"{source}: {'; '.join(found[:_SHOWN])}{more}")
 
 
 def _plain(kind: str, message: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from dmp_core.config.base import Settings, one_line, raise_readable, read_yaml, shortened
+from dmp_core.config.base import Settings, parse_yaml, raise_readable, read_yaml, shortened
 from dmp_core.config.stages import (
     FLIP_GATES,
     BaseConfig,
@@ -30,7 +31,11 @@ from dmp_core.config.stages import (
     TrainConfig,
 )
 from dmp_core.errors import InputError
+from dmp_core.passwords import masked
+from dmp_core.reading import is_utf8
 from dmp_core.resources import manifest_path
+
+_LONGEST_PATH = 20
 
 
 class PipelineConfig(Settings):
@@ -105,16 +110,21 @@ def preset_names() -> list[str]:
 
 
 def load_config(
-    preset: str = "mini", file: str | Path | None = None, overrides: list[str] | None = None
+    preset: str = "mini",
+    file: str | Path | None = None,
+    overrides: list[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> PipelineConfig:
-    """Resolve preset < file < `a.b=value` overrides into one validated configuration.
+    """Resolve preset < defaults < file < `a.b=value` overrides into one validated configuration.
 
     A file that says what it `extends` (a preset's name, or null: it is complete) is laid over that instead.
     Raises InputError that names the preset, file or field, and what would be right.
     """
-    settings, source = _resolve_parent(_read_preset(preset)), f"preset {preset}"
+    settings, source = merge(_resolve_parent(_read_preset(preset)), dict(defaults or {})), f"preset {preset}"
     if file is not None and "extends" in (own := read_yaml(file)):
-        preset, settings, source, file = own["extends"] or preset, _resolve_parent(own), str(file), None
+        parent = _resolve_parent({"extends": own["extends"]})
+        settings = merge(merge(parent, dict(defaults or {})), own)
+        preset, source, file = settings.pop("extends") or preset, str(file), None
     return validate(*layered({"preset": preset} | settings, source, file, overrides))
 
 
@@ -134,7 +144,7 @@ def layered(
     for override in overrides or []:
         settings = merge(settings, parse_override(override))
     if overrides:
-        one = overrides[0] if len(overrides) == 1 else ""
+        one = masked(overrides[0]) if len(overrides) == 1 else ""
         source = f"{source} with --set {one if len(one) <= _LONGEST else shortened(one)}".rstrip()
     return settings, source
 
@@ -178,11 +188,12 @@ def parse_override(text: str) -> dict[str, Any]:
     path, separator, value = text.partition("=")
     if not separator or not path.strip():
         raise InputError(f"--set {shortened(text)}: write it as field.subfield=value, e.g. --set train.steps=200")
-    try:
-        nested: Any = yaml.safe_load(value)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(f"--set {shortened(text)}: the value is not valid YAML ({one_line(error)})") from None
-    for part in reversed(path.strip().split(".")):
+    source = f"--set {shortened(text)}"
+    nested = parse_yaml(value, source)
+    parts = path.strip().split(".")
+    if len(parts) > _LONGEST_PATH or not is_utf8(path):
+        raise InputError(f"{source}: no such setting (see `dmp config show`)")
+    for part in reversed(parts):
         nested = {part: nested}
     return dict(nested)
 

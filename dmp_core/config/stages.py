@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from dmp_core.config.base import Settings
+from dmp_core.passwords import refuse_password
 
 Task = Literal["normal", "depth", "segmentation", "albedo", "shading"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -134,6 +135,13 @@ class VLLMPrompts(Settings):
     """Published, but vLLM knows no eta sampling: only transformers, where it stands in, applies it."""
     min_new_tokens: PositiveInt = 15
     max_new_tokens: PositiveInt = 128
+
+    @field_validator("server_url")
+    @classmethod
+    def _without_key(cls, address: str | None) -> str | None:
+        if address and "?" in address:
+            raise ValueError("give the address without a query; a key goes into the environment variable VLLM_API_KEY")
+        return address and refuse_password(address, "a key goes into the variable VLLM_API_KEY")
 
     @model_serializer(mode="wrap")
     def _what_not_how(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
@@ -616,6 +624,8 @@ class RuntimeConfig(Settings):
 
     `auto` goes by device and resolution; at 512 pixels 16 on an accelerator, 1 on the CPU.
     """
+    verify_inputs: bool = True
+    """Compare every file that a stage reads with the digest that was recorded when it was made."""
     deployments: dict[str, str] = {}
     """Stage → Prefect deployment that runs it, so on another work pool: `{train: train/gpu}`. Stages that are not
     named run in the flow's own process."""
@@ -631,6 +641,11 @@ class RuntimeConfig(Settings):
     cluster: str | None = None
     """Address of a running Dask scheduler (`tcp://host:8786`) or Ray cluster (`ray://host:10001`); None: one is started
     on this machine for the run."""
+
+    @field_validator("cluster")
+    @classmethod
+    def _without_password(cls, address: str | None) -> str | None:
+        return address and refuse_password(address, "let the scheduler's own configuration hold it")
 
     @model_validator(mode="after")
     def _runner_can(self) -> RuntimeConfig:

@@ -17,14 +17,14 @@ from dmp_core.diffusion.sampler import sample, unet_denoiser
 from dmp_core.diffusion.schedule import Schedule
 
 if TYPE_CHECKING:
+    from dmp_core.config.card import AdapterCard, read_card
     from dmp_core.diffusion.adapters import (
-        AdapterCard,
         add_lora,
+        base_digests,
         export_diffusers_lora,
         fingerprint,
         load_adapter,
         lora_parameters,
-        read_card,
         remove_adapter,
         reset_weights,
         save_adapter,
@@ -38,6 +38,7 @@ __all__ = [
     "DMPPipeline",
     "Schedule",
     "add_lora",
+    "base_digests",
     "decode_latents",
     "depth_from_decoded",
     "downscale_factor",
@@ -62,6 +63,7 @@ _LAZY = {name: "pipeline" for name in ("DMPOutput", "DMPPipeline")} | {
     for name in (
         "AdapterCard",
         "add_lora",
+        "base_digests",
         "export_diffusers_lora",
         "fingerprint",
         "load_adapter",

@@ -9,74 +9,37 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dmp_core.config.base import raise_readable
-from dmp_core.config.stages import ScheduleConfig
-from dmp_core.diffusion.process import Prediction
-from dmp_core.diffusion.sampler import Source
+from dmp_core.config.card import CARD_FILE, AdapterCard, parse_card, read_card
+from dmp_core.diffusion.finite import check_weights
+from dmp_core.diffusion.lora_files import CONFIG_FILE, PEFT_FILES, PUBLISHED_FILES, WEIGHTS_FILE, as_peft
 from dmp_core.errors import InputError
 
-CARD_FILE = "dmp.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
 UNET_FILE = "diffusion_pytorch_model.safetensors"
-PUBLISHED_FILES = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
 
 _PEFT_PREFIX = "base_model.model."
 _PROJECTIONS = r"\.(to_q|to_k|to_v|to_out\.0)"
 TARGETS = {"attention": r".*\.attn[12]" + _PROJECTIONS, "self_attention": r".*\.attn1" + _PROJECTIONS}
 """Presets by name; a third, "all", is every linear and convolution layer of the U-Net."""
 
-_PUBLISHED_KEY = re.compile(r"(?:unet\.)?(.+\.attn[12])\.processor\.to_(q|k|v|out)_lora\.(down|up)\.weight")
-
-_NOTED = "base_fingerprint"
+_NOTED = "noted_identity"
+_IDENTICAL = {
+    "a595d7d4d7f73bcd": "ee2572c0abc9fd0d3f549d5ca68abc2206bfb3c7f6ab1e82e4a17b141b64edd7",
+    "a04ed142f36de4d7": "5214f2255b4de02dc839e8f6af2cd204bdffcdca5bb9c839f58af32d869e8977",
+}
+"""Fingerprint → digest of the U-Net and the VAE that ship: cards of the adapters that ship are older than digests."""
 
 Init = Literal["gaussian", "kaiming"]
-
-
-class Encoding(BaseModel):
-    """What the decoded channels stand for."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
-
-    mode: Literal["RGB", "F"] = "RGB"
-    """"RGB": three channels in [0, 1]; "F": one channel, their mean times `scale`."""
-    scale: PositiveFloat = 1.0
-    """For "F": what 1 stands for, e.g. 8 metres of depth."""
-    class_ids: tuple[int, ...] | None = None
-    """For segmentation: the classes of the training labels, which colours are decoded among; None: all."""
-    class_shares: tuple[PositiveFloat, ...] | None = None
-    """In the same order, which part of all labelled pixels each covers."""
-
-
-class AdapterCard(BaseModel):
-    """Contents of ``dmp.json``: how the adapter was trained and is run. Other keys are kept as they are."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
-
-    task: str | None = None
-    method: str = "dmp"
-    prediction: Prediction = "v"
-    schedule: ScheduleConfig = ScheduleConfig()
-    source: Source = "oracle"
-    num_steps: PositiveInt = 5
-    encoding: Encoding = Encoding()
-    resolution: PositiveInt | None = None
-    """Shorter side, in pixels, of the training images."""
-    base: str | None = None
-    """Name of the model that was adapted."""
-    base_fingerprint: str | None = None
-    """`fingerprint` of its U-Net; loading on another one is refused."""
 
 
 # ------------------------------------------------------------------------------------- add
@@ -113,7 +76,7 @@ def add_lora(
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
-        _inject(unet, config)
+        _inject(unet, config, "lora.targets")
     return unet
 
 
@@ -134,16 +97,37 @@ def _target_modules(unet: nn.Module, targets: str | Sequence[str]) -> str | list
     return targets
 
 
-def _inject(unet: Any, config: Any) -> None:
-    if getattr(unet, "peft_config", None):
-        raise InputError("unet: it already carries an adapter; load the base model afresh, or remove_adapter() first")
+def _inject(unet: Any, config: Any, source: str) -> None:
+    """Put the layers in, or leave the U-Net as it was and raise InputError; `source` opens the error."""
+    _check_bare(unet)
+    targets = str(config.target_modules)
     try:
-        unet.add_adapter(config)
-    except ValueError as error:
-        unet._hf_peft_config_loaded = False  # diffusers sets it first, and would trip over it next time
-        raise InputError(f"lora.targets: {config.target_modules!r} fits no layer of this U-Net ({error})") from None
+        with _or_untouched(unet):
+            unet.add_adapter(config)
+    except Exception as error:  # PEFT raises whatever its own code stumbles over
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{source}: {targets[:200]!r} fits no layer of this U-Net ({reason})") from None
+    unet.train(unet.training)  # new layers are in training mode, whatever the others are in
     for _, parameter in lora_parameters(unet):
         parameter.data = parameter.data.float()
+
+
+@contextmanager
+def _or_untouched(unet: Any) -> Iterator[None]:
+    """On an error take out what has been put in, and let learn what learned."""
+    learned = {parameter: parameter.requires_grad for parameter in unet.parameters()}
+    try:
+        yield
+    except BaseException:
+        remove_adapter(unet)
+        for parameter, learns in learned.items():
+            parameter.requires_grad_(learns)
+        raise
+
+
+def _check_bare(unet: Any) -> None:
+    if getattr(unet, "peft_config", None):
+        raise InputError("unet: it already carries an adapter; load the base model afresh, or remove_adapter() first")
 
 
 def remove_adapter(unet: Any) -> Any:
@@ -176,6 +160,7 @@ def save_unet(
     card = meta if isinstance(meta, AdapterCard) else parse_card(meta, "meta")
     folder.mkdir(parents=True, exist_ok=True)
     weights = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in unet.state_dict().items()}
+    check_weights(weights, folder / UNET_FILE)
     save_file(weights, folder / UNET_FILE, metadata={"format": "pt"})
     unet.save_config(folder)
     _write_json(folder / CARD_FILE, card.model_dump(mode="json"))
@@ -185,17 +170,17 @@ def save_unet(
 def save_adapter(unet: Any, folder: str | Path, meta: Mapping[str, Any] | AdapterCard | None = None) -> Path:
     """Write a PEFT folder plus ``dmp.json``; returns the folder.
 
-    meta: the fields of :class:`AdapterCard`, and any others. ``base_fingerprint`` is filled in.
+    meta: the fields of :class:`AdapterCard`, and any others. What identifies the U-Net is filled in.
     Also opens with ``peft.PeftModel.from_pretrained(unet, folder)``.
     """
     from peft import get_peft_model_state_dict
 
     folder = Path(folder)
     card = meta if isinstance(meta, AdapterCard) else parse_card(meta or {}, "meta")
-    if card.base_fingerprint is None:
-        card = card.model_copy(update={"base_fingerprint": fingerprint(unet)})
+    card = card.model_copy(update=_identified(card, unet))
     folder.mkdir(parents=True, exist_ok=True)
     weights = {_PEFT_PREFIX + key: t.detach().cpu().contiguous() for key, t in get_peft_model_state_dict(unet).items()}
+    check_weights(weights, folder / WEIGHTS_FILE)
     save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     config = unet.peft_config["default"].to_dict() | {"inference_mode": True}
     _write_json(folder / CONFIG_FILE, config)
@@ -223,45 +208,56 @@ def export_diffusers_lora(unet: Any, folder: str | Path) -> Path:
 
 
 # ------------------------------------------------------------------------------------ load
-def load_adapter(unet: Any, path: str | Path, check_base: bool = True) -> AdapterCard:
+def load_adapter(unet: Any, path: str | Path, check_base: bool = True, vae: Any = None) -> AdapterCard:
     """Load an adapter into ``unet`` (in place) and return its card.
 
     path: a folder written by :func:`save_adapter` or :func:`save_unet` (which replaces all weights), a PEFT
-        folder, or a LoRA file of the published DMP code (``.safetensors`` or ``.bin``) or the folder that holds
-        one. Without ``dmp.json`` the card has the paper's settings.
+        folder, or a LoRA file as diffusers or the published DMP code writes it (``.safetensors`` or ``.bin``) or the
+        folder that holds one. Without ``dmp.json`` the card has the paper's settings.
     check_base: refuse an adapter that was trained on another base model.
+    vae: of the base model, which is then verified too.
 
-    Raises InputError naming the file when it is missing, damaged, or fits the U-Net only in part.
+    Raises InputError naming the file when it is missing, damaged, not finite, or fits the U-Net only in part; the
+    U-Net is then as it was.
     """
+    _check_bare(unet)
     weights_file = find_adapter(path)
     card = read_card(weights_file.parent)
-    if check_base and card.base_fingerprint not in (None, fingerprint(unet)):
-        raise InputError(
-            f"{weights_file}: trained on another base model ({card.base or 'unnamed'}, fingerprint "
-            f"{card.base_fingerprint}; this U-Net: {fingerprint(unet)}); load that base, or pass check_base=False"
-        )
-    weights = _read_weights(weights_file)
+    if check_base:
+        check_base_model(card, weights_file, unet, vae)
+    weights = read_weights(weights_file)
     if weights_file.name == UNET_FILE:
         _assign_all(unet, weights, weights_file)
         return card
-    if any(_PUBLISHED_KEY.fullmatch(key) for key in weights):
-        weights, config = _from_published(weights, weights_file)
-    else:
-        weights = {key.removeprefix(_PEFT_PREFIX): tensor for key, tensor in weights.items()}
-        config = _read_config(weights_file.parent)
-    _inject(unet, config)
-    try:
-        _assign(unet, weights, weights_file)
-    except InputError:
-        remove_adapter(unet)
-        raise
+    named, config = as_peft(weights, weights_file)
+    with _or_untouched(unet), torch.random.fork_rng(devices=[]):  # first weights are drawn, only to be replaced
+        _inject(unet, config, str(weights_file))
+        _assign(unet, named, weights_file)
     return card
+
+
+def check_base_model(card: AdapterCard, source: object, unet: Any, vae: Any = None) -> None:
+    """Raise InputError unless these are the networks that the card names; of what it does not name, nothing."""
+    known = {"base model": (unet, card.base_fingerprint, card.base_digest)}
+    if vae is not None:
+        known["VAE"] = (vae, card.vae_fingerprint, card.vae_digest)
+    for part, (network, stated, digest) in known.items():
+        digest = digest or _IDENTICAL.get(stated or "")
+        found = fingerprint(network)
+        if stated in (None, found) and digest is not None:  # the beginnings are the same: is the rest?
+            stated, found = digest, content_digest(network)
+        if stated not in (None, found):
+            cast = "; cast to bfloat16 after loading the adapter" if _was_cast(network) else ""
+            raise InputError(
+                f"{source}: trained on another {part} ({card.base or 'unnamed'}, fingerprint {stated[:16]}; this one: "
+                f"{found[:16]}); load that base (base.model), or pass check_base=False{cast}"
+            )
 
 
 def find_adapter(path: str | Path) -> Path:
     """The weights file at ``path``, itself a file or a folder that holds one of the known names."""
     path = Path(path)
-    names = (WEIGHTS_FILE, UNET_FILE, *PUBLISHED_FILES)
+    names = (*PEFT_FILES, UNET_FILE, *PUBLISHED_FILES)
     candidates = [path] if path.is_file() else [path / name for name in names]
     for candidate in candidates:
         if candidate.is_file():
@@ -269,37 +265,22 @@ def find_adapter(path: str | Path) -> Path:
     raise InputError(f"{path}: no adapter here; expected a file, or a folder with {' or '.join(names)}")
 
 
-def read_card(folder: str | Path) -> AdapterCard:
-    """``dmp.json`` of an adapter folder, or the paper's settings when there is none."""
-    file = Path(folder) / CARD_FILE
-    if not file.is_file():
-        return AdapterCard()
-    try:
-        meta = json.loads(file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not valid JSON ({error}); write it again with save_adapter") from None
-    return parse_card(meta, str(file))
+class _Identity(NamedTuple):
+    fingerprint: str
+    digest: str
 
 
-def parse_card(meta: Any, source: str) -> AdapterCard:
-    """Validate a mapping as a card; ``source`` opens every line of the error."""
-    try:
-        return AdapterCard.model_validate(dict(meta) if isinstance(meta, Mapping) else meta)
-    except ValidationError as error:
-        raise_readable(error, source)
-
-
-def fingerprint(unet: nn.Module) -> str:
-    """16 hex digits that tell one base U-Net from another, adapters aside.
+def fingerprint(network: nn.Module) -> str:
+    """16 hex digits that tell one base network from another at a glance, adapters aside.
 
     Hashes names, shapes and the first 256 values of every tensor, rounded to half precision, so that
     a float16 copy has the fingerprint of its float32 original. bfloat16 keeps too few digits for that: who casts to
-    it notes the fingerprint first (`note_fingerprint`).
+    it notes the identity first (`note_identity`).
     """
-    if (noted := getattr(unet, _NOTED, None)) is not None:
-        return str(noted)
+    if (noted := getattr(network, _NOTED, None)) is not None:
+        return str(noted.fingerprint)
     digest = hashlib.sha256()
-    plain = {k.replace(".base_layer.", "."): v for k, v in unet.state_dict().items() if ".lora_" not in k}
+    plain = _plain_state(network)
     for key in sorted(plain):
         head = plain[key].detach().flatten()[:256].to("cpu", torch.float16)
         digest.update(f"{key} {tuple(plain[key].shape)}".encode())
@@ -307,62 +288,88 @@ def fingerprint(unet: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def note_fingerprint(module: nn.Module) -> None:
-    """Keep the fingerprint of the weights as they are now, whatever they are cast to later."""
-    setattr(module, _NOTED, fingerprint(module))
+def content_digest(network: nn.Module) -> str:
+    """As `fingerprint`, of all values: 64 hex digits. About 5 s for Stable Diffusion on one core."""
+    if (noted := getattr(network, _NOTED, None)) is not None:
+        return str(noted.digest)
+    plain = _plain_state(network)
+
+    def of(key: str) -> str:
+        values = plain[key].detach().to("cpu", torch.float16).contiguous()
+        return f"{key} {tuple(values.shape)} {hashlib.sha256(values.numpy().data).hexdigest()}"
+
+    with ThreadPoolExecutor() as pool:
+        return hashlib.sha256("\n".join(pool.map(of, sorted(plain))).encode()).hexdigest()
 
 
-def _read_weights(file: Path) -> dict[str, Tensor]:
+def _plain_state(network: nn.Module) -> dict[str, Tensor]:
+    """The base model's tensors by their names without an adapter."""
+    return {k.replace(".base_layer.", "."): v for k, v in network.state_dict().items() if ".lora_" not in k}
+
+
+def note_identity(network: nn.Module) -> None:
+    """Keep what identifies the weights as they are now, whatever they are cast to later."""
+    setattr(network, _NOTED, _Identity(fingerprint(network), content_digest(network)))
+
+
+def base_digests(unet: nn.Module, vae: nn.Module) -> dict[str, str]:
+    """The fields of a card that say which networks an adapter belongs to, beside their fingerprints."""
+    return {"base_digest": content_digest(unet), "vae_digest": content_digest(vae)}
+
+
+def _identified(card: AdapterCard, unet: nn.Module) -> dict[str, str]:
+    """What a card does not state yet of its U-Net."""
+    found = {}
+    if card.base_fingerprint is None:
+        found["base_fingerprint"] = fingerprint(unet)
+    if card.base_digest is None and card.base_fingerprint in (None, fingerprint(unet)):
+        found["base_digest"] = content_digest(unet)
+    return found
+
+
+def _was_cast(network: Any) -> bool:
+    return getattr(network, "dtype", None) == torch.bfloat16 and not hasattr(network, _NOTED)
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """All tensors of an adapter's file. Raises InputError that names it when it is damaged, holds code or NaN."""
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+            loaded = load_file(file)
+        else:
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise InputError(f"{file}: cannot be read as LoRA weights ({error}); fetch or write it again") from None
     except Exception as error:  # torch.load raises pickle's own for code in a file, and more
         raise InputError(f"{file}: refused, it holds more than tensors ({type(error).__name__})") from None
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise InputError(f"{file}: expected a mapping from names to tensors")
+    check_weights(loaded, file)
     return loaded
 
 
-def _read_config(folder: Path) -> Any:
-    from peft import LoraConfig
-
-    if not (folder / CONFIG_FILE).is_file():
-        raise InputError(f"{folder / CONFIG_FILE}: missing; an adapter folder needs it beside {WEIGHTS_FILE}")
-    try:
-        return LoraConfig.from_pretrained(str(folder))
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{folder / CONFIG_FILE}: not a LoRA configuration ({error})") from None
-
-
-def _from_published(weights: Mapping[str, Tensor], file: Path) -> tuple[dict[str, Tensor], Any]:
-    """Published names to PEFT's: X.processor.to_q_lora.down -> X.to_q.lora_A (out -> to_out.0); scale 1."""
-    from peft import LoraConfig
-
-    renamed, modules = {}, set()
-    for key, tensor in weights.items():
-        match = _PUBLISHED_KEY.fullmatch(key)
-        if match is None:
-            raise InputError(f"{file}: key {key!r} is not of the published LoRA format")
-        attention, projection, matrix = match.groups()
-        module = f"{attention}.to_{projection}" + (".0" if projection == "out" else "")
-        modules.add(module)
-        renamed[f"{module}.lora_{'A' if matrix == 'down' else 'B'}.weight"] = tensor
-    rank = min(next(iter(renamed.values())).shape)
-    return renamed, LoraConfig(r=rank, lora_alpha=rank, target_modules=sorted(modules))
-
-
 def _assign_all(unet: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
-    if getattr(unet, "peft_config", None):
-        raise InputError("unet: it already carries an adapter; load the base model afresh, or remove_adapter() first")
-    note_fingerprint(unet)
-    try:
-        unet.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file}: not the weights of this U-Net ({reason[:200]}); wrong base model?") from None
+    own = unet.state_dict()
+    problem = next(iter(_misfits(own, weights)), None)
+    if problem:  # found before: torch would copy what fits, and then complain
+        raise InputError(f"{file}: not the weights of this U-Net ({problem}); wrong base model?")
+    note_identity(unet)
+    unet.load_state_dict(dict(weights))
+
+
+def _misfits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """What keeps weights from taking the place of a network's own."""
+    matched = own.keys() & weights.keys()
+    return [
+        *(f"{key} is missing from the file" for key in sorted(own.keys() - matched)),
+        *(f"{key} has no place in the U-Net" for key in sorted(weights.keys() - matched)),
+        *(
+            f"{key} is {tuple(weights[key].shape)}, the U-Net needs {tuple(own[key].shape)}"
+            for key in sorted(matched)
+            if weights[key].shape != own[key].shape
+        ),
+        *(f"{key} holds {weights[key].dtype}" for key in sorted(matched) if not weights[key].is_floating_point()),
+    ]
 
 
 def _assign(unet: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
@@ -371,15 +378,7 @@ def _assign(unet: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
     matched = own.keys() & weights.keys()
     if not matched:
         raise InputError(f"{file}: no key fits this U-Net (e.g. {min(weights, default='none')}); wrong base model?")
-    problems = [
-        *(f"{key} is missing from the file" for key in sorted(own.keys() - matched)),
-        *(f"{key} has no place in the U-Net" for key in sorted(weights.keys() - matched)),
-        *(
-            f"{key} is {tuple(weights[key].shape)}, the U-Net needs {tuple(own[key].shape)}"
-            for key in sorted(matched)
-            if weights[key].shape != own[key].shape
-        ),
-    ]
+    problems = _misfits(own, weights)
     if problems:
         raise InputError(f"{file}: fits this U-Net only in part ({len(problems)} keys do not): {problems[0]}")
     with torch.no_grad():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from dmp_core.errors import InputError
+
+MAX_ASPECT = 32
+"""How many times longer than its shorter side an image may be that is enlarged."""
 
 
 def encode_images(vae: Any, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -57,6 +61,22 @@ def downscale_factor(vae: Any) -> int:
     if not blocks:
         raise InputError(f"vae: {type(vae).__name__} names no block_out_channels; use an AutoencoderKL")
     return int(2 ** (len(blocks) - 1))
+
+
+def working_size(size: Sequence[int], resolution: int | None, factor: int) -> tuple[int, int]:
+    """(height, width) at which networks work: the shorter side `resolution`, in whole latents.
+
+    size: of the image; with a `resolution` of None it is kept. Raises InputError for images so narrow that enlarging
+    them would take hours.
+    """
+    height, width = size
+    scale = 1.0 if resolution is None else resolution / min(height, width)
+    if scale > 1 and max(height, width) > MAX_ASPECT * min(height, width):
+        raise InputError(
+            f"{width} × {height} pixels: more than {MAX_ASPECT} times as long as wide, and would be enlarged to "
+            f"{resolution} pixels in width; crop the image"
+        )
+    return max(1, round(height * scale / factor)) * factor, max(1, round(width * scale / factor)) * factor
 
 
 def _shift_scale(vae: Any) -> tuple[float, float]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -18,13 +20,16 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from dmp_core.diffusion.adapters import AdapterCard, load_adapter
-from dmp_core.diffusion.latents import decode_latents, depth_from_decoded, downscale_factor, encode_images
+from dmp_core.config.card import AdapterCard
+from dmp_core.diffusion.adapters import load_adapter, note_identity
+from dmp_core.diffusion.finite import check_outputs, check_parts
+from dmp_core.diffusion.latents import decode_latents, depth_from_decoded, downscale_factor, encode_images, working_size
 from dmp_core.diffusion.process import Prediction
 from dmp_core.diffusion.sampler import Denoiser, Source, sample, unet_denoiser
 from dmp_core.diffusion.schedule import Schedule
 from dmp_core.diffusion.text import tokenise
 from dmp_core.errors import InputError
+from dmp_core.images import to_rgb
 
 Images = Image.Image | Sequence[Image.Image] | Tensor
 Resampling = Literal["antialias", "dmp_compat", "dmp_compat_aliased"]
@@ -32,6 +37,9 @@ OutputType = Literal["pt", "np", "pil", "latent"]
 Mode = Literal["RGB", "F"]
 
 _BASE_FILE = "model_index.json"
+_NETWORKS = ("vae", "text_encoder", "unet")
+_LARGEST = 16384
+"""Pixels of a side at which networks work."""
 
 
 @dataclass
@@ -74,10 +82,15 @@ class DMPPipeline(DiffusionPipeline):
         adapter: whatever :func:`dmp_core.diffusion.load_adapter` reads.
         check_base: refuse an adapter that was trained on another base.
         kwargs: diffusers' own, e.g. the dtype. Move the result with ``.to(device)``.
+
+        Raises InputError that names the file when a part holds NaN or infinity, and as :func:`load_adapter` does.
         """
         if Path(base).is_dir() and not (Path(base) / _BASE_FILE).is_file():
             raise InputError(f"{base}: not a diffusers model, {_BASE_FILE} is missing; give the folder that holds it")
+        kwargs, dtypes = _without_bfloat16(kwargs)
         pipeline: DMPPipeline = super().from_pretrained(str(base), **kwargs)
+        check_parts(pipeline.components, base)
+        pipeline._cast(dtypes)
         if adapter is not None:
             pipeline.load_adapter(adapter, check_base)
         return pipeline
@@ -88,11 +101,31 @@ class DMPPipeline(DiffusionPipeline):
             raise InputError("unet: carries an adapter; save that with save_adapter(), or remove_adapter() first")
         super().save_pretrained(str(save_directory), **kwargs)
 
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """As diffusers has it; on the way to bfloat16 the base model stays known."""
+        if torch.bfloat16 in (*args, kwargs.get("dtype")):
+            self._note_identity()
+        moved: Self = super().to(*args, **kwargs)
+        return moved
+
     def load_adapter(self, path: str | Path, check_base: bool = True) -> AdapterCard:
         """Put an adapter on the U-Net and take its card's settings as defaults; returns the card."""
-        card = load_adapter(self.unet, path, check_base)
-        self.register_to_config(card=card.model_dump(mode="json"))
+        card = load_adapter(self.unet, path, check_base, self.vae)
+        self.register_to_config(card=card.stated())
         return card
+
+    def _cast(self, dtypes: Mapping[str, torch.dtype]) -> None:
+        if dtypes:
+            self._note_identity()
+        for part, dtype in dtypes.items():
+            network = getattr(self, part, None)
+            if isinstance(network, torch.nn.Module):
+                torch.nn.Module.to(network, dtype)  # diffusers' own `to` warns that it keeps no part in float32
+
+    def _note_identity(self) -> None:
+        """An adapter belongs to a base model, and bfloat16 keeps too few digits to recognise it."""
+        note_identity(self.unet)
+        note_identity(self.vae)
 
     @property
     def card(self) -> AdapterCard:
@@ -147,30 +180,37 @@ class DMPPipeline(DiffusionPipeline):
         output_type: "pt" (B, C, H, W), "np" channels last, "pil" list, or "latent".
         generator: samples the VAE's posterior with it instead of taking the mode.
 
-        Returns :class:`DMPOutput`; with ``return_dict=False`` the tuple (images, latents).
-        Raises InputError on input that cannot be meant.
+        Returns :class:`DMPOutput`; with ``return_dict=False`` the tuple (images, latents). Networks run in evaluation
+        mode, whatever they are in. Raises InputError on input that cannot be meant, and `NotFinite`, which is one, on
+        NaN or infinity in a result.
         """
         card = self.card
+        steps = card.num_steps if num_inference_steps is None else num_inference_steps
+        _check_count("num_inference_steps", steps)
+        _check_number("guidance_scale", guidance_scale, least=0)
         _check_choice("mode", mode, ("RGB", "F"))
         _check_choice("resampling", resampling, ("antialias", "dmp_compat", "dmp_compat_aliased"))
         _check_choice("output_type", output_type, ("pt", "np", "pil", "latent"))
+        if scale not in (None, "minmax"):
+            _check_number("scale", scale)
         pixels = to_pixels(images).to(self._execution_device, torch.float32)
         size = (pixels.shape[-2], pixels.shape[-1])
         antialias = resampling != "dmp_compat_aliased"
         pixels = resize(pixels, self._working_size(size, resolution), antialias)
-        x = encode_images(self.vae, pixels, generator).to(self.unet.dtype)
-        with self.progress_bar(total=num_inference_steps or card.num_steps) as bar:
+        with evaluating(self.vae, self.unet, self.text_encoder), self.progress_bar(total=steps) as bar:
+            x = encode_images(self.vae, pixels, generator).to(self.unet.dtype)
             y = sample(
                 _ticking(self._denoiser(prompt, len(x), guidance_scale), bar.update),
                 x,
                 schedule or self.schedule,
-                num_inference_steps or card.num_steps,
+                steps,
                 prediction or card.prediction,
                 source or card.source,
             )
+            decoded = None if output_type == "latent" else decode_latents(self.vae, y).float()
+        check_outputs(y if decoded is None else decoded)
         result: Any = y
-        if output_type != "latent":
-            decoded = decode_latents(self.vae, y).float()
+        if decoded is not None and output_type != "latent":
             depth_scale = card.encoding.scale if scale is None else scale
             result = postprocess(decoded, size, mode or card.encoding.mode, depth_scale, resampling, output_type)
         self.maybe_free_model_hooks()
@@ -202,17 +242,17 @@ class DMPPipeline(DiffusionPipeline):
     ) -> tuple[int, int]:
         """(height, width) to work at: whole latents, the aspect ratio kept as well as they allow."""
         factor = downscale_factor(self.vae)
-        if isinstance(resolution, tuple):
-            wanted: tuple[float, float] = resolution
-        elif resolution == "input":
-            wanted = size
-        else:
-            side = self.native_resolution if resolution == "native" else resolution
-            if not isinstance(side, int) or side < factor:
-                raise InputError(f"resolution: {resolution!r}; give pixels (at least {factor}), 'native' or 'input'")
-            wanted = size[0] * side / min(size), size[1] * side / min(size)
-        height, width = (max(1, round(pixels / factor)) * factor for pixels in wanted)
-        return height, width
+        if resolution == "input":
+            return working_size(size, None, factor)
+        side = self.native_resolution if resolution == "native" else resolution
+        sides = side if isinstance(side, tuple) and len(side) == 2 else (side,)
+        if not all(type(pixels) is int and factor <= pixels <= _LARGEST for pixels in sides):
+            raise InputError(
+                f"resolution: {resolution!r}; give pixels (at least {factor}, at most {_LARGEST}), 'native' or 'input'"
+            )
+        if len(sides) == 1:
+            return working_size(size, sides[0], factor)
+        return working_size(sides, None, factor)
 
 
 def to_pixels(images: Images) -> Tensor:
@@ -222,11 +262,11 @@ def to_pixels(images: Images) -> Tensor:
     pictures = [images] if isinstance(images, Image.Image) else list(images)
     if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
         raise InputError("images: give a PIL image, a list of them, or a tensor (B, 3, H, W) in [0, 1]")
-    sizes = sorted({picture.size for picture in pictures})
+    arrays = [to_rgb(picture, f"images[{number}]") for number, picture in enumerate(pictures)]
+    sizes = sorted({array.shape[1::-1] for array in arrays})
     if len(sizes) > 1:
         raise InputError(f"images: sizes differ ({', '.join(f'{w}×{h}' for w, h in sizes)}); make one call for each")
-    arrays = [np.asarray(picture.convert("RGB"), dtype=np.float32) / 255 for picture in pictures]
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
 
 
 def _checked_tensor(images: Tensor) -> Tensor:
@@ -293,3 +333,49 @@ def _ticking(denoise: Denoiser, tick: Any) -> Denoiser:
 def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
     if value is not None and value not in choices:
         raise InputError(f"{name}: {value!r}; choose one of {', '.join(choices)}")
+
+
+def _check_count(name: str, value: Any) -> None:
+    if type(value) is not int or value < 1:
+        raise InputError(f"{name}: {value!r}; give a whole number, 1 or more")
+
+
+def _check_number(name: str, value: Any, least: float | None = None) -> None:
+    """Finite, and at least `least`; above 0 where there is no such bound."""
+    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not (math.isfinite(number) and (number > 0 if least is None else number >= least)):
+        raise InputError(f"{name}: {value!r}; give a number {'above 0' if least is None else f'of {least:g} or more'}")
+
+
+@contextmanager
+def evaluating(*networks: torch.nn.Module) -> Iterator[None]:
+    """Run them in evaluation mode (no dropout), and put every layer back into the mode that it was in."""
+    training = [layer for network in networks for layer in network.modules() if layer.training]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for layer in training:
+            layer.training = True
+
+
+def _without_bfloat16(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, torch.dtype]]:
+    """Arguments of diffusers that load float32 where bfloat16 is asked for, and which part to cast to it afterwards."""
+    kept = dict(kwargs)
+    cast: dict[str, torch.dtype] = {}
+    for name in ("dtype", "torch_dtype"):
+        asked = kept.get(name)
+        by_part = dict(asked) if isinstance(asked, Mapping) else {part: asked for part in _NETWORKS}
+        found = {part: dtype for part, dtype in by_part.items() if dtype == torch.bfloat16}
+        if not found:
+            continue
+        if found.pop("default", None):
+            found |= {part: torch.bfloat16 for part in _NETWORKS if part not in by_part}
+        cast |= found
+        kept[name] = (
+            {part: torch.float32 if dtype == torch.bfloat16 else dtype for part, dtype in by_part.items()}
+            if isinstance(asked, Mapping)
+            else torch.float32
+        )
+    return kept, cast

@@ -21,6 +21,12 @@ def tokenise(tokenizer: Any, texts: Sequence[str]) -> Tensor:
     return tokens
 
 
+def count_cut(tokenizer: Any, texts: Sequence[str]) -> int:
+    """How many of the texts `tokenise` would cut."""
+    rows = tokenizer(list(texts), truncation=False, verbose=False).input_ids
+    return sum(len(row) > tokenizer.model_max_length for row in rows)
+
+
 @torch.no_grad()
 def embed_texts(pipeline: Any, texts: Sequence[str], batch_size: int = 64) -> Tensor:
     """Embeddings (B, L, D) on the CPU, for a text encoder that stays as it is.

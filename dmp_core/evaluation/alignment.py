@@ -9,14 +9,19 @@ from torch import Tensor
 def align_affine(pred: Tensor, true: Tensor) -> Tensor:
     """The scale and shift of each depth map that fit the truth best in least squares (Marigold's protocol).
 
-    pred, true: (B, H, W) metres. Returns (B, H, W), at least a millimetre everywhere, so that ratios exist.
+    pred, true: (B, H, W) metres. Only pixels that are both predicted and labelled decide. Returns (B, H, W), at least
+    a millimetre everywhere, so that ratios exist; NaN where nothing is predicted.
     """
-    valid = (torch.isfinite(true) & (true > 0)).to(pred.dtype)
-    count = valid.sum((1, 2), keepdim=True).clamp(min=1)
-    truth = torch.where(valid > 0, true, torch.zeros_like(true))
-    mean_p = (pred * valid).sum((1, 2), keepdim=True) / count
+    predicted = torch.isfinite(pred)
+    known = torch.isfinite(true) & (true > 0) & predicted
+    nothing = torch.zeros_like(pred)
+    # Selected, not multiplied by a mask: what lies outside may be inf or NaN.
+    truth = torch.where(known, true, nothing)
+    count = known.sum((1, 2), keepdim=True).clamp(min=1)
+    mean_p = torch.where(known, pred, nothing).sum((1, 2), keepdim=True) / count
     mean_t = truth.sum((1, 2), keepdim=True) / count
-    spread = ((pred - mean_p) ** 2 * valid).sum((1, 2), keepdim=True)
-    together = ((pred - mean_p) * (truth - mean_t) * valid).sum((1, 2), keepdim=True)
+    off_p, off_t = torch.where(known, pred - mean_p, nothing), torch.where(known, truth - mean_t, nothing)
+    spread = (off_p**2).sum((1, 2), keepdim=True)
+    together = (off_p * off_t).sum((1, 2), keepdim=True)
     scale = torch.where(spread > 1e-12, together / spread.clamp(min=1e-12), torch.zeros_like(spread))
-    return (scale * (pred - mean_p) + mean_t).clamp(min=1e-3)
+    return (scale * (pred - mean_p) + mean_t).clamp(min=1e-3).where(predicted, torch.nan)

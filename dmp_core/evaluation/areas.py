@@ -25,9 +25,10 @@ INTERSECTION, PREDICTED, LABELLED = 0, 1, 2
 def class_areas(pred: NDArray[Any], true: NDArray[Any], num_classes: int = NUM_CLASSES) -> NDArray[np.int64]:
     """Per image and class: pixels right, predicted, labelled. ids (N, H, W) -> (N, num_classes, 3).
 
-    Pixels labelled 255 count nowhere. Raises InputError when a label holds an id that is no class.
+    Pixels labelled 255 count nowhere; a prediction that is no class is wrong, and no class's false alarm.
+    Raises InputError when a label holds an id that is no class.
     """
-    pred, true = (channels_last("segmentation", a).astype(np.int64) for a in (pred, true))
+    pred, true = (_class_ids(channels_last("segmentation", ids)) for ids in (pred, true))
     if true.size and (int(true[true != IGNORED].max(initial=0)) >= num_classes or int(true.min()) < 0):
         raise InputError(f"segmentation: labels hold class ids outside 0…{num_classes - 1} and {IGNORED}")
     images = np.arange(len(true))[:, None, None] * num_classes
@@ -39,6 +40,14 @@ def class_areas(pred: NDArray[Any], true: NDArray[Any], num_classes: int = NUM_C
         return counts.reshape(len(true), num_classes)
 
     return np.stack([count(true, labelled & (pred == true)), count(pred, countable), count(true, labelled)], axis=-1)
+
+
+def _class_ids(ids: NDArray[Any]) -> NDArray[np.int64]:
+    """As integers; -1 for what is none: NaN, infinite, between two ids."""
+    if ids.dtype.kind != "f":
+        return ids.astype(np.int64)
+    whole = np.isfinite(ids) & (ids == np.floor(ids)) & (np.abs(ids) < 2**31)
+    return np.where(whole, ids, -1).astype(np.int64)
 
 
 def image_scores(areas: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:

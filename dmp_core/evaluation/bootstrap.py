@@ -7,6 +7,7 @@ function takes the same `weights`, drawn once from a seed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,6 +28,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def known(self) -> bool:
+        """False where no image had a value, such as when no pixel of a split is labelled."""
+        return math.isfinite(self.value)
+
     def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0
 
@@ -43,13 +49,17 @@ def resample_weights(images: int, samples: int, seed: int = 0) -> NDArray[np.flo
 
 
 def weighted_mean(values: NDArray[np.floating]) -> Statistic:
-    """Mean of per-image values (N,) under given weights; images whose value is NaN do not take part."""
-    known = np.isfinite(values)
-    filled = np.where(known, values, 0.0)
+    """Mean of per-image values (N,) under given weights; images whose value is NaN do not take part.
+
+    An infinite value is one: the mean is infinite then, or errors without bound would improve it.
+    """
+    known, infinite = ~np.isnan(values), np.isinf(values)
+    filled = np.where(known & ~infinite, values, 0.0)
 
     def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray((weights @ filled) / (weights @ known), dtype=np.float64)
+            mean = np.asarray((weights @ filled) / (weights @ known), dtype=np.float64)
+        return np.where(weights @ infinite > 0, np.inf, mean) if infinite.any() else mean
 
     return statistic
 

@@ -20,6 +20,11 @@ from dmp_core.evaluation.layout import image_channels_last, metric_tensor
 from dmp_core.evaluation.registry import metrics_of
 from dmp_core.labelers.encoding import resize
 
+
+class NothingLabelled(InputError):
+    """No training label holds a valid value, so there is nothing to fit."""
+
+
 # As in `metrics.angular_deg`, which counts anything shorter as 90°.
 _NO_DIRECTION = 1e-6
 
@@ -29,15 +34,16 @@ def constant_prediction(task: Task, train_labels: Iterable[NDArray[Any]]) -> NDA
 
     normal: mean direction, re-normalised (3,). depth: median of the valid metres. segmentation: most
     frequent class. albedo: mean colour (3,). shading: mean. Labels are read once and one at a time.
-    Raises InputError when no label holds a valid value.
+    Raises NothingLabelled when no label holds a valid value.
     """
     metrics_of(task)
     labels = (np.asarray(label) for label in train_labels)
     value = {"depth": _median_depth, "segmentation": _commonest_class}.get(task, _mean_colour)(task, labels)
+    length = np.linalg.norm(value)
     if task == "normal":
-        value = value / np.linalg.norm(value)
+        value = value / length if length > 0 else np.full(3, np.nan)
     if not np.all(np.isfinite(value)):
-        raise InputError(f"{task}: no valid training label to fit the constant predictor on")
+        raise NothingLabelled(f"{task}: no valid training label to fit the constant predictor on")
     return value
 
 
@@ -46,8 +52,9 @@ def _mean_colour(task: Task, labels: Iterable[NDArray[Any]]) -> NDArray[np.float
     pixels = 0
     for label in labels:
         values = metric_tensor(task, label[None])[0].numpy()
-        total = total + values.sum(axis=(1, 2))
-        pixels += values.shape[1] * values.shape[2]
+        known = np.isfinite(values).all(axis=0)
+        total = total + np.where(known, values, 0).sum(axis=(1, 2))
+        pixels += int(known.sum())
     mean = total / pixels if pixels else np.full_like(total, np.nan)
     return mean[0] if task == "shading" else mean
 
@@ -80,7 +87,7 @@ def mean_map(task: Task, train_labels: Iterable[NDArray[Any]]) -> NDArray[Any]:
 
     Channels last, in the labels' units; normals unit again. Depth that no label has at a pixel is the mean of all.
     Labels are read once and one at a time; those of another size than the first are resized.
-    Raises InputError when no label holds a valid value.
+    Raises NothingLabelled when no label holds a valid value.
     """
     metrics_of(task)
     add = _CountedClasses() if task == "segmentation" else _SummedValues(task)
@@ -91,7 +98,7 @@ def mean_map(task: Task, train_labels: Iterable[NDArray[Any]]) -> NDArray[Any]:
         add(array if array.shape[:2] == size else resize(task, array, size))
     found = add.result()
     if found is None:
-        raise InputError(f"{task}: no valid training label to fit the mean map on")
+        raise NothingLabelled(f"{task}: no valid training label to fit the mean map on")
     return found
 
 
@@ -105,7 +112,7 @@ class _SummedValues:
 
     def __call__(self, label: NDArray[Any]) -> None:
         values = label.astype(np.float64) / (255 if label.dtype == np.uint8 else 1)
-        valid = np.isfinite(values) & (values > 0) if self.task == "depth" else np.ones(values.shape, bool)
+        valid = np.isfinite(values) & (values > 0 if self.task == "depth" else True)
         self.total = self.total + np.where(valid, values, 0)
         self.number = self.number + valid
 

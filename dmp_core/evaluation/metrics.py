@@ -1,12 +1,14 @@
 """The paper's metrics and their corrected forms: (pred, true) -> one value per image, (B,).
 
-Values of an image without any valid pixel are NaN: leave them out of means (``torch.nanmean``).
+Values of an image without any valid pixel are NaN: leave them out of means (``torch.nanmean``). A pixel that
+is labelled and whose prediction is NaN or infinite counts as the worst there is, see docs/metrics.md.
 Functions named ``dmp_compat`` reproduce what the published code computed, for comparison with
 the paper's tables only.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -20,18 +22,31 @@ from dmp_core.errors import InputError
 # An 8-bit code cannot hold a zero vector exactly; no true normal is anywhere near this short.
 _NO_SURFACE = 0.5
 
+DEEPEST = 65504.0
+"""Metres: the most that a depth map holds (float16). What a pixel without a prediction counts as."""
+
 
 # ------------------------------------------------------------------------------- any image
 def l1(pred: Tensor, true: Tensor) -> Tensor:
-    """Mean absolute difference. (B, C, H, W), any range -> (B,)."""
+    """Mean absolute difference. (B, C, H, W), any range -> (B,). Where nothing is predicted, the difference is 1."""
     pred, true = _floats(pred, true)
-    return (pred - true).abs().flatten(1).mean(1)
+    return _mean((pred - true).abs().where(pred.isfinite(), 1.0), true.isfinite())
 
 
 def mse(pred: Tensor, true: Tensor) -> Tensor:
-    """Mean squared difference. (B, C, H, W), any range -> (B,)."""
+    """Mean squared difference. (B, C, H, W), any range -> (B,). Where nothing is predicted, the difference is 1."""
     pred, true = _floats(pred, true)
-    return ((pred - true) ** 2).flatten(1).mean(1)
+    return _mean(((pred - true) ** 2).where(pred.isfinite(), 1.0), true.isfinite())
+
+
+def si_mse(pred: Tensor, true: Tensor) -> Tensor:
+    """:func:`mse` after the best single scale of each prediction, over what is predicted and labelled."""
+    pred, true = _floats(pred, true)
+    known = pred.isfinite() & true.isfinite()
+    shown, truth = pred.where(known, 0.0), true.where(known, 0.0)
+    energy = (shown * shown).flatten(1).sum(1).clamp(min=1e-12)
+    scale = (shown * truth).flatten(1).sum(1) / energy
+    return mse(pred * scale.view(-1, *[1] * (pred.ndim - 1)), true)
 
 
 # --------------------------------------------------------------------------------- normals
@@ -41,23 +56,48 @@ def angular_deg(pred: Tensor, true: Tensor) -> Tensor:
     Predictions of any length are judged by their direction; one without a direction counts 90°.
     Pixels where ``true`` is no unit vector (shorter than 0.5) have no label and do not count.
     """
+    return masked_mean(angles_deg(pred, true), has_normal(true))
+
+
+def angles_deg(pred: Tensor, true: Tensor) -> Tensor:
+    """The angle at each pixel, as :func:`angular_deg` counts it. (B, 3, H, W) -> (B, H, W)."""
     pred, true = _normals(pred, true)
     # atan2 keeps its digits near 0° and 180°, where arccos loses half of them.
     cross = torch.linalg.cross(pred, true, dim=1).norm(dim=1)
     angle = torch.atan2(cross, (pred * true).sum(1)).rad2deg()
     angle = angle.masked_fill(pred.norm(dim=1) <= 1e-6, 90.0)
-    return masked_mean(angle, true.norm(dim=1) > _NO_SURFACE)
+    return angle.where(angle.isfinite() & pred.isfinite().all(1), 180.0)
+
+
+def has_normal(true: Tensor) -> Tensor:
+    """Where a label is a normal: finite, and no shorter than 0.5. (B, 3, H, W) -> bool (B, H, W)."""
+    length = true.norm(dim=1)
+    return length.isfinite() & (length > _NO_SURFACE)
+
+
+def l1_normals(pred: Tensor, true: Tensor) -> Tensor:
+    """The paper's "L1": of the codes (n + 1) / 2, over the pixels that have a normal. (B, 3, H, W) in [-1, 1] -> (B,).
+
+    Where nothing is predicted, the difference is 1.
+    """
+    pred, true = _normals(pred, true)
+    difference = ((pred + 1) / 2 - (true + 1) / 2).abs().mean(1)
+    return masked_mean(difference.where(pred.isfinite().all(1), 1.0), has_normal(true))
 
 
 def angular_dmp_compat(pred: Tensor, true: Tensor) -> Tensor:
     """The paper's "Ang": angle between *colour codes*, radians. (B, 3, H, W) in [0, 1] -> (B,).
 
     The codes are not re-centred to [-1, 1] and negative cosines count as 90°, so a true 30° reads
-    11.7° on average. Use :func:`angular_deg` for anything but a comparison with the paper.
+    11.7° on average. Use :func:`angular_deg` for anything but a comparison with the paper. Pixels without a
+    surface count as published, but for those where nothing is predicted.
     """
     pred, true = _normals(pred, true)
     angle = F.cosine_similarity(pred, true, dim=1).clamp(0, 1).arccos()
-    return angle.flatten(1).mean(1)
+    predicted = angle.isfinite() & pred.isfinite().all(1)
+    labelled = has_normal(2 * true - 1)
+    counted = true.isfinite().all(1) & (predicted | labelled)
+    return _mean(angle.where(predicted, math.pi / 2), counted)
 
 
 # ----------------------------------------------------------------------------------- depth
@@ -69,19 +109,21 @@ def has_depth(true: Tensor) -> Tensor:
 def abs_rel(pred: Tensor, true: Tensor, valid: Tensor | None = None) -> Tensor:
     """REL: mean of |y - ŷ| / y. Depth (B, H, W), metres -> (B,).
 
-    valid: pixels that count, default :func:`has_depth` (the published code counts all).
+    valid: pixels that count, default :func:`has_depth` (the published code counts all). Where nothing is predicted,
+    ŷ is :data:`DEEPEST`.
     """
     pred, true = _floats(pred, true)
+    pred = pred.where(pred.isfinite(), DEEPEST)
     return masked_mean((pred - true).abs() / true, has_depth(true) if valid is None else valid)
 
 
 def delta1(pred: Tensor, true: Tensor, valid: Tensor | None = None, power: int = 1) -> Tensor:
     """δ: share of pixels with max(y/ŷ, ŷ/y) < 1.25^power, in [0, 1]. Depth (B, H, W), metres -> (B,).
 
-    A prediction that is not positive is wrong. valid: as in :func:`abs_rel`.
+    A prediction that is not positive, or none, is wrong. valid: as in :func:`abs_rel`.
     """
     pred, true = _floats(pred, true)
-    close = (pred > 0) & (torch.maximum(pred / true, true / pred) < 1.25**power)
+    close = pred.isfinite() & (pred > 0) & (torch.maximum(pred / true, true / pred) < 1.25**power)
     return masked_mean(close.to(pred.dtype), has_depth(true) if valid is None else valid)
 
 
@@ -89,16 +131,18 @@ def rmse_relative(pred: Tensor, true: Tensor, valid: Tensor | None = None) -> Te
     """RMSE of relative depth: both maps stretched to [0, 1], each on its own. (B, H, W) -> (B,).
 
     valid: as in :func:`abs_rel`; minimum and maximum are taken over these pixels. A constant map
-    becomes 0 everywhere.
+    becomes 0 everywhere. Where nothing is predicted, the difference is 1.
     """
     pred, true = _floats(pred, true)
     valid = has_depth(true) if valid is None else valid
-    return masked_mean((min_max(pred, valid) - min_max(true, valid)) ** 2, valid).sqrt()
+    difference = min_max(pred, valid & pred.isfinite()) - min_max(true, valid)
+    return masked_mean((difference**2).where(difference.isfinite() & pred.isfinite(), 1.0), valid).sqrt()
 
 
 def rmse(pred: Tensor, true: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Root of the mean squared difference, in the maps' unit. Depth (B, H, W) -> (B,). valid: as in abs_rel."""
+    """Root of the mean squared difference, in metres. Depth (B, H, W) -> (B,). valid, unpredicted: as in abs_rel."""
     pred, true = _floats(pred, true)
+    pred = pred.where(pred.isfinite(), DEEPEST)
     return masked_mean((pred - true) ** 2, has_depth(true) if valid is None else valid).sqrt()
 
 
@@ -106,15 +150,16 @@ def align_median(pred: Tensor, true: Tensor) -> Tensor:
     """Scale and shift of each depth map by median and spread about it, robust to outliers. (B, H, W).
 
     ŷ' = (ŷ - med ŷ) · s + med y with s the ratio of mean absolute deviations from the median
-    (Ranftl et al. 2020), over valid pixels; at least a millimetre, so that ratios exist. Falling
-    depth is not turned round. See ``alignment.align_affine`` for least squares.
+    (Ranftl et al. 2020), over valid pixels that are predicted; at least a millimetre, so that ratios exist;
+    NaN where nothing is predicted. Falling depth is not turned round. See ``alignment.align_affine`` for least squares.
     """
     pred, true = _floats(pred, true)
-    valid = has_depth(true)
+    predicted = pred.isfinite()
+    valid = has_depth(true) & predicted
     centre_p, spread_p = _median_spread(pred, valid)
     centre_t, spread_t = _median_spread(true, valid)
     scale = torch.where(spread_p > 0, spread_t / spread_p, torch.zeros_like(spread_p))
-    return ((pred - centre_p) * scale + centre_t).clamp(min=1e-3)
+    return ((pred - centre_p) * scale + centre_t).clamp(min=1e-3).where(predicted, torch.nan)
 
 
 def _median_spread(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,10 +182,15 @@ def min_max(image: Tensor, valid: Tensor | None = None) -> Tensor:
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     """Mean over the valid pixels of each image, NaN where there are none. (B, …) -> (B,)."""
-    # Neither a product with the mask, since what lies outside may be inf or NaN, nor nanmean, which
-    # would forgive a prediction that is NaN.
+    # Not a product with the mask: what lies outside may be inf or NaN.
     total = torch.where(valid, values, torch.zeros_like(values)).flatten(1).sum(1)
     return total / valid.flatten(1).sum(1)
+
+
+def _mean(values: Tensor, counted: Tensor) -> Tensor:
+    """Mean over the pixels of each image that count: of an image that all do, its plain mean. (B, …) -> (B,)."""
+    whole = counted.flatten(1).all(1)
+    return torch.where(whole, values.flatten(1).mean(1), masked_mean(values, counted))
 
 
 # ---------------------------------------------------------------------------- segmentation
@@ -172,9 +222,9 @@ class SegmentationScore(Metric):
         self.add_state("confusion", torch.zeros(size, size, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, pred: Tensor, true: Tensor) -> None:
-        """Add class ids (B, H, W), of any integer type. Raises InputError on labels that are no class."""
+        """Add class ids (B, H, W), of any type. Raises InputError on labels that are no class."""
         _check_shapes(pred, true)
-        pred, true = pred.long(), true.long()
+        pred, true = _class_ids(pred), _class_ids(true)
         if self.reduce_zero_label:
             true = torch.where((true == 0) | (true == self.ignore_index), self.ignore_index, true - 1)
         ignored = true == self.ignore_index
@@ -230,6 +280,13 @@ def shrink_dmp_compat(images: Tensor, size: tuple[int, int]) -> Tensor:
     if height % size[0] or width % size[1]:
         raise InputError(f"size: {height}×{width} does not shrink to {size[0]}×{size[1]} by whole numbers")
     return F.avg_pool2d(images, (height // size[0], width // size[1]))
+
+
+def _class_ids(ids: Tensor) -> Tensor:
+    """As integers; -1 for what is none."""
+    if not ids.is_floating_point():
+        return ids.long()
+    return ids.where(ids.isfinite() & (ids == ids.floor()) & (ids.abs() < 2**31), -1.0).long()
 
 
 def _check_shapes(pred: Tensor, true: Tensor) -> None:

@@ -110,7 +110,8 @@ class ScoreTable:
         if "areas" in frame:
             areas = np.zeros((len(frame), int(frame["num_classes"].iloc[0]), 3), dtype=np.int64)
             for image, (ids, flat) in enumerate(zip(frame["classes"], frame["areas"], strict=True)):
-                areas[image, ids] = np.reshape(flat, (-1, 3))
+                # An image without a labelled pixel has empty lists, and where all are empty the file has no type.
+                areas[image, np.asarray(ids, dtype=np.int64)] = np.reshape(np.asarray(flat, dtype=np.int64), (-1, 3))
             frame = frame.drop(columns=["classes", "areas", "num_classes"])
         frame.attrs = {}
         return cls(values=frame, areas=areas, **about)
@@ -175,26 +176,17 @@ def score(
 
 # ----------------------------------------------------------------------------- per-image values
 def _normal_scores(pred: Tensor, true: Tensor) -> dict[str, NDArray[np.float64]]:
-    from dmp_core.evaluation import metrics
-
-    labelled = true.norm(dim=1) > 0.5
-    pred_codes, true_codes = (pred + 1) / 2, (true + 1) / 2
-    return {
-        "angular_deg": _numpy(metrics.angular_deg(pred, true)),
-        "angular_median_deg": _median_angle(pred, true, labelled),
-        "l1": _numpy(metrics.masked_mean((pred_codes - true_codes).abs().mean(1), labelled)),
-        "angular_dmp_compat": _numpy(metrics.angular_dmp_compat(pred_codes, true_codes)),
-    }
-
-
-def _median_angle(pred: Tensor, true: Tensor, labelled: Tensor) -> NDArray[np.float64]:
-    """Median angle over the labelled pixels of each image, degrees: (B,). Without a direction, 90°, as in the mean."""
     import torch
 
-    cross = torch.linalg.cross(pred, true, dim=1).norm(dim=1)
-    angle = torch.atan2(cross, (pred * true).sum(1)).rad2deg()
-    angle = angle.masked_fill(pred.norm(dim=1) <= 1e-6, 90.0)
-    return _numpy(angle.where(labelled, torch.nan).flatten(1).nanquantile(0.5, dim=1))
+    from dmp_core.evaluation import metrics
+
+    angles, labelled = metrics.angles_deg(pred, true), metrics.has_normal(true)
+    return {
+        "angular_deg": _numpy(metrics.masked_mean(angles, labelled)),
+        "angular_median_deg": _numpy(angles.where(labelled, torch.nan).flatten(1).nanquantile(0.5, dim=1)),
+        "l1": _numpy(metrics.l1_normals(pred, true)),
+        "angular_dmp_compat": _numpy(metrics.angular_dmp_compat((pred + 1) / 2, (true + 1) / 2)),
+    }
 
 
 def _depth_scores(pred: Tensor, true: Tensor) -> dict[str, NDArray[np.float64]]:
@@ -214,12 +206,10 @@ def _depth_scores(pred: Tensor, true: Tensor) -> dict[str, NDArray[np.float64]]:
 def _intrinsic_scores(pred: Tensor, true: Tensor) -> dict[str, NDArray[np.float64]]:
     from dmp_core.evaluation import metrics
 
-    energy = (pred * pred).flatten(1).sum(1).clamp(min=1e-12)
-    scale = (pred * true).flatten(1).sum(1) / energy
     return {
         "mse": _numpy(metrics.mse(pred, true)),
         "l1": _numpy(metrics.l1(pred, true)),
-        "si_mse": _numpy(metrics.mse(pred * scale.view(-1, 1, 1, 1), true)),
+        "si_mse": _numpy(metrics.si_mse(pred, true)),
     }
 
 
@@ -257,7 +247,8 @@ def aggregate(tables: Iterable[ScoreTable], *, samples: int = 1000, seed: int = 
     "beats_constant": bool | None, "versus_constant": {"metric", "difference", "low", "high"} | None}}}}.
     Images are resampled `samples` times from `seed`; segmentation scores are recomputed from the
     resampled areas. A row beats the constant when the interval of the paired difference on the task's
-    primary metric lies wholly on the better side. Raises InputError for two tables of one name.
+    primary metric lies wholly on the better side; None where no label is valid.
+    Raises InputError for two tables of one name.
     """
     groups: dict[tuple[Task, str], dict[str, ScoreTable]] = defaultdict(dict)
     for table in tables:
@@ -294,7 +285,7 @@ def _versus(table: ScoreTable, constant: ScoreTable, weights: NDArray[np.float64
     wins = interval.excludes_zero() and metric.better(interval.value, 0.0)
     plain = _plain(interval)
     versus = {"metric": metric.name, "difference": plain["mean"], "low": plain["low"], "high": plain["high"]}
-    return {"beats_constant": bool(wins), "versus_constant": versus}
+    return {"beats_constant": bool(wins) if interval.known else None, "versus_constant": versus}
 
 
 def _plain(interval: Interval) -> dict[str, float | None]:

@@ -42,7 +42,7 @@ def collect(experiment: str, planned: Sequence[PlannedVariant], workspace: Works
     for variant in planned:
         for node, manifest in _scores(variant, workspace):
             own = find_method(variant.config.train.method).title
-            found = json.loads(node.artefact(workspace).read_bytes("metrics.json"))
+            found = json.loads(node.artefact(workspace).read_input("metrics.json"))
             for task, split, row, entry in _entries(found):
                 told = (REFERENCES.get(row, variant.name), task, split)
                 if row not in (own, *REFERENCES) or told in seen:
@@ -109,12 +109,16 @@ def differences(planned: Sequence[PlannedVariant], reference: str, workspace: Wo
 
 
 def versus(table: ScoreTable, reference: ScoreTable) -> Interval | None:
-    """The primary metric minus the reference's, over shared resamples; None if the two are not of the same images."""
+    """The primary metric minus the reference's, over shared resamples.
+
+    None if the two are not of the same images, or if none of these can be scored.
+    """
     if list(reference.values["key"]) != list(table.values["key"]):
         return None
     metric = primary_metric(table.task)
     weights = resample_weights(len(table.values), RESAMPLES)
-    return paired_interval(table.statistic(metric), reference.statistic(metric), weights)
+    interval = paired_interval(table.statistic(metric), reference.statistic(metric), weights)
+    return interval if interval.known else None
 
 
 def finished_samples(node: Node | None, workspace: Workspace) -> Iterator[Sample]:

@@ -90,7 +90,7 @@ def markdown(spec: GroupSpec, found: Sequence[Group], reference: str, titles: Ma
 
 
 def _cell(interval: Interval | None, decimals: int, sign: str) -> str:
-    if interval is None:
+    if interval is None or not interval.known:
         return DASH
     value, low, high = (format(v, f"{sign}.{decimals}f") for v in (interval.value, interval.low, interval.high))
     return f"{value}<br><sub>{low} to {high}</sub>"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dmp_core.errors import InputError
+from dmp_core.diffusion.finite import check_outputs
+from dmp_core.errors import InputError, NotFinite
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Precisions of the networks' products, by the names of `labels.<task>.dtype`; labels are float32 all the same."""
@@ -42,3 +44,19 @@ def check_options(dtype: str, batch_size: int = 1) -> None:
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Products in `dtype`, on networks whose weights are float32."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def check_finite(maps: Tensor) -> None:
+    """Raise `NotFinite` for NaN and infinity, out of which postprocessing would make labels like any other."""
+    check_outputs(maps, "are the labeler's weights damaged, or is labels.<task>.dtype too low a precision?")
+
+
+def in_parts(images: Tensor, batch_size: int, label: Callable[[Tensor], Tensor]) -> Tensor:
+    """Labels of the images, `batch_size` at a time."""
+    labels = []
+    for start in range(0, len(images), batch_size):
+        try:
+            labels.append(label(images[start : start + batch_size]))
+        except NotFinite as error:
+            raise NotFinite(start + error.index, error.reason) from None
+    return torch.cat(labels)

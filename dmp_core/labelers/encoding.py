@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dmp_core.config.stages import TASKS, Task
 from dmp_core.errors import InputError
 from dmp_core.evaluation.colours import IGNORED, load_palette
+from dmp_core.store import open_image, read_npy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,9 +117,9 @@ def _half(depth: Array) -> NDArray[np.float16]:
 
 def _read_npy(data: bytes) -> Array:
     try:
-        loaded: Array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"depth: not a .npy file ({error}); write float16 metres with numpy.save") from None
+        loaded = read_npy(data)
+    except InputError as error:
+        raise InputError(f"depth: {error}; write float16 metres with numpy.save") from None
     if not np.issubdtype(loaded.dtype, np.floating):
         raise InputError(f"depth: expected metres as floats in the .npy file, found {loaded.dtype}")
     return loaded
@@ -127,10 +128,9 @@ def _read_npy(data: bytes) -> Array:
 def _read_png(data: bytes, task: Task) -> Array:
     wanted = "RGB" if CHANNELS[task] == 3 else "L"
     try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise InputError(f"{task}: not a readable PNG ({error})") from None
+        image = open_image(data, ("PNG",))
+    except InputError as error:
+        raise InputError(f"{task}: {error}") from None
     # Any other mode would have to be converted, and conversion changes ids and values.
     if image.mode != wanted:
         raise InputError(f"{task}: expected an 8-bit {wanted} image, found mode {image.mode}; convert the file")
@@ -265,9 +265,13 @@ def from_vae_image(
     colour_noise: chooses the likeliest class, not that of the nearest colour (`Palette.likeliest`); `classes` then
         gives the share of each.
     Returns float32 unit normals (B, H, W, 3), metres (B, H, W), uint8 ids (B, H, W), albedo (B, H, W, 3) or shading
-    (B, H, W) in [0, 1]. Depth and shading are the channels' mean.
+    (B, H, W) in [0, 1]. Depth and shading are the channels' mean. Raises `NotFinite` on NaN and infinity, which would
+    become labels that look like any other.
     """
+    from dmp_core.diffusion.finite import check_outputs
+
     _check_task(task)
+    check_outputs(image)
     values = np.moveaxis(image.detach().float().cpu().numpy(), 1, -1)
     if task == "normal":
         return _direction(values)

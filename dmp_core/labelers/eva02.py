@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dmp_core.errors import InputError, MissingExtra
-from dmp_core.labelers.common import DTYPES, autocast, check_images, check_options
+from dmp_core.labelers.common import DTYPES, autocast, check_finite, check_images, check_options, in_parts
 from dmp_core.labelers.upernet import AuxiliaryHead, UperNetHead, resize
 from dmp_core.labelers.weights import check_shapes, find_file, named_tensors, read, shapes
 
@@ -231,8 +231,8 @@ class Eva02Labeler:
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Labels have the images' height and width, on the images' device. Raises InputError on other units."""
         check_images(images)
-        labels = [self._label(part.to(self.device)) for part in images.split(self.batch_size)]
-        return {"segmentation": torch.cat(labels).to(images.device)}
+        labels = in_parts(images, self.batch_size, lambda part: self._label(part.to(self.device)))
+        return {"segmentation": labels.to(images.device)}
 
     def _label(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
@@ -240,6 +240,7 @@ class Eva02Labeler:
         resized = resize(images.float(), working_size(height, width, short=self.network.config.window))
         with autocast(self.device, self.dtype):
             logits = self.network.slide(normalised(resized))
+        check_finite(logits)
         return class_map(logits, (height, width))
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dmp_core.config.stages import TASKS, Task
 from dmp_core.errors import InputError
+from dmp_core.store import read_npz
 
 # Half precision resolves a normal 8 times finer than the 8-bit file that it ends in.
 TRUTH_TYPES: dict[Task, type[np.generic]] = {
@@ -59,9 +60,8 @@ def unpack_truth(data: bytes) -> dict[Task, NDArray[Any]]:
     Raises InputError when the bytes are no truth file.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
-            return {task: loaded[task] for task in TASKS if task in loaded}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        return read_npz(data, TASKS)
+    except InputError as error:
         raise InputError(f"truth.npz: unreadable ({error}); run the images stage again") from None
 
 

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from dmp_core.errors import InputError, MissingExtra
-from dmp_core.labelers.common import DTYPES, autocast, check_images, check_options
+from dmp_core.labelers.common import DTYPES, autocast, check_finite, check_images, check_options, in_parts
 from dmp_core.labelers.weights import check_shapes, find_file, named_tensors, read, shapes
 
 MULTIPLE = 32
@@ -223,8 +223,8 @@ class OmnidataLabeler:
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Normals have the images' height and width, and are on the images' device. Raises InputError."""
         check_images(images)
-        labels = [self._label(part.to(self.device)) for part in images.split(self.batch_size)]
-        return {"normal": torch.cat(labels).to(images.device)}
+        labels = in_parts(images, self.batch_size, lambda part: self._label(part.to(self.device)))
+        return {"normal": labels.to(images.device)}
 
     def _label(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
@@ -239,6 +239,7 @@ class OmnidataLabeler:
             code: Tensor = self.network(seen)
             # They would stay in memory until the next pass.
             self.network.pretrained.activations.clear()
+        check_finite(code)
         return code.float().clamp(0, 1)
 
 

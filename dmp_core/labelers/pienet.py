@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dmp_core.errors import InputError
-from dmp_core.labelers.common import DTYPES, autocast, check_images, check_options, check_shape
+from dmp_core.labelers.common import DTYPES, autocast, check_finite, check_images, check_options, check_shape
 from dmp_core.labelers.weights import check_shapes, find_file, named_tensors, read, shapes
 
 SOURCE = "https://uvaauas.figshare.com/articles/conference_contribution/real_world_model_t7/19940000"
@@ -318,6 +318,7 @@ class PIENetLabeler:
             outputs = self.network(pad(seen))
         height, width = seen.shape[2:]
         cut = torch.cat([outputs["reflectance"], outputs["shading"]], 1)[..., :height, :width].float()
+        check_finite(cut)
         if seen.shape != images.shape:
             cut = F.interpolate(cut, images.shape[2:], mode="bilinear", antialias=True)
         albedo, shading = stretch(cut[:, :3]), stretch(cut[:, 3:])

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dmp_core.errors import InputError, MissingExtra
-from dmp_core.labelers.common import DTYPES, autocast, check_images, check_options
+from dmp_core.labelers.common import DTYPES, autocast, check_finite, check_images, check_options, in_parts
 from dmp_core.labelers.weights import refuse
 
 try:
@@ -144,8 +144,8 @@ class ZoeDepthLabeler:
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Depth has the images' height and width, and is on the images' device. Raises InputError."""
         check_images(images)
-        labels = [self._label(part) for part in images.split(self.batch_size)]
-        return {"depth": torch.cat(labels).to(images.device)}
+        labels = in_parts(images, self.batch_size, self._label)
+        return {"depth": labels.to(images.device)}
 
     def _label(self, images: Tensor) -> Tensor:
         pixels = self.processor(
@@ -163,6 +163,7 @@ class ZoeDepthLabeler:
             do_remove_padding=self.pad,
         )
         depth = torch.stack([each["predicted_depth"] for each in metric])
+        check_finite(depth)
         # Bicubic enlargement may overshoot below zero at an edge, and zero would say: no surface.
         return depth.clamp(min=self.nearest)
 

@@ -26,10 +26,12 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from dmp_core.config.base import Settings, raise_readable
 from dmp_core.config.stages import Fraction
+from dmp_core.diffusion.finite import check_weights
 from dmp_core.errors import InputError
+from dmp_core.finite import check_finite
 from dmp_core.methods.base import ImagePairs
 from dmp_core.progress import Progress
-from dmp_core.training.checkpoints import load_checkpoint, save_checkpoint
+from dmp_core.training.checkpoints import LOG, load_checkpoint, save_checkpoint
 from dmp_core.training.logs import StepRecord, TrainingLog
 from dmp_core.training.precision import autocast_bf16
 
@@ -197,12 +199,13 @@ def build_networks(seed: int, build: Callable[[], Mapping[str, nn.Module]]) -> n
 def run(contest: Contest, method: str, work: Path, progress: Progress) -> None:
     """Play all steps, from the last checkpoint on, writing checkpoints and `loss.csv` to `work`.
 
-    Raises InputError when the checkpoints belong to another run, or when a loss is not finite.
+    Raises InputError when the checkpoints belong to another run, or when a loss, a gradient or a weight is not finite.
     """
     config, checkpoints = contest.config, work / "checkpoints"
     identity = _identity(method, config, contest.pairs)
-    step = _resume(contest, load_checkpoint(checkpoints, identity))
-    log = TrainingLog(work, step, config.log_every)
+    state = load_checkpoint(checkpoints, identity)
+    step = _resume(contest, state)
+    log = TrainingLog(work, step, config.log_every, state.get(LOG) if state else None)
     try:
         contest.networks.train()
         while step < config.steps:
@@ -217,7 +220,7 @@ def run(contest: Contest, method: str, work: Path, progress: Progress) -> None:
             record = StepRecord(step, loss.item(), rate, norm.item(), time.monotonic() - started)
             log.add(record, {name: term.item() for name, term in terms.items()})
             if step % config.checkpoint_every == 0 or step == config.steps:
-                save_checkpoint(checkpoints, step, _state(contest, step, identity))
+                save_checkpoint(checkpoints, step, _state(contest, step, identity, log))
             progress(step, config.steps, f"loss {record.loss:.4f}")
     finally:
         log.close()
@@ -247,10 +250,11 @@ def _identity(method: str, config: AdversarialConfig, pairs: ImagePairs) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _state(contest: Contest, step: int, identity: str) -> dict[str, Any]:
+def _state(contest: Contest, step: int, identity: str, log: TrainingLog) -> dict[str, Any]:
     return {
         "identity": identity,
         "step": step,
+        LOG: log.table(),
         "networks": contest.networks.state_dict(),
         "optimizers": {side: optimizer.state_dict() for side, optimizer in contest.optimizers.items()},
     }
@@ -301,6 +305,7 @@ class Translator(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.contiguous().cpu() for name, value in self.state_dict().items()}
+        check_finite(weights, str(folder / _WEIGHTS))
         save_file(weights, folder / _WEIGHTS)
         card = {"method": self.method, "settings": self.config.model_dump(mode="json")}
         (folder / _SETTINGS).write_text(json.dumps(card, indent=2) + "\n")
@@ -316,6 +321,7 @@ class Translator(nn.Module):
             with torch.random.fork_rng(devices=[]):  # first weights are drawn, only to be replaced
                 model = cls(cls.settings(**card["settings"]))  # type: ignore[call-arg]
             model.load_state_dict(load_file(folder / _WEIGHTS))
+            check_weights(model.state_dict(), folder / _WEIGHTS)
         except ValidationError as error:
             raise_readable(error, str(folder / _SETTINGS))
         except (OSError, KeyError, TypeError, json.JSONDecodeError, RuntimeError, SafetensorError) as error:

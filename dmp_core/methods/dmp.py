@@ -68,7 +68,10 @@ class DMP:
     def load(self, folder: Path, problem: Problem, inference: Inference, *, device: str) -> Predictor:
         from dmp_core.training.predict import load_predictor, predict_batch
 
-        pipeline = load_predictor(problem.base, folder, device, inference.sampling.dtype)
+        pipeline = load_predictor(
+            problem.base, folder, device, inference.sampling.dtype, task=problem.task,
+            depth_scale=problem.depth_scale, palette=problem.palette,
+        )  # fmt: skip
 
         def predict(images: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
             return predict_batch(

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dmp_core.config.card import CARD_FILE, read_card
 from dmp_core.diffusion import (
     Schedule,
     add_lora,
@@ -24,7 +25,8 @@ from dmp_core.diffusion import (
     save_adapter,
     training_target,
 )
-from dmp_core.diffusion.adapters import CARD_FILE, note_fingerprint, read_card
+from dmp_core.diffusion.adapters import base_digests, check_base_model, note_identity
+from dmp_core.diffusion.finite import check_parts
 from dmp_core.errors import InputError
 from dmp_core.methods.ddim import drawn_noise, prediction_of
 from dmp_core.methods.diffusion_settings import LabelPriorConfig
@@ -86,7 +88,7 @@ def fit_label_prior(
     parameters = {name: p for name, p in unet.named_parameters() if p.requires_grad}
     result = fit(config, unet, parameters, loss, Path(work), identity_of(about), accelerator, progress)
     if accelerator.is_main_process:
-        _save(unet, config, about, Path(out))
+        _save(unet, config, about | base_digests(base.unet, base.vae), Path(out))
         shutil.copyfile(result.log, Path(out) / "loss.csv")
     accelerator.wait_for_everyone()
     return LabelPrior(Path(out), result)
@@ -100,12 +102,11 @@ def load_label_prior(base: DMPPipeline, folder: str | Path) -> Any:
     folder = Path(folder)
     if not (folder / UNET_FOLDER).is_dir():
         unet = _copy(base.unet)
-        load_adapter(unet, folder)
+        load_adapter(unet, folder, vae=base.vae)
         return unet.to(base.unet.device).eval()
-    card = read_card(folder)
-    if card.base_fingerprint not in (None, fingerprint(base.unet)):
-        raise InputError(f"{folder}: fine-tuned from another base model ({card.base or 'unnamed'}); load that base")
+    check_base_model(read_card(folder), folder, base.unet, base.vae)
     loaded = type(base.unet).from_pretrained(folder / UNET_FOLDER, torch_dtype=base.unet.dtype, local_files_only=True)
+    check_parts({UNET_FOLDER: loaded}, folder)
     return loaded.to(base.unet.device).eval()
 
 
@@ -157,7 +158,7 @@ def _trainable_copy(unet: Any, config: LabelPriorConfig) -> Any:
 def _copy(unet: Any) -> Any:
     if getattr(unet, "peft_config", None):
         raise InputError("unet: it already carries an adapter; load the base model afresh, or remove_adapter() first")
-    note_fingerprint(unet)
+    note_identity(unet)
     return copy.deepcopy(unet)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dmp_core.diffusion import fingerprint
+from dmp_core.diffusion.finite import check_weights
 from dmp_core.diffusion.text import tokenise
 from dmp_core.errors import InputError
 from dmp_core.methods.diffusion_settings import TokenConfig
@@ -82,9 +83,11 @@ def learned_instruction(editor: Any, folder: str | Path, instruction: str = "mak
     """
     file = Path(folder) / WEIGHTS_FILE
     try:
-        vector = next(iter(load_file(file).values()))
+        stored = load_file(file)
+        vector = next(iter(stored.values()))
     except (OSError, SafetensorError, StopIteration) as error:
         raise InputError(f"{file}: no learned token here ({error}); fit it first") from None
+    check_weights(stored, file)
     width = editor.text_encoder.get_input_embeddings().weight.shape[1]
     if vector.shape[-1] != width:
         raise InputError(f"{file}: a token of {vector.shape[-1]} numbers, the editor's text encoder takes {width}")

@@ -20,12 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dmp_core.diffusion import decode_latents, fingerprint
+from dmp_core.diffusion.finite import check_weights
 from dmp_core.diffusion.text import embed_texts, tokenise
 from dmp_core.errors import InputError
 from dmp_core.methods.ddim import drawn_noise
 from dmp_core.methods.diffusion_settings import VisiiFitConfig
 from dmp_core.methods.instruct import NOISE, NoisyPairs
-from dmp_core.models.shipped import resolve_model
+from dmp_core.models.shipped import UNREADABLE, resolve_model, why_unreadable
 from dmp_core.progress import Progress, silent
 from dmp_core.training.data import LatentPairs
 from dmp_core.training.latents import LatentColumn
@@ -95,9 +96,11 @@ def load_instruction(folder: str | Path) -> LearnedInstruction:
     file = Path(folder) / WEIGHTS_FILE
     try:
         with safe_open(file, "pt") as stored:
-            return LearnedInstruction(stored.get_tensor("embeds"), stored.get_tensor("noise"))
+            tensors = {name: stored.get_tensor(name) for name in ("embeds", "noise")}
     except (OSError, SafetensorError) as error:
         raise InputError(f"{file}: no learned instruction here ({error}); fit it first") from None
+    check_weights(tensors, file)
+    return LearnedInstruction(**tensors)
 
 
 class InstructionPrompt(nn.Module):
@@ -174,8 +177,8 @@ class _ClipDirection:
         try:
             model: Any = CLIPModel.from_pretrained(located.place, **located.options)
             processor: Any = CLIPProcessor.from_pretrained(located.place, **located.options)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+        except UNREADABLE as error:
+            reason = why_unreadable(error)
             raise InputError(f"fit.clip_model: {config.clip_model}: not a CLIP model ({reason})") from None
         width = editor.text_encoder.config.hidden_size
         if model.text_projection.in_features != width:

@@ -152,17 +152,13 @@ def latent_pairs(
 
 def _export(finished: Path, out: Path) -> None:
     """In half precision, which is what ships; replaces `out` at the end."""
-    import torch
-
     from dmp_core.config.stages import EditorConfig
-    from dmp_core.models.prior.export import forget_paths
+    from dmp_core.models.prior.export import save_halved
     from dmp_core.training.base import load_editor
 
     fresh = out.with_name(f".{out.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    editor = load_editor(EditorConfig(model=str(finished)))
-    editor.to(torch.float16).save_pretrained(fresh)
-    forget_paths(fresh)
+    save_halved(load_editor(EditorConfig(model=str(finished))), fresh)
     shutil.copyfile(finished / "loss.csv", fresh / "loss.csv")
     shutil.rmtree(out, ignore_errors=True)
     fresh.rename(out)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 from dmp_core.errors import InputError
@@ -15,6 +16,15 @@ from dmp_core.resources import manifest_root
 from dmp_core.store import sha256_folder, sha256_stream
 
 Kind = Literal["priors", "adapters"]
+UNREADABLE = (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError, UnpicklingError)
+"""What the libraries raise on a model that is incomplete, damaged, or holds code instead of weights."""
+
+
+def why_unreadable(error: Exception) -> str:
+    """One line of what a library says."""
+    if isinstance(error, UnpicklingError):  # the libraries propose to run what is in it
+        return "its weights are a pickle that holds more than tensors; give them as .safetensors"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ language model is built.
 from dmp_core.prompts.base import GENERATORS, CaptionGenerator, build_generator
 from dmp_core.prompts.cleanup import caption_key, clean_caption
 from dmp_core.prompts.keywords import read_keywords, readable_keyword
-from dmp_core.prompts.make import make_prompts
+from dmp_core.prompts.make import make_captions, make_prompts
 from dmp_core.prompts.resume import ResumableGenerator
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "build_generator",
     "caption_key",
     "clean_caption",
+    "make_captions",
     "make_prompts",
     "read_keywords",
     "readable_keyword",

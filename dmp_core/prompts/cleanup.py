@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
-from functools import cache
+from itertools import pairwise
 
-from dmp_core.prompts.grammar import Vocabulary, words_of
+from dmp_core.prompts.grammar import words_of
+from dmp_core.prompts.keywords import readable_keyword
+from dmp_core.prompts.language import count_words, is_english
+from dmp_core.prompts.sentences import sentence_ends
+from dmp_core.prompts.subject import HIDDEN, hide, keeps_subject, plain, show
 
-_STRAIGHT = str.maketrans(
-    {"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": "'", "’": "'", "–": "-", "—": "-", "…": "."}
-)
+RULES = 2
+"""Number of the rules below, for fingerprints. The first ones looked into keywords and for no subject."""
 _LIST_MARK = re.compile(r"^\s*(?:\(?\d{1,2}[.):]|[-*•>]|#{1,6})\s+")
 _LABEL = re.compile(
     r"^(?:(?:photo|image|sample|example|possible|suggested|my|the|a|short|final)\s+)*"
@@ -22,13 +26,14 @@ _LEAD_IN = re.compile(
     r"^(?:sure|certainly|of course|here(?:'s| is| are)|absolutely|okay)\b[^:\n]*[:!]\s*", re.IGNORECASE
 )
 _HASHTAGS = re.compile(r"(?:\s*#\w+)+\s*$")
-_SENTENCE_END = re.compile(r"[.!?]+[\"']?(?=\s|$)")
-# Not captions: the model refuses, talks about itself or its task, addresses somebody, or writes code.
+_ENTITY = re.compile(r"&(?:#\d+|#x[0-9a-f]+|\w+);", re.IGNORECASE)
+_HIDDEN = re.compile(f"[{HIDDEN}]+")
+# Not captions: the model refuses, talks about itself or its task, addresses somebody, or writes code or special tokens.
 _NOT_A_CAPTION = re.compile(
     r"\b(?:I'm sorry|I am sorry|as an AI|language model|I cannot|I can't)\b"
     r"|\b(?:captions?|adjectives?|characters long|one (?:short )?sentence|the keyword|please|click|here (?:is|are))\b"
     r"|\b(?:I|I'm|I've|I'd|my|you|your|you'll|you're|we|our|let's)\b"
-    r"|https?:|www\.|@\w|<\w+>|[{}\[\]|=]",
+    r"|https?:|www\.|@\w|[<>{}\[\]|=\\\ufffd\u2581\u0120\u010a]",
     re.IGNORECASE,
 )
 # A text that ends in one of these was cut off.
@@ -39,47 +44,62 @@ _DANGLING = frozenset(
         "including, has, have"
     )
 )
-_ENGLISH = frozenset(
-    words_of(
-        "the, a, an, and, with, of, in, on, at, by, is, are, to, from, its, under, beside, near, over, into, "
-        "for, as, that, this, has, have, one, two, three, lit, light, lighting, room, style, photo, painting, "
-        "walls"
-    )
-)
-# Function words of the languages that a multilingual model slips into; those shared with English left out.
-_FOREIGN = frozenset(
-    words_of(
-        "der, die, das, und, ein, eine, einem, mit, auf, ist, von, im, le, la, les, un, une, et, avec, des, "
-        "dans, du, est, sur, el, los, las, una, con, y, en, por, del, il, di, e, che, nel, uno, o, os, um, "
-        "uma, com, para, het, een, van, op, de"
-    )
-)
+_CLAUSE_END = re.compile(r"[,;:] | - ")
 _MIN_WORDS = 3
 _MIN_CLAUSES = 50  # characters that the whole clauses of an over-long sentence must at least make
 
 
-def clean_caption(raw: str, max_characters: int = 150) -> tuple[str, str]:
-    """(caption, reason): the caption, or "" and why it was dropped (`empty`, `over-long`, `not English`, `no caption`).
+def clean_caption(
+    raw: str, max_characters: int = 150, keyword: str = "", *, judge_language: bool = True
+) -> tuple[str, str]:
+    """(caption, reason): the caption, or "" and why it was refused.
 
+    Reasons: `empty`, `over-long`, `not English`, `lost subject`, `repeats itself`, `no caption`.
+    Rules look outside the keyword only: it is what was asked for, in any language, and is never cut.
     An over-long text keeps its leading whole sentences if one fits, else the leading whole
-    clauses of the first (a caption is a list of things seen: it bears that). English is judged
-    by script and words: at least 95 % of the letters are ASCII, and known English words
-    (function words and the renderer's vocabulary) outnumber the function words of eight
-    other European languages. That is crude but cheap, and errs towards dropping.
+    clauses of the first (a caption is a list of things seen: it bears that).
+
+    judge_language: False for a generator that writes nothing but English.
     """
-    text = _single_line(raw)
-    if len(re.findall(r"[^\W\d_]+", text)) < _MIN_WORDS:
+    text = _single_line(raw, keyword)
+    if _too_few_words(text):
         return "", "empty"
-    if _NOT_A_CAPTION.search(text):
+    if _NOT_A_CAPTION.search(text) or _has_control_characters(text):
         return "", "no caption"
     text = _whole_sentences(text, max_characters)
     if not text:
         return "", "over-long"
-    if not is_english(text):
-        return "", "not English"
-    if _rambles(text) or len(text.split()) < _MIN_WORDS:
-        return "", "no caption"
-    return text, ""
+    reason = _objection(text, keyword, judge_language)
+    return ("", reason) if reason else (show(text), "")
+
+
+def _objection(text: str, keyword: str, judge_language: bool) -> str:
+    """Why a whole caption, its keyword hidden, cannot be used; "" if it can."""
+    if _too_few_words(text) or _rambles(text):
+        return "no caption"
+    if judge_language and not is_english(_HIDDEN.sub(" ", text)):
+        return "not English"
+    if _repeats(text):
+        return "repeats itself"
+    return "" if not keyword or keeps_subject(show(text), keyword) else "lost subject"
+
+
+def judged_alike(keyword: str, max_characters: int) -> bool:
+    """Whether the first rules give the same for every caption of the grammar: it has the keyword in it, in English.
+
+    Then nothing in the keyword may look like the end of a sentence, a mark, a label, or another language, and nothing
+    may be too long.
+    """
+    phrase = readable_keyword(keyword)
+    words, (known, foreign) = re.findall(r"\w+", phrase.lower()), count_words(phrase)
+    return (
+        re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9 ,'/-]{0,98}[A-Za-z0-9])?", phrase) is not None
+        and not _NOT_A_CAPTION.search(phrase)
+        and words[-1] not in _DANGLING
+        and len(set(words)) >= 0.7 * len(words)
+        and foreign <= known + 1  # the caption has more words that are English
+        and max_characters >= 150
+    )
 
 
 def caption_key(caption: str) -> str:
@@ -87,30 +107,20 @@ def caption_key(caption: str) -> str:
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", caption).casefold()))
 
 
-def is_english(text: str) -> bool:
-    letters = [character for character in text if character.isalpha()]
-    if not letters or sum(character.isascii() for character in letters) < 0.95 * len(letters):
-        return False
-    words = re.findall(r"[a-z]+", text.lower())
-    english = sum(word in _ENGLISH or word in _vocabulary_words() for word in words)
-    return english > sum(word in _FOREIGN for word in words)
-
-
-@cache
-def _vocabulary_words() -> frozenset[str]:
-    vocabulary = Vocabulary.load()
-    names = [name for family in vocabulary.families.values() for name in [family["phrase"], *family["objects"]]]
-    return frozenset(word for name in [*names, *vocabulary.colours, *vocabulary.light] for word in name.split())
-
-
-def _single_line(raw: str) -> str:
-    """The first line that says something, without marks, labels and quotes around it."""
-    text = unicodedata.normalize("NFKC", raw).translate(_STRAIGHT).replace("**", "").replace("`", "")
+def _single_line(raw: str, keyword: str) -> str:
+    """The first line that says something, without marks, labels and quotes around it; the keyword in it is hidden."""
+    text = hide(plain(_HIDDEN.sub("\ufffd", raw)), keyword)
+    while (unescaped := hide(plain(_ENTITY.sub(_character, text)), keyword)) != text:
+        text = unescaped
     for line in text.splitlines():
         line = _bare(line)
         if line and not line.endswith(":"):
             return line
     return ""
+
+
+def _character(entity: re.Match[str]) -> str:
+    return _HIDDEN.sub("\ufffd", html.unescape(entity.group()))
 
 
 def _bare(line: str) -> str:
@@ -130,17 +140,33 @@ def _bare(line: str) -> str:
 
 def _whole_sentences(text: str, max_characters: int) -> str:
     """The leading whole sentences that fit; of a first sentence that does not, the whole clauses that do."""
-    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
-    fitting = [end for end in ends if end <= max_characters]
+    fitting = [end for end in sentence_ends(text) if end <= max_characters]
     if fitting:  # what follows the last full stop was cut off by the token limit
         return text[: fitting[-1]].strip()
     if len(text) > max_characters:
-        clauses = [match.start() for match in re.finditer(r"[,;:] | - ", text[:max_characters])]
-        text = text[: clauses[-1]] if clauses and clauses[-1] >= _MIN_CLAUSES else ""
+        text = text[: _last_clause(text, max_characters)]
     words = text.split()
     while words and words[-1].lower().strip(",;:-") in _DANGLING | {""}:
         words.pop()
     return " ".join(words).rstrip(",;:- ")
+
+
+def _last_clause(text: str, max_characters: int) -> int:
+    """Where the last whole clause ends that fits, or the keyword, if there is none; 0 if neither says enough."""
+    least = min(_MIN_CLAUSES, max_characters // 2)
+    clauses = [match.start() for match in _CLAUSE_END.finditer(text[:max_characters])]
+    keywords = [match.end() for match in _HIDDEN.finditer(text) if match.end() <= max_characters]
+    return next((ends[-1] for ends in (clauses, keywords) if ends and ends[-1] >= least), 0)
+
+
+def _too_few_words(text: str) -> bool:
+    """Fewer than three words, unless the keyword alone says enough."""
+    longest = max((len(match.group()) for match in _HIDDEN.finditer(text)), default=0)
+    return longest < _MIN_CLAUSES and len(re.findall(r"[^\W\d_]+", show(text))) < _MIN_WORDS
+
+
+def _has_control_characters(text: str) -> bool:
+    return any(unicodedata.category(character).startswith("C") for character in _HIDDEN.sub("", text))
 
 
 def _rambles(text: str) -> bool:
@@ -148,3 +174,20 @@ def _rambles(text: str) -> bool:
     words = re.findall(r"\w+", text.lower())
     looping = any(a == b == c for a, b, c in zip(words, words[1:], words[2:], strict=False))
     return looping or len(set(words)) < 0.5 * len(words)
+
+
+def _repeats(text: str) -> bool:
+    """Says a sentence or a clause twice, or two or more words twice running."""
+    ends = {*sentence_ends(text), *(match.end() for match in _CLAUSE_END.finditer(text))}
+    parts = [tuple(_words(text[start:end])) for start, end in pairwise([0, *sorted(ends), len(text)])]
+    said = [part for part in parts if len(part) > 1]
+    words = _words(text)
+    return len(set(said)) < len(said) or any(
+        words[start : start + number] == words[start + number : start + 2 * number]
+        for number in range(2, len(words) // 2 + 1)
+        for start in range(len(words) - 2 * number + 1)
+    )
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(rf"[{HIDDEN}]+|\w+", text.lower())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from dmp_core.errors import InputError
+from dmp_core.reading import read_text, shown
 from dmp_core.resources import manifest_path
 
 # In `bakery/kitchen` the qualifier is the place and follows the name; in `museum/indoor` it describes and precedes it.
@@ -39,21 +41,17 @@ def read_keywords(source: str | Path) -> list[str]:
 
     `source` is a path or the name of a list in `data_manifests/keywords/`; a path
     that exists wins. Lines that start with `#` and blank lines are skipped.
+    UTF-8, or UTF-16 and 32 with a byte-order mark.
     Raises InputError that names the file when it is missing, not text, or empty.
     """
     path = _locate(source)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a UTF-8 text file; a keyword list holds one keyword a line") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {_available()}") from None
-    if "\0" in text:
-        raise InputError(f"{path}: not a text file; a keyword list holds one keyword a line")
+    text = read_text(path)
     lines = (" ".join(line.split()) for line in text.splitlines())
     keywords = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
     if not keywords:
-        raise InputError(f"{path}: no keyword in it; write one keyword a line, or use another list: {_available()}")
+        raise InputError(
+            f"{shown(path)}: no keyword in it; write one keyword per line, or use another list: {_available()}"
+        )
     return keywords
 
 
@@ -69,9 +67,9 @@ def split_keywords(split_name: str, keywords: Sequence[str], keywords_file: str 
 
 def _locate(source: str | Path) -> Path:
     for candidate in (Path(source), manifest_path("keywords") / Path(source).name):
-        if candidate.is_file() and (candidate == Path(source) or Path(source).parent == Path(".")):
+        if os.path.isfile(candidate) and (candidate == Path(source) or Path(source).parent == Path(".")):
             return candidate
-    raise InputError(f"keyword file {str(source)!r} not found; {_available()}")
+    raise InputError(f"keyword file {shown(repr(str(source)))} not found; {_available()}")
 
 
 def _available() -> str:

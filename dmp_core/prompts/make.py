@@ -15,7 +15,9 @@ from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
 from dmp_core.prompts.base import CaptionGenerator, build_generator
 from dmp_core.prompts.cleanup import caption_key, clean_caption
+from dmp_core.prompts.grammar import GrammarGenerator
 from dmp_core.prompts.keywords import split_keywords
+from dmp_core.prompts.subject import refuse_unusable
 from dmp_core.store import sample_key, sample_seed
 
 _AT_ONCE = 256  # captions asked for at a time: what a killed run loses at most
@@ -34,6 +36,32 @@ def make_prompts(
     device: str = "auto",
     progress: Progress = silent,
 ) -> pd.DataFrame:
+    """The table of `make_captions`, which see."""
+    return make_captions(
+        split_name, split, config, seed, exclude, generator=generator, device=device, progress=progress
+    ).table
+
+
+@dataclass(frozen=True)
+class Captions:
+    """The captions of one split, and how many of those written were refused."""
+
+    table: pd.DataFrame
+    refused: dict[str, float]
+    """Reason → share of all captions that were judged."""
+
+
+def make_captions(
+    split_name: str,
+    split: SplitConfig,
+    config: PromptsConfig,
+    seed: int,
+    exclude: Collection[str] = (),
+    *,
+    generator: CaptionGenerator | None = None,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> Captions:
     """The captions of one split, in the order of their keys.
 
     Columns: key (`<split>-<index:08d>`), split, keyword (as given), prompt (at most
@@ -41,11 +69,14 @@ def make_prompts(
     Keywords take turns, so their counts differ by one at most; of more keywords than
     captions, a fair sample drawn by `seed`. No two prompts are alike, and none is like one in
     `exclude` (case and punctuation apart), which keeps train and test apart.
-    Raises InputError if `config.max_rounds` rounds of asking do not fill the split.
+    Raises InputError if a keyword cannot stand in any caption, or `config.max_rounds` rounds of asking do not fill
+    the split.
     """
     keywords = _take_turns(split_name, split, seed)
+    refuse_unusable({f"splits.{split_name}.keywords": dict.fromkeys(keywords)}, config.max_characters)
     generator = generator or build_generator(config.generator, device)
-    wanted = _Wanted(split_name, keywords, config.max_characters, {caption_key(prompt) for prompt in exclude})
+    taken = {caption_key(prompt) for prompt in exclude}
+    wanted = _Wanted(split_name, keywords, config.max_characters, taken, generator.name != GrammarGenerator.name)
     for round_number in range(1, config.max_rounds + 1):
         candidates = min(2 ** (round_number - 1), _MAX_CANDIDATES)
         asked = [index for index in wanted.missing() for _ in range(candidates)]
@@ -60,7 +91,7 @@ def make_prompts(
                 wanted.offer(index, raw, round_number)
             progress(len(wanted.accepted), len(keywords))
         if not wanted.missing():
-            return wanted.table(seed, generator.name)
+            return Captions(wanted.table(seed, generator.name), wanted.refused())
     raise InputError(wanted.complaint(config))
 
 
@@ -82,6 +113,8 @@ class _Wanted:
     max_characters: int
     taken: set[str]
     """Caption keys that may not come (again)."""
+    judge_language: bool
+    """Of what is not in the keywords; the grammar's is English."""
     accepted: dict[int, tuple[str, int]] = field(default_factory=dict)
     """Sample index → (caption, round)."""
     dropped: Counter[str] = field(default_factory=Counter)
@@ -92,7 +125,8 @@ class _Wanted:
     def offer(self, index: int, raw: str, round_number: int) -> None:
         if index in self.accepted:
             return
-        caption, reason = clean_caption(raw, self.max_characters)
+        keyword = self.keywords[index]
+        caption, reason = clean_caption(raw, self.max_characters, keyword, judge_language=self.judge_language)
         key = caption_key(caption)
         if caption and key in self.taken:
             reason = "duplicate"
@@ -101,6 +135,10 @@ class _Wanted:
             return
         self.taken.add(key)
         self.accepted[index] = (caption, round_number)
+
+    def refused(self) -> dict[str, float]:
+        judged = len(self.accepted) + self.dropped.total()
+        return {reason: round(number / judged, 4) for reason, number in self.dropped.most_common()}
 
     def table(self, seed: int, generator: str) -> pd.DataFrame:
         keys = [sample_key(self.split_name, index) for index in range(len(self.keywords))]

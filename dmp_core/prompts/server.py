@@ -98,7 +98,8 @@ class ServerGenerator:
                 with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
                     return json.load(response)
             except urllib.error.HTTPError as error:
-                reason = f"{error.code} {error.reason}: {error.read(500).decode(errors='replace')}"
+                said = error.read(500).decode(errors="replace")
+                reason = f"{error.code} {error.reason}: {said.replace(key, '***') if key else said}"
                 if error.code < 500 and error.code != 429:
                     break
             except (OSError, ValueError, HTTPException) as error:  # out of reach, cut short, no URL, or not JSON

@@ -11,8 +11,11 @@ from typing import Any
 
 from dmp_core.config.stages import TransformersPrompts
 from dmp_core.errors import InputError, MissingExtra
+from dmp_core.models.shipped import UNREADABLE, why_unreadable
 from dmp_core.prompts.base import fill_template
 from dmp_core.prompts.gguf_cache import converted_gguf, locate_language_model, quiet_transformers
+from dmp_core.prompts.sentences import abbreviations, is_abbreviated
+from dmp_core.prompts.subject import phrase_of
 
 try:
     import torch
@@ -22,7 +25,8 @@ except ImportError as error:
     raise MissingExtra(error.name or "transformers", "llm") from None
 
 # A full stop after a letter ("2." may become "2.5"), or a line that is no introduction ("Caption:").
-_COMPLETE = re.compile(r"[^\W\d_][)\"']? ?[.!?][\"']?(\s|$)|[^:\s][ \t]*\n")
+_SENTENCE = re.compile(r"(?<=[^\W\d_])[)\"']? ?([.!?])[\"']?(?=\s|$)")
+_LINE = re.compile(r"[^:\s][ \t]*\n")
 
 
 class TransformersGenerator:
@@ -53,7 +57,9 @@ class TransformersGenerator:
         size = self.settings.batch_size
         texts: list[str] = []
         for start in range(0, len(requests), size):
-            texts.extend(self._complete(requests[start : start + size], list(seeds[start : start + size])))
+            part = slice(start, start + size)
+            short = frozenset[str]().union(*(abbreviations(phrase_of(keyword)) for keyword in keywords[part]))
+            texts.extend(self._complete(requests[part], list(seeds[part]), short))
         return texts
 
     def _request(self, template: str, keyword: str, seed: int) -> list[int]:
@@ -66,7 +72,7 @@ class TransformersGenerator:
             text = f"{text} {opening}".rstrip()
         return list(self.tokenizer(text, add_special_tokens=not self._chat)["input_ids"])
 
-    def _complete(self, requests: list[list[int]], seeds: list[int]) -> list[str]:
+    def _complete(self, requests: list[list[int]], seeds: list[int], short: frozenset[str]) -> list[str]:
         """One batch; it shrinks whenever a quarter of its rows are done, since sentences differ much in length."""
         shared = _shared_start(requests)
         ids, mask = self._padded(requests, shared)
@@ -77,7 +83,7 @@ class TransformersGenerator:
         with torch.inference_mode():
             past = self._prefill(requests[0][:shared], len(requests))
             while len(rows):
-                finished = _Finished(self.tokenizer, self._end_tokens, start, self.settings.min_new_tokens)
+                finished = _Finished(self.tokenizer, self._end_tokens, start, self.settings.min_new_tokens, short)
                 ids = self.model.generate(
                     input_ids=ids,
                     attention_mask=mask,
@@ -182,20 +188,31 @@ class _SeededDraw(LogitsProcessor):
 class _Finished(StoppingCriteria):
     """Row by row: stop at an end token, or once a sentence or a line is complete.
 
+    short: abbreviations in the keywords, which end no sentence.
     `done` says which rows are; when a quarter of them are, all are told to stop, so that
     the caller can drop those and go on with the others.
     """
 
-    def __init__(self, tokenizer: Any, end_tokens: Any, start: int, min_new_tokens: int) -> None:
+    def __init__(
+        self, tokenizer: Any, end_tokens: Any, start: int, min_new_tokens: int, short: frozenset[str] = frozenset()
+    ) -> None:
         self.tokenizer, self.end_tokens, self.start, self.min_new_tokens = tokenizer, end_tokens, start, min_new_tokens
+        self.short = short
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         new = input_ids[:, self.start :]
         self.done = torch.isin(new, self.end_tokens).any(-1)
         if new.shape[1] >= self.min_new_tokens:
             texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
-            self.done |= torch.tensor([bool(_COMPLETE.search(text.lstrip())) for text in texts], device=new.device)
+            self.done |= torch.tensor([_is_complete(text.lstrip(), self.short) for text in texts], device=new.device)
         return self.done | (self.done.sum() * 4 >= len(new))
+
+
+def _is_complete(text: str, short: frozenset[str]) -> bool:
+    """Whether a line or a sentence ends in it; a full stop after an abbreviation ends none."""
+    return _LINE.search(text) is not None or any(
+        match.group(1) != "." or not is_abbreviated(text[: match.start()], short) for match in _SENTENCE.finditer(text)
+    )
 
 
 def _load(settings: TransformersPrompts, device: str) -> tuple[Any, Any]:
@@ -207,8 +224,8 @@ def _load(settings: TransformersPrompts, device: str) -> tuple[Any, Any]:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
             dtype = settings.dtype or ("float32" if device == "cpu" else "auto")
             model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, trust_remote_code=False, **options)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except UNREADABLE as error:
+            reason = why_unreadable(error)
             raise InputError(
                 f"prompts.generator.model: {settings.model!r} cannot be loaded as a causal language model ({reason}); "
                 "give a hub id or a folder with config.json, weights and tokenizer, or set gguf_file"

@@ -4,6 +4,7 @@ What may live here: pure functions from arrays, prompts and tables to scores; no
 workspaces. A score never depends on a bound, so a bound can change without anything being made anew.
 """
 
+from dmp_core.quality.doubts import doubts
 from dmp_core.quality.duplicates import nearest, nearest_earlier, nearest_earlier_prompt
 from dmp_core.quality.gates import IMAGE, Gates, bounds_by_name, gates_for, kept
 from dmp_core.quality.images import image_scores, perceptual_hash
@@ -13,6 +14,7 @@ __all__ = [
     "IMAGE",
     "Gates",
     "bounds_by_name",
+    "doubts",
     "gates_for",
     "image_scores",
     "kept",

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dmp_core.errors import InputError
-from dmp_core.models.shipped import resolve_model
+from dmp_core.models.shipped import UNREADABLE, resolve_model, why_unreadable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,8 +28,8 @@ class ClipScorer:
         try:
             network: Any = CLIPModel.from_pretrained(located.place, **located.options)
             self.processor: Any = CLIPProcessor.from_pretrained(located.place, **located.options)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+        except UNREADABLE as error:
+            reason = why_unreadable(error)
             raise InputError(f"quality.clip_model: {model}: not a CLIP model that can be loaded ({reason})") from None
         self.model, self.device = network.to(device).eval(), device
 

@@ -54,7 +54,7 @@ def kept(tables: Mapping[str, pd.DataFrame], gates: Gates) -> tuple[list[str], d
     """
     reasons: dict[str, str] = {}
     for name, (table, gate, bound) in _named(gates).items():
-        for key in _failing(tables[table], gate, bound) if table in tables else ():
+        for key in failing(tables[table], gate, bound) if table in tables else ():
             reasons.setdefault(key, name)
     first = next(iter(tables.values()), None)
     return [] if first is None else [key for key in first["key"] if key not in reasons], reasons
@@ -73,7 +73,7 @@ def _named(gates: Gates) -> dict[str, tuple[str, str, float]]:
     }
 
 
-def _failing(table: pd.DataFrame, gate: str, bound: float) -> list[str]:
+def failing(table: pd.DataFrame, gate: str, bound: float) -> list[str]:
     kind, _, score = gate.partition("_")
     if score not in table:
         return []

@@ -28,6 +28,7 @@ from dmp_core.report.tables import (
     split_name,
     wins,
 )
+from dmp_core.text import plain as plain_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -116,6 +117,7 @@ def render_page(data: ReportData, galleries: Sequence[SplitGallery]) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=lambda value: plain_text(value, keep="\n\t") if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

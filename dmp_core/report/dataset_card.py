@@ -13,8 +13,10 @@ import yaml
 
 from dmp_core.config.stages import TASKS
 from dmp_core.report.data import ModelRecord
+from dmp_core.report.dataset_record import UNKNOWN, features
 from dmp_core.resources import manifest_path
 from dmp_core.store.workspace import Manifest
+from dmp_core.text import markdown, markdown_code, one_line
 
 MEMBERS: dict[str, tuple[str, str, str]] = {
     "normal": (
@@ -69,6 +71,8 @@ class DatasetCardInfo:
     keywords: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Per split."""
     image_format: str = "png"
+    image_formats: Sequence[str] = ()
+    """Where splits differ: all there are, `image_format` being the first split's."""
     resolution: tuple[int, int] | None = None
     """Height and width in pixels."""
     generator: str = ""
@@ -92,7 +96,7 @@ def dataset_card(info: DatasetCardInfo) -> str:
     """The card as Markdown with a YAML header that the Hugging Face hub reads."""
     parts = [
         f"---\n{yaml.safe_dump(_header(info), sort_keys=False, allow_unicode=True)}---",
-        f"# {info.name}",
+        f"# {markdown(info.name)}",
         _introduction(info),
         _splits(info),
         _members(info),
@@ -118,6 +122,7 @@ def card_from_manifests(manifests: Mapping[str, Manifest]) -> str:
         (m["name"], m["used_for"]): ModelRecord(**m) for s in manifests.values() for m in s.details.get("models", [])
     }
     resolution = details.get("resolution")
+    formats = [str(m.config.get("shards", {}).get("image_format", "png")) for m in manifests.values()]
     return dataset_card(
         DatasetCardInfo(
             name=str(first.config.get("dataset", first.name)),
@@ -126,7 +131,8 @@ def card_from_manifests(manifests: Mapping[str, Manifest]) -> str:
             split_tasks=held,
             imported=[split for split, manifest in manifests.items() if manifest.details.get("generator") == FOLDER],
             keywords={s: m.details["keywords"] for s, m in manifests.items() if m.details.get("keywords")},
-            image_format=str(first.config.get("shards", {}).get("image_format", "png")),
+            image_format=formats[0],
+            image_formats=list(dict.fromkeys(formats)),
             resolution=(int(resolution[0]), int(resolution[1])) if resolution else None,
             generator=str(details.get("generator", "")),
             prompts=str(details.get("prompts", "")),
@@ -141,7 +147,7 @@ def card_from_manifests(manifests: Mapping[str, Manifest]) -> str:
 
 
 def _header(info: DatasetCardInfo) -> dict[str, Any]:
-    header: dict[str, Any] = {"pretty_name": info.name, "language": ["en"]}
+    header: dict[str, Any] = {"pretty_name": one_line(info.name), "language": ["en"]}
     if info.licence or info.imported:
         header["license"] = info.licence or "other"
     if info.tasks:
@@ -151,7 +157,24 @@ def _header(info: DatasetCardInfo) -> dict[str, Any]:
     header["tags"] = [*made, "webdataset", *(tag for tag in info.tasks if tag not in ("depth", "segmentation"))]
     files = [{"split": split, "path": paths} for split, paths in _paths(info).items()]
     header["configs"] = [{"config_name": "default", "data_files": files}]
+    header["dataset_info"] = {"features": _features(info)}
     return header
+
+
+def _features(info: DatasetCardInfo) -> list[dict[str, Any]]:
+    """The columns of all splits, as `datasets` reads them: what a split or a part lacks is then empty there."""
+    depth = MEMBERS["depth"][0]
+    members = [*_formats(info), *(MEMBERS[task][0] for task in info.tasks)]
+    return [
+        {"name": "__key__", "dtype": "string"},
+        {"name": "__url__", "dtype": "string"},
+        *({"name": m, **({"list": {"list": "float16"}} if m == depth else {"dtype": "image"})} for m in members),
+        {"name": "json", "struct": features()},
+    ]
+
+
+def _formats(info: DatasetCardInfo) -> Sequence[str]:
+    return info.image_formats or [info.image_format]
 
 
 def _paths(info: DatasetCardInfo) -> dict[str, str | list[str]]:
@@ -178,7 +201,7 @@ def _introduction(info: DatasetCardInfo) -> str:
             " Made by DMP Pipeline from keywords alone; any sample can be made again from its key and seed."
         )
     labels = f", with pixel-wise labels: {', '.join(info.tasks)}" if info.tasks else ""
-    splits = ", ".join(f"`{name}`" for name in info.imported)
+    splits = ", ".join(markdown_code(name) for name in info.imported)
     rest = "" if len(info.imported) == len(info.splits) else "; the others were made by DMP Pipeline from keywords"
     return (
         f"{total} images{size}{labels}. Those of {splits} were imported from a folder{rest}: `source` in "
@@ -190,7 +213,8 @@ def _splits(info: DatasetCardInfo) -> str:
     lines = ["## Splits", "", "| split | samples | keywords | fingerprint |", "|---|---:|---|---|"]
     for split, samples in info.splits.items():
         words = info.keywords.get(split, ())
-        shown = ", ".join(words[:6]) + (f" … ({len(words)} in all)" if len(words) > 6 else "")
+        more = f" … ({len(words)} in all)" if len(words) > 6 else ""
+        shown = ", ".join(markdown(word) for word in words[:6]) + more
         lines.append(f"| `{split}` | {samples} | {shown or '—'} | `{info.fingerprints.get(split, '—')}` |")
     for split, tasks in info.split_tasks.items():
         if set(tasks) != set(info.tasks):
@@ -216,7 +240,7 @@ def _members(info: DatasetCardInfo) -> str:
         "",
         "| member | stored as | meaning |",
         "|---|---|---|",
-        f"| `{{key}}.{info.image_format}` | 8-bit RGB | The image. |",
+        *(f"| `{{key}}.{name}` | 8-bit RGB | The image. |" for name in _formats(info)),
     ]
     for task in info.tasks:
         member, stored, meaning = MEMBERS[task]
@@ -224,12 +248,18 @@ def _members(info: DatasetCardInfo) -> str:
     lines.append(
         "| `{key}.json` | UTF-8 JSON | Origin: prompt, keyword, seed, generator, labels, palette; quality scores. |"
     )
+    lines += [
+        "",
+        "Every `{key}.json` has the same entries, and no nulls. What is not known of a sample is empty text or the "
+        f"number {UNKNOWN}; `safety.checked` says whether `safety.flagged` means anything. `generator.settings`, "
+        "`scene` (of rendered images: objects, camera, light) and `other` are text that holds JSON.",
+    ]
     return "\n".join(lines)
 
 
 def _usage(info: DatasetCardInfo) -> str:
     split, paths = next(iter(_paths(info).items()), ("train", "train/*.tar"))
-    pattern = paths if isinstance(paths, str) else f"{split}*/*.tar"
+    patterns = [paths] if isinstance(paths, str) else paths
     decoders = {
         "normal": 'normal = np.asarray(Image.open(io.BytesIO(sample["normal.png"]))) / 255.0 * 2 - 1  # (H, W, 3)',
         "depth": 'depth = np.load(io.BytesIO(sample["depth.npy"]))  # (H, W) metres',
@@ -237,6 +267,9 @@ def _usage(info: DatasetCardInfo) -> str:
         "albedo": 'albedo = np.asarray(Image.open(io.BytesIO(sample["albedo.png"]))) / 255.0  # (H, W, 3)',
         "shading": 'shading = np.asarray(Image.open(io.BytesIO(sample["shading.png"]))) / 255.0  # (H, W)',
     }
+    folders = [folder for folder in info.splits if folder.partition("-")[0] == split]
+    labelled = [task for task in info.tasks if all(task in info.split_tasks.get(f, info.tasks) for f in folders)]
+    formats = [f'sample["{info.image_format}"]'] if len(_formats(info)) == 1 else ['sample.get("png")', 'sample["jpg"]']
     lines = [
         "import io",
         "import json",
@@ -246,17 +279,20 @@ def _usage(info: DatasetCardInfo) -> str:
         "import webdataset as wds",
         "from PIL import Image",
         "",
-        f'for sample in wds.WebDataset(sorted(glob("{pattern}")), shardshuffle=False):',
-        f'    image = Image.open(io.BytesIO(sample["{info.image_format}"]))',
-        *(f"    {decoders[task]}" for task in info.tasks if task in info.split_tasks.get(split, info.tasks)),
+        f"shards = sorted(shard for pattern in {patterns} for shard in glob(pattern))",
+        "for sample in wds.WebDataset(shards, shardshuffle=False):  # bytes: no decoder is chosen by a member's name",
+        f"    image = Image.open(io.BytesIO({' or '.join(formats)}))",
+        *(f"    {decoders[task]}" for task in labelled),
         '    prompt = json.loads(sample["json"])["prompt"]',
     ]
     datasets_lines = [
+        "import os",
+        "",
         "from datasets import load_dataset",
         "",
-        f'files = {{"{split}": "{pattern}"}}',
-        f'dataset = load_dataset("webdataset", data_files=files, split="{split}", streaming=True)',
-        "sample = next(iter(dataset))  # PNG members arrive as PIL images, the depth as nested lists",
+        "# `streaming` reads the shards in place; without it they are copied to a cache.",
+        f'dataset = load_dataset(os.getcwd(), split="{split}", streaming=True)',
+        "sample = next(iter(dataset))  # PNG members arrive as PIL images, the depth as nested lists or an array",
     ]
     return "\n".join(
         [
@@ -268,6 +304,9 @@ def _usage(info: DatasetCardInfo) -> str:
             *lines,
             "```",
             "",
+            "The header of this file tells `datasets` the splits, and the columns with their types. A label that some "
+            "part lacks is `None` there. `datasets` takes brackets in a path for a pattern: rename such a folder.",
+            "",
             "```python",
             *datasets_lines,
             "```",
@@ -277,16 +316,18 @@ def _usage(info: DatasetCardInfo) -> str:
 
 def _origin(info: DatasetCardInfo) -> str:
     facts = [
-        ("Captions", info.prompts),
-        ("Images", "a folder of files" if info.generator == FOLDER else info.generator),
+        ("Captions", markdown(info.prompts)),
+        ("Images", "a folder of files" if info.generator == FOLDER else markdown(info.generator)),
     ]
-    facts += [(f"Labels, {task}", info.labelers.get(task, "")) for task in info.tasks]
+    facts += [(f"Labels, {task}", markdown(info.labelers.get(task, ""))) for task in info.tasks]
     if "segmentation" in info.tasks and info.palette:
-        facts.append(("Colour code for training", f"palette `{info.palette}`; the files hold ids, not colours"))
+        shown = f"palette {markdown_code(info.palette)}; the files hold ids, not colours"
+        facts.append(("Colour code for training", shown))
     lines = ["## Where it comes from", "", *(f"- {name}: {text}" for name, text in facts if text)]
     if info.models:
         lines += ["", "| model | used for | revision | licence |", "|---|---|---|---|"]
-        lines += [f"| {m.name} | {m.used_for} | {m.revision or '—'} | {m.licence or '—'} |" for m in info.models]
+        rows = ((m.name, m.used_for, m.revision or "—", m.licence or "—") for m in info.models)
+        lines += [f"| {' | '.join(markdown(cell) for cell in row)} |" for row in rows]
     return "\n".join(lines) if len(lines) > 2 else ""
 
 

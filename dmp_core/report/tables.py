@@ -219,8 +219,10 @@ def _position(ours: float, constant: float, ceiling: float) -> float | None:
 def _verdict(row: Mapping[str, Any], metric: Metric) -> str:
     """The comparison with the constant predictor in words."""
     versus = row.get("versus_constant")
-    if not versus or versus.get("difference") is None:
+    if not versus:
         return "no constant predictor to compare with"
+    if versus.get("difference") is None:
+        return "not defined: no label of this split is valid"
     sign = 1.0 if metric.higher_is_better else -1.0
     gain, *bounds = (sign * float(versus[part]) for part in ("difference", "low", "high"))
     side = "better" if gain > 0 else "worse"

@@ -4,8 +4,9 @@ A stage is `run(config, inputs, out, *, runtime, shards, progress)`: it reads ar
 other rooms, and writes one artefact. No stage knows of another.
 """
 
-from dmp_core.stages.execute import StageOutput, announce, clear, execute
+from dmp_core.stages.execute import StageOutput, announce, execute, making, ready_inputs
 from dmp_core.stages.node import STAGES, Node
+from dmp_core.stages.overwrites import check_overwrites
 from dmp_core.stages.plan import find, plan
 from dmp_core.stages.select import CHUNKED, batches, chunks, select, shard_numbers, waves
 from dmp_core.stages.status import statuses
@@ -17,11 +18,13 @@ __all__ = [
     "StageOutput",
     "announce",
     "batches",
+    "check_overwrites",
     "chunks",
-    "clear",
     "execute",
     "find",
+    "making",
     "plan",
+    "ready_inputs",
     "select",
     "shard_numbers",
     "statuses",

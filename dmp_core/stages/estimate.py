@@ -6,6 +6,7 @@ from typing import Any
 
 from dmp_core.stages.node import Node, PredictStage
 from dmp_core.store import Workspace, sidecars
+from dmp_core.store.folders import files_below
 from dmp_core.store.workspace import FOLDERS, known_manifests
 
 TYPICAL = {
@@ -71,7 +72,9 @@ def _passes(node: Node) -> int:
 
 def _measured(node: Node, workspace: Workspace) -> tuple[float, float] | None:
     """Rates of the newest finished artefact of the same stage, and of the same method, in this workspace."""
-    paths = workspace.fs.glob(f"{workspace.root}/{FOLDERS[node.stage]}/**/manifest.json")
+    folder = f"{workspace.root}/{FOLDERS[node.stage]}"
+    names = [name for name in files_below(workspace.fs, folder) if name.endswith("/manifest.json")]
+    paths = [f"{folder}/{name}" for name in names]
     rates, method = [], _method(node.config.model_dump(mode="json"))
     for manifest in known_manifests(workspace, paths).values():
         if manifest.samples and _method(manifest.config) == method:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from dmp_core.config.stages import RuntimeConfig, Task
+from dmp_core.evaluation.constant import NothingLabelled
 from dmp_core.evaluation.protocol import (
     Scorer,
     ScoreTable,
@@ -67,7 +68,7 @@ def run(
 
 
 def _blind(config: EvaluateStage, inputs: Inputs) -> dict[str, Answer]:
-    """The rows that know the training labels and not the image; none without training labels."""
+    """The rows that know the training labels and not the image; none without a valid training label."""
     if "labels_train" not in inputs:
         return {}
     task, unused = config.task, left_out(score_tables(inputs, "train"), config.gates, "train")
@@ -75,7 +76,10 @@ def _blind(config: EvaluateStage, inputs: Inputs) -> dict[str, Answer]:
     def training() -> Iterator[np.ndarray]:
         return (label for key, label in read_labels(inputs["labels_train"], task) if key not in unused)
 
-    constant, everywhere = constant_prediction(task, training()), mean_map(task, training())
+    try:
+        constant, everywhere = constant_prediction(task, training()), mean_map(task, training())
+    except NothingLabelled:
+        return {}
     return {
         CONSTANT: lambda label: constant_like(task, constant, label[None])[0],
         MEAN_MAP: lambda label: map_like(task, everywhere, label),

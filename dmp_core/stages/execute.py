@@ -16,9 +16,10 @@ from dmp_core.errors import InputError
 from dmp_core.models.shipped import registered
 from dmp_core.progress import Progress, current_listener, silent
 from dmp_core.stages.node import Node
+from dmp_core.stages.overwrites import check_overwrites
 from dmp_core.stages.plan import find, plan
 from dmp_core.stages.select import CHUNKED
-from dmp_core.store import Artefact, FileRecord, Lock, Manifest, Workspace, record_files
+from dmp_core.store import Artefact, Chunk, FileRecord, Lock, Manifest, Workspace, record_files
 
 Inputs = dict[str, Artefact]
 
@@ -84,7 +85,7 @@ def execute(
         LockLost: another run took over, since this process was silent for too long.
     """
     node = find(plan(config), node_id)
-    workspace = Workspace(workspace_url)
+    workspace = Workspace(workspace_url, verify_inputs=config.runtime.verify_inputs)
     out = node.artefact(workspace)
     if (found := _found(node, out, force, shards)) is not None:
         return found
@@ -108,20 +109,31 @@ def _found(node: Node, out: Artefact, force: bool, shards: Iterable[int] | None)
     return StageOutput(node.id, out.address, out.fingerprint, True, done.samples, done.seconds)
 
 
-def clear(node: Node, out: Artefact, force: bool) -> None:
-    """Remove an artefact that is to be made anew, by request or since an input came out differently."""
+def making(node: Node, inputs: Inputs, out: Artefact, force: bool) -> Artefact:
+    """Where the artefact is to be made: in its place, or beside it while what is there must stay.
+
+    It stays until the new one is complete if it is to be made again, by request or since an input came out differently,
+    or if it is a dataset's folder as another configuration filled it. What a killed remake left is resumed.
+    """
+    again = out.again({role: source.published().content() for role, source in inputs.items()})
     done = out.manifest()
-    if (force or (done is not None and outdated(node, done, out.workspace))) and out.workspace.fs.exists(out.path):
-        out.workspace.fs.rm(out.path, recursive=True)
+    if force or (outdated(node, done, out.workspace) if done is not None else out.exists("manifest.json")):
+        return again
+    return again if done is None and out.workspace.fs.exists(again.path) else out
 
 
 def outdated(node: Node, done: Manifest, workspace: Workspace) -> bool:
     """Whether an input was made anew since, and came out differently."""
     for role, source in node.inputs.items():
         manifest = source.artefact(workspace).manifest() if role in done.contents else None
-        if manifest is not None and manifest.content() != done.contents[role]:
+        if manifest is not None and not manifest.is_content(done.contents[role]):
             return True
     return False
+
+
+def ready_inputs(node: Node, workspace: Workspace) -> Inputs:
+    """What the node is made from, by role; raises InputError if any of it is not complete."""
+    return {role: _ready(source, workspace) for role, source in node.inputs.items()}
 
 
 def _ready(node: Node, workspace: Workspace) -> Artefact:
@@ -145,21 +157,42 @@ def _make(
     check: Callable[[], None],
 ) -> StageOutput:
     """check: raises if another run has taken over; called before the manifest is published."""
-    inputs = {role: _ready(source, out.workspace) for role, source in node.inputs.items()}
+    check_overwrites([node], out.workspace)
+    inputs = ready_inputs(node, out.workspace)
     out.drop_damaged_manifest()
-    if shards is None:
-        clear(node, out, force)
+    place = making(node, inputs, out, force and (shards is None or isinstance(shards, Chunk)))
+    if place != out and (done := place.manifest()) is not None and _put_in_place(place, out):
+        announce(node, out)  # a run was killed between the two
+        return StageOutput(node.id, out.address, out.fingerprint, False, done.samples, done.seconds)
     stage: Stage = importlib.import_module(f"dmp_core.stages.{node.stage}").run
     _tell("started", node.id)
     started = time.monotonic()
-    result = stage(node.config, inputs, out, runtime=runtime, shards=shards, progress=_progress(node.id))
+    result = stage(node.config, inputs, place, runtime=runtime, shards=shards, progress=_progress(node.id))
     seconds = round(time.monotonic() - started + spent, 3)
     if result.files is None or sum(record.samples for record in result.files) == result.samples:
         check()
-        publish(node, out, result, inputs, seconds)
+        publish(node, place, result, inputs, seconds)
+        if not _put_in_place(place, out) and out.status() != "complete":
+            raise OSError(f"{out.address}: what was made for it has been removed meanwhile; rerun to make it")
         announce(node, out)
     _tell("finished", node.id, seconds, False)
     return StageOutput(node.id, out.address, out.fingerprint, False, result.samples, seconds)
+
+
+def _put_in_place(place: Artefact, out: Artefact) -> bool:
+    """Exchange an artefact for the one that was made beside it; False if that is not whole.
+
+    As when another run that made the same shards has put them in place already.
+    """
+    if place == out:
+        return True
+    with Lock(out.workspace, f"exchange-{out.stage}-{out.name}-{out.fingerprint}") as lock:
+        lock.wait()
+        made = place.manifest()
+        if made is None or place.missing_files(made):
+            return False
+        out.take_place(place)
+    return True
 
 
 def announce(node: Node, out: Artefact) -> None:

@@ -9,7 +9,7 @@ from dmp_core.config.stages import DiffusionImages, RuntimeConfig
 from dmp_core.progress import Progress, silent
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import ImagesStage
-from dmp_core.stages.prompts import read_prompts
+from dmp_core.stages.prompts import cut_prompts, read_prompts
 from dmp_core.store import Artefact, plan_shards, write_shards
 from dmp_core.synthesis.sources import Row, open_source
 
@@ -39,7 +39,12 @@ def run(
             progress=progress,
         )
     details = {name: sorted({str(row[column]) for row in rows.values()}) for name, column in _TOLD.items()}
-    return StageResult(samples=len(rows), files=files, details=details)
+    cut = (
+        cut_prompts(config.images, (row["prompt"] for row in rows.values()))
+        if isinstance(config.images, DiffusionImages)
+        else {}
+    )
+    return StageResult(samples=len(rows), files=files, details=details | cut)
 
 
 def _records(prompts: Artefact) -> list[dict[str, Any]]:

@@ -8,9 +8,11 @@ from typing import Any
 from dmp_core.config.pipeline import PipelineConfig, dump, validate
 from dmp_core.config.stages import Task
 from dmp_core.errors import InputError
-from dmp_core.stages.parts import slug
+from dmp_core.stages.overwrites import held_dataset, imported, same_source, stored_folders, stored_path
+from dmp_core.stages.parts import asked, dataset_name
 from dmp_core.store import Workspace
-from dmp_core.synthesis.listing import METADATA, SPLIT_FOLDERS, SUFFIXES, Listing, read_folder
+from dmp_core.store.workspace import FOLDERS
+from dmp_core.synthesis.listing import METADATA, SPLIT_FOLDERS, SUFFIXES, Listing, read_folders
 
 Splits = dict[str, dict[str, Any]]
 """Name → the fields of its `SplitConfig`."""
@@ -32,29 +34,48 @@ def import_settings(
     """The configuration with the folder's images for splits, and what lies in each split's folder.
 
     base: preset with file and overrides; plain: the preset alone, to tell its adapters from those the user named.
-    name: of the dataset; the folder's by default. split: what the images become; `arbitrary` by default.
+    name: of the dataset; a slug of the folder's by default. split: what the images become; `arbitrary` by default.
     hold_out: share that becomes `in_domain`, the rest `train`. fit: see `SplitConfig.fit`.
     Raises InputError for a missing or ambiguous folder, and when nothing could be made of it.
     """
     splits = _splits(folder, split, hold_out, fit)
-    listings = {key: read_folder(value["folder"], value["share"]) for key, value in splits.items()}
-    return _config(base, plain, name or slug(folder.resolve().name), splits, listings), listings
+    listings = read_folders({key: (value["folder"], value["share"]) for key, value in splits.items()})
+    return _config(base, plain, dataset_name(name, folder.resolve().name), splits, listings), listings
 
 
 def check_pixels(listings: dict[str, Listing]) -> None:
     """Decode every file once, so that all broken ones are named before any work."""
-    from dmp_core.synthesis.folder import check_folder
+    from dmp_core.synthesis.folder import check_folders
 
-    for listing in listings.values():
-        check_folder(listing)
+    check_folders(listings.values())
+
+
+def check_name(settings: PipelineConfig, listings: dict[str, Listing], folder: Path, workspace: str) -> None:
+    """Raise InputError, before any work, if the dataset of this name holds anything but this folder's images.
+
+    The folder may hold other images than before, and the same images may lie elsewhere now.
+    """
+    place, name, root = Workspace(workspace), settings.dataset, folder.resolve()
+    noted, own = stored_folders(place, name), [root, *(root / known for known in SPLIT_FOLDERS)]
+    held = held_dataset(place, name)
+    for split, merged in held.items():
+        digest = listings[split].digest if split in listings else None
+        if not imported(merged):
+            raise InputError(f"dataset {name!r}: {split} holds generated images; give another --name")
+        if not same_source(place, merged, digest, own):
+            raise InputError(f"dataset {name!r}: {split} holds the images of another folder; give another --name")
+    if asked(place, name):
+        raise InputError(f"dataset {name!r}: `dmp dataset new` was asked for it; give another --name")
+    if not held and (other := [lies for lies in noted.values() if Path(lies) not in own]):
+        raise InputError(f"dataset {name!r}: is imported from {other[0]}; give another --name")
 
 
 def store_settings(settings: PipelineConfig, workspace: str) -> str:
     """Write the configuration beside the dataset, complete, so that `-c` needs no preset; returns its place."""
     place = Workspace(workspace)
-    text = f"extends: null\n{dump(settings)}"
-    place.write_bytes(f"{place.root}/datasets", f"{settings.dataset}.yaml", text.encode())
-    return f"{workspace.rstrip('/')}/datasets/{settings.dataset}.yaml"
+    folder, _, file = stored_path(place, settings.dataset).rpartition("/")
+    place.write_bytes(folder, file, f"extends: null\n{dump(settings)}".encode())
+    return f"{workspace.rstrip('/')}/{FOLDERS['shards']}/{file}"
 
 
 def _splits(folder: Path, split: str | None, hold_out: float | None, fit: str) -> Splits:

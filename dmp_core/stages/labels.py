@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmp_core.config.stages import ModelLabels, RuntimeConfig, Task
-from dmp_core.errors import InputError
+from dmp_core.errors import InputError, NotFinite
 from dmp_core.labelers.encoding import encode_label, png_bytes
 from dmp_core.labelers.exact import unpack_truth
 from dmp_core.labelers.registry import Labeler, build_labeler, labeler_options
@@ -49,7 +49,10 @@ def run(
         samples = read(plan.index)
         mirrored = label([_mirrored(sample) for sample in samples]) if check_flip else None
         for key, array in label(samples):
-            extension, data = encode_label(config.task, array)
+            try:
+                extension, data = encode_label(config.task, array)
+            except InputError as error:
+                raise InputError(f"{key}: {error}") from None
             sample = {"__key__": key, extension: data}
             if mirrored is not None:
                 difference = flip_difference(config.task, array, next(mirrored)[1])
@@ -84,13 +87,17 @@ def _by_model(task: Task, settings: ModelLabels, runtime: RuntimeConfig) -> Call
     def predicted(samples: list[Sample]) -> Labels:
         for batch in same_size_batches(samples, "image", settings.batch_size):
             pixels = torch.from_numpy(np.stack([image for _, image in batch])).permute(0, 3, 1, 2)
-            answer = labeler()(pixels.float() / 255)
+            keys = [key for key, _ in batch]
+            try:
+                answer = labeler()(pixels.float() / 255)
+            except NotFinite as error:
+                raise error.named(keys) from None
             if task not in answer:
                 made = ", ".join(answer)
                 raise InputError(f"labels.{task}.kind: {settings.kind!r} makes {made}; choose a labeler for {task}")
             labels = answer[task].cpu().numpy()
             labels = np.moveaxis(labels, 1, -1) if labels.ndim == 4 else labels
-            yield from zip((key for key, _ in batch), labels, strict=True)
+            yield from zip(keys, labels, strict=True)
 
     return predicted
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from dmp_core.config.stages import RuntimeConfig
 from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label
 from dmp_core.progress import Progress, silent
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import LatentsStage
-from dmp_core.store import Artefact, Sample, shard_plans, shard_reader, write_shards
+from dmp_core.store import Artefact, Sample, open_image, shard_plans, shard_reader, write_shards
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,7 +60,7 @@ def run(
 def column_array(column: str, sample: Sample) -> NDArray[Any]:
     """The array of one sample: RGB uint8 (H, W, 3) for `image`, else the task's label."""
     if column == "image":
-        return np.asarray(Image.open(io.BytesIO(sample["png"])).convert("RGB"))
+        return np.asarray(open_image(sample["png"], ("PNG",)).convert("RGB"))
     for task, extension in LABEL_EXTENSIONS.items():
         if task == column:
             return decode_label(task, sample[extension])

@@ -40,7 +40,7 @@ VERSIONS = {
     "images": 3,
     "labels": 1,
     "quality": 1,
-    "shards": 2,
+    "shards": 3,
     "latents": 1,
     "editor": 1,
     "train": 2,
@@ -67,6 +67,8 @@ class PromptsStage(Settings):
     count: int
     prompts: PromptsConfig
     seed: int
+    clean_up: int | None = _Optional
+    """`cleanup.RULES`, where these can give other captions than the first rules did; else None."""
 
 
 class PinnedPromptsStage(PromptsStage):

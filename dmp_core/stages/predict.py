@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from dmp_core.config.pipeline import PipelineConfig
-from dmp_core.config.stages import RuntimeConfig, Task
+from dmp_core.config.stages import RuntimeConfig
+from dmp_core.errors import NotFinite
 from dmp_core.labelers.encoding import encode_label
 from dmp_core.methods.protocol import Inference, Predictor, Problem
 from dmp_core.methods.registry import find_method
@@ -20,10 +18,8 @@ from dmp_core.stages.editor import editor_of
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import same_size_batches
 from dmp_core.stages.node import PredictStage
-from dmp_core.stages.prompts import read_prompts
-from dmp_core.stages.train import adapter_folder
+from dmp_core.stages.prompts import cut_prompts, read_prompts
 from dmp_core.store import Artefact, Sample, ShardPlan, shard_plans, shard_reader, write_shards
-from dmp_core.synthesis.folder import decode_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,12 +43,26 @@ def run(
     def produce(plan: ShardPlan) -> Iterator[Sample]:
         for batch in same_size_batches(read(plan.index), column, config.sampling.batch_size):
             keys = [key for key, _ in batch]
-            for key, label in zip(keys, predict(np.stack([array for _, array in batch]), keys), strict=True):
+            try:
+                labels = predict(np.stack([array for _, array in batch]), keys)
+                check_labels(labels)
+            except NotFinite as error:
+                raise error.named(keys) from None
+            for key, label in zip(keys, labels, strict=True):
                 extension, data = encode_label(config.task, label)
                 yield {"__key__": key, extension: data}
 
     files = write_shards(out, shard_plans(source), produce, only=shards, threaded=True, progress=progress)
-    return StageResult(samples=source.published().samples, files=files)
+    asked = config.sampling.use_prompt and not of_labels
+    cut = cut_prompts(config.base, read_prompts(inputs["prompts"])["prompt"]) if asked else {}
+    return StageResult(samples=source.published().samples, files=files, details=cut)
+
+
+def check_labels(labels: NDArray[Any]) -> None:
+    """Raise `NotFinite` for a method of others that does not check what its network answers."""
+    for index, label in enumerate(labels):
+        if not np.isfinite(label).all():
+            raise NotFinite(index, "the prediction holds NaN or infinity; is the fitted method damaged?")
 
 
 def _fitted(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig) -> Predictor:
@@ -100,32 +110,3 @@ def _ceiling(config: PredictStage, runtime: RuntimeConfig) -> Predictor:
         )
 
     return predict
-
-
-def predict_files(
-    images: Sequence[Path], task: Task, adapter: str, out: Path, config: PipelineConfig
-) -> Iterator[Path]:
-    """Predict single image files: `NAME.normal.png` (the dataset's encoding) and `NAME.normal.view.png`."""
-    from dmp_core.report.pictures import colourise
-    from dmp_core.training.base import choose_device
-    from dmp_core.training.predict import load_predictor, predict_batch
-
-    device = choose_device(config.runtime.device)
-    pipeline = load_predictor(config.base, adapter_folder(adapter), device, config.sampling.dtype)
-    resolution = config.latents.resolution_of(task) or pipeline.native_resolution
-    out.mkdir(parents=True, exist_ok=True)
-    for path in images:
-        label = predict_batch(
-            pipeline,
-            decode_image(path.read_bytes(), path)[None],
-            task,
-            config.sampling,
-            depth_scale=config.latents.depth_scale,
-            palette=config.latents.palette,
-            resolution=resolution,
-        )[0]
-        extension, data = encode_label(task, label)
-        (out / f"{path.stem}.{extension}").write_bytes(data)
-        view = out / f"{path.stem}.{task}.view.png"
-        Image.fromarray(colourise(task, label)).save(view)
-        yield view

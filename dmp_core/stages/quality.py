@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from dmp_core.config.stages import RuntimeConfig, Task
 from dmp_core.errors import InputError
@@ -28,7 +27,7 @@ from dmp_core.quality import (
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import column_array
 from dmp_core.stages.node import QualityStage
-from dmp_core.store import Artefact, Sample, read_artefact
+from dmp_core.store import Artefact, Sample, open_image, read_artefact
 
 FILE = "quality.parquet"
 _CLIP_BATCH = 32
@@ -56,7 +55,7 @@ def run(
 
 def read_scores(artefact: Artefact) -> pd.DataFrame:
     """`key` and the scores of every sample, in the order of the split."""
-    return pd.read_parquet(io.BytesIO(artefact.read_bytes(FILE)))
+    return pd.read_parquet(io.BytesIO(artefact.read_input(FILE)))
 
 
 def score_tables(inputs: Mapping[str, Artefact], split: str) -> dict[str, pd.DataFrame]:
@@ -160,7 +159,7 @@ def _label_table(task: Task, labels: Artefact, progress: Progress) -> pd.DataFra
 def _stored(task: Task, data: bytes) -> Any:
     """The label as it is stored: decoding makes normals unit vectors, and whether they are is the question."""
     decoded = decode_label(task, data)
-    return np.asarray(Image.open(io.BytesIO(data)), dtype=np.float64) / 127.5 - 1 if task == "normal" else decoded
+    return np.asarray(open_image(data, ("PNG",)), dtype=np.float64) / 127.5 - 1 if task == "normal" else decoded
 
 
 def _flip_score(member: bytes | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dmp_core.config.stages import TASKS, QualityConfig, RuntimeConfig, Task
 from dmp_core.evaluation.protocol import ScoreTable
 from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label
 from dmp_core.progress import Progress, silent
-from dmp_core.quality import IMAGE, bounds_by_name, gates_for
+from dmp_core.quality import IMAGE, bounds_by_name, doubts, gates_for
 from dmp_core.report import (
     ModelRecord,
     Provenance,
@@ -29,6 +29,7 @@ from dmp_core.report import (
     keys_to_show,
 )
 from dmp_core.report.data import SplitStatistics
+from dmp_core.report.tables import split_name
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import column_array
 from dmp_core.stages.node import ReportStage
@@ -36,6 +37,7 @@ from dmp_core.stages.plan import quality_node
 from dmp_core.stages.prompts import read_prompts
 from dmp_core.stages.quality import drop_counts, left_out, read_scores
 from dmp_core.store import Artefact, Lock, Manifest, read_artefact, staged_folder
+from dmp_core.store.folders import mirror
 
 
 def run(
@@ -74,6 +76,7 @@ def run(
         quality=quality,
         timing=_timing(manifests),
         provenance=_provenance(config, manifests),
+        notes=[note for split in splits for note in _doubts(config, inputs, split, dropped[split])],
     )
     with staged_folder(out) as folder:
         build_report(data, folder)
@@ -91,7 +94,7 @@ def _metrics(inputs: Inputs) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for node_id, artefact in inputs.items():
         if node_id.startswith("evaluate/"):
-            merged |= json.loads(artefact.read_bytes("metrics.json"))
+            merged |= json.loads(artefact.read_input("metrics.json"))
     return merged
 
 
@@ -114,6 +117,20 @@ def _quality(
                 scores.setdefault(name, []).extend(tables[IMAGE][name].dropna().astype(float))
     counts = {split: drop_counts(reasons) for split, reasons in dropped.items()}
     return dropped, QualityRecord(bounds_by_name(gates), counts, scores)
+
+
+def _doubts(config: ReportStage, inputs: Inputs, split: str, dropped: Collection[str]) -> Iterator[str]:
+    """Of labels that came with the user's own images: which hardly are what they should be."""
+    if not config.pipeline["splits"][split].get("folder"):
+        return
+    tables: dict[str, pd.DataFrame] = {}
+    for task in TASKS:
+        labels, scores = inputs.get(f"labels/{split}-{task}"), inputs.get(quality_node(split, task))
+        if labels and scores and labels.published().config["labeler"]["kind"] == "exact":
+            table = read_scores(scores)
+            tables[task] = table[~table["key"].isin(dropped)]
+    quality = QualityConfig.model_validate(config.pipeline["quality"])
+    yield from (f"{split_name(split)}: {line}" for line in doubts(tables, quality))
 
 
 def read_split(
@@ -166,13 +183,13 @@ def _training(inputs: Inputs) -> dict[str, TrainingRecord]:
         if not node_id.startswith("train/"):
             continue
         manifest = artefact.published()
-        card = json.loads(artefact.read_bytes("dmp.json"))
+        card = json.loads(artefact.read_input("dmp.json"))
         finished = manifest.details.get("source") == "finished adapter"
         training = card.get("training", {})
         lora = training.get("lora", {})
         records[manifest.config["task"]] = TrainingRecord(
             source="shipped adapter" if finished else "trained in this run",
-            curve=pd.read_csv(io.BytesIO(artefact.read_bytes("loss.csv"))) if artefact.exists("loss.csv") else None,
+            curve=pd.read_csv(io.BytesIO(artefact.read_input("loss.csv"))) if artefact.exists("loss.csv") else None,
             seconds=None if finished else manifest.seconds,
             images=card.get("samples"),
             adapter={
@@ -236,13 +253,6 @@ def announce(out: Artefact) -> None:
         "manifest.json"
     ):
         return
-    # A folder is exchanged by one rename; an object store has none, and would copy everything a second time.
-    fresh = f"{latest}.new" if out.workspace.is_local else latest
     with Lock(out.workspace, "report") as lock:
         lock.wait()
-        for stale in {fresh, latest}:
-            if fs.exists(stale):
-                fs.rm(stale, recursive=True)
-        fs.copy(out.path, fresh, recursive=True)
-        if fresh != latest:
-            fs.mv(fresh, latest, recursive=True)
+        mirror(fs, out.path, latest)

@@ -8,7 +8,7 @@ from math import ceil
 
 from dmp_core.errors import InputError
 from dmp_core.stages.node import STAGES, ImagesStage, Node
-from dmp_core.store import Chunk, Workspace, unfinished
+from dmp_core.store import Artefact, Chunk, unfinished
 
 SHARDED = ("images", "labels", "shards", "latents", "predict")
 """Stages whose artefacts are shards, which can be redone one by one."""
@@ -61,14 +61,14 @@ def waves(nodes: list[Node]) -> Iterator[list[Node]]:
         yield ready
 
 
-def chunks(node: Node, workspace: Workspace, size: int) -> list[Chunk]:
-    """The shards of a node that are still to be made, `size` at a time; its inputs must be complete."""
+def chunks(node: Node, place: Artefact, size: int) -> list[Chunk]:
+    """The shards of a node that are still to be made in that place, `size` at a time; its inputs must be complete."""
     source = next(node.inputs[role] for role in ("column", "labels", "images", "prompts") if role in node.inputs)
-    made = source.artefact(workspace).published()
+    made = source.artefact(place.workspace).published()
     count = (
         ceil(made.samples / node.config.samples_per_shard) if isinstance(node.config, ImagesStage) else len(made.files)
     )
-    missing = unfinished(node.artefact(workspace), count)
+    missing = unfinished(place, count)
     return [Chunk(missing[start : start + size]) for start in range(0, len(missing), size)]
 
 

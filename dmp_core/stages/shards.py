@@ -8,12 +8,11 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from PIL import Image
-
 from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
 from dmp_core.report.dataset_card import MEMBERS, card_from_manifests
+from dmp_core.report.dataset_record import uniform_record
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import ShardsStage
 from dmp_core.stages.quality import drop_counts, left_out, score_records, score_tables
@@ -23,6 +22,7 @@ from dmp_core.store import (
     Sample,
     ShardPlan,
     canonical_json,
+    open_image,
     shard_plans,
     shard_reader,
     write_shards,
@@ -105,10 +105,8 @@ def _merge(key: str, parts: dict[str, Sample], scores: dict[str, Any], config: S
     if any(part["__key__"] != key for part in parts.values()):
         keys = {role: part["__key__"] for role, part in parts.items()}
         raise InputError(f"datasets/{config.dataset}/{config.split}: columns disagree at {key}: {keys}; rerun labels")
-    record = json.loads(parts["images"]["json"])
-    record["labels"] = {role: " ".join(MEMBERS[role][1:]) for role in parts if role != "images"}
-    record["palette"] = config.palette
-    record["quality"] = scores
+    labels = {role: " ".join(MEMBERS[role][1:]) for role in parts if role != "images"}
+    record = uniform_record(json.loads(parts["images"]["json"]), labels, config.palette, scores)
     merged: Sample = {"__key__": key, **_image(parts["images"]["png"], config.shards.image_format)}
     for role, part in parts.items():
         if role != "images":
@@ -120,7 +118,7 @@ def _image(png: bytes, image_format: str) -> dict[str, bytes]:
     if image_format == "png":
         return {"png": png}
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).save(buffer, format="JPEG", quality=95)
+    open_image(png, ("PNG",)).save(buffer, format="JPEG", quality=95)
     return {"jpg": buffer.getvalue()}
 
 
@@ -131,4 +129,4 @@ def _drop_surplus(out: Artefact, plans: list[ShardPlan]) -> None:
     keep = {name for plan in plans for name in (plan.name, plan.sidecar)}
     for path in out.workspace.fs.find(out.path):
         if path.rsplit("/", 1)[-1] not in keep:
-            out.workspace.fs.rm(path)
+            out.workspace.fs.rm_file(path)

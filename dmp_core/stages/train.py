@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,15 +15,16 @@ from dmp_core.evaluation.colours import IGNORED
 from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label, resize, to_vae_image
 from dmp_core.methods.protocol import Problem
 from dmp_core.methods.registry import find_method
-from dmp_core.models.shipped import resolve_folder
+from dmp_core.models.adapters import adapter_folder
 from dmp_core.progress import Progress, silent
 from dmp_core.stages.editor import editor_of
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import column_array
 from dmp_core.stages.node import TrainStage
-from dmp_core.stages.prompts import read_prompts
+from dmp_core.stages.prompts import cut_prompts, read_prompts
 from dmp_core.stages.quality import drop_counts, left_out, score_tables
 from dmp_core.store import Artefact, Sample, read_artefact, staged_folder
+from dmp_core.store.threads import threads_of_work
 
 if TYPE_CHECKING:
     from dmp_core.methods.base import ImagePairs
@@ -53,7 +53,7 @@ def run(
         config.task, config.base, config.depth_scale, config.palette, editor_of(config, inputs),
         classes, tuple(shares.values()) or None,
     )  # fmt: skip
-    with staged_folder(out) as folder:
+    with staged_folder(out) as folder, threads_of_work(folder) as threads:
         told = find_method(config.train.method).fit(
             config.train, problem, data, folder / ".work", folder, device=choose_device(runtime.device),
             progress=progress,
@@ -61,6 +61,9 @@ def run(
         if (folder / ".work" / "tensorboard").is_dir():
             shutil.copytree(folder / ".work" / "tensorboard", folder / "tensorboard", dirs_exist_ok=True)
     details = {"source": "trained here", "images": len(data), "dropped": drop_counts(data.dropped), **told}
+    details["threads"] = threads
+    if config.train.reads_prompts:
+        details |= cut_prompts(config.base, data.prompts())
     if classes is not None:
         details["classes"] = list(classes)
     return StageResult(samples=config.train.draws, details=details)
@@ -127,7 +130,7 @@ class TrainingSplit:
         from dmp_core.training.latents import read_column
 
         def column(artefact: Artefact) -> LatentColumn:
-            return read_column(artefact.read_bytes(record.name) for record in artefact.published().files)
+            return read_column(artefact.read_input(record.name) for record in artefact.published().files)
 
         return column(self.inputs["source"]), column(self.inputs["target"])
 
@@ -159,15 +162,10 @@ class TrainingSplit:
 
 def _install(config: TrainStage, out: Artefact) -> StageResult:
     """Copy a finished adapter, so that what follows finds it where it finds all others."""
+    from dmp_core.diffusion.adapters import find_adapter, read_weights
+
     source = adapter_folder(str(config.adapter))
+    read_weights(find_adapter(source))  # what is damaged is not installed
     with staged_folder(out) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
     return StageResult(samples=0, details={"source": "finished adapter", "adapter": str(config.adapter)})
-
-
-def adapter_folder(reference: str) -> Path:
-    """`shipped:NAME` or a folder. Raises InputError when it is neither."""
-    folder = resolve_folder(reference, "adapters")
-    if folder is None:
-        raise InputError(f"{reference}: no such adapter folder; give a folder that holds dmp.json, or shipped:NAME")
-    return folder

@@ -2,11 +2,11 @@
 
 from dmp_core.store.fingerprint import canonical_json, fingerprint, sample_seed, sha256_folder, sha256_stream
 from dmp_core.store.locks import Lock, LockLost
+from dmp_core.store.members import decode_member, open_image, read_npy, read_npz
 from dmp_core.store.shards import (
     Chunk,
     Sample,
     ShardPlan,
-    decode_member,
     open_dataset,
     plan_shards,
     read_artefact,
@@ -41,8 +41,11 @@ __all__ = [
     "decode_member",
     "fingerprint",
     "open_dataset",
+    "open_image",
     "plan_shards",
     "read_artefact",
+    "read_npy",
+    "read_npz",
     "read_shard",
     "record_files",
     "sample_key",

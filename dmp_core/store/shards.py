@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,9 +14,12 @@ from typing import Any, BinaryIO
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
 from dmp_core.store.fingerprint import sha256_stream
+from dmp_core.store.folders import files_below
 from dmp_core.store.locks import POLL, Lock, LockLost
+from dmp_core.store.members import decode_member
 from dmp_core.store.threads import torch_threads
 from dmp_core.store.workspace import Artefact, FileRecord, Workspace, read_sidecar, sidecars
+from dmp_core.text import one_line
 
 Sample = dict[str, Any]
 """One sample: `__key__` (str), and its members' bytes by extension (`png`, `normal.png`, `json`)."""
@@ -205,11 +207,19 @@ def finished_shard(out: Artefact, plan: ShardPlan) -> FileRecord | None:
     record = read_sidecar(out, plan.sidecar)
     if record is None or record.fingerprint != out.fingerprint:
         return None
+    if not _is_of(record, plan):
+        return None
     try:
         whole = out.workspace.fs.size(out.file(record.name)) == record.bytes
     except FileNotFoundError:
         return None
     return record if whole else None
+
+
+def _is_of(record: FileRecord, plan: ShardPlan) -> bool:
+    """Whether a sidecar speaks of this very shard: it may have been copied or renamed together with another one."""
+    ends = {record.first_key, record.last_key}
+    return record.name == plan.name and (not plan.keys or ends <= set(plan.keys))
 
 
 def unfinished(out: Artefact, count: int) -> list[int]:
@@ -239,19 +249,34 @@ def read_shard(workspace: Workspace, path: str) -> Iterator[Sample]:
 
 
 def _samples(stream: BinaryIO, path: str) -> Iterator[Sample]:
-    from webdataset.tariterators import group_by_keys, tar_file_expander
+    from webdataset.tariterators import group_by_keys
 
+    seen: set[str] = set()
     try:
-        members = tar_file_expander([{"url": path, "stream": stream}])
-        for sample in group_by_keys(members, keys=_split_extension):
-            yield {name: value for name, value in sample.items() if name == "__key__" or not name.startswith("__")}
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: unreadable shard ({error}); delete it and rerun: it alone is made again") from None
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
+            for sample in group_by_keys(_members(archive)):
+                key = sample["__key__"]
+                if key in seen:
+                    raise ValueError(f"{one_line(key)}: two samples with this key")
+                seen.add(key)
+                yield {name: value for name, value in sample.items() if name == "__key__" or not name.startswith("__")}
+    except (tarfile.TarError, EOFError, ValueError, RecursionError, OverflowError) as error:
+        reason = one_line(str(error.args[0]) if error.args else "") or type(error).__name__
+        raise InputError(f"{path}: unreadable shard ({reason}); delete it and rerun: it alone is made again") from None
 
 
-def _split_extension(name: str) -> tuple[str, str]:
-    key, _, extension = name.partition(".")
-    return key, extension
+def _members(archive: tarfile.TarFile) -> Iterator[dict[str, Any]]:
+    """Name and bytes of every file, as webdataset groups them; its own reader passes over what must be refused here."""
+    for member in archive:
+        archive.members = []  # type: ignore[attr-defined]  # or memory grows with the shard
+        if member.name.startswith("/") or ".." in member.name.split("/"):
+            raise ValueError(f"{one_line(member.name)} leads out of the shard")
+        if member.isdir():
+            continue
+        if not member.isreg() or member.issparse():
+            raise ValueError(f"{one_line(member.name)} is a link, a device or a sparse file")
+        data = archive.extractfile(member).read()  # type: ignore[union-attr]  # a regular file
+        yield {"fname": member.name, "data": data, "__url__": ""}
 
 
 def read_artefact(artefact: Artefact) -> Iterator[Sample]:
@@ -263,40 +288,53 @@ def read_artefact(artefact: Artefact) -> Iterator[Sample]:
 
 def shard_reader(artefact: Artefact) -> Callable[[int], list[Sample]]:
     """Reads one shard of a finished artefact by its number, after holding its bytes against the digest."""
-    files = artefact.published().files
+    files = _own_files(artefact)
     return lambda number: _read_checked(artefact, files[number])
+
+
+def _own_files(artefact: Artefact) -> list[FileRecord]:
+    """The shards that the manifest lists, each under its own name and with keys of its own. Raises InputError."""
+    files, last = artefact.published().files, ""
+    for number, record in enumerate(files):
+        own_name = record.name.partition(".")[0] == ShardPlan(number, ()).name.partition(".")[0]
+        if not own_name or (record.first_key or "") <= last:
+            raise InputError(
+                f"{artefact.file('manifest.json')}: lists {one_line(record.name)} with {record.first_key} as shard "
+                f"{number}, so another one is lost; delete this file and the .json beside the shards, and rerun: what "
+                "is missing is made again"
+            )
+        last = record.last_key or ""
+    return files
 
 
 def _read_checked(artefact: Artefact, record: FileRecord) -> list[Sample]:
     path = artefact.file(record.name)
     data = artefact.read_bytes(record.name)
-    if sha256_stream(io.BytesIO(data)) != record.sha256:
+    if artefact.workspace.verify_inputs and sha256_stream(io.BytesIO(data)) != record.sha256:
         raise InputError(f"{path}: unreadable shard (its bytes have changed); delete it and rerun: it alone is redone")
-    return list(_samples(io.BytesIO(data), path))
+    samples = list(_samples(io.BytesIO(data), path))
+    keys = [sample["__key__"] for sample in samples]
+    if (len(keys), keys[:1], keys[-1:]) != (record.samples, [record.first_key], [record.last_key]):
+        raise InputError(f"{path}: {_swapped(record)}")
+    return samples
+
+
+def _swapped(record: FileRecord) -> str:
+    return (
+        f"holds other samples than {record.first_key} to {record.last_key}, which its record names; delete the shard, "
+        "its .json and manifest.json, and rerun: it alone is made again"
+    )
 
 
 def shard_plans(artefact: Artefact) -> list[ShardPlan]:
     """The shard layout of a complete artefact, for stages that keep it (labels follow images)."""
-    return [ShardPlan(number, _keys(record)) for number, record in enumerate(artefact.published().files)]
+    return [ShardPlan(number, _keys(record)) for number, record in enumerate(_own_files(artefact))]
 
 
 def _keys(record: FileRecord) -> tuple[str, ...]:
     assert record.first_key is not None
     split, _, first = record.first_key.rpartition("-")
     return tuple(sample_key(split, int(first) + offset) for offset in range(record.samples))
-
-
-def decode_member(extension: str, data: bytes) -> Any:
-    """PNG and JPEG to a PIL image, `.npy` to an array, `.json` to a dict, anything else as bytes."""
-    import numpy as np
-    from PIL import Image
-
-    suffix = extension.rsplit(".", 1)[-1]
-    if suffix in ("png", "jpg", "jpeg"):
-        return Image.open(io.BytesIO(data))
-    if suffix == "npy":
-        return np.load(io.BytesIO(data), allow_pickle=False)
-    return json.loads(data) if suffix == "json" else data
 
 
 def open_dataset(url: str) -> Iterator[dict[str, Any]]:
@@ -306,9 +344,17 @@ def open_dataset(url: str) -> Iterator[dict[str, Any]]:
     Raises InputError when the folder holds no shards.
     """
     workspace = Workspace(url)
-    paths = sorted(workspace.fs.glob(f"{workspace.root}/**/*.tar") or workspace.fs.glob(f"{workspace.root}/*.tar"))
+    names = [name for name in files_below(workspace.fs, workspace.root) if name.endswith(".tar")]
+    paths = [f"{workspace.root}/{name}" for name in names]
     if not paths:
         raise InputError(f"{url}: no shards (*.tar) here; give a folder such as WORKSPACE/datasets/NAME/SPLIT")
     for path in paths:
         for sample in read_shard(workspace, path):
-            yield {name: value if name == "__key__" else decode_member(name, value) for name, value in sample.items()}
+            yield {name: _decoded(path, sample["__key__"], name, value) for name, value in sample.items()}
+
+
+def _decoded(path: str, key: str, name: str, value: Any) -> Any:
+    try:
+        return value if name == "__key__" else decode_member(name, value)
+    except InputError as error:
+        raise InputError(f"{path}: {one_line(f'{key}.{name}')}: {error}") from None

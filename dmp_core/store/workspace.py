@@ -8,20 +8,21 @@ import logging
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dmp_core.errors import InputError, MissingExtra
-from dmp_core.store.files import at, disk_error, make_folder, sync_folder, sync_tree, write_file
-from dmp_core.store.fingerprint import sha256_stream
+from dmp_core.passwords import refuse_password
+from dmp_core.store.files import at, disk_error, make_folder, sync_tree, write_file
+from dmp_core.store.fingerprint import canonical_json, sha256_stream
+from dmp_core.store.folders import exchange, files_below, hidden_in, names_in, open_place, remove
 
 Status = Literal["complete", "partial", "stale", "missing"]
 
@@ -39,6 +40,9 @@ FOLDERS = {
     "report": "reports",
 }
 
+
+LOG_FILES, LOG_FOLDERS = frozenset({"loss.csv"}), frozenset({"tensorboard"})
+"""Names of what training writes down of itself: recorded in manifests, but nothing turns stale when it differs."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +63,12 @@ class FileRecord(BaseModel):
     """Of the artefact that the shard was made for; shards of an older configuration are not reused."""
     threads: int | None = Field(default=None, exclude_if=lambda threads: threads is None)
     """Of torch, where they decide the last digits of what is in it."""
+
+    @property
+    def is_log(self) -> bool:
+        """Whether it tells how a run went, with its times: no other artefact is made from it."""
+        *folders, file = self.name.split("/")
+        return file in LOG_FILES or not LOG_FOLDERS.isdisjoint(folders)
 
 
 class Manifest(BaseModel):
@@ -82,10 +92,14 @@ class Manifest(BaseModel):
     details: dict[str, Any] = {}
     """What the stage wants to tell: models with revision and licence, failures, statistics."""
 
-    def content(self) -> str:
-        """First 12 hex digits of a SHA-256 over the names and digests of all files."""
-        files = sorted((record.name, record.sha256) for record in self.files)
+    def content(self, *, logs: bool = False) -> str:
+        """First 12 hex digits of a SHA-256 over the names and digests of the files, by default without logs."""
+        files = sorted((record.name, record.sha256) for record in self.files if logs or not record.is_log)
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]
+
+    def is_content(self, noted: str) -> bool:
+        """Whether that is what another manifest noted of these files; older ones noted a digest over logs too."""
+        return noted in (self.content(), self.content(logs=True))
 
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -98,11 +112,12 @@ class DamagedManifest(InputError):
 class Workspace:
     """The root of all artefacts."""
 
-    def __init__(self, url: str | Path) -> None:
-        self.url = str(url)
+    def __init__(self, url: str | Path, *, verify_inputs: bool = True) -> None:
+        """verify_inputs: compare what is read as an input with its recorded digest."""
+        self.verify_inputs = verify_inputs
+        self.url = refuse_password(str(url), "give it in the variables or files of the storage's client")
         try:
-            # Other machines write here too, so what a folder held a moment ago is no answer.
-            self.fs, self.root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+            self.fs, self.root = open_place(self.url)
         except ValueError as error:
             raise InputError(f"{self.url}: {error}; give a folder, or a URL such as s3://BUCKET/FOLDER") from None
         except ImportError as error:
@@ -164,6 +179,23 @@ class Artefact:
             return bytes(self.workspace.fs.cat_file(self.file(name)))
         except FileNotFoundError:
             raise InputError(f"{self.file(name)}: file is missing; rerun the stage `{self.stage}` to make it") from None
+
+    def read_input(self, name: str) -> bytes:
+        """A file of a finished artefact; raises InputError if it is not what its manifest states."""
+        data = self.read_bytes(name)
+        if self.workspace.verify_inputs:
+            stated = {record.name: record.sha256 for record in self.published().files}
+            if stated.get(name) != hashlib.sha256(data).hexdigest():
+                raise InputError(self.changed(name))
+        return data
+
+    def changed(self, name: str) -> str:
+        """What to say, and to do, of a file whose bytes are not those that were recorded."""
+        place = self.workspace.address(self.workspace.root)
+        return (
+            f"{self.file(name)}: its bytes have changed since it was made; `dmp verify {place} --repair` removes it, "
+            "then the command that made it makes it again"
+        )
 
     def write_bytes(self, name: str, data: bytes) -> None:
         self.workspace.write_bytes(self.path, name, data)
@@ -228,9 +260,28 @@ class Artefact:
         fs = self.workspace.fs
         if FOLDERS[self.stage] == "datasets":
             return bool(fs.exists(self.file("manifest.json")))
-        folder = self.path.rpartition("/")[0]
-        siblings = (path.rsplit("/", 2)[-2] for path in fs.glob(f"{folder}/{self.name}-*/manifest.json"))
-        return any(re.fullmatch(rf"{re.escape(self.name)}-[0-9a-f]{{12}}", other) for other in siblings)
+        folder, prefix = self.path.rpartition("/")[0], f"{self.name}-"
+        others = (name for name in names_in(fs, folder) if name.startswith(prefix))
+        siblings = (name for name in others if re.fullmatch("[0-9a-f]{12}", name.removeprefix(prefix)))
+        return any(fs.exists(f"{folder}/{name}/manifest.json") for name in siblings)
+
+    def again(self, contents: Mapping[str, str]) -> Artefact:
+        """The same artefact beside its place, to be made there from inputs of this content, by role.
+
+        So what is there stays as it is until `take_place` puts the new one in its place, and a remake that was killed
+        is resumed, but never with shards that were made from other inputs.
+        """
+        folder, _, name = self.path.rpartition("/")
+        known = hashlib.sha256(canonical_json([self.fingerprint, dict(contents)]).encode()).hexdigest()[:12]
+        return replace(self, path=f"{folder}/.{name}.{known}")
+
+    def take_place(self, made: Artefact) -> None:
+        """Let what `again` named, complete now, take the place of this artefact; older attempts go with it."""
+        exchange(self.workspace.fs, made.path, self.path)
+        folder, _, name = self.path.rpartition("/")
+        for left in hidden_in(self.workspace.fs, folder):
+            if left.startswith(f".{name}."):
+                remove(self.workspace.fs, f"{folder}/{left}")
 
     def verify(self) -> list[str]:
         """Names of files whose bytes are not those that the manifest recorded."""
@@ -239,22 +290,29 @@ class Artefact:
             return ["manifest.json"]
         broken = {record.name for record in self.missing_files(manifest)}
         for record in manifest.files:
-            if record.name not in broken:
-                with self.workspace.fs.open(self.file(record.name), "rb") as stream:
-                    if sha256_stream(stream) != record.sha256:
-                        broken.add(record.name)
+            if record.name not in broken and self.digest(record.name) != record.sha256:
+                broken.add(record.name)
         return sorted(broken)
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of a file's bytes as they are now."""
+        with self.workspace.fs.open(self.file(name), "rb") as stream:
+            return sha256_stream(stream)
 
     def local_path(self) -> Path:
         """The artefact as a local folder; a remote one is fetched, once for each place and content.
 
-        Raises OSError when what came is not what the manifest says, as when another run makes it anew meanwhile.
+        Raises InputError when a file is not what the manifest states, OSError when what was fetched is not, as when
+        another run makes it again meanwhile.
         """
         if self.workspace.is_local:
+            for record in self.published().files if self.workspace.verify_inputs else ():
+                if not record.is_log and self.digest(record.name) != record.sha256:
+                    raise InputError(self.changed(record.name))
             return Path(self.path)
         place = hashlib.sha256(self.address.encode()).hexdigest()[:12]
         manifest = self.published()
-        target = _cache() / "fetched" / f"{place}-{manifest.content()}"
+        target = _cache() / "fetched" / f"{place}-{manifest.content(logs=True)}"
         if not target.exists():
             part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
             part.mkdir(parents=True)
@@ -270,7 +328,8 @@ class Artefact:
         return target
 
     def _fetch(self, manifest: Manifest, folder: Path) -> None:
-        self.workspace.fs.get(f"{self.path}/", f"{folder}/", recursive=True)
+        names = files_below(self.workspace.fs, self.path)
+        self.workspace.fs.get([self.file(name) for name in names], [str(folder / name) for name in names])
         for record in manifest.files:
             path = folder / record.name
             if not path.is_file() or _sha256(path) != record.sha256:
@@ -303,8 +362,8 @@ def known_manifests(workspace: Workspace, paths: Iterable[str]) -> dict[str, Man
     for path in paths:
         try:
             found[path] = read_manifest(workspace, path)
-        except FileNotFoundError:
-            continue  # another run is making it again
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # another run is making it again; or it is a file that lies beside the folders
         except InputError as error:
             notice(str(error))
     return found
@@ -332,8 +391,12 @@ def read_sidecar(artefact: Artefact, name: str) -> FileRecord | None:
 
 def sidecars(artefact: Artefact) -> list[FileRecord]:
     """Records of the shards that are finished, in order, whether or not the whole artefact is."""
-    names = sorted(path.rsplit("/", 1)[-1] for path in artefact.workspace.fs.glob(artefact.file("shard-*.json")))
+    names = [name for name in names_in(artefact.workspace.fs, artefact.path) if _is_sidecar(name)]
     return [record for name in names if (record := read_sidecar(artefact, name)) is not None]
+
+
+def _is_sidecar(name: str) -> bool:
+    return name.startswith("shard-") and name.endswith(".json")
 
 
 @cache
@@ -356,8 +419,8 @@ def _is_json(data: bytes) -> bool:
 
 def split_manifests(workspace: Workspace, folder: str) -> dict[str, Manifest]:
     """Manifests of a dataset's finished splits and parts by the name of their folder, in the order of their making."""
-    manifests = known_manifests(workspace, workspace.fs.glob(f"{folder}/*/manifest.json"))
-    found = {path.rsplit("/", 2)[-2]: manifest for path, manifest in manifests.items()}
+    paths = {f"{folder}/{name}/manifest.json": name for name in names_in(workspace.fs, folder)}
+    found = {paths[path]: manifest for path, manifest in known_manifests(workspace, paths).items()}
     return dict(sorted(found.items(), key=lambda item: (item[0].partition("-")[0], item[1].created, item[0])))
 
 
@@ -379,18 +442,15 @@ def staged_folder(out: Artefact) -> Iterator[Path]:
 
 
 def _publish_folder(scratch: Path, out: Artefact) -> None:
+    fs = out.workspace.fs
     if out.workspace.is_local:
         sync_tree(scratch)
-    fs = out.workspace.fs
-    if fs.exists(out.path):
-        fs.rm(out.path, recursive=True)
-    fs.makedirs(out.path.rsplit("/", 1)[0], exist_ok=True)
-    if out.workspace.is_local:
-        scratch.rename(out.path)
-        sync_folder(Path(out.path).parent)
-    else:
-        fs.put(f"{scratch}/", f"{out.path}/", recursive=True)
-        shutil.rmtree(scratch)
+        exchange(fs, str(scratch), out.path)
+        return
+    remove(fs, out.path)
+    names = sorted(path.relative_to(scratch).as_posix() for path in scratch.rglob("*") if path.is_file())
+    fs.put([str(scratch / name) for name in names], [out.file(name) for name in names])
+    shutil.rmtree(scratch)
 
 
 @contextmanager

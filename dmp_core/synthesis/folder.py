@@ -4,31 +4,44 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dmp_core.config.stages import FolderImages, RuntimeConfig, Task
 from dmp_core.errors import InputError
 from dmp_core.evaluation.colours import IGNORED
+from dmp_core.images import GREY_STEPS, MOST_PIXELS, decoding, open_rgb, opened, raw_mode
 from dmp_core.labelers.encoding import decode_label, resize
 from dmp_core.labelers.exact import pack_truth
+from dmp_core.quality import doubts, label_scores
+from dmp_core.reading import read_file, shown
 from dmp_core.store import Sample
-from dmp_core.synthesis.listing import BROKEN, FORMATS, LabelFile, Listing, OwnImage, refuse
+from dmp_core.synthesis.listing import Listing, OwnImage, refuse
 from dmp_core.synthesis.sources import Row, image_sample
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["FolderSource", "check_folder", "decode_image", "fit_array", "open_rgb", "read_label"]
+
 Array = NDArray[Any]
+log = logging.getLogger(__name__)
 
 _CLASSES = 150
 # Codes of interpolated edges are shorter than 1; a picture that is no normal map is so nearly everywhere.
 _UNIT_SLACK, _UNIT_SHARE = 0.15, 0.5
+# Pixels that suffice for scores that only warn.
+_SCORED_SIDE = 256
 
 
 class FolderSource:
@@ -86,6 +99,8 @@ def fit_array(column: str, array: Array, fit: str, resolution: int | None) -> Ar
         size = resolution, resolution
     else:
         size = round(height * resolution / side), round(width * resolution / side)
+        if size[0] * size[1] > MOST_PIXELS:
+            raise InputError(f"{column}: {width} × {height} pixels become {size[1]} × {size[0]}; use fit: crop")
     if column != "image":
         return resize(column, array, size)  # type: ignore[arg-type]  # `image` or a task
     image = Image.fromarray(np.ascontiguousarray(array))
@@ -93,65 +108,72 @@ def fit_array(column: str, array: Array, fit: str, resolution: int | None) -> Ar
 
 
 def decode_image(data: bytes, name: str | Path) -> NDArray[np.uint8]:
-    """An image file as RGB (H, W, 3), turned as its EXIF orientation says.
-
-    Of 16 bits the upper half is kept, transparency is laid over white, of several frames the first is taken;
-    colour profiles are not applied. Raises InputError that names the file when it cannot be decoded.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            rgb: NDArray[np.uint8] = np.array(_rgb(ImageOps.exif_transpose(image)))
-    except BROKEN as error:
-        reason = str(error).split(" <_io")[0] or type(error).__name__
-        raise InputError(
-            f"{name}: not a readable image ({reason}); give a whole PNG, JPEG, WebP, BMP or TIFF file"
-        ) from None
-    return rgb
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("floating-point pixels; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16 bits: Pillow would clip at 255
-        grey = np.asarray(image).astype(np.float64).clip(0, 65535) / 257
-        return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        above = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), above).convert("RGB")
-    return image.convert("RGB")
+    """The bytes of an image file as RGB (H, W, 3); see `dmp_core.images.open_rgb`."""
+    return open_rgb(io.BytesIO(data), name)
 
 
 def read_label(task: Task, name: str | Path, data: bytes) -> Array:
     """A label file as `labelers.encoding` has it in memory.
 
-    As in a dataset, and besides: depth as 16-bit PNG of millimetres, class ids as a PNG with a palette, NaN in a
-    depth map as "no surface". Raises InputError that names the file and what it should hold.
+    As in a dataset, and besides: depth as 16-bit PNG of millimetres, class ids as a PNG with a palette or with grey of
+    1, 2 or 4 bits, NaN in a depth map as "no surface". Raises InputError that names the file and what it should hold.
     """
-    try:
-        label = _depth_png(data) if task == "depth" and str(name).lower().endswith(".png") else _decode(task, data)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
-    except BROKEN as error:
-        raise InputError(f"{name}: not readable ({error}); write it again") from None
-    if task == "segmentation" and ((label >= _CLASSES) & (label != IGNORED)).any():
-        raise InputError(f"{name}: class ids up to {label[label != IGNORED].max()}; ADE20K-150 has 0 to 149, 255: none")
+    with decoding(name, "not readable", "write it again"):
+        label = _decode(task, data, str(name).lower().endswith(".npy"))
+        if task == "segmentation" and ((label >= _CLASSES) & (label != IGNORED)).any():
+            raise InputError(f"class ids up to {label[label != IGNORED].max()}; ADE20K-150 has 0 to 149, 255: none")
     return label
 
 
-def _decode(task: Task, data: bytes) -> Array:
+def _decode(task: Task, data: bytes, array: bool) -> Array:
+    if array:
+        return _depth_npy(data)
+    with opened(io.BytesIO(data)) as image:  # checks its kind and size; what follows reads the bytes again
+        stored, mode = raw_mode(image), image.mode
     if task == "depth":
-        loaded = np.load(io.BytesIO(data), allow_pickle=False)
-        if np.issubdtype(loaded.dtype, np.floating) and np.isnan(loaded).any():
-            buffer = io.BytesIO()
-            np.save(buffer, np.nan_to_num(loaded, nan=0, posinf=np.inf, neginf=0))
-            data = buffer.getvalue()
-    if task == "segmentation":
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            if image.mode == "P":
-                return np.array(image)
+        return _depth_png(data)
+    if task == "segmentation" and (mode == "P" or stored in GREY_STEPS):
+        return _small_ids(data)
     if task == "normal":
         _check_unit(data)
     return decode_label(task, data)
+
+
+def _depth_npy(data: bytes) -> Array:
+    """A .npy file, after its header was checked: NumPy trusts the shape there, however large."""
+    _check_header(data)
+    loaded = np.load(io.BytesIO(data), allow_pickle=False)
+    if np.isnan(loaded).any():
+        buffer = io.BytesIO()
+        np.save(buffer, np.nan_to_num(loaded, nan=0, posinf=np.inf, neginf=0))
+        data = buffer.getvalue()
+    return decode_label("depth", data)
+
+
+def _check_header(data: bytes) -> None:
+    if data.startswith(b"PK"):
+        raise InputError("depth: an .npz archive called .npy; write one array with numpy.save")
+    stream = io.BytesIO(data)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(stream)
+    if version not in readers:
+        raise InputError(f"depth: a .npy file of version {version}; write float16 metres with numpy.save")
+    shape, _, dtype = readers[version](stream)
+    if not np.issubdtype(dtype, np.floating):
+        raise InputError(f"depth: expected metres as floats in the .npy file, found {dtype}"[:200])
+    if len(shape) != 2 or min(shape) < 1:
+        raise InputError(f"depth: expected (H, W), found shape {shape}"[:200])
+    if math.prod(shape) > MOST_PIXELS:
+        raise InputError(f"depth: more than {MOST_PIXELS / 1e6:.0f} million pixels; scale it down")
+    if math.prod(shape) * dtype.itemsize > len(data) - stream.tell():
+        raise InputError(f"depth: the file ends before the {shape[0]} × {shape[1]} values that its header names")
+
+
+def _small_ids(data: bytes) -> Array:
+    """Class ids as they are stored: of a palette the index, of few bits the level, which Pillow stretches to 255."""
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        step = GREY_STEPS.get(raw_mode(image))
+        return np.array(image) if step is None else np.array(image.convert("L")) // np.uint8(step)
 
 
 def _check_unit(data: bytes) -> None:
@@ -175,30 +197,83 @@ def _depth_png(data: bytes) -> Array:
         return (np.asarray(image).astype(np.float64) / 1000).astype(np.float32)
 
 
+# ------------------------------------------------------------------------------------ all files
 @lru_cache(maxsize=16)
 def check_folder(listing: Listing) -> None:
-    """Decode every image and label once. Raises one InputError that names all that cannot be used."""
+    """Decode every image and label once. Raises one InputError that names all that cannot be used.
+
+    Labels that can be used but hardly are what they should be (metres, axes) are logged, with the likely cause.
+    """
+    scores: dict[Task, list[dict[str, Any]]] = {}
     with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda image: _faults(listing.root, image), listing.images)
-        refuse(problem for problems in found for problem in problems)
+        found = pool.map(lambda image: _checked(listing.root, image), listing.images)
+        problems: list[str] = []
+        for image, (faults, rows) in zip(listing.images, found, strict=True):
+            problems += faults
+            for task, row in rows.items():
+                scores.setdefault(task, []).append({"key": image.file, **row})
+    refuse(problems)
+    for line in doubts(_tables(scores)):
+        log.warning("%s: warning: %s", shown(listing.root), line)
 
 
-def _faults(root: Path, image: OwnImage) -> Sequence[str]:
+def check_folders(listings: Iterable[Listing]) -> None:
+    """The same for several folders, and one InputError for all of them."""
+    problems = []
+    for listing in listings:
+        try:
+            check_folder(listing)
+        except InputError as error:
+            problems += str(error).split("\n")
+    refuse(dict.fromkeys(problems))
+
+
+def pixel_faults(root: Path, images: Iterable[OwnImage]) -> Iterator[str]:
+    """What is wrong with these images' pixels and labels, one line per file."""
+    with ThreadPoolExecutor() as pool:
+        for faults, _ in pool.map(lambda image: _checked(root, image), images):
+            yield from faults
+
+
+def _tables(scores: Mapping[Task, list[dict[str, Any]]]) -> dict[str, pd.DataFrame]:
+    import pandas as pd
+
+    return {task: pd.DataFrame(rows) for task, rows in scores.items()}
+
+
+def _checked(root: Path, image: OwnImage) -> tuple[list[str], dict[Task, dict[str, Any]]]:
+    """The faults of an image and its labels, and the scores of the labels."""
+    faults, scores = [], {}
+    size: tuple[int, ...] | None = None
     try:
-        size = decode_image((root / image.file).read_bytes(), root / image.file).shape[:2]
+        size = open_rgb(root / image.file, root / image.file).shape[:2]
     except InputError as error:
-        return [str(error)]
-    return [problem for label in image.labels if (problem := _label_fault(root, label, size))]
+        faults.append(str(error))
+    for file in image.labels:
+        path = root / file.file
+        try:
+            data = read_file(path)
+            label = read_label(file.task, path, data)
+            _check_size(path, label.shape[:2], size)
+            scores[file.task] = label_scores(file.task, _thinned(_stored(file.task, data, label)))
+        except InputError as error:
+            faults.append(str(error))
+    return faults, scores
 
 
-def _label_fault(root: Path, label: LabelFile, size: tuple[int, ...]) -> str:
-    path = root / label.file
-    try:
-        found = read_label(label.task, path, path.read_bytes()).shape[:2]
-    except InputError as error:
-        return str(error)
-    if found == size:
-        return ""
+def _stored(task: Task, data: bytes, label: Array) -> Array:
+    """Normals as they are in the file: reading makes them unit vectors, and whether they are is a score."""
+    return np.asarray(Image.open(io.BytesIO(data))) / 127.5 - 1 if task == "normal" else label
+
+
+def _thinned(label: Array) -> Array:
+    step = max(1, min(label.shape[:2]) // _SCORED_SIDE)
+    return label[::step, ::step]
+
+
+def _check_size(path: Path, found: tuple[int, ...], size: tuple[int, ...] | None) -> None:
+    if size is None or found == size:
+        return
     turned = " (the image is turned by its EXIF orientation, a label is not)" if found == size[::-1] else ""
     pixels = f"{found[1]} × {found[0]} pixels, its image {size[1]} × {size[0]}"
-    return f"{path}: {pixels}; give both one size{turned}"
+    raise InputError(f"{shown(path)}: {pixels}; give both one size{turned}")

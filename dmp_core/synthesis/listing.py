@@ -8,19 +8,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import reprlib
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
-
-from PIL import ExifTags, Image
+from typing import TYPE_CHECKING
 
 from dmp_core.config.stages import TASKS, Task
 from dmp_core.errors import InputError
+from dmp_core.images import decoding, opened, orientation
 from dmp_core.labelers.encoding import LABEL_EXTENSIONS
+from dmp_core.reading import is_utf8, read_text, regular_size, shown
 from dmp_core.store import canonical_json, sample_key, sample_seed
 from dmp_core.store.fingerprint import sha256_stream
 
@@ -28,8 +31,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-"""Pillow's names of these; no other decoder ever sees the user's files."""
 LABEL_NAMES: dict[str, Task] = {LABEL_EXTENSIONS[task].partition(".")[0]: task for task in TASKS} | {
     str(task): task for task in TASKS
 }
@@ -39,11 +40,14 @@ LABEL_SUFFIXES: dict[Task, tuple[str, ...]] = {
 }
 SPLIT_FOLDERS = ("train", "in_domain", "out_of_domain", "arbitrary")
 METADATA = "metadata.jsonl"
+PREDICTION = re.compile(rf".*\.(?:{'|'.join(LABEL_NAMES)})\.(?:pred|view)\.(?:png|npy)", re.DOTALL)
+"""What `dmp predict` writes, perhaps beside the images: neither image nor label."""
 _CAPTIONS = ("prompt", "text", "caption")
-# A wall of a thousand lines hides the first; the rest shows once these are mended.
+# A wall of a thousand lines hides the first; the rest shows once these are fixed.
 _MOST_PROBLEMS = 20
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, TypeError, IndexError, Image.DecompressionBombError)
-"""What Pillow raises on files that are cut short, damaged or meant to exhaust the memory."""
+_LONGEST_CAPTION = 2**20
+# Links behind links: a few that point at each other would make a tree without end.
+_MOST_LINKS = 8
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Listing:
     root: Path
     images: tuple[OwnImage, ...]
     ignored: tuple[str, ...] = ()
-    """Files that are neither image nor label nor caption."""
+    """Files that are neither image nor label nor caption, and links that lead back to a folder above them."""
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -104,13 +108,31 @@ def read_folder(folder: str | Path, share: tuple[float, float] = (0.0, 1.0), cou
     """List a folder with its sub-folders; files are read again only when their size or time has changed.
 
     share, count: see `SplitConfig`.
-    Raises one InputError with a line for every file that cannot be used, and how to mend it.
+    Raises one InputError with a line for every file that cannot be used, and how to fix it.
     """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise InputError(f"{folder}: no such folder; give one that holds {_accepted()} files")
-    whole = _scan(root.resolve(), tuple(_walk(root.resolve())))
+    if not is_utf8(str(folder)):
+        raise InputError(f"{shown(folder)}: the folder's name is not UTF-8; rename it")
+    try:
+        root = Path(folder).expanduser().resolve()
+        there = root.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long, no such user
+        raise InputError(f"{shown(folder)}: cannot be read ({error})") from None
+    if not there:
+        raise InputError(f"{shown(folder)}: no such folder; give one that holds {_accepted()} files")
+    whole = _scan(root, _walk(root))
     return replace(whole, images=_part(whole, share)[:count])
+
+
+def read_folders(asked: Mapping[str, tuple[str, tuple[float, float]]]) -> dict[str, Listing]:
+    """Several folders, each with its share, by the names of their splits. Raises one InputError for all of them."""
+    found, problems = {}, []
+    for name, (folder, share) in asked.items():
+        try:
+            found[name] = read_folder(folder, share)
+        except InputError as error:
+            problems += str(error).split("\n")
+    refuse(dict.fromkeys(problems))
+    return found
 
 
 def prompts_table(listing: Listing, split: str, seed: int) -> pd.DataFrame:
@@ -158,158 +180,291 @@ def _accepted() -> str:
 
 
 # ------------------------------------------------------------------------------------ the files
-def _walk(root: Path) -> list[tuple[str, int, int]]:
-    """(name, bytes, time) of every file that is not hidden."""
-    found = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-        for path in (Path(folder, name) for name in files if not name.startswith(".")):
-            stat = path.stat() if path.exists() else path.lstat()
-            found.append((path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns))
-    return sorted(found)
+@dataclass(frozen=True)
+class _Tree:
+    files: tuple[tuple[str, int, int], ...]
+    """(name, bytes, time) of every file that is not hidden, sorted."""
+    loops: tuple[str, ...]
+    """Links that lead back to a folder above them."""
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Folder:
+    path: str
+    above: frozenset[tuple[int, int]]
+    """Device and inode of the folder and of all above it."""
+    links: int = 0
+    """How many links lead to it."""
+
+
+def _walk(root: Path) -> _Tree:
+    """All files below the folder, behind links as well. What cannot be listed is a problem, never left out."""
+    files: list[tuple[str, int, int]] = []
+    loops, problems = [], []
+    pending = [_Folder(str(root), frozenset([_identity(root)]))]
+    while pending:
+        folder = pending.pop()
+        try:
+            entries = [entry for entry in os.scandir(folder.path) if not entry.name.startswith(".")]
+            for entry in entries:
+                name = os.path.relpath(entry.path, root).replace(os.sep, "/")
+                if not _is_folder(entry):
+                    files.append((name, *_size_and_time(entry.path)))
+                elif not entry.name.startswith("__"):
+                    below = _below(folder, entry)
+                    pending += [below] if below else []
+                    loops += [] if below else [name]
+        except OSError as error:
+            reason = f"cannot be listed ({error.strerror}); give yourself the right to read it, or take it away"
+            problems.append(f"{shown(folder.path)}: {reason}")
+    return _Tree(tuple(sorted(files)), tuple(sorted(loops)), tuple(problems))
+
+
+def _identity(path: str | Path) -> tuple[int, int]:
+    entry = os.stat(path)
+    return entry.st_dev, entry.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads nowhere, or to itself: a file that cannot be read
+        return False
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    try:
+        entry = os.stat(path)
+    except OSError:
+        entry = os.lstat(path)
+    return entry.st_size, entry.st_mtime_ns
+
+
+def _below(folder: _Folder, entry: os.DirEntry[str]) -> _Folder | None:
+    """None for a link that leads back, or is behind too many others."""
+    identity, links = _identity(entry.path), folder.links + entry.is_symlink()
+    if identity in folder.above or links > _MOST_LINKS:
+        return None
+    return _Folder(entry.path, folder.above | {identity}, links)
 
 
 @lru_cache(maxsize=16)
-def _scan(root: Path, files: tuple[tuple[str, int, int], ...]) -> Listing:
-    """The whole folder; sizes and times in `files` are the cache's key only."""
-    names = [PurePosixPath(name) for name, _, _ in files]
-    labels, problems = _labels(root, names)
+def _scan(root: Path, tree: _Tree) -> Listing:
+    """The whole folder; sizes and times in `tree` are the cache's key only."""
+    decodable = (PurePosixPath(name) for name, _, _ in tree.files if is_utf8(name))
+    names = [name for name in decodable if not PREDICTION.fullmatch(name.name)]
+    problems = [*tree.problems, *_undecodable(root, tree)]
+    labels, more = _labels(root, names)
     images = [name for name in names if name not in labels and name.suffix.lower() in SUFFIXES]
-    if not images and not problems:
-        raise InputError(f"{root}: no image in it; put {_accepted()} files there")
+    if not images and not problems + more:
+        raise InputError(f"{shown(root)}: no image in it; put {_accepted()} files there")
     by_stem: dict[str, list[PurePosixPath]] = {}
     for image in images:
         by_stem.setdefault(_stem(image), []).append(image)
-    captions, more = _captions(root, names, by_stem)
-    problems += more + _clashes(root, by_stem)
-    problems += [
-        f"{root / name}: a label without an image; there is no {stem}.jpg, .png … beside it"
-        for name, (_, stem) in labels.items()
-        if stem not in by_stem
-    ]
+    stems = _finder(by_stem)
+    beside, lost = _matched(root, labels, stems)
+    captions, faults = _captions(root, names, by_stem, stems)
+    problems += [*more, *lost, *faults, *_clashes(root, by_stem)]
     with ThreadPoolExecutor() as pool:
         headers = dict(zip(images, pool.map(lambda name: _header(root / name), images), strict=True))
-        digests = dict(zip(labels, pool.map(lambda name: _sha256(root / name), labels), strict=True))
-    problems += [header for header in headers.values() if isinstance(header, str)]
-    refuse(sorted(problems))
-    beside: dict[str, list[LabelFile]] = {}
-    for name, (task, stem) in labels.items():
-        beside.setdefault(stem, []).append(LabelFile(task, str(name), digests[name]))
+        digests = dict(zip(labels, pool.map(lambda name: _digest(root / name), labels), strict=True))
     listed = []
     for name, header in headers.items():
-        assert not isinstance(header, str)
-        keyword, prompt = captions[_stem(name)]
-        listed.append(OwnImage(str(name), *header, keyword, prompt, tuple(beside.get(_stem(name), ()))))
-    known = {*images, *labels, *(name for name in names if name.name == METADATA or _is_caption(name, by_stem))}
-    return Listing(root, tuple(listed), tuple(str(name) for name in names if name not in known))
+        keyword, prompt = captions.entries[_stem(name)]
+        files = beside.get(_stem(name), {})
+        given = tuple(LabelFile(task, str(file), digests[file].sha256) for task, file in files.items())
+        listed.append(OwnImage(str(name), header.sha256, header.size, keyword, prompt, given))
+    problems += [found.problem for found in (*headers.values(), *digests.values()) if found.problem]
+    _refuse_all(root, problems, listed)
+    known = {*images, *labels, *captions.files}
+    ignored = (f"{name} (leads back to a folder above it)" for name in tree.loops)
+    others = (shown(name) for name, _, _ in tree.files if not is_utf8(name) or PurePosixPath(name) not in known)
+    return Listing(root, tuple(listed), (*map(shown, ignored), *others))
+
+
+def _refuse_all(root: Path, problems: list[str], images: list[OwnImage]) -> None:
+    """With what names and headers tell, if it is anything, name also what the pixels tell: one list for the user."""
+    if problems:
+        from dmp_core.synthesis.folder import pixel_faults
+
+        told = {problem.partition(": ")[0] for problem in problems}
+        more = (fault for fault in pixel_faults(root, images) if fault.partition(": ")[0] not in told)
+        refuse(sorted({*problems, *more}))
+
+
+def _undecodable(root: Path, tree: _Tree) -> list[str]:
+    return [
+        f"{shown(root / name)}: its name is not UTF-8; rename it"
+        for name, _, _ in tree.files
+        if not is_utf8(name) and PurePosixPath(name).suffix.lower() in (*SUFFIXES, ".npy", ".txt")
+    ]
+
+
+def _finder(names: Iterable[str]) -> Callable[[str], str | None]:
+    """Finds a name as it is written, else the one that is the same text otherwise composed (`é` as one or as two)."""
+    exact = set(names)
+    composed: dict[str, list[str]] = {}
+    for name in exact:
+        composed.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+
+    def find(wanted: str) -> str | None:
+        if wanted in exact:
+            return wanted
+        alike = composed.get(unicodedata.normalize("NFC", wanted), [])
+        return alike[0] if len(alike) == 1 else None
+
+    return find
 
 
 def _stem(name: PurePosixPath) -> str:
     return str(name.with_suffix(""))
 
 
-def _labels(root: Path, names: Iterable[PurePosixPath]) -> tuple[dict[PurePosixPath, tuple[Task, str]], list[str]]:
-    """Label file → (task, stem of its image), and what is wrong with their names."""
-    found: dict[PurePosixPath, tuple[Task, str]] = {}
-    taken: dict[tuple[Task, str], PurePosixPath] = {}
+def _labels(
+    root: Path, names: Iterable[PurePosixPath]
+) -> tuple[dict[PurePosixPath, tuple[Task, str, str | None]], list[str]]:
+    """Label file → (task, stem of its image, the folder that makes it one), and what is wrong with their suffixes."""
+    found: dict[PurePosixPath, tuple[Task, str, str | None]] = {}
     problems = []
     for name in names:
         label = _as_label(name)
         if label is None:
             continue
-        if name.suffix.lower() not in LABEL_SUFFIXES[label[0]]:
-            if name.suffix.lower() in (*SUFFIXES, ".npy"):
-                allowed = " or ".join(LABEL_SUFFIXES[label[0]])
-                problems.append(f"{root / name}: a label of {label[0]} is a {allowed} file; convert it or rename it")
-            continue
-        if label in taken:
-            problems.append(f"{root / name}: the same label as {taken[label]}; keep one of them")
-        taken[label] = name
-        found[name] = label
+        if name.suffix.lower() in LABEL_SUFFIXES[label[0]]:
+            found[name] = label
+        elif name.suffix.lower() in (*SUFFIXES, ".npy"):
+            allowed = " or ".join(LABEL_SUFFIXES[label[0]])
+            hint = f"; if it is an image, rename the folder {label[2]}" if label[2] else ""
+            problems.append(
+                f"{shown(root / name)}: a label of {label[0]} is a {allowed} file; convert it or rename it{hint}"
+            )
     return found, problems
 
 
-def _as_label(name: PurePosixPath) -> tuple[Task, str] | None:
+def _as_label(name: PurePosixPath) -> tuple[Task, str, str | None] | None:
     """`x/NAME.normal.png`, `x/normal/NAME.png` and `normal/x/NAME.png` are the normals of the image `x/NAME`."""
     for position, folder in enumerate(name.parts[:-1]):
         if folder in LABEL_NAMES:
             rest = PurePosixPath(*name.parts[:position], *name.parts[position + 1 :])
-            return LABEL_NAMES[folder], _stem(rest)
+            return LABEL_NAMES[folder], _stem(rest), "/".join(name.parts[: position + 1])
     stem, _, word = name.stem.rpartition(".")
-    return (LABEL_NAMES[word], str(name.with_name(stem))) if stem and word in LABEL_NAMES else None
+    return (LABEL_NAMES[word], str(name.with_name(stem)), None) if stem and word in LABEL_NAMES else None
+
+
+def _matched(
+    root: Path,
+    labels: Mapping[PurePosixPath, tuple[Task, str, str | None]],
+    stems: Callable[[str], str | None],
+) -> tuple[dict[str, dict[Task, PurePosixPath]], list[str]]:
+    """Stem of an image → its labels, and labels that have no image or that another one has taken already."""
+    beside: dict[str, dict[Task, PurePosixPath]] = {}
+    problems = []
+    used = {folder for _, stem, folder in labels.values() if stems(stem) is not None}
+    strangers = dict.fromkeys(folder for _, _, folder in labels.values() if folder is not None and folder not in used)
+    for name, (task, stem, folder) in labels.items():
+        image = stems(stem)
+        if image is not None:
+            first = beside.setdefault(image, {}).setdefault(task, name)
+            if first != name:
+                problems.append(f"{shown(root / name)}: the same label as {shown(first)}; keep one of them")
+        elif folder not in strangers:
+            missing = f"there is no {shown(stem)}.jpg, .png … beside it"
+            problems.append(f"{shown(root / name)}: a label without an image; {missing}")
+    problems += [
+        f"{shown(root / folder)}: by its name, a folder of {LABEL_NAMES[PurePosixPath(folder).name]} labels, but no "
+        "image is called like one of its files; if these are images themselves, call the folder something else"
+        for folder in strangers
+    ]
+    return beside, problems
 
 
 def _clashes(root: Path, by_stem: Mapping[str, list[PurePosixPath]]) -> list[str]:
     return [
-        f"{root / files[0]}: shares its name, by which labels and captions go, with {', '.join(map(str, files[1:]))}; "
-        "rename one"
+        f"{shown(root / files[0])}: shares its name, by which labels and captions go, with "
+        f"{shown(', '.join(map(str, files[1:])))}; rename one"
         for files in by_stem.values()
         if len(files) > 1
     ]
 
 
-def _header(path: Path) -> tuple[str, tuple[int, int]] | str:
-    """(digest, (height, width) as shown), or what is wrong with the file."""
+@dataclass(frozen=True)
+class _Checked:
+    """A file's digest and, of an image, its (height, width) as shown; or what is wrong with it."""
+
+    sha256: str = ""
+    size: tuple[int, int] = (0, 0)
+    problem: str = ""
+
+
+def _header(path: Path) -> _Checked:
+    fix = "replace it, or take it out of the folder"
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            # The base class's: that of PNG would decode the whole file. Of a TIFF, Pillow has turned the size already.
-            orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
-            turned = orientation in (5, 6, 7, 8) and image.format != "TIFF"
-    except Image.DecompressionBombError:
-        return _too_large(path)
-    except BROKEN as error:
-        return f"{path}: not a readable image ({_short(error)}); replace it, or take it out of the folder"
-    if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
-        return _too_large(path)
-    return _sha256(path), (width, height) if turned else (height, width)
+        regular_size(path)
+        with path.open("rb") as stream, decoding(path, "not a readable image", fix), opened(stream) as image:
+            # Of a TIFF, Pillow has turned the size already.
+            turned = orientation(image) in (5, 6, 7, 8) and image.format != "TIFF"
+            size = image.size if turned else image.size[::-1]
+    except InputError as error:
+        return _Checked(problem=str(error))
+    except OSError as error:
+        return _Checked(problem=f"{shown(path)}: cannot be read ({error.strerror})")
+    return replace(_digest(path), size=size)
 
 
-def _too_large(path: Path) -> str:
-    return f"{path}: more than {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels; scale it down"
-
-
-def _short(error: BaseException) -> str:
-    """Pillow names the whole path again, sometimes as a stream's address."""
-    return str(error).split(" '/")[0].split(" <_io")[0] or type(error).__name__
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return sha256_stream(stream)
+def _digest(path: Path) -> _Checked:
+    try:
+        regular_size(path)
+        with path.open("rb") as stream:
+            return _Checked(sha256_stream(stream))
+    except InputError as error:
+        return _Checked(problem=str(error))
+    except OSError as error:
+        return _Checked(problem=f"{shown(path)}: cannot be read ({error.strerror})")
 
 
 # ---------------------------------------------------------------------------------- captions
+@dataclass
+class _Captions:
+    entries: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """(keyword, prompt) of every image, by stem."""
+    files: set[PurePosixPath] = field(default_factory=set)
+    """What was read for them."""
+
+
 def _captions(
-    root: Path, names: Iterable[PurePosixPath], by_stem: Mapping[str, list[PurePosixPath]]
-) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """(keyword, prompt) of every image, by stem: of metadata.jsonl, else of NAME.txt, else of the folder's name."""
-    told: dict[str, dict[str, str]] = {}
+    root: Path,
+    names: Iterable[PurePosixPath],
+    by_stem: Mapping[str, list[PurePosixPath]],
+    stems: Callable[[str], str | None],
+) -> tuple[_Captions, list[str]]:
+    """Keyword and prompt of every image: of metadata.jsonl, else of NAME.txt, else of the folder's name."""
+    found = _Captions()
     problems: list[str] = []
+    stem_of = {str(file): stem for stem, files in by_stem.items() for file in files}
+    files = _finder(stem_of)
+    listed: dict[str, tuple[str, dict[str, str]]] = {}
+    written: dict[str, str] = {}
     for name in names:
-        if name.name == METADATA:
-            entries, more = _metadata(root, name)
-            problems += more
-            known = {str(file): stem for stem, files in by_stem.items() for file in files}
-            for file, entry in entries.items():
-                if file in known:
-                    told[known[file]] = entry
-                else:
-                    problems.append(f"{root / name}: names {file}, which is no image of this folder; correct file_name")
-        elif _is_caption(name, by_stem):
-            try:
-                told.setdefault(_stem(name), {"prompt": (root / name).read_text(encoding="utf-8")})
-            except UnicodeDecodeError:
-                problems.append(f"{root / name}: not UTF-8 text; save the caption as UTF-8")
-    found = {}
+        try:
+            if name.name == METADATA:
+                found.files.add(name)
+                problems += _read_metadata(
+                    root, name, lambda file: stem_of[real] if (real := files(file)) else None, listed
+                )
+            elif name.suffix.lower() == ".txt" and (stem := stems(_stem(name))) is not None:
+                found.files.add(name)
+                text = read_text(root / name, _LONGEST_CAPTION)
+                if stem in written:
+                    raise InputError(f"{shown(root / name)}: a second caption of {shown(by_stem[stem][0])}; keep one")
+                written[stem] = text
+        except InputError as error:
+            problems.append(str(error))
     for stem in by_stem:
-        entry = told.get(stem, {})
-        found[stem] = _plain(entry.get("keyword", "")) or _folder_name(root, stem), _plain(entry.get("prompt", ""))
+        entry = listed[stem][1] if stem in listed else {"prompt": written.get(stem, "")}
+        keyword = _plain(entry.get("keyword", "")) or _folder_name(root, stem)
+        found.entries[stem] = keyword, _plain(entry.get("prompt", ""))
     return found, problems
-
-
-def _is_caption(name: PurePosixPath, by_stem: Mapping[str, Any]) -> bool:
-    return name.suffix.lower() == ".txt" and _stem(name) in by_stem
 
 
 def _plain(text: str) -> str:
@@ -321,37 +476,51 @@ def _folder_name(root: Path, stem: str) -> str:
     return parent or (root.parent.name if root.name in SPLIT_FOLDERS else root.name)
 
 
-def _metadata(root: Path, name: PurePosixPath) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """file → keyword and prompt, as one metadata.jsonl tells them (Hugging Face's ImageFolder), and its faults."""
-    entries: dict[str, dict[str, str]] = {}
-    problems = []
-    try:
-        lines = (root / name).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        return {}, [f"{root / name}: not UTF-8 text; save it as UTF-8"]
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                file, entry = _entry(line)
-            except ValueError as error:
-                problems.append(f"{root / name}, line {number}: {error}")
-                continue
-            entries[os.path.normpath(str(name.parent / file))] = entry
-    return entries, problems
+def _read_metadata(
+    root: Path,
+    name: PurePosixPath,
+    find: Callable[[str], str | None],
+    listed: dict[str, tuple[str, dict[str, str]]],
+) -> Iterator[str]:
+    """Add the lines of one metadata.jsonl (Hugging Face's ImageFolder) to `listed`; yields its faults.
+
+    listed: stem of the image → where its line is, and what it says.
+    """
+    for number, line in enumerate(re.split("\r\n|\n|\r", read_text(root / name)), 1):  # JSON may hold other breaks
+        if not line.strip():
+            continue
+        place = f"{shown(root / name)}, line {number}"
+        try:
+            file, entry = _entry(line)
+        except ValueError as error:
+            yield f"{place}: {error}"
+            continue
+        paths = (os.path.normpath(str(name.parent / path)) for path in (file, file.replace("\\", "/")))
+        stem = next((stem for path in paths if (stem := find(path)) is not None), None)
+        if stem is None:
+            yield f"{place}: names {shown(file)}, which is no image of this folder; correct file_name"
+        elif stem in listed:
+            yield f"{place}: {shown(file)} again, after {listed[stem][0]}; keep one of the lines"
+        else:
+            listed[stem] = place, entry
 
 
 def _entry(line: str) -> tuple[str, dict[str, str]]:
     try:
         values = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg}); write one object a line") from None
+    except RecursionError:
+        raise ValueError("nested too deeply; write one flat object per line") from None
+    except ValueError as error:
+        raise ValueError(f"not JSON ({getattr(error, 'msg', error)}); write one object per line") from None
     if not isinstance(values, dict) or not isinstance(values.get("file_name"), str):
         raise ValueError('write an object with a file_name, e.g. {"file_name": "a.jpg", "text": "a red chair"}')
     entry: dict[str, str] = {}
     for name in ("keyword", *_CAPTIONS):
         value = values.get(name)
         if value is not None and not isinstance(value, str):
-            raise ValueError(f"{name}: expected text, found {value!r}")
+            raise ValueError(f"{name}: expected text, found {reprlib.repr(value)}")
+        if value and not is_utf8(value):
+            raise ValueError(f"{name}: holds half of a surrogate pair (\\ud800 to \\udfff); write the whole character")
         if value:
             entry.setdefault("prompt" if name in _CAPTIONS else name, value)
     return values["file_name"], entry

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from dmp_core.config.stages import BaseConfig, DiffusionImages, EditorConfig
+from dmp_core.diffusion.finite import check_parts
 from dmp_core.errors import InputError
-from dmp_core.models.shipped import resolve_model
+from dmp_core.models.shipped import UNREADABLE, resolve_model, why_unreadable
 
 if TYPE_CHECKING:
     from dmp_core.diffusion import DMPPipeline
@@ -28,19 +29,12 @@ def load_base(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torc
     Raises InputError that names the folder or hub id when it cannot be loaded.
     """
     from dmp_core.diffusion import DMPPipeline
-    from dmp_core.diffusion.adapters import note_fingerprint
 
     place, options = _where(config)
-    # An adapter belongs to a base model, and bfloat16 keeps too few digits to tell which one this is.
-    stored = torch.float32 if dtype == torch.bfloat16 else dtype
     with _readable_errors(config), _no_progress_bars():
-        pipeline = DMPPipeline.from_pretrained(place, dtype=stored, **options, **_variant(place))
-    note_fingerprint(pipeline.unet)
-    note_fingerprint(pipeline.vae)
+        pipeline = DMPPipeline.from_pretrained(place, dtype=dtype, **options, **_variant(place))
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        torch.nn.Module.to(part, dtype)  # diffusers' own `to` warns that it keeps no part in float32
     return pipeline
 
 
@@ -60,6 +54,7 @@ def load_vae(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torch
     options |= _variant(str(Path(place) / "vae"))
     with _readable_errors(config), _no_progress_bars():
         vae = AutoencoderKL.from_pretrained(place, subfolder="vae", torch_dtype=dtype, **options)
+    check_parts({"vae": vae}, place)
     return vae.to(device).eval()
 
 
@@ -82,6 +77,7 @@ def load_editor(config: EditorConfig, device: str = "cpu", dtype: torch.dtype = 
             f"takes {2 * editor.vae.config.latent_channels}; give one in InstructPix2Pix's format, or make one with "
             "`dmp prior edit`"
         )
+    check_parts(editor.components, place)
     editor.set_progress_bar_config(disable=True)
     return editor.to(device)
 
@@ -102,8 +98,21 @@ def load_text_to_image(config: DiffusionImages, dtype: torch.dtype = torch.float
         pipeline: Any = AutoPipelineForText2Image.from_pretrained(
             place, dtype=dtype, **{part: None for part in unwanted if part in parts}, **options, **_variant(place)
         )
+    check_parts(pipeline.components, place)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def load_tokenizers(config: BaseConfig | DiffusionImages) -> list[Any]:
+    """Those of the model's text encoders, without their weights. Raises InputError as the other loaders do."""
+    from diffusers import DiffusionPipeline
+    from transformers import AutoTokenizer
+
+    place, options = _where(config)
+    with _readable_errors(config), _no_progress_bars():
+        parts = DiffusionPipeline.load_config(place, **options)
+        names = [name for name, kind in parts.items() if name.startswith("tokenizer") and kind[0]]
+        return [AutoTokenizer.from_pretrained(place, subfolder=name, **options) for name in names]
 
 
 def choose_device(name: str) -> str:
@@ -155,8 +164,8 @@ def _readable_errors(config: BaseConfig | EditorConfig | DiffusionImages) -> Ite
         yield
     except InputError:
         raise
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except UNREADABLE as error:
+        reason = why_unreadable(error)
     else:
         return
     field, (place, options) = _field(config), _where(config)

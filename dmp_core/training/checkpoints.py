@@ -1,63 +1,207 @@
-"""Checkpoints of a training run: written whole or not at all, the newest two kept."""
+"""Checkpoints of a training run: written whole or not at all, each with its digest, the newest two kept."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import logging
 import os
+import re
 import shutil
+import struct
 import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from dmp_core.errors import InputError
+from dmp_core.finite import find_non_finite
 
 KEEP = 2
 """The last one, and one to fall back on should the disk have lost it."""
 
-_FILE = "state.pt"
+LOG = "log"
+"""Entry of a state that holds what was logged. Only there may a number be infinite: the gradient of a step that was
+skipped in half precision."""
+
+_FILE, _DIGEST = "state.pt", "state.sha256"
+# What reading a file raises whose bytes are not what was written.
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    UnpicklingError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write `state` (tensors and plain values) as `step-…` under `folder`; drop all but the last `KEEP`.
 
-    A killed process leaves at most a temporary folder, which the next call removes.
+    A killed process leaves at most a temporary folder, which the next call removes. Raises InputError when a number
+    in it is not finite, and OSError when the disk is full or fails; what was there before stays in both cases.
     """
+    if (name := _spoilt(state)) is not None:
+        raise InputError(
+            f"training: {name} holds NaN or infinity after step {step}; lower the learning rate, or train in full "
+            f"precision. Nothing was saved; earlier checkpoints are kept in {folder}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".writing-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
-    with (temporary / _FILE).open("wb") as stream:
-        torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        _write(temporary, state)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     final = folder / f"step-{step:08d}"
-    shutil.rmtree(final, ignore_errors=True)
+    _remove(final)
     temporary.rename(final)
-    for old in _finished(folder)[:-KEEP]:
-        shutil.rmtree(old)
+    _sync(folder)
+    _drop_old(folder, step)
     return final
 
 
 def load_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
-    """The newest readable state, or None when there is none.
+    """The newest good state, or None when there is none; damaged ones are passed over with a warning.
 
     identity: what the run is about; a checkpoint of another run is refused with InputError.
     """
-    for path in reversed(_finished(folder)):
-        try:
-            state: dict[str, Any] = torch.load(path / _FILE, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, UnpicklingError):
-            continue  # damaged on disk: that is what the older one is for
-        if state["identity"] != identity:
+    found = _finished(folder)
+    for path in reversed(found):
+        state = read_checkpoint(path / _FILE)
+        if state is None:
+            continue
+        if state.get("identity") != identity:
             raise InputError(
                 f"{path}: checkpoint of another training run (its settings, data or base model differ); "
-                f"delete {folder} to start anew"
+                f"delete {folder} to start from the beginning"
             )
         return state
+    if found:
+        logger.warning("%s: no checkpoint can be used; training starts from the beginning", folder)
     return None
 
 
+def read_checkpoint(file: Path) -> dict[str, Any] | None:
+    """The state in one file; None, with a warning, unless it is what was written, and finite.
+
+    Without a digest beside it, as before there were digests, the checksums of the archive that torch writes decide.
+    """
+    try:
+        return _read(file)
+    except PermissionError:
+        raise  # it may be good
+    except _DAMAGE as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        logger.warning("%s: this checkpoint is damaged and passed over (%s)", file, reason)
+        return None
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What fails to be written here is raised as an OSError that names the file: a write does not know it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _write(folder: Path, state: dict[str, Any]) -> None:
+    path = folder / _FILE
+    with naming(path), path.open("w+b") as stream:
+        _save(state, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+        stream.seek(0)
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    path = folder / _DIGEST
+    with naming(path), path.open("w") as note:
+        note.write(digest)
+        note.flush()
+        os.fsync(note.fileno())
+    _sync(folder)
+
+
+def _save(state: dict[str, Any], stream: BinaryIO) -> None:
+    try:
+        torch.save(state, stream)
+    except RuntimeError as error:
+        # So torch reports a write that failed: the archive has not the length that it should have.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Raises one of `_DAMAGE`."""
+    digest = file.with_name(_DIGEST)
+    if digest.exists():
+        with file.open("rb") as stream:
+            changed = hashlib.file_digest(stream, "sha256").hexdigest() != digest.read_text()
+    else:
+        with zipfile.ZipFile(file) as archive:
+            changed = archive.testzip() is not None
+    if changed:
+        raise ValueError("its bytes have changed")
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or "step" not in state:
+        raise ValueError("not a checkpoint")
+    if (name := _spoilt(state)) is not None:
+        raise ValueError(f"{name} holds NaN or infinity")
+    return state
+
+
+def _spoilt(state: dict[str, Any]) -> str | None:
+    return find_non_finite({name: part for name, part in state.items() if name != LOG})
+
+
+def _drop_old(folder: Path, step: int) -> None:
+    """Keep the last `KEEP` up to this step; later ones were passed over when the run was resumed."""
+    upto = [path for path in _finished(folder) if _step(path) <= step]
+    for path in _finished(folder):
+        if path not in upto[-KEEP:]:
+            _remove(path)
+
+
 def _finished(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"))
+    return sorted((path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Make names in it survive a power cut, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)

@@ -17,6 +17,7 @@ from dmp_core.config.stages import TrainConfig
 from dmp_core.diffusion import (
     Schedule,
     add_lora,
+    base_digests,
     downscale_factor,
     fingerprint,
     interpolate,
@@ -89,6 +90,7 @@ def finetune(
     """
     accelerator = make_accelerator(config, device)
     about = _complete_card(dict(card or {}), config, base, pairs)  # before LoRA is added
+    identified = about | base_digests(base.unet, base.vae)  # beside `about`, by which older checkpoints are known
     loss = MorphingLoss(config, base, pairs, prompts, labels, accelerator)
     unet = base.unet.to(accelerator.device)
     parameters = _trainable(unet, config)
@@ -99,9 +101,9 @@ def finetune(
         result = fit(config, unet, parameters, loss, work, identity_of(about), accelerator, progress)
     if accelerator.is_main_process:
         if config.weights == "all":
-            save_unet(unet, out, about, DTYPES[config.mixed_precision])
+            save_unet(unet, out, identified, DTYPES[config.mixed_precision])
         else:
-            save_adapter(unet, out, about)
+            save_adapter(unet, out, identified)
         shutil.copyfile(result.log, out / "loss.csv")
     accelerator.wait_for_everyone()
     return TrainResult(

@@ -22,9 +22,11 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from dmp_core.config.stages import Task
+from dmp_core.diffusion.finite import check_outputs, check_weights
 from dmp_core.diffusion.latents import downscale_factor
 from dmp_core.diffusion.latents import encode_images as encode_unit_images
-from dmp_core.errors import InputError
+from dmp_core.diffusion.latents import working_size as working_size
+from dmp_core.errors import InputError, NotFinite
 from dmp_core.labelers.encoding import flip as flip_label
 from dmp_core.labelers.encoding import image_to_vae, to_vae_image
 from dmp_core.labelers.encoding import resize as resize_label
@@ -82,6 +84,11 @@ def encode_column(
     if count != len(keys) or not plain:
         raise InputError(f"latents of {column}: {len(keys)} keys for {count} arrays; give one key an array")
     tensors = {"plain": torch.cat(plain)} | ({"flipped": torch.cat(mirrored)} if flip else {})
+    for latents in tensors.values():
+        try:
+            check_outputs(latents, "is the base model damaged, or is it kept in too low a precision?")
+        except NotFinite as error:
+            raise error.named(list(keys)) from None
     return save_safetensors(tensors, {_METADATA: json.dumps({"column": column, "keys": list(keys)})})
 
 
@@ -116,13 +123,6 @@ class _ColumnEncoder:
         else:
             pixels = to_vae_image(self.column, stacked, depth_scale=self.depth_scale, palette=self.palette)
         return encode_images(self.vae, pixels, len(arrays)).to(self.dtype).contiguous()
-
-
-def working_size(size: Sequence[int], resolution: int | None, factor: int) -> tuple[int, int]:
-    """(height, width) at which the network works: the shorter side `resolution`, in whole latents."""
-    height, width = size
-    scale = 1.0 if resolution is None else resolution / min(height, width)
-    return max(1, round(height * scale / factor)) * factor, max(1, round(width * scale / factor)) * factor
 
 
 def _batches(arrays: Iterable[Array], size: int) -> Iterator[list[Array]]:
@@ -175,4 +175,5 @@ def _read_shard(shard: bytes | str | Path, number: int) -> LatentColumn:
         raise InputError(f"{name}: unreadable latent shard ({error}); delete it and rerun the latents stage") from None
     if len(column.keys) != len(column.plain):
         raise InputError(f"{name}: {len(column.keys)} keys for {len(column.plain)} latents; rerun the latents stage")
+    check_weights({"plain": column.plain} | ({} if column.flipped is None else {"flipped": column.flipped}), name)
     return column

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
+from dmp_core.training.checkpoints import naming
+
 COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "seconds")
 FILE = "loss.csv"
+
+logger = logging.getLogger(__name__)
 
 
 class StepRecord(NamedTuple):
@@ -24,17 +32,20 @@ class StepRecord(NamedTuple):
 class TrainingLog:
     """Writes `loss.csv` and TensorBoard's files under a folder; continues both after a resumed run."""
 
-    def __init__(self, folder: Path, start: int, log_every: int) -> None:
-        """start: steps done so far; rows beyond it were written by a killed run and are dropped."""
+    def __init__(self, folder: Path, start: int, log_every: int, table: Tensor | None = None) -> None:
+        """start: steps done so far; rows beyond it were written by a killed run and are dropped.
+
+        table: the rows up to there, as the checkpoint has them; those of the file when it is an old one without.
+        """
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / FILE
-        kept = [row for row in read_log(path) if row.step <= start]
+        path = self.path = folder / FILE
+        self.records = _recorded(path, start) if table is None else [_record(row) for row in table.tolist()]
         # Line-buffered: whatever kills the run, the rows before it are there.
         self.stream = path.open("w", newline="", buffering=1)
         self.rows = csv.writer(self.stream)
-        self.rows.writerows([COLUMNS, *kept])
+        self.rows.writerows([COLUMNS, *self.records])
         self.log_every = log_every
         self.window: list[StepRecord] = []
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
@@ -44,7 +55,9 @@ class TrainingLog:
 
         terms: parts of the loss by name, for TensorBoard alone, which gets those of every `log_every`-th step.
         """
-        self.rows.writerow(record)
+        with naming(self.path):
+            self.rows.writerow(record)
+        self.records.append(record)
         self.window.append(record)
         if record.step % self.log_every == 0:
             self._to_board(self.window)
@@ -52,9 +65,16 @@ class TrainingLog:
             for name, value in (terms or {}).items():
                 self.board.add_scalar(f"terms/{name}", value, record.step)
 
+    def table(self) -> Tensor:
+        """All rows so far, float64 (steps, columns): for the checkpoint, so that it needs no other file."""
+        return torch.tensor(self.records, dtype=torch.float64).reshape(-1, len(COLUMNS))
+
     def close(self) -> None:
-        self.stream.close()
-        self.board.close()
+        try:
+            with naming(self.path):
+                self.stream.close()
+        finally:
+            self.board.close()
 
     def _to_board(self, window: list[StepRecord]) -> None:
         scalars = {
@@ -67,14 +87,29 @@ class TrainingLog:
             self.board.add_scalar(f"train/{name}", value, window[-1].step)
 
 
+def _recorded(path: Path, start: int) -> list[StepRecord]:
+    kept = [row for row in read_log(path) if row.step <= start]
+    if len(kept) < start:
+        logger.warning("%s: rows of %d of the %d steps done are damaged or missing", path, start - len(kept), start)
+    return kept
+
+
 def read_log(path: Path) -> list[StepRecord]:
-    """The rows of a `loss.csv`, oldest first; a last line that was cut short is dropped."""
+    """The rows of a `loss.csv`, oldest first, up to the first that is damaged or was cut short."""
     if not path.is_file():
         return []
-    records = []
-    with path.open(newline="") as stream:
-        for row in csv.DictReader(stream):
-            if None in row.values() or row["seconds"] == "":
-                break
-            records.append(StepRecord(int(row["step"]), *(float(row[name]) for name in COLUMNS[1:])))
+    records: list[StepRecord] = []
+    with path.open(newline="", errors="replace") as stream:
+        rows = csv.reader(stream)
+        try:
+            if tuple(next(rows, ())) == COLUMNS:
+                records.extend(_record(row) for row in rows)
+        except (ValueError, csv.Error):
+            pass
     return records
+
+
+def _record(row: Sequence[str | float]) -> StepRecord:
+    """Raises ValueError when it has other columns, or what is no number."""
+    step, loss, rate, norm, seconds = row
+    return StepRecord(int(step), float(loss), float(rate), float(norm), float(seconds))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dmp_core.config.stages import FitConfig
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
-from dmp_core.training.checkpoints import load_checkpoint, save_checkpoint
+from dmp_core.training.checkpoints import LOG, load_checkpoint, save_checkpoint
 from dmp_core.training.logs import FILE, StepRecord, TrainingLog
 from dmp_core.training.optimisation import check_gradients, learning_rate, make_optimizer
 from dmp_core.training.precision import keep_freed_memory
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 LossAt = Callable[[Any, int], Tensor]
 """(network, number of the draw) → this process's loss, a scalar. All randomness must derive from the number."""
+
+SMALLEST_SCALE = 2.0**-16
+"""Of the loss in half precision. It starts at 2^16; where dividing it by two 32 times has not helped, a gradient is not
+too large but no number."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,13 @@ def fit(
     identity: what the run is about (`identity_of`); only its own checkpoints are taken up.
     progress: called after every optimiser step with a message that names the loss.
 
-    Raises InputError when nothing would be trained, when checkpoints belong to another run, or when the loss is
-    not finite.
+    Raises InputError when nothing would be trained, when checkpoints belong to another run, or when the loss, its
+    gradient or a weight is not finite; what was saved before is then still good.
     """
     run = _Run(config, network, parameters, loss_at, work, identity, accelerator)
     started = time.monotonic()
     main = accelerator.is_main_process
-    log = TrainingLog(work, run.step, config.log_every) if main else None
+    log = TrainingLog(work, run.step, config.log_every, run.recorded) if main else None
     resumed_at = run.step
     try:
         while run.step < config.steps:
@@ -93,7 +97,7 @@ def fit(
                 log.add(record)
                 progress(run.step, config.steps, f"loss {record.loss:.4f}")
                 if run.step % config.checkpoint_every == 0 or run.step == config.steps:
-                    run.save()
+                    run.save(log)
     finally:
         if log is not None:
             log.close()
@@ -159,6 +163,8 @@ class _Run:
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
         self.step = 0
         self.losses: list[float] = []
+        self.recorded: Tensor | None = None
+        """The log's rows, if a checkpoint had them."""
         self._resume()
 
     # ------------------------------------------------------------------------------ one step
@@ -169,7 +175,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         accumulation = self.config.gradient_accumulation
-        losses, norm = [], torch.zeros(())
+        losses, norm = [], 0.0
         for micro in range(accumulation):
             with self.accelerator.accumulate(self.network):
                 loss = self.loss_at(self.network, self.step * accumulation + micro)
@@ -177,35 +183,49 @@ class _Run:
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     norm = self._clip()
+                    self._check_gradient(norm)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             losses.append(self.accelerator.gather(loss.detach()).mean().item())
         self.step += 1
         self.losses.append(sum(losses) / len(losses))
-        return StepRecord(self.step, self.losses[-1], rate, float(norm), time.monotonic() - started)
+        return StepRecord(self.step, self.losses[-1], rate, norm, time.monotonic() - started)
 
-    def _clip(self) -> Tensor:
+    def _clip(self) -> float:
+        """The gradient's norm before it was clipped."""
         if self.step == 0:
             check_gradients(self.parameters.items())
-        norm: Tensor = self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)
-        return norm
+        return float(self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm))
 
     def _check_finite(self, loss: Tensor) -> None:
         # Before backward: the weights, and the last checkpoint, are then still good.
         if not torch.isfinite(loss):
-            raise InputError(
-                f"training: the loss is {loss.item()} at step {self.step + 1} (learning rate "
-                f"{learning_rate(self.config, self.step):.3g}); lower train.learning_rate or train.max_grad_norm, "
-                f"or train in full precision. Checkpoints are kept in {self.work / 'checkpoints'}"
-            )
+            self._stop("loss", loss.item())
+
+    def _check_gradient(self, norm: float) -> None:
+        """A finite loss may have a gradient that is not; before the optimiser's step the weights are still good."""
+        if math.isfinite(norm):
+            return
+        scaler = self.accelerator.scaler
+        # In half precision that may be mere overflow: the scaler then skips the step and halves its scale.
+        if scaler is None or scaler.get_scale() < SMALLEST_SCALE:
+            self._stop("gradient", norm)
+
+    def _stop(self, what: str, value: float) -> NoReturn:
+        raise InputError(
+            f"training: the {what} is {value} at step {self.step + 1} (learning rate "
+            f"{learning_rate(self.config, self.step):.3g}); lower train.learning_rate or train.max_grad_norm, "
+            f"or train in full precision. Checkpoints are kept in {self.work / 'checkpoints'}"
+        )
 
     # --------------------------------------------------------------------------- checkpoints
-    def save(self) -> None:
+    def save(self, log: TrainingLog) -> None:
         scaler = self.accelerator.scaler
         state = {
             "identity": self.identity,
             "step": self.step,
             "losses": self.losses,
+            LOG: log.table(),
             "weights": {name: p.detach().cpu() for name, p in self.parameters.items()},
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
@@ -221,6 +241,7 @@ class _Run:
         if state is None:
             return
         self.step, self.losses = state["step"], list(state["losses"])
+        self.recorded = state.get(LOG)
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(state["weights"][name])

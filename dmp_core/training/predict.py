@@ -10,7 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dmp_core.config.card import Encoding, read_card
 from dmp_core.config.stages import BaseConfig, SamplingConfig, Task
+from dmp_core.diffusion.adapters import find_adapter
+from dmp_core.diffusion.finite import check_outputs
 from dmp_core.diffusion.latents import decode_latents, downscale_factor
 from dmp_core.diffusion.schedule import Schedule
 from dmp_core.errors import InputError
@@ -22,21 +25,33 @@ from dmp_core.training.latents import encode_images, working_size
 
 if TYPE_CHECKING:
     from dmp_core.diffusion import DMPPipeline
-    from dmp_core.diffusion.adapters import Encoding
 
 Array = NDArray[Any]
 
 
-def load_predictor(config: BaseConfig, adapter: str | Path, device: str = "cpu", dtype: str = "float32") -> DMPPipeline:
+def load_predictor(
+    config: BaseConfig,
+    adapter: str | Path,
+    device: str = "cpu",
+    dtype: str = "float32",
+    *,
+    task: Task | None = None,
+    depth_scale: float | None = None,
+    palette: str | None = None,
+) -> DMPPipeline:
     """The base model with an adapter on it, ready for `predict_batch`.
 
     dtype: "float32", "float16" or "bfloat16".
+    task, depth_scale, palette: what it is going to be asked for; None is not checked.
 
-    Raises InputError when either cannot be read, or when the adapter belongs to another base model.
+    Raises InputError when either cannot be read, when the adapter belongs to another base model, and when its card
+    contradicts what it is asked for.
     """
+    if task is not None:
+        read_card(find_adapter(adapter).parent).check(adapter, task, depth_scale, palette)
     pipeline = load_base(config, device, getattr(torch, dtype))
     pipeline.load_adapter(adapter)
-    pipeline.unet.to(device).eval()
+    pipeline.unet.to(device)
     return pipeline
 
 
@@ -96,7 +111,7 @@ def _classes(encoding: Encoding, sampling: SamplingConfig) -> Iterable[int] | Ma
         return encoding.class_ids
     if encoding.class_ids is None or encoding.class_shares is None:
         raise InputError(
-            "sampling.colour_noise: the adapter's dmp.json tells no class_shares; train it anew, or leave this out"
+            "sampling.colour_noise: the adapter's dmp.json states no class_shares; train it again, or leave this out"
         )
     return dict(zip(encoding.class_ids, encoding.class_shares, strict=True))
 
@@ -135,6 +150,7 @@ def vae_ceiling(
     working = np.stack([resize(task, label, size) for label in labels])
     pixels = to_vae_image(task, working, depth_scale=depth_scale, palette=palette)
     decoded = _decode(vae, encode_images(vae, pixels, len(pixels)))
+    check_outputs(decoded)
     parts = []
     for label, image in zip(labels, decoded.split(1), strict=True):
         classes = np.setdiff1d(label, [IGNORED]).tolist() or None if task == "segmentation" else None

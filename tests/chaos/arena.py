@@ -59,8 +59,6 @@ class Arena:
         for stage in self.stages:
             self.workspace.mkdir(exist_ok=True)
             shutil.copytree(self.workspace, self.before(stage))
-                stage
-            ).mkdir()
             self.warm.start(*self.words("stage", stage), inline=True)
             ended = self.warm.end(self.workspace, 1200)
             assert ended is not None, stage

@@ -117,9 +117,27 @@ class _NoPrefect:
 def _import_all() -> None:
     for name in ("torch", "peft", "mitsuba", "matplotlib.pyplot", "pyarrow.parquet", "webdataset"):
         importlib.import_module(name)
-    for name in ("cli.commands", "training.finetune", "training.predict", "methods.dmp", "report.build", "report.plots"):
+    for name in (
+        "cli.commands",
+        "training.finetune",
+        "training.predict",
+        "methods.dmp",
+        "report.build",
+        "report.plots",
+    ):
         importlib.import_module(f"dmp_core.{name}")
-    for name in ("prompts", "images", "labels", "quality", "shards", "latents", "train", "predict", "evaluate", "report"):
+    for name in (
+        "prompts",
+        "images",
+        "labels",
+        "quality",
+        "shards",
+        "latents",
+        "train",
+        "predict",
+        "evaluate",
+        "report",
+    ):
         importlib.import_module(f"dmp_core.stages.{name}")
     gc.collect()
     gc.freeze()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,23 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dmp_core.diffusion import DMPPipeline, Schedule, add_lora, downscale_factor, encode_images, save_adapter
+from dmp_core.diffusion import (
+    DMPPipeline,
+    Schedule,
+    add_lora,
+    base_digests,
+    downscale_factor,
+    encode_images,
+    fingerprint,
+    lora_parameters,
+    save_adapter,
+)
 from dmp_core.diffusion.pipeline import postprocess, resize, to_pixels
-from dmp_core.errors import InputError
+from dmp_core.errors import InputError, NotFinite
+from tests.golden.fill import fill_value
 from tests.golden.tiny_sd import build_parts
 
 
@@ -251,3 +265,136 @@ def test_resampling_clamps_except_as_published() -> None:
     assert published.min() < 0
     torch.testing.assert_close(published.clamp(0, 8), ours)
     assert torch.equal(resize(decoded, (16, 16)), decoded)
+
+
+# ------------------------------------------------------------------- numbers that cannot be meant
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("num_inference_steps", [0, -1, True, 2.0, "3"]),
+        ("guidance_scale", [-1.0, True, float("nan"), float("inf"), "a"]),
+        ("resolution", [0, -64, True, 64.0, 10**6, (64, 0), (64,), "huge"]),
+        ("scale", [0, -8.0, float("nan"), True, "max"]),
+    ],
+)
+def test_numbers_that_cannot_be_meant(pipeline: DMPPipeline, images: Tensor, name: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises(InputError, match=f"{name}: "):
+            pipeline(images, **{name: value})
+
+
+def test_images_too_narrow_to_be_enlarged(pipeline: DMPPipeline) -> None:
+    with pytest.raises(InputError, match="6000 × 1 pixels: more than 32 times as long as wide"):
+        pipeline(Image.new("RGB", (6000, 1)))
+    assert pipeline._working_size((1, 6000), "input") == (8, 6000)
+
+
+# --------------------------------------------------------------------- pictures of other kinds
+def test_pictures_of_16_bits_keep_their_levels() -> None:
+    codes = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    expected = torch.from_numpy(codes / 65535).expand(1, 3, -1, -1)
+    torch.testing.assert_close(to_pixels(Image.fromarray(codes)).double(), expected, rtol=0, atol=0.5 / 255 + 1e-6)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_transparent_is_white(mode: str) -> None:
+    assert (to_pixels(Image.new("RGBA", (4, 4), (0, 0, 0, 0)).convert(mode)) == 1).all()
+
+
+def test_floating_point_pictures_are_refused_by_place() -> None:
+    float_picture = Image.fromarray(np.zeros((4, 4), np.float32))
+    with pytest.raises(InputError, match=r"images\[1\]: .*floating-point pixels"):
+        to_pixels([Image.new("RGB", (4, 4)), float_picture])
+
+
+def test_pictures_are_turned_as_their_exif_data_says() -> None:
+    picture = Image.new("RGB", (4, 2))
+    picture.getexif()[0x0112] = 6
+    assert to_pixels(picture).shape == (1, 3, 4, 2)
+
+
+# ------------------------------------------------------------------------- the mode and the base
+def noisy(unet: Any) -> Any:
+    with torch.no_grad():
+        for name, parameter in lora_parameters(unet):
+            parameter.copy_(fill_value(name, tuple(parameter.shape)))
+    return unet
+
+
+@pytest.fixture
+def trained(base_folder: Path, tmp_path: Path) -> Path:
+    """An adapter that changes the output, whose card names U-Net and VAE."""
+    parts = build_parts()
+    card = {"vae_fingerprint": fingerprint(parts["vae"]), **base_digests(parts["unet"], parts["vae"])}
+    return save_adapter(noisy(add_lora(parts["unet"], rank=2, targets="attention")), tmp_path / "trained", card)
+
+
+def test_dropout_of_an_adapter_is_never_at_work(base_folder: Path, trained: Path) -> None:
+    pipeline = DMPPipeline.from_pretrained(base_folder, adapter=trained)
+    expected = pipeline(torch.ones(1, 3, 16, 16) / 2, num_inference_steps=2, resolution="input").images
+    file = trained / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"lora_dropout": 0.5}))
+    dropping = DMPPipeline.from_pretrained(base_folder, adapter=trained)
+    for training in (False, True):
+        dropping.unet.train(training)
+        found = dropping(torch.ones(1, 3, 16, 16) / 2, num_inference_steps=2, resolution="input").images
+        assert torch.equal(found, expected)
+        assert dropping.unet.training == training
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, {"unet": torch.bfloat16, "default": torch.float32}])
+def test_the_base_is_known_in_any_precision(base_folder: Path, trained: Path, dtype: Any) -> None:
+    pipeline = DMPPipeline.from_pretrained(base_folder, adapter=trained, dtype=dtype)
+    assert pipeline.unet.dtype == (dtype if isinstance(dtype, torch.dtype) else torch.bfloat16)
+    assert pipeline.vae.dtype == (dtype if isinstance(dtype, torch.dtype) else torch.float32)
+
+
+def test_the_base_is_known_after_a_later_cast(base_folder: Path, trained: Path) -> None:
+    pipeline = DMPPipeline.from_pretrained(base_folder)
+    pipeline.to(torch.bfloat16)
+    assert pipeline.load_adapter(trained).base_digest
+
+
+@pytest.mark.parametrize(("part", "named"), [("unet", "base model"), ("vae", "VAE")])
+@pytest.mark.parametrize("place", ["head", "tail"])
+def test_another_base_is_refused_wherever_it_differs(
+    base_folder: Path, trained: Path, tmp_path: Path, part: str, named: str, place: str
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(base_folder, other)
+    file = next((other / part).glob("*.safetensors"))
+    weights = load_file(file)
+    largest = max(weights, key=lambda name: weights[name].numel())
+    weights[largest].view(-1)[0 if place == "head" else -1] += 0.5
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=f"trained on another {named} .*check_base=False"):
+        DMPPipeline.from_pretrained(other, adapter=trained)
+    DMPPipeline.from_pretrained(other, adapter=trained, check_base=False)
+
+
+def test_cards_without_digests_are_valid(base_folder: Path, trained: Path) -> None:
+    file = trained / "dmp.json"
+    card = json.loads(file.read_text())
+    file.write_text(json.dumps({name: value for name, value in card.items() if not name.endswith("_digest")}))
+    DMPPipeline.from_pretrained(base_folder, adapter=trained)
+
+
+# ---------------------------------------------------------------------------------- not finite
+def test_base_weights_that_are_not_finite_are_refused_by_file_and_tensor(base_folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(base_folder, broken)
+    file = next((broken / "vae").glob("*.safetensors"))
+    weights = load_file(file)
+    name = sorted(weights)[-1]
+    weights[name].view(-1)[-1] = float("nan")
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=rf"{file.name}: tensor {name} holds NaN"):
+        DMPPipeline.from_pretrained(broken)
+
+
+@pytest.mark.parametrize("output_type", ["pt", "np", "pil", "latent"])
+def test_outputs_that_are_not_finite_are_refused(fresh: DMPPipeline, images: Tensor, output_type: Any) -> None:
+    with torch.no_grad():
+        fresh.unet.conv_out.bias.fill_(float("inf"))
+    with pytest.raises(NotFinite, match="sample 0 of the batch: the model's output holds NaN or infinity"):
+        fresh(images, num_inference_steps=1, resolution="input", output_type=output_type)

@@ -130,21 +130,38 @@ def test_a_labelled_folder_is_trained_on_and_scored(tmp_path, monkeypatch):
     assert rows["DMP"]["metrics"]["angular_deg"]["mean"] == pytest.approx(np.mean(angles), abs=0.2)
 
 
-def test_labels_without_a_training_set_are_scored_without_a_constant(tmp_path):
-    write_rooms(tmp_path / "rooms", range(2), ("depth",))
+def test_labels_without_a_training_set_are_scored_without_a_constant(tmp_path, caplog):
+    """With depths in millimetres, and class maps that label nothing."""
+    write_rooms(tmp_path / "rooms", range(2), ())
+    for seed in range(2):
+        labels = {"depth": room(seed)["depth"] * 1000, "segmentation": np.full((32, 32), 255, np.uint8)}
+        for task, label in labels.items():
+            extension, data = encode_label(task, label)
+            (tmp_path / "rooms" / f"room{seed}.{extension}").write_bytes(data)
     file = tmp_path / "mine.yaml"
     values = load_config("smoke").model_dump(mode="json") | {
         "splits": {"arbitrary": {"folder": str(tmp_path / "rooms")}},
-        "tasks": ["depth", "shading"],
-        "adapters": {"depth": "shipped:depth", "shading": "shipped:shading"},
+        "tasks": ["depth", "segmentation", "shading"],
+        "adapters": {task: f"shipped:{task}" for task in ("depth", "segmentation", "shading")},
     }
     file.write_text(json.dumps({"extends": None} | values))
     config = load_config("mini", file)
     without_prefect(config, str(tmp_path / "runs"), plan(config))
     report = tmp_path / "runs" / "report"
-    metrics = json.loads((report / "metrics.json").read_text())["metrics"]
-    assert set(metrics) == {"depth"}
-    assert set(metrics["depth"]["arbitrary"]) == {"DMP", "VAE ceiling"}
+    written = json.loads((report / "metrics.json").read_text())
+    metrics = written["metrics"]
+    assert set(metrics) == {"depth", "segmentation"}
+    for task in metrics:
+        assert set(metrics[task]["arbitrary"]) == {"DMP", "VAE ceiling"}
+    assert metrics["segmentation"]["arbitrary"]["DMP"]["metrics"]["mean_iou"]["mean"] is None
+    assert metrics["depth"]["arbitrary"]["DMP"]["metrics"]["abs_rel"]["mean"] > 0.9
+    depth, *classes = written["notes"]
+    assert depth.startswith("Arbitrary: 2 of 2 depth labels look wrong (far")
+    assert "are they millimetres?" in depth
+    assert len(classes) == 2  # nothing labelled, and no class
+    assert [record.getMessage().partition("warning: ")[2] for record in caplog.records] == [
+        note.removeprefix("Arbitrary: ") for note in written["notes"]
+    ]
     page = (report / "index.html").read_text()
     assert "arbitrary-00000000-shading-prediction" in page
     assert "constant predictor (left)" not in page

@@ -26,12 +26,15 @@ from dmp_core.models import ship
 from dmp_core.stages import execute, find, plan
 from dmp_core.store import Workspace
 
+PLANTED = "planted0secret"
+SECRETS = {name: PLANTED for name in ("HF_TOKEN", "VLLM_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")}
+
 
 def dmp(*arguments: str, check: bool = True, code: str = "") -> subprocess.CompletedProcess[str]:
     """code: run in the process before the command."""
     begin = ["-c", f"{code}; from dmp_core.cli import main; main()"] if code else ["-m", "dmp_core.cli"]
     command = [sys.executable, *begin, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **SECRETS, "COLUMNS": "200"})
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -72,7 +75,8 @@ def statuses(workspace: Path, *arguments: str) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("smoke")
-    dmp("run", "-p", "smoke", "-w", str(folder))
+    done = dmp("run", "-p", "smoke", "-w", str(folder))
+    assert PLANTED not in done.stdout + done.stderr
     return folder
 
 
@@ -86,6 +90,13 @@ def test_run_ends_with_report_and_metrics_for_every_task(workspace):
     html = (workspace / "report" / "index.html").read_text()
     assert not re.search(r"""(src|href)=["']https?://""", html.replace("<a ", "<a-"))
     assert set(statuses(workspace).values()) == {"complete"}
+
+
+def test_no_secret_of_the_environment_is_written_anywhere(workspace):
+    places = [workspace, *(Path(os.environ[name]) for name in ("PREFECT_HOME",) if name in os.environ)]
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".tar" for path in files)
+    assert not [path for path in files if PLANTED.encode() in path.read_bytes()]
 
 
 def test_second_run_does_nothing(workspace):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dmp_core.config.stages import TASKS, Task
 from dmp_core.errors import InputError
 from dmp_core.evaluation.areas import class_areas
+from dmp_core.evaluation.constant import NothingLabelled
 from dmp_core.evaluation.histogram import HalfHistogram
 from dmp_core.evaluation.protocol import (
     Scorer,
@@ -439,3 +440,43 @@ def test_the_registry_is_complete_and_names_are_unique() -> None:
     assert json.loads(json.dumps(describe()))["normal"][0]["name"] == "angular_deg"
     with pytest.raises(InputError, match="choose one of: angular_deg"):
         metric("normal", "angle")
+
+
+# ------------------------------------------------------------------------------- nothing to score
+NOTHING = {
+    "normal": np.zeros((N, H, W, 3)),
+    "depth": np.zeros((N, H, W)),
+    "segmentation": np.full((N, H, W), 255, np.uint8),
+}
+
+
+@pytest.mark.parametrize("task", NOTHING)
+def test_labels_without_a_valid_pixel_have_no_score_and_no_winner(task: Task, tmp_path: Path) -> None:
+    rows = [score(task, labels(task), NOTHING[task], KEYS, row=row) for row in ("DMP", "constant")]
+    loaded = []
+    for number, row in enumerate(rows):
+        row.save(tmp_path / f"{number}.parquet")
+        loaded.append(ScoreTable.load(tmp_path / f"{number}.parquet"))
+        pd.testing.assert_frame_equal(loaded[-1].values, row.values)
+    entry = aggregate(loaded, samples=100)[task][""]["DMP"]
+    assert entry["images"] == N
+    assert entry["metrics"][primary_metric(task).name] == {"mean": None, "low": None, "high": None}
+    assert entry["beats_constant"] is None
+    assert pick_cases(loaded[0], image_metric(task)) == {}
+
+
+def test_an_image_without_labels_keeps_its_row_among_others(tmp_path: Path) -> None:
+    true = labels("segmentation")
+    true[1] = 255
+    table = score("segmentation", labels("segmentation", 1), true, KEYS)
+    table.save(tmp_path / "scores.parquet")
+    np.testing.assert_array_equal(ScoreTable.load(tmp_path / "scores.parquet").areas, table.areas)
+    others = np.arange(N) != 1
+    rest = score("segmentation", labels("segmentation", 1)[others], true[others], list(np.array(KEYS)[others]))
+    assert table.dataset == pytest.approx(rest.dataset, nan_ok=True)
+
+
+@pytest.mark.parametrize("task", NOTHING)
+def test_training_labels_without_a_valid_pixel_fit_nothing(task: Task) -> None:
+    with pytest.raises(NothingLabelled, match=f"{task}: no valid training label"):
+        constant_prediction(task, NOTHING[task])

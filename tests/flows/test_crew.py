@@ -51,15 +51,15 @@ def test_chunks_are_what_is_missing(tmp_path):
     config = request(tmp_path)
     place, node = Workspace(tmp_path), find(plan(config), "images/train")
     with pytest.raises(InputError, match="not complete"):
-        chunks(node, place, 2)
+        chunks(node, node.artefact(place), 2)
     execute(config, "prompts/train", str(tmp_path))
-    assert chunks(node, place, 2) == [(0, 1), (2,)]
+    assert chunks(node, node.artefact(place), 2) == [(0, 1), (2,)]
     assert not execute(config, node.id, str(tmp_path), shards=Chunk([1])).cached
-    assert chunks(node, place, 1) == [(0,), (2,)]
+    assert chunks(node, node.artefact(place), 1) == [(0,), (2,)]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("shard-000001.tar")}
     execute(config, node.id, str(tmp_path), shards=Chunk([0, 1, 2]))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("shard-000001.tar")} == before
-    assert chunks(node, place, 1) == []
+    assert chunks(node, node.artefact(place), 1) == []
 
 
 @pytest.fixture(scope="module")

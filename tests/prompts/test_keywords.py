@@ -60,12 +60,26 @@ def test_comments_blanks_and_repeats_are_skipped_and_paths_work(tmp_path: Path) 
     assert split_keywords("train", [], str(path)) == ["attic", "kitchen", "a red room"]
 
 
-@pytest.mark.parametrize("content", [b"", b"# only a comment\n\n", b"\xff\xfe\x00bad", b"kit\0chen\n"])
+@pytest.mark.parametrize("content", [b"", b"# only a comment\n\n", b"\xff\xfe\x00ba", b"caf\xe9", b"kit\0chen\n"])
 def test_useless_files_are_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.txt"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"bad\.txt: .*keyword"):
+    with pytest.raises(InputError, match=r"bad\.txt: no"):
         read_keywords(path)
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lists_are_read_as_their_writers_saved_them(tmp_path: Path, coding: str, end: str) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_bytes(f"# my rooms{end}kitchen{end}Büro{end}".encode(coding))
+    assert read_keywords(path) == ["kitchen", "Büro"]
+
+
+@pytest.mark.parametrize("source", ["/dev/zero", "a\0b", "x" * 5000])
+def test_what_is_no_file_is_one_error(source: str) -> None:
+    with pytest.raises(InputError, match="not found"):
+        read_keywords(source)
 
 
 @pytest.mark.parametrize("source", ["sun_409.txt", "no/such/place.txt", ".", "no/such/sun_indoor_409.txt"])

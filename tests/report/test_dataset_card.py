@@ -8,17 +8,21 @@ import re
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from dmp_core.config.stages import TASKS
 from dmp_core.labelers.encoding import encode_label, png_bytes
 from dmp_core.report.data import ModelRecord
 from dmp_core.report.dataset_card import DatasetCardInfo, card_from_manifests, dataset_card
 from dmp_core.store.workspace import Manifest
+from dmp_core.text import one_line
 from tests.report.rooms import room
+from tests.test_text import HOSTILE
 
 INFO = DatasetCardInfo(
     name="bedrooms",
@@ -140,3 +144,24 @@ def test_the_cards_code_runs(block: int, tmp_path: Path) -> None:
         [sys.executable, "-c", code + checks[block]], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+# ---------------------------------------------------------------------------------- hostile text
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_names_stay_text(text: str) -> None:
+    """Whatever a dataset, its keywords and its makers are called, the card's header and its tables stay as they are."""
+    info = replace(
+        INFO, name=text, keywords={"train": [text, text]}, generator=text, prompts=text, palette=text,
+        labelers={"normal": text}, models=[ModelRecord(text, text, text, "", text)],
+    )  # fmt: skip
+    card = dataset_card(info)
+    assert header(card) == header(dataset_card(INFO)) | {"pretty_name": one_line(text)}
+    body = card.split("\n---\n", 1)[1]
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(body)
+    plain_tokens = (
+        MarkdownIt("commonmark", {"html": True}).enable("table").parse(dataset_card(INFO).split("\n---\n", 1)[1])
+    )
+    assert [token.type for token in tokens] == [token.type for token in plain_tokens]
+    inner = [child for token in tokens for child in token.children or []]
+    assert not [child for child in inner if child.type in ("html_inline", "link_open", "image", "em_open")]
+    assert all(line.isprintable() for line in card.splitlines())

@@ -28,10 +28,12 @@ from dmp_core.report import (
     build_report,
     keys_to_show,
 )
-from dmp_core.report.build import duration, plain, summary_sentence
+from dmp_core.report.build import duration, plain, render_page, summary_sentence
 from dmp_core.report.plots import distribution, loss_curve
 from dmp_core.report.tables import format_number, headlines, score_tables
+from dmp_core.text import plain as plain_text
 from tests.report.rooms import metrics_of, room, samples, tables
+from tests.test_text import HOSTILE
 
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 URL_ATTRIBUTES = {"src", "href", "srcset", "poster", "data", "action", "xlink:href"}
@@ -155,6 +157,18 @@ def test_prompts_and_configuration_are_escaped(html: str, page: Page) -> None:
     assert any("A cosy <bedroom> no. 3" in text for text in page.text)
 
 
+def test_hostile_prompts_keywords_and_titles_stay_text(data: ReportData) -> None:
+    def page(text: str) -> Page:
+        shown = {split: replace(record, keywords={text: 1.0}) for split, record in data.statistics.items()}
+        return Page(render_page(replace(data, title=text, summary=text, statistics=shown, metrics={}, tables=[]), []))
+
+    text = " ".join(HOSTILE)
+    found, sound = page(text), page("x")
+    assert (found.urls, found.ids, found.unbalanced) == (sound.urls, sound.ids, [])
+    assert plain_text(text, keep="\n\t") in found.text
+    assert all(char >= " " or char in "\n\t" for piece in found.text for char in piece)
+
+
 def test_equal_data_give_equal_bytes(data: ReportData, folder: Path, tmp_path: Path) -> None:
     build_report(data, tmp_path)
     for path in folder.rglob("*"):
@@ -217,6 +231,32 @@ def test_what_is_not_defined_is_an_em_dash_and_null(data: ReportData, tmp_path: 
     assert not re.search(r">\s*(nan|none|null|inf)\b", text, flags=re.IGNORECASE)
     numbers = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert numbers["metrics"]["depth"]["in_domain"]["DMP"]["metrics"]["abs_rel"]["mean"] is None
+
+
+def test_a_split_without_a_valid_label_is_shown_without_scores(tmp_path: Path) -> None:
+    nothing = {"depth": np.zeros((32, 32)), "segmentation": np.full((32, 32), 255), "normal": np.zeros((32, 32, 3))}
+    shown = [replace(sample, labels=nothing) for sample in samples("in_domain", 2)]
+    rows = []
+    for task, label in nothing.items():
+        predicted = np.stack([sample.predictions[task] for sample in shown])
+        for row in ("DMP", "VAE ceiling", "constant"):
+            true = np.stack([label, label])
+            rows.append(score(task, predicted, true, [s.key for s in shown], split="in_domain", row=row))
+    collector = StatisticsCollector()
+    for sample in shown:
+        collector.update(sample.prompt, segmentation=nothing["segmentation"], depth=nothing["depth"])
+    report = ReportData(
+        title="Nothing",
+        config_yaml="",
+        metrics=metrics_of(rows),
+        tables=rows,
+        samples={"in_domain": shown},
+        statistics={"in_domain": collector.result()},
+    )
+    text = build_report(report, tmp_path).read_text()
+    assert not re.search(r">\s*(nan|none|null|inf)\b", text, flags=re.IGNORECASE)
+    assert "not defined: no label of this split is valid" in text
+    assert "of 3 tasks" not in text
 
 
 def test_metrics_json_holds_the_numbers(folder: Path, data: ReportData) -> None:

@@ -60,7 +60,7 @@ def test_a_download_that_broke_off_is_begun_again(place, monkeypatch):
     get = type(place.fs).get
 
     def broken(self, source, target, **options):
-        Path(target, "a.bin").write_bytes(b"1")
+        Path(target[0]).write_bytes(b"1")
         raise ConnectionError("cut")
 
     monkeypatch.setattr(type(place.fs), "get", broken)
@@ -77,7 +77,7 @@ def test_what_changes_while_it_is_fetched_is_not_kept(place, monkeypatch):
 
     def late(self, source, target, **options):
         get(self, source, target, **options)
-        Path(target, "a.bin").write_bytes(b"3")
+        Path(target[0]).write_bytes(b"3")
 
     monkeypatch.setattr(type(place.fs), "get", late)
     with pytest.raises(OSError, match=r"memory://.*/adapters/depth-0+: a\.bin is not what the manifest says") as caught:

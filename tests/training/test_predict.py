@@ -121,7 +121,7 @@ def test_mirrored_predictions_of_a_mirrored_image_are_the_mirrored_ones(predicto
 
 def test_colour_noise_asks_the_cards_shares(predictor):
     sampling = SamplingConfig(num_steps=1, colour_noise=0.15)
-    with pytest.raises(InputError, match=r"sampling\.colour_noise: .* no class_shares; train it anew"):
+    with pytest.raises(InputError, match=r"sampling\.colour_noise: .* no class_shares; train it again"):
         predict_batch(predictor, rgb(), "segmentation", sampling, **SETTINGS)
     assert predict_batch(predictor, rgb(), "depth", sampling, **SETTINGS).shape == (3, 16, 16)
     card, before = predictor.card.model_dump(mode="json"), None

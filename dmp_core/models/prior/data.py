@@ -173,7 +173,7 @@ def _shards(
 ) -> Iterator[dict[str, NDArray[Any]]]:
     for path in sorted(folder.glob("scenes-??????.npz")):
         start = int(path.stem.removeprefix("scenes-"))
-        with np.load(path) as loaded:
+        with np.load(path, allow_pickle=False) as loaded:
             columns = {name: loaded[name] for name in names or loaded.files}
         index = start + np.arange(len(columns["rgb"]))
         chosen = (index % config.hold_out_every == 0) == held_out

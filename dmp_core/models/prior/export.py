@@ -16,6 +16,7 @@ from PIL import Image
 from dmp_core.config.stages import TASKS, Task
 from dmp_core.evaluation.protocol import score
 from dmp_core.evaluation.registry import primary_metric
+from dmp_core.finite import check_finite
 from dmp_core.models.prior.config import PriorConfig
 from dmp_core.models.prior.data import Scenes, load_scenes
 from dmp_core.models.prior.loop import parameter_count
@@ -57,8 +58,7 @@ def export_prior(
     for leftover in (fresh, stale):
         shutil.rmtree(leftover, ignore_errors=True)
     pipeline = assemble(vae, unet, text_encoder, tokenizer)
-    pipeline.to(torch.float16).save_pretrained(fresh)
-    forget_paths(fresh)
+    save_halved(pipeline, fresh)
     scenes = load_scenes(config.scenes, work / "scenes", held_out=True)
     shipped = type(pipeline).from_pretrained(fresh, torch_dtype=torch.float32)  # what users will load
     sample_grid(shipped).save(fresh / "samples.png", optimize=True)
@@ -72,6 +72,16 @@ def export_prior(
         out.rename(stale)
     fresh.rename(out)
     shutil.rmtree(stale, ignore_errors=True)
+
+
+def save_halved(pipeline: Any, folder: Path) -> None:
+    """Write a diffusers pipeline in half precision. Raises InputError when a weight is no number in it."""
+    pipeline.to(torch.float16)
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            check_finite(part.state_dict(), f"{folder.name}/{name}")
+    pipeline.save_pretrained(folder)
+    forget_paths(folder)
 
 
 def forget_paths(folder: Path) -> None:

@@ -13,14 +13,18 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from dmp_core.errors import InputError
 from dmp_core.models.prior.config import TrainingConfig
 from dmp_core.progress import Progress, silent
+from dmp_core.training.checkpoints import LOG, load_checkpoint, read_checkpoint, save_checkpoint
 from dmp_core.training.precision import autocast_bf16
+
+_IDENTITY = "prior"  # settings may change between sessions: more steps, other minutes
 
 LossFunction = Callable[[int, slice], dict[str, Tensor]]
 """(step, share) → named scalars of this share of the step's batch, each a mean over it; `loss` is the one to
@@ -37,7 +41,8 @@ def fit(
 ) -> dict[str, dict[str, Tensor]]:
     """Train `modules` until `config.steps` or `config.minutes` (of all sessions together) are used up.
 
-    Goes on from the last checkpoint in `work`. Writes `log.csv`. Returns the averaged weights by module.
+    Goes on from the last good checkpoint in `work`. Writes `log.csv`. Returns the averaged weights by module.
+    Raises InputError when the loss, its gradient or a weight is not finite; what was saved before is then still good.
     """
     work.mkdir(parents=True, exist_ok=True)
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
@@ -51,12 +56,12 @@ def fit(
         while (share := state.share_done(config)) < 1:
             rate = config.learning_rate * min(1.0, (state.step + 1) / max(1, config.warmup_steps)) * _cosine(share)
             values = team.set_gradients(state.step)
-            _update(parameters, optimizer, rate, config.max_grad_norm)
+            _update(parameters, optimizer, rate, config.max_grad_norm, state.step)
             state.step += 1
             state.average(config.ema_decay)
             state.record(values, rate)
             if state.step % config.log_every == 0:
-                state.log(work / "log.csv")
+                state.log()
                 left = "" if config.minutes is None else f", {config.minutes - state.seconds / 60:.0f} min left"
                 progress(state.step, config.steps, f"loss {values['loss']:.4f}{left}")
             if state.step % config.checkpoint_every == 0:
@@ -99,29 +104,44 @@ class Team:
         # No cache of cast weights: it is one for all threads.
         with autocast_bf16("cpu", self.bf16, cache_enabled=False):
             values = self.loss_at(step, share)
-        if not torch.isfinite(values["loss"]):
-            raise FloatingPointError("the loss is not finite; lower learning_rate, and resume from the last checkpoint")
+        _check_finite("loss", step, values["loss"].item())
         gradients = torch.autograd.grad(values["loss"], self.parameters, allow_unused=True)
         return {name: value.item() for name, value in values.items()}, gradients
 
 
-def _update(parameters: list[nn.Parameter], optimizer: Any, rate: float, max_norm: float) -> None:
+def _update(parameters: list[nn.Parameter], optimizer: Any, rate: float, max_norm: float, step: int) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
-    nn.utils.clip_grad_norm_(parameters, max_norm)
+    _check_finite("gradient", step, float(nn.utils.clip_grad_norm_(parameters, max_norm)))
     optimizer.step()
+
+
+def _check_finite(what: str, step: int, value: float) -> None:
+    """Before the optimiser's step: the weights are then still good."""
+    if not math.isfinite(value):
+        raise InputError(
+            f"training: the {what} is {value} at step {step + 1}; lower learning_rate. Checkpoints are kept"
+        )
 
 
 class _State:
     """What a checkpoint holds."""
 
     def __init__(self, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, work: Path) -> None:
-        self.modules, self.optimizer, self.path = modules, optimizer, work / "checkpoint.pt"
+        self.modules, self.optimizer = modules, optimizer
+        self.folder, self.log_file = work / "checkpoints", work / "log.csv"
         self.step, self.seconds = 0, 0.0
         self.ema = {name: _copy(module.state_dict()) for name, module in modules.items()}
         self.pending: list[dict[str, float]] = []
-        if self.path.exists():
-            self._load()
+        self.rows: list[list[str]] = []
+        saved = load_checkpoint(self.folder, _IDENTITY)
+        if saved is None and (old := work / "checkpoint.pt").exists():  # the only one, before there were two
+            saved = read_checkpoint(old)
+        if saved is not None:
+            self._restore(saved)
+        self.log_file.unlink(missing_ok=True)  # what came after the checkpoint is logged again
+        if self.rows:
+            self._write_log(self.rows, "w")
         self.started = time.monotonic() - self.seconds
 
     def share_done(self, config: TrainingConfig) -> float:
@@ -142,37 +162,47 @@ class _State:
     def record(self, values: dict[str, float], rate: float) -> None:
         self.pending.append(values | {"lr": rate})
 
-    def log(self, path: Path) -> None:
+    def log(self) -> None:
         """Append the means since the last line."""
         names = list(self.pending[0])
         means = {name: sum(row[name] for row in self.pending) / len(self.pending) for name in names}
-        fresh = not path.exists()
-        with path.open("a", newline="") as stream:
-            writer = csv.writer(stream)
-            if fresh:
-                writer.writerow(["step", "seconds", *names])
-            writer.writerow([self.step, round(self.seconds, 1), *(f"{means[name]:.6g}" for name in names)])
+        values = [f"{means[name]:.6g}" for name in names]
+        fresh = [] if self.rows else [["step", "seconds", *names]]
+        fresh.append([str(self.step), str(round(self.seconds, 1)), *values])
+        self._write_log(fresh, "a")
+        self.rows.extend(fresh)
         self.pending.clear()
+
+    def _logged(self) -> list[list[str]]:
+        """The rows so far of a run whose checkpoint is older than such that have them."""
+        if not self.log_file.exists() or not self.log_file.stat().st_size:
+            return []
+        with self.log_file.open(newline="", errors="replace") as stream:
+            header, *rows = csv.reader(stream)
+        return [header, *(row for row in rows if row and row[0].isdecimal() and int(row[0]) <= self.step)]
+
+    def _write_log(self, rows: list[list[str]], mode: Literal["a", "w"]) -> None:
+        with self.log_file.open(mode, newline="") as stream:
+            csv.writer(stream).writerows(rows)
 
     def save(self) -> None:
         state = {
+            "identity": _IDENTITY,
             "step": self.step,
+            LOG: self.rows,
             "seconds": self.seconds,
             "ema": self.ema,
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimizer": self.optimizer.state_dict(),
         }
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("wb") as stream:  # by a path torch would say of a full disk: iostream error
-            torch.save(state, stream)
-        temporary.rename(self.path)
+        save_checkpoint(self.folder, self.step, state)
 
-    def _load(self) -> None:
-        state = torch.load(self.path, weights_only=True)
+    def _restore(self, state: dict[str, Any]) -> None:
         self.step, self.seconds, self.ema = state["step"], state["seconds"], state["ema"]
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.rows = state[LOG] if LOG in state else self._logged()
 
 
 def _copy(weights: dict[str, Tensor]) -> dict[str, Tensor]:

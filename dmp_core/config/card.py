@@ -1,0 +1,124 @@
+"""`dmp.json`, the card of an adapter: how it was trained and is run. Light to import, so that planning may read it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from dmp_core.config.base import raise_readable
+from dmp_core.config.stages import ScheduleConfig, Task
+from dmp_core.errors import InputError
+
+CARD_FILE = "dmp.json"
+_CLASSES = 150
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Encoding(BaseModel):
+    """What the decoded channels stand for."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    mode: Literal["RGB", "F"] = "RGB"
+    """"RGB": three channels in [0, 1]; "F": one channel, their mean times `scale`."""
+    scale: Positive = 1.0
+    """For "F": what 1 stands for, e.g. 8 metres of depth."""
+    class_ids: tuple[Annotated[int, Field(ge=0, lt=_CLASSES)], ...] | None = None
+    """For segmentation: the classes of the training labels, which colours are decoded among; None: all."""
+    class_shares: tuple[Positive, ...] | None = None
+    """In the same order, which part of all labelled pixels each covers."""
+    axes: str | None = None
+    """For normals: where x, y and z point."""
+    palette: str | None = None
+    """For segmentation: the colour code of the classes."""
+
+    @model_validator(mode="after")
+    def _matching(self) -> Encoding:
+        if self.class_ids is not None and len(set(self.class_ids)) != max(1, len(self.class_ids)):
+            raise ValueError("class_ids: name at least one class, each once")
+        if self.class_shares is not None and len(self.class_shares) != len(self.class_ids or ()):
+            raise ValueError(f"class_shares: {len(self.class_shares)} shares of {len(self.class_ids or ())} class_ids")
+        return self
+
+
+class AdapterCard(BaseModel):
+    """Contents of ``dmp.json``. Other keys are kept as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    task: str | None = None
+    method: str = "dmp"
+    prediction: Literal["x", "y", "v"] = "v"
+    schedule: ScheduleConfig = ScheduleConfig()
+    source: Literal["oracle", "estimated"] = "oracle"
+    num_steps: PositiveInt = 5
+    encoding: Encoding = Encoding()
+    resolution: Annotated[int, Field(gt=0, le=16384)] | None = None
+    """Shorter side, in pixels, of the training images."""
+    base: str | None = None
+    """Name of the model that was adapted."""
+    base_fingerprint: str | None = None
+    """`fingerprint` of its U-Net, which reads the beginning of each tensor; loading on another one is refused."""
+    vae_fingerprint: str | None = None
+    """The same of its VAE."""
+    base_digest: str | None = None
+    """`content_digest` of the U-Net. Adapters from before there was one are identified by the fingerprint alone."""
+    vae_digest: str | None = None
+
+    def contradictions(self, task: Task, depth_scale: float | None = None, palette: str | None = None) -> list[str]:
+        """Why predictions of a task, with these settings, would not be what the adapter learned."""
+        found = []
+        if self.method != "dmp":
+            found.append(f"it belongs to the method {self.method}, not to dmp")
+        if self.task not in (None, task):
+            found.append(f"it was trained for {self.task}, not for {task}")
+        scale, colours = self.scale_of(task), self.palette_of(task)
+        if depth_scale is not None and scale not in (None, depth_scale):
+            found.append(f"its depth scale is {scale:g}, latents.depth_scale is {depth_scale:g}")
+        if palette is not None and colours not in (None, palette):
+            found.append(f"its palette is {colours}, latents.palette is {palette}")
+        return found
+
+    def check(self, source: object, task: Task, depth_scale: float | None = None, palette: str | None = None) -> None:
+        """Raise InputError for the first contradiction; `source` names the adapter."""
+        for contradiction in self.contradictions(task, depth_scale, palette):
+            raise InputError(f"{source}: {CARD_FILE}: {contradiction}; choose the adapter or the setting that fits")
+
+    def scale_of(self, task: Task) -> float | None:
+        """Metres that 1 stands for; None where the card does not state it or the task has none."""
+        return self.encoding.scale if task == "depth" and self.encoding.mode == "F" else None
+
+    def palette_of(self, task: Task) -> str | None:
+        """Colour code of the classes; None as in `scale_of`."""
+        return self.encoding.palette if task == "segmentation" else None
+
+    def stated(self) -> dict[str, Any]:
+        """What it states, as plain values; without defaults."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+def read_card(folder: str | Path) -> AdapterCard:
+    """``dmp.json`` of an adapter folder, or the paper's settings when there is none."""
+    file = Path(folder) / CARD_FILE
+    if not file.exists():
+        return AdapterCard()
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not valid JSON ({error}); write it again with save_adapter") from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); give a folder with a readable card") from None
+    return parse_card(meta, str(file))
+
+
+def parse_card(meta: Any, source: str) -> AdapterCard:
+    """Validate a mapping as a card; ``source`` opens every line of the error."""
+    try:
+        return AdapterCard.model_validate(dict(meta) if isinstance(meta, Mapping) else meta)
+    except ValidationError as error:
+        raise_readable(error, source)

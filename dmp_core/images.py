@@ -1,0 +1,141 @@
+"""Picture files that a user brings, opened in one place: which formats, how large, which way up, which colours."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from dmp_core.errors import InputError
+from dmp_core.reading import read_file, regular_size, shown
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+"""Pillow's names of what is accepted; no other decoder ever sees the user's files."""
+MOST_PIXELS = 89_478_485
+"""Of one image; beyond this, Pillow itself suspects a file that is meant to exhaust the memory."""
+_FIX = "give a whole PNG, JPEG, WebP, BMP or TIFF file"
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+GREY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}
+"""By how much Pillow multiplies the levels of PNGs with 1, 2 and 4 bits of grey."""
+
+
+def open_rgb(source: str | Path | BinaryIO, name: str | Path, *, most_pixels: int = MOST_PIXELS) -> NDArray[np.uint8]:
+    """An image file, or a stream of its bytes, as RGB (H, W, 3), turned as its EXIF orientation says.
+
+    Of 16 bits the upper half is kept, transparency is laid over white, of several frames the first is taken;
+    colour profiles are not applied. Raises one InputError, which starts with `name`, for anything that cannot be
+    read or decoded, and for images of more than `most_pixels`.
+    """
+    stream = io.BytesIO(read_file(source)) if isinstance(source, str | Path) else source
+    with decoding(name, "not a readable image", _FIX), opened(stream, most_pixels=most_pixels) as image:
+        return _pixels(image)
+
+
+def check_picture(path: Path) -> None:
+    """Raise InputError, by the file's entry and header alone, for what `open_rgb` would refuse at once."""
+    regular_size(path)
+    with path.open("rb") as stream, decoding(path, "not a readable image", _FIX), opened(stream):
+        pass
+
+
+def to_rgb(image: Image.Image, name: str | Path) -> NDArray[np.uint8]:
+    """A picture of Pillow's as `open_rgb` gives it, and with its errors."""
+    with decoding(name, "not a readable image", "give one of 8 or 16 bits per channel"):
+        if image.width * image.height > MOST_PIXELS:
+            raise InputError(f"{image.width} × {image.height} pixels, more than {MOST_PIXELS / 1e6:.0f} million")
+        return _pixels(image)
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    image.load()
+    turn = _TURNS.get(orientation(image))
+    rgb: NDArray[np.uint8] = np.array(_rgb(image if turn is None else image.transpose(turn)))
+    return rgb
+
+
+@contextmanager
+def opened(
+    stream: BinaryIO, formats: tuple[str, ...] = FORMATS, *, most_pixels: int = MOST_PIXELS
+) -> Iterator[Image.Image]:
+    """The header of a picture, not decoded yet. Raises InputError without a name if it is too large; see `decoding`."""
+    try:
+        image = Image.open(stream, formats=formats)
+    except Image.DecompressionBombError:
+        raise InputError(f"more than {2 * MOST_PIXELS / 1e6:.0f} million pixels; scale it down") from None
+    with image:
+        if image.width * image.height > most_pixels:
+            size = f"{image.width} × {image.height} pixels, more than {most_pixels / 1e6:.0f} million"
+            raise InputError(f"{size}; scale it down")
+        _scale_transparency(image)
+        yield image
+
+
+@contextmanager
+def decoding(name: str | Path, what: str, fix: str) -> Iterator[None]:
+    """Errors of decoding become one InputError line: `name`, what is wrong, the fix."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{shown(name)}: {error}") from None
+    # Pillow and NumPy raise whatever they stumble over in a damaged file: struct.error, KeyError, zlib.error …
+    except Exception as error:
+        reason = " ".join(str(error).split(" <_io")[0].split(" '/")[0].split())[:200] or type(error).__name__
+        raise InputError(f"{shown(name)}: {what} ({shown(reason)}); {fix}") from None
+
+
+def orientation(image: Image.Image) -> int:
+    """1 to 8, as EXIF or XMP says; 1 where these cannot be read, as every viewer takes it.
+
+    The EXIF data is never written again: what other tools put there need not fit the standard.
+    """
+    try:
+        # The base class's: that of PNG would decode the whole file.
+        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+        return int(value) if value in _TURNS else 1
+    except Exception:  # whatever damaged EXIF leads to; the pixels are not affected
+        return 1
+
+
+def raw_mode(image: Image.Image) -> str:
+    """How the pixels of a PNG are stored, in Pillow's words (`L;2`: grey of 2 bits); empty for other formats."""
+    tiles = getattr(image, "tile", None)
+    return str(tiles[0][3]) if image.format == "PNG" and tiles else ""
+
+
+def _scale_transparency(image: Image.Image) -> None:
+    """Pillow brings pixels to 8 bits, but not the level or colour that a PNG says is transparent."""
+    clear, raw = image.info.get("transparency"), raw_mode(image)
+    if raw in ("L;2", "L;4") and isinstance(clear, int):
+        step = GREY_STEPS[raw]
+        image.info["transparency"] = clear % (255 // step + 1) * step
+    elif raw == "RGB;16B" and isinstance(clear, tuple):
+        image.info["transparency"] = tuple(level >> 8 for level in clear)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16 bits: Pillow would clip at 255
+        levels, clear = np.asarray(image), image.info.get("transparency")
+        grey = (levels.astype(np.float64).clip(0, 65535) / 257).round().astype(np.uint8)
+        if clear is not None:
+            grey = np.where(levels == clear, np.uint8(255), grey)
+        return Image.fromarray(grey).convert("RGB")
+    if image.has_transparency_data:
+        above = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), above).convert("RGB")
+    return image.convert("RGB")

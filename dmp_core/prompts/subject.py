@@ -1,0 +1,153 @@
+"""What a caption must be about: its keyword, the keyword's head noun, or a cue of the place that it means."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+from dmp_core.errors import InputError
+from dmp_core.prompts.grammar import Vocabulary, has_word, words_of
+from dmp_core.prompts.keywords import readable_keyword
+
+_STRAIGHT = str.maketrans(
+    {"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": "'", "’": "'", "–": "-", "—": "-", "…": "."}
+)
+# A hidden character is moved to a plane that is nobody's, which no rule about letters, marks or spaces knows.
+_PLANE = 0xF0000
+HIDDEN = "\U000f0000-\U000fffff"
+
+_PREPOSITION = re.compile(
+    r"\b(?:of|at|in|on|with|without|by|under|over|among|from|near|beside|behind|between|for|to|into|inside|outside"
+    r"|across|along|after|before|during|through|around)\b"
+)
+_AND = re.compile(r"\b(?:and|or)\b|[,;:&+/()]")
+# What a picture is, how much of a thing there is, and when: heads of phrases that do not say what is seen.
+_NO_SUBJECT = frozenset(
+    words_of(
+        "photo, photograph, picture, image, painting, drawing, sketch, print, illustration, rendering, render, poster, "
+        "blueprint, woodcut, watercolour, watercolor, oil, pastel, charcoal, ink, pencil, view, scene, style, "
+        "still, life, stack, pile, row, group, set, pair, collection, bunch, lot, interior, exterior, indoor, outdoor, "
+        "inside, outside, night, day, dusk, dawn, sunset, sunrise, morning, afternoon, evening, noon, midnight, "
+        "moonlight, daylight, light, colour, color, neon, art, noir, anime, impressionist, surreal, the, a, an"
+    )
+)
+
+
+def plain(text: str) -> str:
+    """With one form for each character, straight quotes and dashes, and no marks of emphasis."""
+    return unicodedata.normalize("NFKC", text).translate(_STRAIGHT).replace("**", "").replace("`", "")
+
+
+def phrase_of(keyword: str) -> str:
+    """The keyword as it stands in captions."""
+    return " ".join(plain(readable_keyword(keyword)).split())
+
+
+def refuse_unusable(keywords: Mapping[str, Iterable[str]], max_characters: int) -> None:
+    """Raises InputError that names all keywords which no caption can have in it, before any work is done for them.
+
+    keywords: by the setting that gives them.
+    """
+    faults = [
+        f"{field}: {_quoted(keyword)} {fault}"
+        for field, given in keywords.items()
+        for keyword in given
+        if (fault := _fault(keyword, max_characters))
+    ]
+    if faults:
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise InputError(f"{'; '.join(faults[:5])}{more}; write in a few words what the images should show")
+
+
+def _fault(keyword: str, max_characters: int) -> str:
+    phrase = phrase_of(keyword)
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Co") for character in keyword):
+        return "contains control characters or other codes that are no text"
+    if not any(unicodedata.category(character)[0] in "LNS" for character in phrase):
+        return "names nothing: it has neither letters nor digits"
+    if len(phrase) > max_characters:
+        return f"has {len(phrase)} characters, and a caption at most {max_characters} (prompts.max_characters)"
+    return ""
+
+
+def _quoted(keyword: str) -> str:
+    return repr(keyword if len(keyword) <= 60 else f"{keyword[:57]}...")
+
+
+def hide(text: str, keyword: str) -> str:
+    """`text` with every mention of the keyword, singular or plural, put out of the reach of rules; same length."""
+    pattern = _mention(phrase_of(keyword))
+    return pattern.sub(lambda match: _moved(match.group(), _PLANE), text) if pattern else text
+
+
+def show(text: str) -> str:
+    """Takes back what `hide` did."""
+    return re.sub(f"[{HIDDEN}]+", lambda match: _moved(match.group(), -_PLANE), text)
+
+
+def keeps_subject(caption: str, keyword: str) -> bool:
+    """Whether the caption has the keyword, its head noun in singular or plural, or a cue of its family.
+
+    A keyword without a Latin letter is not looked for: a model may well translate it.
+    """
+    pattern, heads = _mention(phrase_of(keyword)), head_nouns(keyword)
+    if not heads or (pattern and pattern.search(caption)):
+        return True
+    family, text = Vocabulary.load().family(keyword), caption.lower()
+    cues = [family["phrase"], *family["cues"]] if family else []
+    return not heads.isdisjoint(map(_stem, _words(caption))) or any(has_word(text, cue) for cue in cues)
+
+
+@cache
+def head_nouns(keyword: str) -> frozenset[str]:
+    """What the keyword names, as stems: `an oil painting of a city at sunset` → {"city"}.
+
+    The last word of each part of the first phrase that says what is seen; without one, all of its words.
+    """
+    text = phrase_of(keyword).lower()
+    for part in _PREPOSITION.split(text):
+        heads = frozenset(_stem(words[-1]) for piece in _AND.split(part) if (words := _naming_words(piece)))
+        if heads:
+            return heads
+    return frozenset(_stem(word) for word in _words(text) if word.isalpha())
+
+
+def _naming_words(text: str) -> list[str]:
+    colours = Vocabulary.load().colours
+    words = _words(text)
+    while words and (words[-1] in _NO_SUBJECT or words[-1] in colours or not words[-1].isalpha()):
+        words.pop()
+    return words
+
+
+def _words(text: str) -> list[str]:
+    """Latin words in lower case, without accents."""
+    bare = "".join(c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c))
+    return [word.removesuffix("'s") for word in re.findall(r"[a-z0-9]+(?:'s)?", bare)]
+
+
+def _stem(word: str) -> str:
+    """One form for singular and plural, British and American spelling."""
+    irregular = {"people": "person", "men": "man", "women": "woman", "children": "child", "shelves": "shelf"}
+    word = irregular.get(word, word)
+    for ending, instead in (("ies", "y"), ("sses", "ss"), ("ches", "ch"), ("shes", "sh"), ("xes", "x")):
+        if word.endswith(ending) and len(word) > len(ending) + 1:
+            word = word.removesuffix(ending) + instead
+            break
+    else:
+        word = word if word.endswith(("ss", "us", "is")) or len(word) < 4 else word.removesuffix("s")
+    return re.sub(r"tre$", "ter", re.sub(r"our$", "or", word))
+
+
+@cache
+def _mention(phrase: str) -> re.Pattern[str] | None:
+    """The phrase in any case, however its words are joined, in singular or plural."""
+    joined = r"[\s_-]*".join(re.escape(word) for word in re.split(r"[\s_]+", phrase) if word)
+    return re.compile(rf"(?<!\w){joined}(?:e?s)?(?!\w)", re.IGNORECASE) if joined else None
+
+
+def _moved(text: str, by: int) -> str:
+    """Characters outside the basic plane, emoji for one, stay: no rule is about them."""
+    return "".join(chr(ord(c) + by) if ord(c) < 0x10000 or by < 0 else c for c in text)

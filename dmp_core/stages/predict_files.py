@@ -1,0 +1,193 @@
+"""One finished adapter on image files of one's own: which settings, which names, and what may be written over."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dmp_core.config import load_config
+from dmp_core.config.card import AdapterCard
+from dmp_core.config.pipeline import PipelineConfig
+from dmp_core.config.stages import Task
+from dmp_core.errors import InputError, NotFinite
+from dmp_core.images import check_picture, open_rgb
+from dmp_core.labelers.encoding import LABEL_EXTENSIONS, encode_label
+from dmp_core.models.adapters import adapter_card, adapter_folder
+from dmp_core.reading import shown
+
+INDEX = ".dmp_predict.jsonl"
+"""Names and digests of all that was written into a folder, one object per line, each before its file."""
+
+
+def prediction_config(
+    preset: str, file: Path | None, overrides: list[str] | None, adapter: str, task: Task
+) -> PipelineConfig:
+    """The configuration, with what the adapter's card states laid over the preset, below the user's own settings.
+
+    Raises InputError where these contradict what the adapter learned.
+    """
+    card = adapter_card(adapter)
+    card.check(adapter, task)
+    config = load_config(preset, file, overrides, _stated(card, task))
+    card.check(adapter, task, config.latents.depth_scale, config.latents.palette)
+    return config
+
+
+def _stated(card: AdapterCard, task: Task) -> dict[str, Any]:
+    """What a card states, by the names of the configuration."""
+    sampling: dict[str, Any] = {name: getattr(card, name) for name in ("num_steps", "source") if name in card.stated()}
+    if card.encoding.class_shares is None:
+        sampling["colour_noise"] = None
+    latents: dict[str, Any] = {"depth_scale": card.scale_of(task), "palette": card.palette_of(task)}
+    latents = {name: value for name, value in latents.items() if value is not None}
+    if card.resolution is not None:
+        latents |= {"resolution": card.resolution, "resolutions": {}}
+    return {"sampling": sampling, "latents": latents}
+
+
+def predict_files(
+    images: Sequence[Path], task: Task, adapter: str, out: Path, config: PipelineConfig
+) -> Iterator[Path]:
+    """Predict image files one by one; gives the pictures to look at.
+
+    Writes `NAME.normal.pred.png` (the dataset's encoding) and `NAME.normal.view.png`, by names that no label has.
+    config: of `prediction_config`.
+    Raises InputError, before any work, where two images share a name, or where a file is in the way that no run of
+    this command wrote.
+    """
+    from dmp_core.training.base import choose_device
+    from dmp_core.training.predict import load_predictor, predict_batch
+
+    for image in images:
+        check_picture(image)
+    outputs = _outputs(images, task, out)
+    written = Written(out, [file for output in outputs for file in (output.label, output.view)])
+    device = choose_device(config.runtime.device)
+    pipeline = load_predictor(config.base, adapter_folder(adapter), device, config.sampling.dtype)
+    resolution = config.latents.resolution_of(task) or pipeline.native_resolution
+    scale, palette = config.latents.depth_scale, config.latents.palette
+    for output in outputs:
+        rgb = open_rgb(output.image, output.image)
+        try:
+            label = predict_batch(
+                pipeline, rgb[None], task, config.sampling, depth_scale=scale, palette=palette, resolution=resolution
+            )[0]
+        except NotFinite as error:
+            raise error.named([shown(output.image)]) from None
+        except InputError as error:
+            raise InputError(f"{shown(output.image)}: {error}") from None
+        written.write(output.label, encode_label(task, label)[1])
+        written.write(output.view, _picture(task, label))
+        yield output.view
+
+
+def _picture(task: Task, label: np.ndarray) -> bytes:
+    from dmp_core.report.pictures import colourise
+
+    buffer = io.BytesIO()
+    Image.fromarray(colourise(task, label)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+# -------------------------------------------------------------------------------------- names
+@dataclass(frozen=True)
+class _Output:
+    image: Path
+    label: Path
+    view: Path
+
+
+def _outputs(images: Iterable[Path], task: Task, out: Path) -> list[_Output]:
+    """Where each image's results go: by its name, or by its path below the images' common folder if names clash."""
+    unique = list({os.path.abspath(image): image for image in images}.values())
+    stems = [Path(image.stem) for image in unique]
+    if clash(stems):
+        common = os.path.commonpath([os.path.abspath(image.parent) for image in unique])
+        stems = [Path(os.path.relpath(os.path.abspath(image), common)).with_suffix("") for image in unique]
+    if twins := clash(stems):
+        same = [str(image) for image, stem in zip(unique, stems, strict=True) if _folded(stem) == twins]
+        raise InputError(f"{' and '.join(same)}: their results would have one name; predict them apart, or rename one")
+    word, _, suffix = LABEL_EXTENSIONS[task].partition(".")
+    return [
+        _Output(
+            image,
+            out / stem.with_name(f"{stem.name}.{word}.pred.{suffix}"),
+            out / stem.with_name(f"{stem.name}.{task}.view.png"),
+        )
+        for image, stem in zip(unique, stems, strict=True)
+    ]
+
+
+def clash(stems: Iterable[Path]) -> str | None:
+    """A name that several have, in the eyes of a file system that ignores case and Unicode's forms."""
+    name, count = Counter(map(_folded, stems)).most_common(1)[0]
+    return name if count > 1 else None
+
+
+def _folded(stem: Path) -> str:
+    return unicodedata.normalize("NFC", str(stem)).casefold()
+
+
+# -------------------------------------------------------------------------------------- files
+class Written:
+    """A folder for results in which only files that this command wrote are ever replaced."""
+
+    def __init__(self, folder: Path, files: Iterable[Path]) -> None:
+        """files: what is going to be written. Raises InputError if one of them is in the way."""
+        self.folder, self.index = folder, folder / INDEX
+        existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not existing.is_dir():
+            raise InputError(f"--out {folder}: {existing} is a file; choose a folder")
+        known = self._known()
+        for file in files:
+            if os.path.lexists(file) and self._digest(file) not in known.get(self._name(file), ()):
+                raise InputError(
+                    f"{file}: exists, and `dmp predict` did not write it as it is; move it, or choose another --out"
+                )
+
+    def write(self, file: Path, data: bytes) -> None:
+        """Whole or not at all."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        entry = {"file": self._name(file), "sha256": hashlib.sha256(data).hexdigest()}
+        with self.index.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry) + "\n")
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _known(self) -> dict[str, set[str]]:
+        """Name → digests of what earlier runs wrote there; a line that was cut short by a kill says nothing."""
+        known: dict[str, set[str]] = {}
+        if not os.path.lexists(self.index):
+            return known
+        if self.index.is_symlink() or not self.index.is_file():
+            raise InputError(f"{self.index}: not the index that `dmp predict` keeps; move it, or choose another --out")
+        for line in self.index.read_bytes().splitlines():
+            try:
+                entry = json.loads(line)
+                known.setdefault(str(entry["file"]), set()).add(str(entry["sha256"]))
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
+        return known
+
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self.folder).as_posix()
+
+    @staticmethod
+    def _digest(file: Path) -> str | None:
+        """None for what is no plain file: never ours."""
+        return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() and not file.is_symlink() else None

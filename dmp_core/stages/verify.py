@@ -1,0 +1,364 @@
+"""Check everything in a workspace: bytes against digests, contents against what they should be, and what is left over.
+
+A digest says that a file is as it was written. Whether it was written rightly, only reading it says: images and labels
+are decoded, tables and weights are loaded.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from PIL import Image
+
+from dmp_core.config.stages import Task
+from dmp_core.errors import InputError
+from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label
+from dmp_core.progress import Progress, silent
+from dmp_core.quality.labels import UNIT_TOLERANCE, label_scores
+from dmp_core.stages.select import SHARDED
+from dmp_core.store import Artefact, Manifest, Sample, Workspace, shard_plans, shard_reader
+from dmp_core.store.folders import hidden_in, names_in
+from dmp_core.store.folders import remove as remove_path
+from dmp_core.store.workspace import FOLDERS, FileRecord, read_manifest, sidecars
+
+OLD = 3600.0
+"""Seconds after which a temporary file belongs to no run that could still finish it."""
+
+Kind = Literal["damaged", "unfinished", "left over", "unknown"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it should be."""
+
+    path: str
+    kind: Kind
+    """damaged: not what was made. unfinished: begun, no manifest; a run resumes it. left over: of no use to any run.
+    unknown: not written by a stage, and never removed."""
+    problem: str
+    remove: tuple[str, ...] = ()
+    """What a repair removes, so that the next run makes it again."""
+
+
+def verify_workspace(workspace: Workspace, progress: Progress = silent) -> Iterator[Finding]:
+    """What is wrong in a workspace, artefact by artefact; reads every file once."""
+    folders = [(stage, path) for stage in FOLDERS for path in _artefact_folders(workspace, stage)]
+    images: dict[str, Artefact] = {}
+    for number, (stage, path) in enumerate(folders):
+        progress(number, len(folders), path.removeprefix(f"{workspace.root}/"))
+        artefact = _artefact(workspace, stage, path)
+        if stage == "images":
+            images[artefact.fingerprint] = artefact
+        yield from verify_artefact(artefact, images)
+    yield from _latest_report(workspace)
+    yield from _left_over(workspace)
+    progress(len(folders), len(folders), "")
+
+
+def verify_artefact(artefact: Artefact, images: dict[str, Artefact] | None = None) -> Iterator[Finding]:
+    """What is wrong with one artefact.
+
+    images: finished image artefacts by fingerprint, for the sizes that labels must have.
+    """
+    try:
+        if artefact.exists("manifest.json"):
+            read_manifest(artefact.workspace, artefact.file("manifest.json"))
+        manifest = artefact.manifest()
+    except InputError as error:
+        yield Finding(artefact.file("manifest.json"), "damaged", str(error), (artefact.file("manifest.json"),))
+        return
+    if manifest is None:
+        yield from _without_manifest(artefact)
+        return
+    broken = {name: "missing, or its bytes have changed" for name in artefact.verify()}
+    broken |= {
+        name: problem
+        for name, problem in _wrong_contents(artefact, manifest, images or {}, set(broken))
+        if name not in broken
+    }
+    sharded = artefact.stage in SHARDED
+    for name, problem in broken.items():
+        yield Finding(artefact.file(name), "damaged", problem, _to_remove(artefact, name, sharded))
+    if sharded:
+        yield from _wrong_sidecars(artefact, manifest, set(broken))
+    yield from _strangers(artefact, manifest)
+
+
+def repair(workspace: Workspace, findings: Sequence[Finding]) -> list[str]:
+    """Remove what is damaged or left over, so that the next run makes it again; returns what was removed."""
+    removed = []
+    for path in dict.fromkeys(path for finding in findings for path in finding.remove):
+        if workspace.fs.exists(path):
+            remove_path(workspace.fs, path)
+            removed.append(path)
+    return removed
+
+
+# ------------------------------------------------------------------------------ what there is
+def _artefact_folders(workspace: Workspace, stage: str) -> Iterator[str]:
+    """Folders of a stage's artefacts; merged datasets have one per split or part."""
+    top = _folders(workspace, f"{workspace.root}/{FOLDERS[stage]}")
+    yield from (inner for path in top for inner in _folders(workspace, path)) if stage == "shards" else top
+
+
+def _folders(workspace: Workspace, path: str) -> list[str]:
+    paths = [f"{path}/{name}" for name in names_in(workspace.fs, path)]
+    return [path for path in paths if workspace.fs.isdir(path)]
+
+
+def _artefact(workspace: Workspace, stage: str, path: str) -> Artefact:
+    """The artefact of a folder; its fingerprint stands in the name, that of a merged dataset in its manifest."""
+    if stage == "shards":
+        name = path.removeprefix(f"{workspace.root}/{FOLDERS[stage]}/")
+        return Artefact(workspace, stage, name, _stated_fingerprint(workspace, path), path)
+    name, _, fingerprint = path.rsplit("/", 1)[-1].rpartition("-")
+    return Artefact(workspace, stage, name, fingerprint, path)
+
+
+def _stated_fingerprint(workspace: Workspace, path: str) -> str:
+    try:
+        return str(json.loads(workspace.fs.cat_file(f"{path}/manifest.json"))["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _without_manifest(artefact: Artefact) -> Iterator[Finding]:
+    if not re.fullmatch(r"[0-9a-f]{12}", artefact.fingerprint) and artefact.stage != "shards":
+        yield Finding(artefact.path, "unknown", "not the folder of an artefact")
+    elif artefact.exists("manifest.json"):
+        problem = "its manifest is of another artefact; the folder was renamed or copied"
+        yield Finding(artefact.path, "damaged", problem, (artefact.path,))
+    else:
+        yield Finding(artefact.path, "unfinished", "has no manifest; the run that began it resumes it")
+        for record in sidecars(artefact):
+            if artefact.exists(record.name) and artefact.digest(record.name) != record.sha256:
+                remove = tuple(map(artefact.file, (f"{record.name.rsplit('.', 1)[0]}.json", record.name)))
+                yield Finding(artefact.file(record.name), "damaged", "its bytes have changed", remove)
+
+
+def _to_remove(artefact: Artefact, name: str, sharded: bool) -> tuple[str, ...]:
+    """A shard is made again alone; its manifest goes with it, since what it states may be wrong. Other artefacts are
+    made again as a whole."""
+    if not sharded:
+        return (artefact.path,)
+    sidecar = f"{name.rsplit('.', 1)[0]}.json"
+    return tuple(artefact.file(file) for file in ("manifest.json", sidecar, name))
+
+
+# ------------------------------------------------------------------------- sidecars, strangers
+def _wrong_sidecars(artefact: Artefact, manifest: Manifest, broken: set[str]) -> Iterator[Finding]:
+    """Sidecars and the index repeat what the manifest states."""
+    for record in manifest.files:
+        name = f"{record.name.rsplit('.', 1)[0]}.json"
+        if record.name not in broken and _read_record(artefact, name) != record:
+            problem = "not what the manifest states of this shard"
+            yield Finding(artefact.file(name), "damaged", problem, _to_remove(artefact, record.name, True))
+    if artefact.stage == "shards" and _read_json(artefact, "index.json") != _index(manifest):
+        remove = (artefact.file("manifest.json"), artefact.file("index.json"))
+        yield Finding(artefact.file("index.json"), "damaged", "does not list the shards of the manifest", remove)
+
+
+def _index(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "wids_version": 1,
+        "shardlist": [{"url": record.name, "nsamples": record.samples} for record in manifest.files],
+    }
+
+
+def _read_record(artefact: Artefact, name: str) -> FileRecord | None:
+    try:
+        return FileRecord.model_validate(_read_json(artefact, name))
+    except ValueError:
+        return None
+
+
+def _read_json(artefact: Artefact, name: str) -> Any:
+    try:
+        return json.loads(artefact.workspace.fs.cat_file(artefact.file(name)))
+    except (OSError, ValueError):
+        return None
+
+
+def _strangers(artefact: Artefact, manifest: Manifest) -> Iterator[Finding]:
+    """Files in a finished artefact that its manifest does not state."""
+    stated = {record.name for record in manifest.files} | {"manifest.json", "index.json"}
+    stated |= {f"{record.name.rsplit('.', 1)[0]}.json" for record in manifest.files}
+    for path in artefact.workspace.fs.find(artefact.path):
+        name = path.removeprefix(artefact.path).lstrip("/")
+        if name in stated or _is_temporary(path):
+            continue
+        if re.fullmatch(r"shard-\d{6}\.\w+", name):
+            yield Finding(path, "left over", "a shard that the manifest does not state", (path,))
+        else:
+            yield Finding(path, "unknown", "not written by a stage")
+
+
+def _latest_report(workspace: Workspace) -> Iterator[Finding]:
+    """The copy of the newest report at `report/`; the next run copies it again."""
+    path = f"{workspace.root}/report"
+    if not workspace.fs.exists(f"{path}/manifest.json"):
+        return
+    copy = Artefact(workspace, "report", "report", _stated_fingerprint(workspace, path), path)
+    for finding in verify_artefact(copy):
+        yield replace(finding, remove=(path,) if finding.kind == "damaged" else ())
+
+
+# ------------------------------------------------------------------------------- left over
+def _left_over(workspace: Workspace) -> Iterator[Finding]:
+    """Temporary files and folders of runs that are gone, and working folders of artefacts that are finished."""
+    for path, info in sorted(workspace.fs.find(workspace.root, detail=True).items()):
+        if _is_temporary(path) and _age(info) > OLD:
+            yield Finding(path, "left over", "temporary file of a run that has ended", (path,))
+    for stage in FOLDERS:
+        for path in _hidden_folders(workspace, stage):
+            if all(_age(info) > OLD for info in workspace.fs.find(path, detail=True).values()):
+                yield Finding(path, "left over", "what an interrupted remake had begun", (path,))
+    if not workspace.is_local:
+        return
+    for folder in sorted((Path(workspace.root) / ".scratch").glob("*/*")):
+        name, _, fingerprint = folder.name.rpartition("-")
+        stage = folder.parent.name
+        if stage in FOLDERS and workspace.artefact(stage, name, fingerprint).exists("manifest.json"):
+            yield Finding(str(folder), "left over", "working folder of a finished artefact", (str(folder),))
+
+
+def _hidden_folders(workspace: Workspace, stage: str) -> Iterator[str]:
+    """Artefacts that are being made beside those whose place they take."""
+    top = f"{workspace.root}/{FOLDERS[stage]}"
+    for folder in _folders(workspace, top) if stage == "shards" else [top]:
+        yield from (f"{folder}/{name}" for name in hidden_in(workspace.fs, folder) if not name.endswith(".tmp"))
+
+
+def _is_temporary(path: str) -> bool:
+    name = path.rsplit("/", 1)[-1]
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def _age(info: dict[str, Any]) -> float:
+    changed = next((info[name] for name in ("mtime", "LastModified") if name in info), time.time())
+    return time.time() - (changed.timestamp() if hasattr(changed, "timestamp") else float(changed))
+
+
+# -------------------------------------------------------------------------------- contents
+def _wrong_contents(
+    artefact: Artefact, manifest: Manifest, images: dict[str, Artefact], broken: set[str]
+) -> Iterator[tuple[str, str]]:
+    """(file, what is wrong inside it) of files whose digests are right."""
+    if artefact.stage in _SAMPLES:
+        yield from _wrong_shards(artefact, manifest, images, broken)
+        return
+    for record in manifest.files:
+        load = _LOADERS.get(f".{record.name.rsplit('.', 1)[-1]}")
+        if load is not None and record.name not in broken:
+            try:
+                load(bytes(artefact.workspace.fs.cat_file(artefact.file(record.name))))
+            except Exception as error:  # of whatever kind the format's reader raises
+                yield record.name, f"cannot be read ({error})"
+
+
+def _wrong_shards(
+    artefact: Artefact, manifest: Manifest, images: dict[str, Artefact], broken: set[str]
+) -> Iterator[tuple[str, str]]:
+    try:
+        read, plans = shard_reader(artefact), shard_plans(artefact)
+    except InputError as error:
+        yield manifest.files[0].name, str(error)
+        return
+    check, source = _SAMPLES[artefact.stage], images.get(manifest.inputs.get("images", ""))
+    sizes = _image_sizes(source) if source is not None and artefact.stage in ("labels", "predict") else {}
+    for plan, record in zip(plans, manifest.files, strict=True):
+        if record.name in broken:
+            continue
+        try:
+            samples = read(plan.index)
+            if artefact.stage != "shards" and tuple(sample["__key__"] for sample in samples) != plan.keys:
+                raise InputError("its samples are not those that its name stands for")
+            for sample in samples:
+                check(sample, manifest, sizes.get(sample["__key__"]))
+        except InputError as error:
+            yield record.name, str(error)
+
+
+def _image_sizes(images: Artefact) -> dict[str, tuple[int, int]]:
+    """(height, width) of every image, by key; empty if its shards cannot be read."""
+    try:
+        if images.manifest() is None or images.verify():
+            return {}
+        read = shard_reader(images)
+        samples = (sample for plan in shard_plans(images) for sample in read(plan.index))
+        return {sample["__key__"]: Image.open(io.BytesIO(sample["png"])).size[::-1] for sample in samples}
+    except (InputError, OSError):
+        return {}
+
+
+def _check_image(sample: Sample, manifest: Manifest, size: tuple[int, int] | None) -> None:
+    try:
+        Image.open(io.BytesIO(sample["png"])).load()
+        json.loads(sample["json"])
+    except (OSError, ValueError, SyntaxError, KeyError) as error:
+        raise InputError(f"{sample['__key__']}: image or metadata cannot be read ({error})") from None
+
+
+def _check_label(sample: Sample, manifest: Manifest, size: tuple[int, int] | None) -> None:
+    task = cast(Task, manifest.config["task"])
+    _check_map(sample["__key__"], task, sample.get(LABEL_EXTENSIONS[task]), size)
+
+
+def _check_map(key: str, task: Task, data: bytes | None, size: tuple[int, int] | None) -> None:
+    if data is None:
+        raise InputError(f"{key}: has no {task} label")
+    label = decode_label(task, data)
+    if size is not None and label.shape[:2] != size:
+        raise InputError(f"{key}: its {task} label is {label.shape[:2]} pixels, its image {size}")
+    if task == "normal":
+        stored = np.asarray(Image.open(io.BytesIO(data)), dtype=np.float64) / 127.5 - 1
+        unit = label_scores(task, stored)["unit"]
+        if unit is not None and unit < 1 - UNIT_TOLERANCE:
+            raise InputError(f"{key}: only {unit:.0%} of its normals are unit vectors")
+
+
+def _check_merged(sample: Sample, manifest: Manifest, size: tuple[int, int] | None) -> None:
+    _check_image(sample, manifest, None)
+    found = Image.open(io.BytesIO(sample["png"])).size[::-1]
+    for task, extension in LABEL_EXTENSIONS.items():
+        if extension in sample:
+            _check_map(sample["__key__"], task, sample[extension], found)
+
+
+_SAMPLES: dict[str, Callable[[Sample, Manifest, tuple[int, int] | None], None]] = {
+    "images": _check_image,
+    "labels": _check_label,
+    "predict": _check_label,
+    "shards": _check_merged,
+}
+"""How a sample is checked, of the stages that write tars."""
+
+
+def _load_weights(data: bytes) -> None:
+    from safetensors.torch import load
+
+    for name, tensor in load(data).items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} holds values that are not finite")
+
+
+def _load_table(data: bytes) -> None:
+    import pandas as pd
+
+    pd.read_parquet(io.BytesIO(data))
+
+
+_LOADERS: dict[str, Callable[[bytes], object]] = {
+    ".parquet": _load_table,
+    ".json": json.loads,
+    ".safetensors": _load_weights,
+}
+"""How files of the other stages are read, by their suffix."""

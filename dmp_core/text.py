@@ -1,0 +1,45 @@
+"""Text of unknown origin (prompts, keywords, names of files and datasets), made safe for where it is shown."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+_JOINERS = "\u200c\u200d"
+"""Format characters that words and emoji are spelled with; others, such as a change of direction, deceive."""
+_MARKDOWN = re.compile(r"([\\`*_\[\]~$])")
+
+
+def plain(text: str, keep: str = "") -> str:
+    """Text as a terminal or page may get it: control characters and what is no character are spelled out, as `\\x1b`.
+
+    keep: control characters that stay, such as the end of a line.
+    """
+    if text.isprintable():
+        return text
+    kept = keep + _JOINERS
+    return "".join(char if char in kept or not _is_control(char) else _spelled(char) for char in text)
+
+
+def one_line(text: str) -> str:
+    """`plain`, with each run of white space as one space."""
+    return plain(" ".join(text.split()))
+
+
+def markdown(text: str) -> str:
+    """Text as a part of one Markdown line or table cell: no markup, no HTML, no end of the cell."""
+    return _MARKDOWN.sub(r"\\\1", html.escape(one_line(text), quote=False).replace("|", "&#124;"))
+
+
+def markdown_code(text: str) -> str:
+    """Text as inline code, also in a table; backticks and bars, which would end it, are replaced by look-alikes."""
+    return f"`{one_line(text).replace('`', chr(0x2BC)).replace('|', '¦')}`"
+
+
+def _is_control(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _spelled(char: str) -> str:
+    return char.encode("unicode_escape").decode()
