@@ -7,7 +7,6 @@ Prefect cannot be found in it, so that stages run in turn. As a program it reads
 from __future__ import annotations
 
 import atexit
-import gc
 import importlib
 import json
 import os
@@ -115,7 +114,8 @@ class _NoPrefect:
 
 
 def _import_all() -> None:
-    for name in ("torch", "peft", "mitsuba", "matplotlib.pyplot", "pyarrow.parquet", "webdataset"):
+    """But the renderer: its threads do not survive a fork."""
+    for name in ("torch", "peft", "matplotlib.pyplot", "pyarrow.parquet", "webdataset"):
         importlib.import_module(name)
     for name in (
         "cli.commands",
@@ -139,8 +139,6 @@ def _import_all() -> None:
         "report",
     ):
         importlib.import_module(f"dmp_core.stages.{name}")
-    gc.collect()
-    gc.freeze()
 
 
 def _answer(word: object) -> None:
