@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from concurrent.futures import BrokenExecutor
 from typing import Any
@@ -20,6 +21,8 @@ from dmp_core.store import Chunk
 from tasks.progress import ProgressArtifact
 
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Of a disk on which somebody must make room, or that must be mounted for writing."""
 _LOST = {
     "botocore.exceptions.ConnectionError",
     "botocore.exceptions.HTTPClientError",
@@ -33,7 +36,8 @@ _LOST = {
 
 def worth_retrying(error: BaseException) -> bool:
     """Storage and network may recover, and a killed worker process may live next time; all else stays wrong."""
-    return (isinstance(error, OSError | BrokenExecutor) and not isinstance(error, _LASTING)) or _lost_connection(error)
+    lasting = isinstance(error, _LASTING) or getattr(error, "errno", None) in _FULL
+    return (isinstance(error, OSError | BrokenExecutor) and not lasting) or _lost_connection(error)
 
 
 def _lost_connection(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ from dmp_core.progress import Progress, silent
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import EditorStage, PredictStage, TrainStage
 from dmp_core.store import Artefact, staged_folder
+from dmp_core.store.threads import threads_of_work
 
 MODEL = "model"
 
@@ -25,9 +26,9 @@ def run(
 ) -> StageResult:
     """Render the pairs and train on them, going on where a killed run left off."""
     recipe = EditorRecipe(base=config.base, scenes=config.scenes, fit=config.fit, workers=runtime.workers)
-    with staged_folder(out) as folder:
+    with staged_folder(out) as folder, threads_of_work(folder) as threads:
         train_editor(recipe, folder / MODEL, folder / ".work", device=runtime.device, progress=progress)
-    return StageResult(samples=config.scenes.scenes, details={"steps": config.fit.steps})
+    return StageResult(samples=config.scenes.scenes, details={"steps": config.fit.steps, "threads": threads})
 
 
 def editor_of(config: TrainStage | PredictStage, inputs: Inputs) -> EditorConfig | None:

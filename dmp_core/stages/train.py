@@ -24,6 +24,7 @@ from dmp_core.stages.node import TrainStage
 from dmp_core.stages.prompts import cut_prompts, read_prompts
 from dmp_core.stages.quality import drop_counts, left_out, score_tables
 from dmp_core.store import Artefact, Sample, read_artefact, staged_folder
+from dmp_core.store.threads import threads_of_work
 
 if TYPE_CHECKING:
     from dmp_core.methods.base import ImagePairs
@@ -52,7 +53,7 @@ def run(
         config.task, config.base, config.depth_scale, config.palette, editor_of(config, inputs),
         classes, tuple(shares.values()) or None,
     )  # fmt: skip
-    with staged_folder(out) as folder:
+    with staged_folder(out) as folder, threads_of_work(folder) as threads:
         told = find_method(config.train.method).fit(
             config.train, problem, data, folder / ".work", folder, device=choose_device(runtime.device),
             progress=progress,
@@ -60,6 +61,7 @@ def run(
         if (folder / ".work" / "tensorboard").is_dir():
             shutil.copytree(folder / ".work" / "tensorboard", folder / "tensorboard", dirs_exist_ok=True)
     details = {"source": "trained here", "images": len(data), "dropped": drop_counts(data.dropped), **told}
+    details["threads"] = threads
     if config.train.reads_prompts:
         details |= cut_prompts(config.base, data.prompts())
     if classes is not None:

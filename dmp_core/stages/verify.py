@@ -27,7 +27,7 @@ from dmp_core.stages.select import SHARDED
 from dmp_core.store import Artefact, Manifest, Sample, Workspace, shard_plans, shard_reader
 from dmp_core.store.folders import hidden_in, names_in
 from dmp_core.store.folders import remove as remove_path
-from dmp_core.store.workspace import FOLDERS, FileRecord, sidecars
+from dmp_core.store.workspace import FOLDERS, FileRecord, read_manifest, sidecars
 
 OLD = 3600.0
 """Seconds after which a temporary file belongs to no run that could still finish it."""
@@ -69,6 +69,8 @@ def verify_artefact(artefact: Artefact, images: dict[str, Artefact] | None = Non
     images: finished image artefacts by fingerprint, for the sizes that labels must have.
     """
     try:
+        if artefact.exists("manifest.json"):
+            read_manifest(artefact.workspace, artefact.file("manifest.json"))
         manifest = artefact.manifest()
     except InputError as error:
         yield Finding(artefact.file("manifest.json"), "damaged", str(error), (artefact.file("manifest.json"),))

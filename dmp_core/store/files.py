@@ -80,7 +80,7 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
     except OSError as error:
         if error.errno not in _NOT_OF_FOLDERS:
-            raise
+            raise at(folder, error) from error
 
 
 def disk_error(error: BaseException) -> OSError | None:

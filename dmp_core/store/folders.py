@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from dmp_core.store.files import at, sync_folder
+
 FileSystem: TypeAlias = Any
 """One of fsspec's, which has no types."""
 _URL = re.compile(r"[a-z][a-z0-9+.:-]*://", re.IGNORECASE)
@@ -89,7 +91,10 @@ def exchange(fs: FileSystem, new: str, path: str) -> None:
         if os.path.lexists(old) and not os.path.lexists(path):
             os.rename(old, path)
         raise
-    remove(fs, old)
+    try:
+        sync_folder(Path(path).parent)
+    finally:
+        remove(fs, old)
 
 
 def mirror(fs: FileSystem, source: str, path: str) -> None:
@@ -101,8 +106,12 @@ def mirror(fs: FileSystem, source: str, path: str) -> None:
     if isinstance(fs, LocalFileSystem):
         new = _hidden_beside(path, "new")
         remove(fs, new)
-        _copy(fs, source, new, names)
-        exchange(fs, new, path)
+        try:
+            _copy(fs, source, new, names)
+            exchange(fs, new, path)
+        except OSError as error:
+            remove(fs, new)
+            raise at(error.filename2 or error.filename or new, error) from error
         return
     before = files_below(fs, path)
     for name in before:

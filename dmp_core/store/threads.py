@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dmp_core.store.files import write_file
 
 
 @contextmanager
@@ -20,3 +23,14 @@ def torch_threads(count: int | None) -> Iterator[int]:
         yield count
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def threads_of_work(folder: Path) -> Iterator[int]:
+    """Go on in a folder of unfinished work with as many threads as it was begun with; yields the number."""
+    note, known = folder / ".threads", None
+    with suppress(FileNotFoundError, ValueError):  # begun just now, or by an older version
+        known = int(note.read_text())
+    with torch_threads(known) as count:
+        write_file(note, str(count).encode())
+        yield count

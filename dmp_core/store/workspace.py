@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dmp_core.errors import InputError, MissingExtra
 from dmp_core.passwords import refuse_password
-from dmp_core.store.files import at, disk_error, make_folder, sync_folder, sync_tree, write_file
+from dmp_core.store.files import at, disk_error, make_folder, sync_tree, write_file
 from dmp_core.store.fingerprint import canonical_json, sha256_stream
 from dmp_core.store.folders import exchange, files_below, hidden_in, names_in, open_place, remove
 
@@ -452,12 +452,10 @@ def staged_folder(out: Artefact) -> Iterator[Path]:
 
 
 def _publish_folder(scratch: Path, out: Artefact) -> None:
-    if out.workspace.is_local:
-        sync_tree(scratch)
     fs = out.workspace.fs
     if out.workspace.is_local:
+        sync_tree(scratch)
         exchange(fs, str(scratch), out.path)
-        sync_folder(Path(out.path).parent)
         return
     remove(fs, out.path)
     names = sorted(path.relative_to(scratch).as_posix() for path in scratch.rglob("*") if path.is_file())

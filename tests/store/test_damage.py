@@ -12,6 +12,7 @@ from dmp_core.errors import InputError
 from dmp_core.stages import execute, plan, statuses
 from dmp_core.stages.estimate import estimate_seconds
 from dmp_core.stages.parts import dataset_config
+from dmp_core.stages.verify import repair, verify_workspace
 from dmp_core.store import Artefact, FileRecord, Workspace, sidecars
 from dmp_core.store.workspace import notice, read_manifest, split_manifests
 
@@ -91,6 +92,18 @@ def test_a_damaged_manifest_is_published_again_and_shards_stay(made, caplog, kin
     assert json.loads(path.read_bytes())["files"] == right["files"]
     assert caplog.text.count(f"{path}: damaged manifest") == 1
     assert set(statuses(nodes, Workspace(workspace)).values()) == {"complete"}
+
+
+def test_repair_of_a_damaged_manifest_removes_it_alone(made):
+    workspace, config = made
+    out = artefact(workspace, config, "images/train")
+    path, before = Path(out.file("manifest.json")), shards_of(Path(out.path))
+    path.write_bytes(b"")
+    found = [finding for finding in verify_workspace(Workspace(workspace)) if finding.kind == "damaged"]
+    assert [(finding.path, finding.remove) for finding in found] == [(str(path), (str(path),))]
+    assert repair(Workspace(workspace), found) == [str(path)]
+    assert make(workspace, config) == ["images/train"]
+    assert shards_of(Path(out.path)) == before
 
 
 @pytest.mark.parametrize("content", [b"{}", b"[]", b"null", b'{"stage": "images", "shards": 4}'])

@@ -16,6 +16,7 @@ from dmp_core.stages import plan
 from dmp_core.stages.preflight import check_workspace, preflight
 from dmp_core.store import Lock, Workspace, locks, staged_folder
 from dmp_core.store.files import create_file, disk_error, sync_folder, write_file
+from tasks import worth_retrying
 from tests import faults
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,13 +142,12 @@ def test_what_does_not_fit_is_said_before_any_work(tmp_path, monkeypatch):
     assert not (tmp_path / "w").exists()
 
 
-def test_a_file_for_a_workspace_is_said_before_any_work(tmp_path):
-    (tmp_path / "file").touch()
-    for place in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(NotADirectoryError) as raised:
-            check_workspace(SMOKE, Workspace(place))
-        assert raised.value.filename == str(tmp_path / "file")
-        assert preflight(SMOKE, Workspace(place), 0, 0.0).refused == f"{tmp_path / 'file'}: Not a directory"
+def test_a_file_in_the_way_is_said_before_any_work(tmp_path):
+    (tmp_path / "images").touch()
+    with pytest.raises(NotADirectoryError) as raised:
+        check_workspace(SMOKE, Workspace(tmp_path))
+    assert raised.value.filename == str(tmp_path / "images")
+    assert preflight(SMOKE, Workspace(tmp_path), 0, 0.0).refused == f"{tmp_path / 'images'}: Not a directory"
 
 
 @pytest.mark.parametrize(("flag", "number"), [(0, errno.EACCES), (os.ST_RDONLY, errno.EROFS)])
@@ -161,3 +161,29 @@ def test_missing_rights_are_said_before_any_work(tmp_path, monkeypatch, flag, nu
     with pytest.raises(OSError, match=os.strerror(number)) as raised:
         check_workspace(SMOKE, Workspace(tmp_path))
     assert (raised.value.errno, raised.value.filename) == (number, str(closed))
+
+
+def test_a_full_disk_is_not_tried_again_and_a_failing_one_is():
+    again = {number: worth_retrying(OSError(number, os.strerror(number))) for number in (errno.ENOSPC, errno.EIO)}
+    assert again == {errno.ENOSPC: False, errno.EIO: True}
+    assert not worth_retrying(OSError(errno.EROFS, "Read-only file system"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(faults.compiler() is None, reason="needs a C compiler")
+def test_a_full_disk_is_one_line_with_the_fix(tmp_path):
+    """In the midst of a run: nothing is left but what is whole, and the same command ends it."""
+    place, library = tmp_path / "w", faults.build(tmp_path)
+    command = [sys.executable, "-m", "dmp_core.cli", "dataset", "new", "-p", "smoke", "-k", "kitchen", "-n", "2"]
+    command += ["-w", str(place), "--set", "tasks=[normal]"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | faults.environment(library, place, (30, errno.ENOSPC, True))
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: {place}/")
+    assert "No space left on device; " in line
+    assert "Traceback" not in done.stdout + done.stderr
+    left = [path.name for path in place.rglob("*") if path.is_file()]
+    assert not [name for name in left if name.endswith((".tmp", ".lock"))]
+    del env["DMP_FAULT"]
+    subprocess.run(command, env=env, cwd=ROOT, check=True, timeout=300)

@@ -31,6 +31,7 @@ from dmp_core.store import (
     staged_folder,
     write_shards,
 )
+from dmp_core.store.threads import threads_of_work
 
 KEYS = [sample_key("train", index) for index in range(7)]
 
@@ -175,6 +176,20 @@ def test_a_shard_whose_threads_are_not_recorded_is_refused_with_a_way_out(out):
     torch.set_num_threads(2)
     write_shards(out, plans, by_threads, threaded=True)
     assert out.verify() == []
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("note", [None, b"", b"two"])
+def test_work_goes_on_with_the_threads_it_began_with(tmp_path, note):
+    torch.set_num_threads(2)
+    with threads_of_work(tmp_path) as count:
+        assert count == 2
+    if note is not None:  # damaged: as if begun just now
+        (tmp_path / ".threads").write_bytes(note)
+    torch.set_num_threads(1)
+    with threads_of_work(tmp_path) as count:
+        assert count == torch.get_num_threads() == (2 if note is None else 1)
+    assert torch.get_num_threads() == 1
 
 
 def test_short_shard_is_not_published(out):
