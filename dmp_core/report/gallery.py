@@ -225,7 +225,8 @@ class Painter:
     def _save(self, picture: RGB, name: str, alt: str) -> Picture:
         from PIL import Image
 
-        path = f"{FOLDER}/{re.sub(r'[^\w.-]', '_', name)}"
+        file = re.sub(r"[^\w.-]", "_", name)
+        path = f"{FOLDER}/{file}"
         options: dict[str, Any] = {"optimize": True} if name.endswith("png") else {"quality": 88, "subsampling": 0}
         Image.fromarray(np.ascontiguousarray(picture)).save(self.out / path, **options)
         return Picture(path, alt, picture.shape[1], picture.shape[0])
