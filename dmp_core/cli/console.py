@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import unicodedata
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
@@ -16,28 +15,7 @@ from rich.text import Text
 
 from dmp_core.errors import InputError
 from dmp_core.store import Workspace
-
-_JOINERS = "\u200c\u200d"
-"""Format characters that words and emoji are spelled with; others, such as a change of direction, deceive."""
-
-
-def plain(text: str, keep: str = "") -> str:
-    """Text as a terminal may get it: control characters and what is no character are spelled out, as `\\x1b`.
-
-    keep: control characters that stay, such as the end of a line.
-    """
-    if text.isprintable():
-        return text
-    kept = keep + _JOINERS
-    return "".join(char if char in kept or not _is_control(char) else _spelled(char) for char in text)
-
-
-def _is_control(char: str) -> bool:
-    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-
-
-def _spelled(char: str) -> str:
-    return char.encode("unicode_escape").decode()
+from dmp_core.text import plain
 
 
 class PlainConsole(Console):

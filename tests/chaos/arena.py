@@ -57,9 +57,8 @@ class Arena:
         """Contents of the undisturbed workspace."""
         shutil.rmtree(self.workspace, ignore_errors=True)
         for stage in self.stages:
-            shutil.copytree(self.workspace, self.before(stage)) if self.workspace.exists() else self.before(
-                stage
-            ).mkdir()
+            self.workspace.mkdir(exist_ok=True)
+            shutil.copytree(self.workspace, self.before(stage))
             self.warm.start(*self.words("stage", stage), inline=True)
             ended = self.warm.end(self.workspace, 1200)
             assert ended is not None, stage

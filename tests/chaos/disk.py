@@ -19,12 +19,14 @@ FAULTS = {
 }
 
 
-def failing_writes(arena: Arena, sample: int | None = None, seed: int = 0) -> Iterator[Tally]:
+def failing_writes(
+    arena: Arena, sample: int | None = None, seed: int = 0, stages: list[str] | None = None
+) -> Iterator[Tally]:
     """A tally per fault. sample: so many writes of each stage, instead of all."""
     rng = random.Random(seed)
     for name, fault in FAULTS.items():
         tally = Tally(f"{name} {'for good' if fault[1] else 'once'}, at {'each' if not sample else 'some'} writes")
-        for stage in arena.stages:
+        for stage in stages or arena.stages:
             _stage(arena, tally, stage, fault, rng, sample)
         yield tally
 
@@ -33,7 +35,7 @@ def _stage(
     arena: Arena, tally: Tally, stage: str, fault: tuple[int, bool], rng: random.Random, sample: int | None
 ) -> None:
     right = contents(_after(arena, stage)) if arena.right else {}
-    numbers = count(1) if sample is None else sorted(rng.sample(range(1, 60), sample))
+    numbers = count(1) if sample is None else sorted(rng.sample(range(1, 20), sample))
     for number in numbers:
         what = f"{stage}, write {number}"
         arena.fresh(stage)

@@ -7,11 +7,9 @@ Prefect cannot be found in it, so that stages run in turn. As a program it reads
 from __future__ import annotations
 
 import atexit
-import gc
 import importlib
 import json
 import os
-import pkgutil
 import select
 import signal
 import subprocess
@@ -116,15 +114,31 @@ class _NoPrefect:
 
 
 def _import_all() -> None:
-    import dmp_core
-
-    for name in ("torch", "diffusers", "peft", "transformers", "mitsuba", "matplotlib.pyplot", "pyarrow.parquet"):
+    """But the renderer: its threads do not survive a fork."""
+    for name in ("torch", "peft", "matplotlib.pyplot", "pyarrow.parquet", "webdataset"):
         importlib.import_module(name)
-    for module in pkgutil.walk_packages(dmp_core.__path__, "dmp_core."):
-        if not module.name.startswith(("dmp_core.labelers", "dmp_core.prompts", "dmp_core.cli.__main__")):
-            importlib.import_module(module.name)
-    gc.collect()
-    gc.freeze()
+    for name in (
+        "cli.commands",
+        "training.finetune",
+        "training.predict",
+        "methods.dmp",
+        "report.build",
+        "report.plots",
+    ):
+        importlib.import_module(f"dmp_core.{name}")
+    for name in (
+        "prompts",
+        "images",
+        "labels",
+        "quality",
+        "shards",
+        "latents",
+        "train",
+        "predict",
+        "evaluate",
+        "report",
+    ):
+        importlib.import_module(f"dmp_core.stages.{name}")
 
 
 def _answer(word: object) -> None:
