@@ -22,7 +22,7 @@ def adapter_folder(reference: str, field: str = "adapter") -> Path:
     """`shipped:NAME`, a folder, or an adapter's file. Raises InputError, with the setting, when it is none of these."""
     folder = resolve_folder(reference, "adapters", field=field)
     if folder is None:
-        raise InputError(f"{field}: {reference}: no such adapter folder; give a folder that holds dmp.json, or shipped:NAME")
+        raise InputError(f"{field}: {reference}: no such adapter; give a folder that holds dmp.json, or shipped:NAME")
     return folder
 
 
