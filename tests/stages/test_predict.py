@@ -68,5 +68,5 @@ def test_an_adapter_of_another_task_or_encoding_is_refused_before_any_work(tmp_p
         planned(f"depth: {folder}")
     with pytest.raises(InputError, match="a file; give the folder"):
         planned(f"depth: {folder / 'adapter_model.safetensors'}")
-    with pytest.raises(InputError, match="no such adapter folder"):
+    with pytest.raises(InputError, match="no such adapter"):
         planned("depth: some/adapter")
