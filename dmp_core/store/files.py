@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import uuid
 from contextlib import suppress
+from functools import cache, lru_cache
 from pathlib import Path
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -21,9 +23,10 @@ def write_file(path: Path, data: bytes, *, sync: bool = True) -> None:
 
     Raises OSError that names `path`; nothing of a failed write is left.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(f".{path.name}.{_mine()}{uuid.uuid4().hex[:8]}.tmp")
     try:
         make_folder(path.parent)
+        _clear(path.parent, os.getpid())
         try:
             with temporary.open("xb") as stream:
                 _write(stream.fileno(), data)
@@ -37,6 +40,35 @@ def write_file(path: Path, data: bytes, *, sync: bool = True) -> None:
             sync_folder(path.parent)
     except OSError as error:
         raise at(path, error) from error
+
+
+@lru_cache(maxsize=1024)
+def _clear(folder: Path, process: int) -> None:
+    """Remove the temporary files that killed processes of this machine left; once per folder and process."""
+    for name in os.listdir(folder):
+        found = re.fullmatch(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.tmp", name)
+        if found and found[1] == _place() and not Path(f"/proc/{found[2]}").exists():
+            with suppress(OSError):
+                (folder / name).unlink()
+
+
+def _mine() -> str:
+    """Names machine and process, so that others can see whether the file is still being written; empty if unknown."""
+    return f"{_place()}-{os.getpid()}-" if _place() else ""
+
+
+@cache
+def _place() -> str:
+    return hashlib.sha256(machine().encode()).hexdigest()[:8] if machine() else ""
+
+
+@cache
+def machine() -> str:
+    """Names this boot of this machine, and the container that process ids are counted in; empty if unknown."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def create_file(path: Path, data: bytes) -> None:

@@ -21,13 +21,13 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 
 from pydantic import BaseModel, ValidationError
 
 from dmp_core.store.files import create_file, write_file
+from dmp_core.store.files import machine as _machine
 from dmp_core.store.workspace import Workspace
 
 BEAT = 10.0
@@ -225,15 +225,6 @@ def _has_ended(content: bytes) -> bool:
     if holder is None or not _machine() or holder.machine != _machine():
         return False
     return _started(holder.pid) != holder.started
-
-
-@cache
-def _machine() -> str:
-    """Names this boot of this machine, and the container that process ids are counted in; empty if unknown."""
-    try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
 
 
 def _started(pid: int) -> str | None:

@@ -187,3 +187,26 @@ def test_a_full_disk_is_one_line_with_the_fix(tmp_path):
     assert not [name for name in left if name.endswith((".tmp", ".lock"))]
     del env["DMP_FAULT"]
     subprocess.run(command, env=env, cwd=ROOT, check=True, timeout=300)
+
+
+def test_temporary_files_of_killed_processes_go_and_those_of_living_ones_stay(tmp_path):
+    killed = """
+import os, sys
+from pathlib import Path
+from dmp_core.store.files import write_file
+os.fsync = lambda _: os.kill(os.getpid(), 9)
+write_file(Path(sys.argv[1]) / "manifest.json", b"new")
+"""
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path)], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith(".manifest.json.")
+    place = left.split(".")[-2].split("-")[0]
+    kept = [
+        f".shard-000000.tar.{place}-1-0123abcd.tmp",
+        f".shard-000000.tar.{'0' * 8}-999999999-0123abcd.tmp",
+        ".of another program.tmp",
+    ]
+    for name in kept:
+        (tmp_path / name).touch()
+    write_file(tmp_path / "README.md", b"card")
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "README.md"])
