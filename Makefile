@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test e2e screenshots docker-check deploy lint format fuzz mutants audit adapters rehearsal freeze clean distclean
+.PHONY: help demo test e2e screenshots docker-check deploy chaos lint format fuzz mutants audit adapters rehearsal freeze clean distclean
 
 # What you may set: make demo WORKSPACE=/data/demo DEMO_FLAGS="--set train.steps=300"
 # The first Python that runs and is new enough (a version manager's shim may exist and yet not run).
@@ -14,6 +14,7 @@ WORKSPACE ?= runs/demo
 DEMO_FLAGS ?=
 REHEARSAL_FLAGS ?=
 PYTEST_FLAGS ?=
+CHAOS_FLAGS ?=
 FUZZ_MINUTES ?= 30
 DEPLOY_FLAGS ?=
 PIP_FLAGS ?=
@@ -44,6 +45,9 @@ e2e: $(VENV)/.e2e ## servers, workers, clusters, buckets, a browser, and drills 
 	$(INSTALL) -e '.[ray]'
 	DMP_E2E=1 $(BIN)/python -m pytest -v -m 'e2e or not e2e' tests/e2e/test_prefect.py tests/e2e/test_ui.py \
 	  tests/e2e/test_deploy.py tests/e2e/test_machines.py tests/flows/test_crew.py tests/store/test_s3.py $(PYTEST_FLAGS)
+
+chaos: $(VENV)/.dev ## kills, signals, failing disks, damage, runs at once: prints what was lost (hours; CHAOS_FLAGS="--sample 3")
+	$(BIN)/python -m tests.chaos $(CHAOS_FLAGS)
 
 screenshots: $(VENV)/.e2e ## renew the pictures of docs/prefect.md; needs Chromium
 	DMP_WRITE_SCREENSHOTS=1 $(BIN)/python -m pytest -v -m e2e tests/e2e/test_ui.py $(PYTEST_FLAGS)

@@ -85,9 +85,22 @@ def _watch_parent() -> None:
         os._exit(1)
 
 
-def unwind_on_sigterm() -> None:
-    """To be called in a worker that writes files: SIGTERM lets it leave its `finally` blocks, then ends it."""
-    signal.signal(signal.SIGTERM, _unwind)
+@contextmanager
+def unwinding_worker() -> Iterator[None]:
+    """In a pool's process, let SIGTERM leave this block by its `finally` clauses before it ends the process.
+
+    The exception never reaches the pool, which would take it for a result. In the first process this does nothing.
+    """
+    if parent_process() is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _unwind)
+    try:
+        yield
+    except Interrupted as error:
+        end_now(int(str(error.code)))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _unwind(number: int, frame: FrameType | None) -> None:
@@ -95,13 +108,6 @@ def _unwind(number: int, frame: FrameType | None) -> None:
     _exit_after(GRACE, 128 + number)  # should somebody catch the exception
     signal_all(descendants(os.getpid()), signal.SIGKILL)
     raise Interrupted(128 + number)
-
-
-def leave_worker(error: Interrupted) -> NoReturn:
-    """End a pool's process, so that the pool knows it for lost and takes this for no result; elsewhere raise on."""
-    if parent_process() is None:
-        raise error
-    end_now(int(str(error.code)))
 
 
 def end_now(code: int, seconds: float = GRACE) -> NoReturn:

@@ -18,7 +18,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 from dmp_core.config import PipelineConfig
 from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import MissingExtra
-from dmp_core.processes import end_with_parent, end_workers, unwind_on_sigterm, without_interrupts
+from dmp_core.processes import end_with_parent, end_workers, without_interrupts
 from dmp_core.progress import current_listener, listening
 from dmp_core.stages import CHUNKED, Node, StageOutput, chunks, making, ready_inputs, statuses, waves
 from dmp_core.store import Workspace
@@ -101,7 +101,7 @@ class Processes(ProcessPoolTaskRunner):
     """Prefect's process pool, but its processes can be ended, and end when the flow's process is killed."""
 
     def __init__(self, max_workers: int) -> None:
-        super().__init__(max_workers, initializer=_start_worker)
+        super().__init__(max_workers, initializer=end_with_parent)
 
     def __enter__(self) -> Processes:
         super().__enter__()
@@ -113,11 +113,6 @@ class Processes(ProcessPoolTaskRunner):
 
     def kill(self) -> None:
         end_workers(self._executor)
-
-
-def _start_worker() -> None:
-    end_with_parent()
-    unwind_on_sigterm()
 
 
 def task_runner(runtime: RuntimeConfig) -> TaskRunner[Any]:

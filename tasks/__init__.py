@@ -14,7 +14,7 @@ from prefect.logging import get_run_logger
 from prefect.tasks import exponential_backoff
 
 from dmp_core.config import PipelineConfig
-from dmp_core.processes import Interrupted, leave_worker
+from dmp_core.processes import unwinding_worker
 from dmp_core.progress import current_listener, listening
 from dmp_core.stages import STAGES, StageOutput, execute
 from dmp_core.store import Chunk
@@ -64,11 +64,8 @@ def run_stage(
     A chunk of shards shows none: of the whole, the flow that waits for all chunks does.
     """
     listener = None if isinstance(shards, Chunk) else ProgressArtifact(config.dataset, current_listener())
-    try:
-        with listening(listener):
-            output = execute(config, node_id, workspace_url, force=force, shards=shards, spent=spent)
-    except Interrupted as error:
-        leave_worker(error)
+    with unwinding_worker(), listening(listener):
+        output = execute(config, node_id, workspace_url, force=force, shards=shards, spent=spent)
     told = "was complete" if output.cached else f"made {output.samples} samples in {output.seconds:.1f} s"
     get_run_logger().info("%s: %s: %s", output.id, told, output.path)
     return output

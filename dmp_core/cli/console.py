@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import time
-import unicodedata
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
@@ -13,29 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from dmp_core.store.workspace import check_folder
-
-_JOINERS = "\u200c\u200d"
-"""Format characters that words and emoji are spelled with; others, such as a change of direction, deceive."""
-
-
-def plain(text: str, keep: str = "") -> str:
-    """Text as a terminal may get it: control characters and what is no character are spelled out, as `\\x1b`.
-
-    keep: control characters that stay, such as the end of a line.
-    """
-    if text.isprintable():
-        return text
-    kept = keep + _JOINERS
-    return "".join(char if char in kept or not _is_control(char) else _spelled(char) for char in text)
-
-
-def _is_control(char: str) -> bool:
-    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-
-
-def _spelled(char: str) -> str:
-    return char.encode("unicode_escape").decode()
+from dmp_core.errors import InputError
+from dmp_core.store import Workspace
+from dmp_core.text import plain
 
 
 class PlainConsole(Console):
@@ -54,13 +34,27 @@ stderr = PlainConsole(stderr=True)
 Preset = Annotated[str, typer.Option("--preset", "-p", help="A preset of data_manifests/presets.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file laid over the preset.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="field.subfield=value, laid over all; repeatable.")]
-WorkspaceOption = Annotated[str, typer.Option("--workspace", "-w", help="Local folder or fsspec URL.")]
 
 
 def out_folder(path: Path) -> Path:
     """Callback of options that name a folder to write to: bad ones are refused before hours of work."""
-    check_folder(path.absolute())
+    for place in (path.absolute(), *path.absolute().parents):
+        if os.path.lexists(place) and not place.is_dir():
+            raise InputError(f"{path}: {place} is a file; give a folder")
     return path
+
+
+def workspace_folder(url: str) -> str:
+    """The same for workspaces, which may be elsewhere."""
+    place = Workspace(url)
+    if place.is_local:
+        out_folder(Path(place.root))
+    return url
+
+
+WorkspaceOption = Annotated[
+    str, typer.Option("--workspace", "-w", help="Local folder or fsspec URL.", callback=workspace_folder)
+]
 
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]

@@ -13,9 +13,11 @@ from typing import Any
 from pydantic import ValidationError
 from rich.text import Text
 
-from dmp_core.cli.console import plain, stderr
+from dmp_core.cli.console import stderr
 from dmp_core.config.base import readable
 from dmp_core.errors import InputError, MissingExtra, RunError
+from dmp_core.store.files import disk_error
+from dmp_core.text import one_line, plain
 
 AGAIN = "then run the same command again: it resumes"
 
@@ -85,6 +87,8 @@ def explain(error: Exception) -> tuple[str, int] | None:
         return message, 1
     if isinstance(error, OSError):
         return _of_system(error), 1
+    if (refusal := disk_error(error)) is not None:
+        return f"{_of_system(refusal)} ({one_line(str(error))})", 1
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return f"out of memory ({message}); lower the stage's batch_size, resolution or runtime.workers", 1
     if package in _REMOTE:

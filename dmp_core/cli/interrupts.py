@@ -8,6 +8,7 @@ moment, a run loses nothing that it has published, so that an end without unwind
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import select
 import signal
@@ -102,6 +103,7 @@ class Interrupts:
                     # As if the group had got it. The server is in a group of its own: the run still reports to it.
                     signal_all(_same_session(descendants(os.getpid())), signal.SIGTERM)
                     passed_on = True
+                    logging.disable()  # whatever fails from now on fails for this reason
                 elif number == signal.SIGINT and time.monotonic() - self._first > ONE_PRESS:
                     self._end_now()
 

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from dmp_core.cli.console import ConfigFile, Overrides, ProgressDisplay, out_folder, plain, stdout
+from dmp_core.cli.console import ConfigFile, Overrides, ProgressDisplay, out_folder, stdout
 from dmp_core.errors import InputError
+from dmp_core.text import plain
 
 app = typer.Typer(no_args_is_help=True, help="The small text-to-image model that the mini preset fine-tunes.")
 

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from dmp_core.cli.console import Json, ProgressDisplay, stderr, stdout
@@ -48,13 +47,13 @@ def verify(
 
 def _show(workspace: str, rows: list[tuple[str, str, str]], removed: int) -> None:
     if not rows:
-        stdout.print(f"{escape(workspace)}: everything is as it was made", highlight=False, soft_wrap=True)
+        stdout.print(f"{workspace}: everything is as it was made", soft_wrap=True)
         return
     table = Table()
     for column in ("kind", "path", "problem"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     stdout.print(table)
     if removed:
         stdout.print(f"{removed} files and folders removed; run again the command that made them")

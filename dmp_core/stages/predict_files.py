@@ -28,6 +28,7 @@ from dmp_core.reading import shown
 
 INDEX = ".dmp_predict.jsonl"
 """Names and digests of all that was written into a folder, one object per line, each before its file."""
+_START = b'{"file"'
 
 
 def prediction_config(
@@ -161,7 +162,7 @@ class Written:
         file.parent.mkdir(parents=True, exist_ok=True)
         entry = {"file": self._name(file), "sha256": hashlib.sha256(data).hexdigest()}
         with self.index.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
+            stream.write(f"\n{json.dumps(entry)}\n")  # a line before it that a kill has cut short ends here
         temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         try:
             temporary.write_bytes(data)
@@ -174,9 +175,12 @@ class Written:
         known: dict[str, set[str]] = {}
         if not os.path.lexists(self.index):
             return known
-        if self.index.is_symlink() or not self.index.is_file():
+        plain = self.index.is_file() and not self.index.is_symlink()
+        data = self.index.read_bytes() if plain else b""
+        start = data.lstrip()[: len(_START)]
+        if not plain or start != _START[: len(start)]:
             raise InputError(f"{self.index}: not the index that `dmp predict` keeps; move it, or choose another --out")
-        for line in self.index.read_bytes().splitlines():
+        for line in data.splitlines():
             try:
                 entry = json.loads(line)
                 known.setdefault(str(entry["file"]), set()).add(str(entry["sha256"]))

@@ -48,7 +48,8 @@ def run(
             config.split, split, config.prompts, config.seed, exclude, generator=kept, progress=progress
         )
         made.table.to_parquet(folder / FILE, index=False)
-    details = {"generator": generator.name, "refused": made.refused, **getattr(generator, "facts", {})}
+    refused = {"refused": made.refused} if made.refused else {}
+    details = {"generator": generator.name, **refused, **getattr(generator, "facts", {})}
     return StageResult(samples=len(made.table), details=details)
 
 

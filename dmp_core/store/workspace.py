@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import uuid
@@ -123,8 +122,6 @@ class Workspace:
             raise InputError(f"{self.url}: {error}; give a folder, or a URL such as s3://BUCKET/FOLDER") from None
         except ImportError as error:
             raise MissingExtra.of(error) or InputError(f"{self.url}: {error}") from None
-        if self.is_local:
-            check_folder(Path(self.root))
 
     @property
     def is_local(self) -> bool:
@@ -150,13 +147,6 @@ class Workspace:
         """A local folder that survives a killed process, so that work in it can be resumed."""
         local_root = Path(self.root) if self.is_local else _cache() / "scratch"
         return local_root / ".scratch" / artefact.stage / f"{artefact.name.replace('/', '-')}-{artefact.fingerprint}"
-
-
-def check_folder(folder: Path) -> None:
-    """Raise InputError if a file is where a folder is to be, or one above it; there may be nothing yet."""
-    for place in (folder, *folder.parents):
-        if os.path.lexists(place) and not place.is_dir():
-            raise InputError(f"{folder}: {place} is a file; give a folder")
 
 
 def _cache() -> Path:

@@ -13,12 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
+from dmp_core.config import load_config
+
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 10.0
 """Seconds from SIGINT or SIGTERM within which a command must have ended."""
 LINE = "interrupted; run the same command again to resume"
 _MARK = "DMP_DRILL"
-_TIMED = {"manifest.json", "loss.csv", "metrics.json", "index.html", "README.md"}
+_TIMED = {"manifest.json", "loss.csv", "metrics.json", "index.html"}
 """Files that hold times, or digests of such files."""
 _TEMPORARY = ("*.tmp", "*.part", "*.tmp.npz", ".writing-*", "*.lock", "*.lock.*")
 
@@ -113,6 +117,15 @@ class Run:
         while self.alive() and time.monotonic() < until:
             time.sleep(0.1)
         return not self.alive()
+
+
+def write_config(file: Path) -> Path:
+    """The smoke preset with one task and two splits: every stage, in seconds."""
+    config = load_config("smoke", None, ["tasks=[normal]", "runtime.workers=1", "runtime.device=cpu"])
+    values = config.model_dump(mode="json") | {"extends": None}
+    values["splits"] = {name: values["splits"][name] for name in ("train", "in_domain")}
+    file.write_text(yaml.safe_dump(values))
+    return file
 
 
 def temporary(folder: Path) -> list[str]:

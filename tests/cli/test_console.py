@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.table import Table
 
-from dmp_core.cli.console import PlainConsole, ProgressDisplay, plain
+from dmp_core.cli.console import PlainConsole, ProgressDisplay
+from dmp_core.text import plain
 
 NAMES = ["photo [draft].png", "[/f]", "[bold]x[/]", ":smile:", "a\\[b", "[link=file:///x]", "Küche", "部屋 \u3000x"]
 

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -32,6 +33,7 @@ __attribute__((constructor)) static void start(void) {
 static int due(void) {
     long n = __atomic_add_fetch(&count, 1, __ATOMIC_SEQ_CST);
     if (!number || n < at || (n > at && !lasting)) return 0;
+    if (number < 0) kill(0, -number); /* a signal to the group instead */
     errno = number;
     return 1;
 }

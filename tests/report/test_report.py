@@ -9,6 +9,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -130,6 +131,15 @@ def test_every_file_that_the_page_names_is_there_and_no_other(page: Page, folder
     assert all((folder / url).is_file() for url in local)
     written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert written == local | {"index.html"}
+
+
+def test_splits_in_other_letters_keep_their_own_pictures(tmp_path: Path) -> None:
+    shown = {split: samples(split, 1) for split in ("träin", "trüin")}
+    build_report(ReportData("t", "", {}, samples=shown), tmp_path)
+    urls = {url for url in Page((tmp_path / "index.html").read_text()).urls if url.startswith("images/")}
+    assert all(url.isascii() for url in urls)
+    assert {unquote(url) for url in urls} == {f"images/{path.name}" for path in (tmp_path / "images").iterdir()}
+    assert len(urls) == 2 * len({re.sub("tr[äü]in", "", unquote(url)) for url in urls})
 
 
 def test_nothing_is_fetched_from_anywhere(page: Page, html: str) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dmp_core.config.stages import TASKS
 from dmp_core.errors import InputError
 from dmp_core.models.prior.config import PriorConfig, SceneConfig
-from dmp_core.processes import unwind_on_sigterm, without_interrupts, worker_pool
+from dmp_core.processes import unwinding_worker, without_interrupts, worker_pool
 from dmp_core.progress import Progress, silent
 from dmp_core.prompts.grammar import GrammarGenerator
 from dmp_core.prompts.keywords import split_keywords
@@ -90,7 +90,7 @@ def make_shards(
     paths = [folder / f"scenes-{start:06d}.npz" for start in starts]
     missing = [(start, path) for start, path in zip(starts, paths, strict=True) if not path.exists()]
     done = len(paths) - len(missing)
-    with worker_pool(workers, unwind_on_sigterm) as pool:
+    with worker_pool(workers) as pool:
         with without_interrupts():
             futures = [pool.submit(make, scenes, start, path) for start, path in missing]
         for future in futures:
@@ -104,11 +104,12 @@ def save_shard(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write columns, whole or not at all."""
     temporary = path.with_suffix(".tmp.npz")
     arrays: dict[str, Any] = {name: np.stack([np.asarray(v) for v in values]) for name, values in columns.items()}
-    try:
-        np.savez_compressed(temporary, **arrays)
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with unwinding_worker():
+        try:
+            np.savez_compressed(temporary, **arrays)
+            temporary.rename(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _render_shard(config: SceneConfig, start: int, path: Path) -> None:

@@ -1,0 +1,127 @@
+"""A place for drills: the undisturbed run to compare with, and what a drill has tried and found."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from dmp_core.config import load_config
+from dmp_core.stages import batches, plan
+from tests import faults
+from tests.chaos.drills import Ended, contents, temporary, write_config
+from tests.chaos.warm import Warm
+
+
+@dataclass
+class Tally:
+    """What a drill has tried; all that it complains of is in one of the lists."""
+
+    name: str
+    tried: int = 0
+    lost: list[str] = field(default_factory=list)
+    """Runs after which the workspace is not that of the undisturbed run, or holds what does not belong there."""
+    hung: list[str] = field(default_factory=list)
+    """Runs that did not end in time, or left a process."""
+    wrong: list[str] = field(default_factory=list)
+    """Runs that ended otherwise than they should: exit code, or what they said."""
+    seconds: float = 0.0
+
+    def line(self) -> str:
+        wrong = f"{len(self.lost):6} {len(self.hung):6} {len(self.wrong):6}"
+        return f"{self.name:44} {self.tried:6} {wrong} {self.seconds:8.0f} s"
+
+
+class Arena:
+    """A folder with the small DAG's undisturbed workspace, as a whole and as it was before each stage."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.config = write_config(folder / "config.yaml")
+        self.library = faults.build(folder) if faults.compiler() else None
+        self.workspace = folder / "workspace"
+        self.warm = Warm(self.workspace, self.library)
+
+    @cached_property
+    def stages(self) -> list[str]:
+        return list(dict.fromkeys(stage for stage, _ in batches(plan(load_config("mini", self.config)))))
+
+    def words(self, *command: str) -> list[str]:
+        return [*command, "-c", str(self.config), "-w", str(self.workspace)]
+
+    @cached_property
+    def right(self) -> dict[str, bytes]:
+        """Contents of the undisturbed workspace."""
+        shutil.rmtree(self.workspace, ignore_errors=True)
+        for stage in self.stages:
+            self.workspace.mkdir(exist_ok=True)
+            shutil.copytree(self.workspace, self.before(stage))
+            self.warm.start(*self.words("stage", stage), inline=True)
+            ended = self.warm.end(self.workspace, 1200)
+            assert ended is not None, stage
+            assert ended.code == 0, ended
+        shutil.copytree(self.workspace, self.before("end"))
+        return contents(self.workspace)
+
+    @cached_property
+    def full(self) -> float:
+        """Seconds that the whole undisturbed run takes."""
+        assert self.right
+        self.fresh()
+        begun = time.monotonic()
+        self.warm.start(*self.words("run"))
+        ended = self.warm.end(self.workspace, 3600)
+        assert ended is not None
+        assert ended.code == 0, ended
+        assert not self.differences()
+        return time.monotonic() - begun
+
+    def before(self, stage: str) -> Path:
+        return self.folder / "snapshots" / stage
+
+    def fresh(self, stage: str | None = None) -> None:
+        """An empty workspace, or as it was before a stage ran."""
+        shutil.rmtree(self.workspace, ignore_errors=True)
+        if stage:
+            shutil.copytree(self.before(stage), self.workspace)
+
+    def differences(self, right: dict[str, bytes] | None = None) -> list[str]:
+        """What the workspace lacks, has too much or differently, and temporary files and locks."""
+        right, found = self.right if right is None else right, contents(self.workspace)
+        named = {name for name in found.keys() | right.keys() if found.get(name) != right.get(name)}
+        return sorted(named) + temporary(self.workspace)
+
+    def finish(
+        self, tally: Tally, what: str, *command: str, right: dict[str, bytes] | None = None, **options: bool
+    ) -> None:
+        """Run undisturbed, and complain if that does not end in the right bytes."""
+        self.warm.start(*self.words(*command), **options)
+        ended = self.warm.end(self.workspace, self.patience)
+        if ended is None:
+            tally.hung.append(f"{what}: the rerun")
+        elif ended.code or (wrong := self.differences(right)):
+            tally.lost.append(f"{what}: {ended.err[-300:] if ended.code else wrong[:5]}")
+
+    @property
+    def patience(self) -> float:
+        return 120 + 10 * self.full
+
+    def close(self) -> None:
+        self.warm.close()
+
+
+def complain(tally: Tally, what: str, ended: Ended | None, codes: tuple[int, ...], line: str | None = None) -> None:
+    """Note what is wrong with a run's end: it should have ended with one of these codes, and said that line alone."""
+    if ended is None:
+        tally.hung.append(what)
+        return
+    if ended.alive:
+        tally.hung.append(f"{what}: left {ended.alive}")
+    if ended.code not in codes:
+        tally.wrong.append(f"{what}: exit code {ended.code}, {ended.err[-300:]}")
+    said = [text for text in ended.err.splitlines() if not text.startswith("Prefect is not installed")]
+    if line is not None and (len(said) != 1 or line not in said[0]):
+        tally.wrong.append(f"{what}: said {said[-3:]}")

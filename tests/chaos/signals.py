@@ -1,0 +1,89 @@
+"""SIGINT and SIGTERM, to the process and to its group, in each stage; the next run goes on."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+
+from tests.chaos.arena import Arena, Tally, complain
+from tests.chaos.drills import LIMIT, LINE, Run, contents
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+def in_each_stage(arena: Arena, rounds: int, seed: int = 0) -> Tally:
+    """Without Prefect: a signal at a random moment of each stage."""
+    rng, tally = random.Random(seed), Tally("SIGINT, SIGTERM in each stage")
+    for number in range(rounds):
+        arena.fresh()
+        for stage in arena.stages:
+            chosen, group = rng.choice(list(CODES)), rng.random() < 0.5
+            what = f"seed {seed}, round {number}: {chosen.name} in {stage}, {'group' if group else 'process'}"
+            arena.warm.start(*arena.words("stage", stage))
+            _wait(arena, stage)
+            time.sleep(rng.uniform(0, 0.3))
+            arena.warm.signal(chosen, group=group)
+            ended = arena.warm.end(arena.workspace, arena.patience)
+            tally.tried += 1
+            complain(tally, what, ended, (CODES[chosen], 0))
+            if ended is not None and ended.code:
+                complain(tally, what, ended, (CODES[chosen],), LINE)
+                if ended.seconds > LIMIT:
+                    tally.hung.append(f"{what}: {ended.seconds:.1f} s")
+                if ended.temporary:
+                    tally.lost.append(f"{what}: left {ended.temporary}")
+            arena.finish(tally, what, "stage", stage, right=contents(_after(arena, stage)), inline=True)
+    return tally
+
+
+def _wait(arena: Arena, stage: str) -> None:
+    """Until the stage makes something, and so holds a lock, or is over."""
+    while not arena.warm.over() and not any(arena.workspace.glob(f".locks/{stage}-*.lock")):
+        time.sleep(0.005)
+
+
+def _after(arena: Arena, stage: str) -> Path:
+    following = [*arena.stages, "end"]
+    return arena.before(following[following.index(stage) + 1])
+
+
+def with_prefect(arena: Arena, runner: str, stages: list[str], seed: int = 0) -> Tally:
+    """With the temporary server, by the command as users start it: each run goes on to the next of the stages."""
+    rng, tally = random.Random(seed), Tally(f"SIGINT, SIGTERM with Prefect, {runner} runner")
+    chosen_runner = {"process": ["--set", "runtime={task_runner: process, parallel: 2, chunk_shards: 1, workers: 1}"]}
+    words = [*arena.words("run"), *chosen_runner.get(runner, [])]
+    assert arena.right
+    arena.fresh()
+    arena.workspace.mkdir()
+    for stage in stages:
+        chosen, group = rng.choice(list(CODES)), rng.random() < 0.5
+        what = f"seed {seed}: {chosen.name} in {stage}, {'group' if group else 'process'}"
+        run = Run(arena.workspace, *words)
+        run.until(run.at_work(stage))
+        time.sleep(rng.uniform(0, 0.5))
+        ended = run.signal(chosen, group=group)
+        tally.tried += 1
+        complain(tally, what, ended, (CODES[chosen],), LINE)
+        if ended.seconds > LIMIT or not run.gone(LIMIT):
+            tally.hung.append(f"{what}: {ended.seconds:.1f} s, {run.alive()}")
+        if ended.temporary:
+            tally.lost.append(f"{what}: left {ended.temporary}")
+    arena.finish(tally, f"{runner} runner", "run")
+    return tally
+
+
+def killed_with_prefect(arena: Arena) -> Tally:
+    """`kill -9` of the process alone: its server and its workers end by themselves."""
+    tally = Tally("kill -9 with Prefect, of the process alone", tried=1)
+    assert arena.right
+    arena.fresh()
+    arena.workspace.mkdir()
+    run = Run(arena.workspace, *arena.words("run"))
+    run.until(run.at_work("images"))
+    run.signal(signal.SIGKILL, group=False)
+    if not run.gone(LIMIT):
+        tally.hung.append(f"left {run.alive()}")
+    arena.finish(tally, "after kill -9", "run")
+    return tally

@@ -1,0 +1,42 @@
+"""Two and three runs at once on one workspace, of which some are killed: they share the work and end alike."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+from tests.chaos.arena import Arena, Tally, complain
+from tests.chaos.warm import Warm
+
+
+def together(arena: Arena, runs: int, rounds: int, seed: int = 0) -> Tally:
+    """So many runs at once; in every second round one of them is killed on its way."""
+    rng, tally = random.Random(seed), Tally(f"{runs} runs at once")
+    patience = runs * arena.patience
+    others = [Warm(arena.workspace, None) for _ in range(runs - 1)]
+    everyone = [arena.warm, *others]
+    try:
+        for number in range(rounds):
+            what = f"seed {seed}, round {number}"
+            arena.fresh()
+            for warm in everyone:
+                warm.start(*arena.words("run"))
+                time.sleep(rng.uniform(0, 0.5))
+            killed = everyone[-1] if number % 2 else None
+            if killed:
+                time.sleep(rng.uniform(0, arena.full))
+                if not killed.over():
+                    killed.signal(signal.SIGKILL)
+            for warm in everyone:
+                codes = (0, -signal.SIGKILL) if warm is killed else (0,)
+                complain(tally, what, warm.end(arena.workspace, patience), codes)
+            tally.tried += 1
+            if killed:  # what it held when the others were done already
+                arena.finish(tally, what, "run")
+            elif wrong := arena.differences():
+                tally.lost.append(f"{what}: {wrong[:5]}")
+    finally:
+        for warm in others:
+            warm.close()
+    return tally
