@@ -22,11 +22,11 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from dmp_core.config.stages import Task
-from dmp_core.diffusion.finite import check_outputs, check_weights
 from dmp_core.diffusion.latents import downscale_factor
 from dmp_core.diffusion.latents import encode_images as encode_unit_images
 from dmp_core.diffusion.latents import working_size as working_size
 from dmp_core.errors import InputError, NotFinite
+from dmp_core.finite import check_outputs, check_weights
 from dmp_core.labelers.encoding import flip as flip_label
 from dmp_core.labelers.encoding import image_to_vae, to_vae_image
 from dmp_core.labelers.encoding import resize as resize_label
