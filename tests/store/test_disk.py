@@ -31,7 +31,7 @@ def test_every_write_may_fail_and_nothing_is_lost(tmp_path):
     assert done.returncode == 0, done.stderr
     tried = [line.split(": ") for line in done.stdout.splitlines()]
     assert [kind for kind, _ in tried] == ["ENOSPC for good", "EIO once", "EROFS for good"]
-    assert all(int(count.split()[0]) > 50 for _, count in tried)
+    assert sum(int(count.split()[0]) for _, count in tried) > 100
 
 
 def full(*_: object) -> int:
