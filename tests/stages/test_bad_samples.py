@@ -16,12 +16,18 @@ from PIL import Image
 
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.config.pipeline import validate
+from dmp_core.config.stages import BadSampleConfig
 from dmp_core.errors import InputError
 from dmp_core.evaluation.protocol import ScoreTable
+from dmp_core.labelers.encoding import encode_label
 from dmp_core.stages import execute, find, plan
+from dmp_core.stages.imports import check_pixels, import_settings, store_settings
+from dmp_core.stages.predict_files import predict_files, prediction_config
 from dmp_core.stages.status import statuses
 from dmp_core.stages.verify import verify_workspace
 from dmp_core.store import Artefact, FileRecord, SkipCount, Skipped, Workspace, read_artefact, sidecars
+from dmp_core.synthesis.folder import check_folder
+from dmp_core.synthesis.listing import read_folder
 from tests.report.rooms import room
 from tests.stages.test_shards import opened, samples
 
@@ -224,6 +230,56 @@ def test_a_skipped_prediction_counts_as_wrong(pictures, made):
     others = near["abs_rel"].drop(key("in_domain", 4))
     assert near["abs_rel"][key("in_domain", 4)] > 1000 * others.max()
     assert all(list(table.index) == list(near.index) for table in tables.values())
+
+
+def test_images_of_ones_own_are_predicted_but_for_the_broken_one(pictures, tmp_path, caplog):
+    files = [pictures / "train" / f"{index}.png" for index in (4, 5, 6)]
+
+    def predicted(bounds: str) -> list[str]:
+        settings = ["sampling.num_steps=1", f"runtime.on_bad_sample={{{bounds}}}"]
+        config = prediction_config("mini", None, settings, "shipped:normal", "normal")
+        return [path.name for path in predict_files(files, "normal", "shipped:normal", tmp_path / "out", config)]
+
+    with pytest.raises(InputError, match=r"5\.png: not a readable image"):
+        predicted("policy: fail")
+    assert not (tmp_path / "out").exists()
+    assert predicted("policy: skip") == ["4.normal.view.png", "6.normal.view.png"]
+    assert "5.png is skipped: not a readable image" in caplog.text
+    with pytest.raises(InputError, match="dmp predict: 1 of 3 samples failed, the last 1 in a row"):
+        predicted("policy: skip, in_a_row: 1")
+
+
+def test_a_folder_is_imported_without_its_broken_file(pictures, tmp_path):
+    folder, plain = pictures / "train", load_config("smoke")
+    with pytest.raises(InputError, match=r"5\.png: not a readable image"):
+        import_settings(plain, plain, folder)
+    skipping = load_config("smoke", None, ["runtime.on_bad_sample.policy=skip"])
+    settings, listings = import_settings(skipping, plain, folder)
+    check_pixels(listings, settings.runtime)
+    stored = store_settings(settings, str(tmp_path))
+    nodes = [node for node in plan(settings) if node.stage in ("prompts", "images", "quality", "shards")]
+    for node in nodes:
+        execute(settings, node.id, str(tmp_path))
+    assert [sample["__key__"] for sample in samples(tmp_path / "datasets" / "train")] == [
+        key("arbitrary", index) for index in (0, 1, 2, 3, 4, 6)
+    ]
+    known = {node.id: node.fingerprint for node in plan(load_config("mini", stored))}
+    assert all(known[node.id] == node.fingerprint for node in nodes)
+
+
+def test_an_image_whose_label_is_broken_goes_with_it(tmp_path):
+    write_images(folder := tmp_path / "rooms", 3, {})
+    for index in range(3):
+        (folder / f"{index}.depth.npy").write_bytes(encode_label("depth", room(index)["depth"])[1])
+    (folder / "1.depth.npy").write_bytes(b"no array")
+    listing = read_folder(folder, keeps_broken=True)
+    assert check_folder(listing, BadSampleConfig(policy="skip")).keys() == {"1.png"}
+    with pytest.raises(InputError, match=r"1\.depth\.npy: "):
+        check_folder(listing)
+    with pytest.raises(
+        InputError, match=r"rooms: 1 of 3 samples failed, the last 1 in a row .* is 1\.png: 1\.depth\.npy"
+    ):
+        check_folder(listing, BadSampleConfig(policy="skip", in_a_row=1))
 
 
 # ------------------------------------------------------------------------------ policy and bounds
