@@ -89,7 +89,16 @@ def encode_column(
             check_outputs(latents, "is the base model damaged, or is it kept in too low a precision?")
         except NotFinite as error:
             raise error.named(list(keys)) from None
-    return save_safetensors(tensors, {_METADATA: json.dumps({"column": column, "keys": list(keys)})})
+    return save_safetensors(tensors, _about(column, keys))
+
+
+def empty_shard(column: str) -> bytes:
+    """The shard of a column whose samples were all skipped; `read_column` takes none such."""
+    return save_safetensors({}, _about(column, ()))
+
+
+def _about(column: str, keys: Sequence[str]) -> dict[str, str]:
+    return {_METADATA: json.dumps({"column": column, "keys": list(keys)})}
 
 
 class _ColumnEncoder:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmp_core.config.stages import GrammarPrompts, PromptsConfig, SplitConfig, TransformersPrompts
+from dmp_core.config.stages import BadSampleConfig, GrammarPrompts, PromptsConfig, SplitConfig, TransformersPrompts
 from dmp_core.errors import InputError
 from dmp_core.prompts import caption_key, clean_caption, make_captions, make_prompts, read_keywords
 from dmp_core.prompts.base import build_generator, fill_template
@@ -49,6 +49,37 @@ def test_the_table() -> None:
     assert set(table["generator"]) == {"grammar"}
     assert table["seed"].dtype == "int64"
     assert table["seed"].tolist() == [sample_seed(7, key) for key in table["key"]]
+
+
+SKIP = BadSampleConfig(policy="skip", at_most=0.3)
+
+
+class HalfMute:
+    """Writes of one keyword nothing that counts, of the others what the grammar does."""
+
+    name = "half mute"
+
+    def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
+        written = GrammarGenerator().generate(keywords, template, seeds)
+        return ["" if keyword == "attic" else text for keyword, text in zip(keywords, written, strict=True)]
+
+
+def test_a_keyword_without_captions_is_skipped_and_keys_stay() -> None:
+    split = SplitConfig(keywords=["bedroom", "attic", "kitchen", "hall"], count=8)
+    with pytest.raises(InputError, match=r"6 of 8 captions.*short for attic \(0 of 2\)"):
+        make_captions("train", split, GRAMMAR, 7, generator=HalfMute())
+    made = make_captions("train", split, GRAMMAR, 7, generator=HalfMute(), bounds=SKIP)
+    assert made.table["key"].tolist() == [f"train-{index:08d}" for index in (0, 2, 3, 4, 6, 7)]
+    assert made.table["keyword"].tolist() == ["bedroom", "kitchen", "hall"] * 2
+    assert made.table["seed"].tolist() == [sample_seed(7, key) for key in made.table["key"]]
+    assert list(made.skipped) == ["train-00000001", "train-00000005"]
+    assert made.skipped["train-00000001"].startswith("no caption of 'attic' in 10 rounds")
+
+
+def test_more_keywords_without_captions_than_allowed_stop_the_stage() -> None:
+    split, few = SplitConfig(keywords=["attic", "bedroom"], count=8), SKIP.model_copy(update={"at_most": 0.2})
+    with pytest.raises(InputError, match=r"prompts/train: 2 of 8 samples failed, more than 1.*train-00000002: no cap"):
+        make_captions("train", split, GRAMMAR, 7, generator=HalfMute(), bounds=few)
 
 
 def test_same_seed_same_table_and_other_seed_other_prompts() -> None:
