@@ -62,13 +62,12 @@ def main(
                 for tally in drill():
                     tally.seconds, begun = time.monotonic() - begun, time.monotonic()
                     typer.echo(tally.line())
+                    for complaint in (*tally.lost, *tally.hung, *tally.wrong):
+                        typer.echo(f"  {complaint}")
                     tallies.append(tally)
         finally:
             arena.close()
-    complaints = [f"{t.name}: {text}" for t in tallies for text in (*t.lost, *t.hung, *t.wrong)]
-    for complaint in complaints:
-        typer.echo(complaint)
-    raise typer.Exit(bool(complaints))
+    raise typer.Exit(any(tally.lost or tally.hung or tally.wrong for tally in tallies))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from dmp_core.config import load_config
@@ -44,18 +43,18 @@ class Arena:
         self.library = faults.build(folder) if faults.compiler() else None
         self.workspace = folder / "workspace"
         self.warm = Warm(self.workspace, self.library)
-
-    @cached_property
-    def stages(self) -> list[str]:
-        return list(dict.fromkeys(stage for stage, _ in batches(plan(load_config("mini", self.config)))))
+        self.stages = list(dict.fromkeys(stage for stage, _ in batches(plan(load_config("mini", self.config)))))
+        self.right = self._by_stages()
+        """Contents of the undisturbed workspace."""
+        self.full = self._whole()
+        """Seconds that the whole undisturbed run takes."""
+        self.patience = 120 + 10 * self.full
+        """Seconds after which a run hangs."""
 
     def words(self, *command: str) -> list[str]:
         return [*command, "-c", str(self.config), "-w", str(self.workspace)]
 
-    @cached_property
-    def right(self) -> dict[str, bytes]:
-        """Contents of the undisturbed workspace."""
-        shutil.rmtree(self.workspace, ignore_errors=True)
+    def _by_stages(self) -> dict[str, bytes]:
         for stage in self.stages:
             self.workspace.mkdir(exist_ok=True)
             shutil.copytree(self.workspace, self.before(stage))
@@ -66,10 +65,7 @@ class Arena:
         shutil.copytree(self.workspace, self.before("end"))
         return contents(self.workspace)
 
-    @cached_property
-    def full(self) -> float:
-        """Seconds that the whole undisturbed run takes."""
-        assert self.right
+    def _whole(self) -> float:
         self.fresh()
         begun = time.monotonic()
         self.warm.start(*self.words("run"))
@@ -104,10 +100,6 @@ class Arena:
             tally.hung.append(f"{what}: the rerun")
         elif ended.code or (wrong := self.differences(right)):
             tally.lost.append(f"{what}: {ended.err[-300:] if ended.code else wrong[:5]}")
-
-    @property
-    def patience(self) -> float:
-        return 120 + 10 * self.full
 
     def close(self) -> None:
         self.warm.close()

@@ -27,7 +27,6 @@ KINDS: dict[str, Callable[[bytes, random.Random], bytes | None]] = {
 def damages(arena: Arena, sample: int | None = None, seed: int = 0) -> Tally:
     """One file of each kind, in each way. sample: only so many of these."""
     rng, tally = random.Random(seed), Tally("damaged files")
-    assert arena.right
     arena.fresh("end")
     cases = [(file, kind) for file in _one_of_each(arena.workspace) for kind in KINDS]
     for file, kind in cases if sample is None else rng.sample(cases, sample):

@@ -34,7 +34,7 @@ def failing_writes(
 def _stage(
     arena: Arena, tally: Tally, stage: str, fault: tuple[int, bool], rng: random.Random, sample: int | None
 ) -> None:
-    right = contents(_after(arena, stage)) if arena.right else {}
+    right = contents(_after(arena, stage))
     numbers = count(1) if sample is None else sorted(rng.sample(range(1, 20), sample))
     for number in numbers:
         what = f"{stage}, write {number}"

@@ -54,7 +54,6 @@ def with_prefect(arena: Arena, runner: str, stages: list[str], seed: int = 0) ->
     rng, tally = random.Random(seed), Tally(f"SIGINT, SIGTERM with Prefect, {runner} runner")
     chosen_runner = {"process": ["--set", "runtime={task_runner: process, parallel: 2, chunk_shards: 1, workers: 1}"]}
     words = [*arena.words("run"), *chosen_runner.get(runner, [])]
-    assert arena.right
     arena.fresh()
     arena.workspace.mkdir()
     for stage in stages:
@@ -77,7 +76,6 @@ def with_prefect(arena: Arena, runner: str, stages: list[str], seed: int = 0) ->
 def killed_with_prefect(arena: Arena) -> Tally:
     """`kill -9` of the process alone: its server and its workers end by themselves."""
     tally = Tally("kill -9 with Prefect, of the process alone", tried=1)
-    assert arena.right
     arena.fresh()
     arena.workspace.mkdir()
     run = Run(arena.workspace, *arena.words("run"))

@@ -68,7 +68,6 @@ def test_two_runs_at_once(arena):
     ("runner", "number", "group"), [("thread", signal.SIGINT, True), ("process", signal.SIGTERM, False)]
 )
 def test_a_signal_ends_a_run_with_prefect_and_the_rerun_resumes(arena, runner, number, group):
-    assert arena.right
     # All that the stage needs is there, so that it begins at once.
     arena.fresh("labels" if runner == "thread" else "latents")
     stage = "labels" if runner == "thread" else "latents"
@@ -86,7 +85,6 @@ def test_a_signal_ends_a_run_with_prefect_and_the_rerun_resumes(arena, runner, n
 
 
 def test_the_server_and_the_workers_end_with_a_killed_run(arena):
-    assert arena.right
     arena.fresh("images")
     run = Run(arena.workspace, *arena.words("run"))
     run.until(run.at_work("images"))
