@@ -78,21 +78,23 @@ def _quoted(keyword: str) -> str:
 
 def hide(text: str, keyword: str) -> str:
     """`text` with every mention of the keyword, singular or plural, put out of the reach of rules; same length."""
-    pattern, moved = _mention(phrase_of(keyword)), str.maketrans(_hiding_places(keyword))
+    letters, places = _hiding_places(keyword)
+    pattern, moved = _mention(phrase_of(keyword)), str.maketrans(letters, places)
     return pattern.sub(lambda match: match.group().translate(moved), text) if pattern else text
 
 
 def show(text: str, keyword: str) -> str:
     """Takes back what `hide` did."""
-    return text.translate(str.maketrans({place: letter for letter, place in _hiding_places(keyword).items()}))
+    letters, places = _hiding_places(keyword)
+    return text.translate(str.maketrans(places, letters))
 
 
 @cache
-def _hiding_places(keyword: str) -> dict[str, str]:
-    """For each character that a mention of the keyword may have, in either case."""
+def _hiding_places(keyword: str) -> tuple[str, str]:
+    """The characters that a mention of the keyword may have, in either case, and what stands for each of them."""
     phrase = f"{phrase_of(keyword)} _-es"
-    letters = sorted(each for each in {*phrase, *phrase.lower(), *phrase.upper()})
-    return {letter: chr(_FIRST_HIDDEN + number) for number, letter in enumerate(letters)}
+    letters = sorted({*phrase, *phrase.lower(), *phrase.upper()})
+    return "".join(letters), "".join(chr(_FIRST_HIDDEN + number) for number in range(len(letters)))
 
 
 def keeps_subject(caption: str, keyword: str) -> bool:

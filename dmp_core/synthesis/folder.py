@@ -27,6 +27,7 @@ from dmp_core.labelers.exact import pack_truth
 from dmp_core.quality import doubts, label_scores
 from dmp_core.reading import read_file, shown
 from dmp_core.store import Bounds, Sample, SkipCount, Skipped
+from dmp_core.store.members import open_image
 from dmp_core.synthesis.listing import Listing, OwnImage, refuse
 from dmp_core.synthesis.sources import Row, image_sample
 from dmp_core.text import one_line
@@ -290,7 +291,7 @@ def _checked(root: Path, image: OwnImage) -> tuple[list[str], dict[Task, dict[st
 
 def _stored(task: Task, data: bytes, label: Array) -> Array:
     """Normals as they are in the file: reading makes them unit vectors, and whether they are is a score."""
-    return np.asarray(Image.open(io.BytesIO(data))) / 127.5 - 1 if task == "normal" else label
+    return np.asarray(open_image(data, ("PNG",))) / 127.5 - 1 if task == "normal" else label
 
 
 def _thinned(label: Array) -> Array:

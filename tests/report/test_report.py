@@ -233,7 +233,7 @@ def test_unscored_splits_have_labels_and_predictions_but_neither_errors_nor_case
 
 def test_what_is_not_defined_is_an_em_dash_and_null(data: ReportData, tmp_path: Path) -> None:
     shown = samples("in_domain", 2)
-    broken = score("depth", np.full((2, 32, 32), np.nan), np.stack([s.labels["depth"] for s in shown]), ["a", "b"])
+    broken = score("depth", np.stack([s.labels["depth"] for s in shown]), np.zeros((2, 32, 32)), ["a", "b"])
     rows = [replace(broken, split="in_domain")]
     report = replace(data, metrics=metrics_of(rows), tables=rows, samples={})
     text = build_report(report, tmp_path).read_text()
