@@ -68,6 +68,10 @@ class MissingExtra(InputError):
         return None
 
 
+class WrongSetting(InputError):
+    """A setting that suits no sample, found out at the first one."""
+
+
 class NotFinite(InputError):
     """A model answered one sample of a batch with NaN or infinity.
 

@@ -1,15 +1,48 @@
-"""Whether weights are numbers: one NaN or infinity spoils whatever is computed with them."""
+"""Numbers that are none: NaN and infinity in weights and in what networks answer."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dmp_core.errors import InputError
+from dmp_core.errors import InputError, NotFinite
+
+ADVICE = "is the adapter or the base model damaged, or is the precision too low (sampling.dtype=float32)?"
+
+
+def check_weights(tensors: Mapping[str, Tensor], file: str | Path) -> None:
+    """Called after weights are read. Raises InputError that names the file and the first that holds NaN or infinity."""
+    if (name := find_non_finite(tensors)) is not None:
+        raise InputError(f"{file}: tensor {name} holds NaN or infinity; fetch the file again, or train again")
+
+
+def check_before_writing(weights: Mapping[str, Tensor], what: str) -> None:
+    """Raises InputError that names the first that holds NaN or infinity."""
+    if (name := find_non_finite(weights)) is not None:
+        raise InputError(
+            f"{what}: {name} holds NaN or infinity, so nothing was written; lower the learning rate, train in full "
+            "precision, or store in float32"
+        )
+
+
+def check_parts(parts: Mapping[str, Any], place: str | Path) -> None:
+    """`check_weights` of a model's networks, by the names of their folders; of others than networks nothing."""
+    for part, network in parts.items():
+        if isinstance(network, torch.nn.Module):
+            check_weights(network.state_dict(), _weights_file(Path(place) / part))
+
+
+def check_outputs(batch: Tensor, advice: str = ADVICE) -> None:
+    """Raise `NotFinite` for the first sample of a batch (B, …) that holds NaN or infinity."""
+    if is_finite(batch):
+        return
+    index = next(number for number, sample in enumerate(batch) if not is_finite(sample))
+    raise NotFinite(index, f"the model's output holds NaN or infinity; {advice}")
 
 
 def find_non_finite(tree: Any) -> str | None:
@@ -17,16 +50,18 @@ def find_non_finite(tree: Any) -> str | None:
 
     tree: tensors and plain values in nested mappings and sequences.
     """
-    return next((name for name, leaf in _leaves(tree, "") if not _is_finite(leaf)), None)
+    return next((name for name, leaf in _leaves(tree, "") if not is_finite(leaf)), None)
 
 
-def check_finite(weights: Mapping[str, Tensor], what: str) -> None:
-    """Called before weights are written. Raises InputError that names the first that holds NaN or infinity."""
-    if (name := find_non_finite(weights)) is not None:
-        raise InputError(
-            f"{what}: {name} holds NaN or infinity, so nothing was written; lower the learning rate, train in full "
-            "precision, or store in float32"
-        )
+def is_finite(leaf: Any) -> bool:
+    """Whether no element of a tensor is NaN or infinite, without a mask of its size; or a number; else True."""
+    if not isinstance(leaf, Tensor):
+        return not isinstance(leaf, float) or math.isfinite(leaf)
+    if not (leaf.is_floating_point() and leaf.numel()):
+        return True
+    wide = leaf.float() if leaf.element_size() == 1 else leaf  # there are no comparisons in 8 bits
+    low, high = torch.aminmax(wide.detach())
+    return bool(low.isfinite() and high.isfinite())
 
 
 def _leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -41,8 +76,7 @@ def _leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(part, f"{name}.{key}" if name else str(key))
 
 
-def _is_finite(leaf: Any) -> bool:
-    if isinstance(leaf, Tensor):
-        # The two ends are NaN if any element is; without a mask of the tensor's size.
-        return not (leaf.is_floating_point() and leaf.numel()) or bool(torch.stack(leaf.aminmax()).isfinite().all())
-    return not isinstance(leaf, float) or math.isfinite(leaf)
+def _weights_file(folder: Path) -> Path:
+    """The only file of weights in it, or the folder itself."""
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    return files[0] if len(files) == 1 else folder

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from dmp_core.errors import InputError
+from dmp_core.text import plain
 
 MOST_BYTES = 2**31
 """Of one picture or array; 89 million pixels of 16 bits and four channels, uncompressed, are a third of it."""
@@ -31,13 +32,7 @@ _MARKS = (
 
 def shown(name: str | PurePath) -> str:
     """A file's name for a message, on one line: control characters, and bytes that are not UTF-8, as escapes."""
-    return "".join(c if c.isprintable() else _escaped(c) for c in str(name))
-
-
-def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # how Python shows a byte of a name that is not UTF-8
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode()
+    return plain(str(name))
 
 
 def is_utf8(name: str) -> bool:

@@ -42,4 +42,6 @@ def _is_control(char: str) -> bool:
 
 
 def _spelled(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # how Python shows a byte of a name that is not UTF-8
+        return f"\\x{ord(char) - 0xDC00:02x}"
     return char.encode("unicode_escape").decode()

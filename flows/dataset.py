@@ -83,6 +83,6 @@ def import_dataset(
     )
     check_name(settings, listings, Path(folder), workspace)
     check_overwrites(plan(settings), Workspace(workspace))
-    check_pixels(listings)
+    check_pixels(listings, settings.runtime)
     store_settings(settings, workspace)
     return run_dag(settings, workspace, force)

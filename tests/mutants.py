@@ -82,10 +82,10 @@ MUTANTS = (
     ),
     Mutant(
         "the LoRA scale of published adapters is doubled",
-        ADAPTERS,
-        "LoraConfig(r=rank, lora_alpha=rank,",
-        "LoraConfig(r=rank, lora_alpha=2 * rank,",
-        ("tests/diffusion/test_adapters.py", "tests/golden/test_diffusion.py"),
+        "dmp_core/diffusion/lora_files.py",
+        "alphas.get(module, float(own))",
+        "alphas.get(module, 2 * float(own))",
+        ("tests/diffusion/test_lora_files.py", "tests/golden/test_diffusion.py"),
     ),
     Mutant(
         "a mirrored normal map keeps the sign of its x",

@@ -47,7 +47,7 @@ def import_folder(
     nodes = plan(settings)
     check_name(settings, listings, folder, workspace)
     check_overwrites(nodes, place)
-    check_pixels(listings)
+    check_pixels(listings, settings.runtime)
     chosen = [node for node in nodes if node.stage in _DATASET_STAGES or not only_dataset]
     stored = store_settings(settings, workspace)
     _announce(listings)

@@ -612,8 +612,33 @@ class ReportConfig(Settings):
     """Images shown per split and task."""
 
 
+class BadSampleConfig(Settings):
+    """What becomes of a sample that fails, while the others do not; see docs/quality.md."""
+
+    policy: Literal["fail", "skip"] = "fail"
+    """`fail`: the stage stops at once. `skip`: the sample is tried once more, a generated image from its next seed;
+    if it fails again, it is recorded with the reason and left out of all that follows."""
+    at_most: Fraction = 0.01
+    """Share of an artefact's samples that may be skipped, never less than one sample and never all; then the stage
+    stops."""
+    in_a_row: PositiveInt = 20
+    """So many skipped samples, one after the other, stop the stage as well."""
+
+    @property
+    def skips(self) -> bool:
+        return self.policy == "skip"
+
+    @property
+    def bounds(self) -> BadSampleConfig | None:
+        """None where no sample may fail."""
+        return self if self.skips else None
+
+
 class RuntimeConfig(Settings):
-    """How, not what: nothing here changes a result beyond rounding, so none of it is fingerprinted."""
+    """How, not what: nothing here changes a result beyond rounding, so none of it is fingerprinted.
+
+    But for `on_bad_sample`, which decides whether a result may lack samples; those that it has are the same.
+    """
 
     device: Literal["cpu", "cuda", "mps", "auto"] = "auto"
     """Where networks run; `auto` takes an accelerator if there is one."""
@@ -626,6 +651,7 @@ class RuntimeConfig(Settings):
     """
     verify_inputs: bool = True
     """Compare every file that a stage reads with the digest that was recorded when it was made."""
+    on_bad_sample: BadSampleConfig = BadSampleConfig()
     deployments: dict[str, str] = {}
     """Stage → Prefect deployment that runs it, so on another work pool: `{train: train/gpu}`. Stages that are not
     named run in the flow's own process."""

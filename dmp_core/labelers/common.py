@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dmp_core.diffusion.finite import check_outputs
 from dmp_core.errors import InputError, NotFinite
+from dmp_core.finite import check_outputs
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Precisions of the networks' products, by the names of `labels.<task>.dtype`; labels are float32 all the same."""

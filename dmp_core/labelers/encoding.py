@@ -268,7 +268,7 @@ def from_vae_image(
     (B, H, W) in [0, 1]. Depth and shading are the channels' mean. Raises `NotFinite` on NaN and infinity, which would
     become labels that look like any other.
     """
-    from dmp_core.diffusion.finite import check_outputs
+    from dmp_core.finite import check_outputs
 
     _check_task(task)
     check_outputs(image)

@@ -26,9 +26,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from dmp_core.config.base import Settings, raise_readable
 from dmp_core.config.stages import Fraction
-from dmp_core.diffusion.finite import check_weights
 from dmp_core.errors import InputError
-from dmp_core.finite import check_finite
+from dmp_core.finite import check_before_writing, check_weights
 from dmp_core.methods.base import ImagePairs
 from dmp_core.progress import Progress
 from dmp_core.training.checkpoints import LOG, load_checkpoint, save_checkpoint
@@ -305,7 +304,7 @@ class Translator(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.contiguous().cpu() for name, value in self.state_dict().items()}
-        check_finite(weights, str(folder / _WEIGHTS))
+        check_before_writing(weights, str(folder / _WEIGHTS))
         save_file(weights, folder / _WEIGHTS)
         card = {"method": self.method, "settings": self.config.model_dump(mode="json")}
         (folder / _SETTINGS).write_text(json.dumps(card, indent=2) + "\n")

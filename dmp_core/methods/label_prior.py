@@ -26,8 +26,8 @@ from dmp_core.diffusion import (
     training_target,
 )
 from dmp_core.diffusion.adapters import base_digests, check_base_model, note_identity
-from dmp_core.diffusion.finite import check_parts
 from dmp_core.errors import InputError
+from dmp_core.finite import check_parts
 from dmp_core.methods.ddim import drawn_noise, prediction_of
 from dmp_core.methods.diffusion_settings import LabelPriorConfig
 from dmp_core.progress import Progress, silent

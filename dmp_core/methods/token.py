@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dmp_core.diffusion import fingerprint
-from dmp_core.diffusion.finite import check_weights
 from dmp_core.diffusion.text import tokenise
 from dmp_core.errors import InputError
+from dmp_core.finite import check_weights
 from dmp_core.methods.diffusion_settings import TokenConfig
 from dmp_core.methods.instruct import NoisyPairs
 from dmp_core.progress import Progress, silent

@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dmp_core.diffusion import decode_latents, fingerprint
-from dmp_core.diffusion.finite import check_weights
 from dmp_core.diffusion.text import embed_texts, tokenise
 from dmp_core.errors import InputError
+from dmp_core.finite import check_weights
 from dmp_core.methods.ddim import drawn_noise
 from dmp_core.methods.diffusion_settings import VisiiFitConfig
 from dmp_core.methods.instruct import NOISE, NoisyPairs

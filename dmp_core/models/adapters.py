@@ -12,17 +12,17 @@ from dmp_core.models.shipped import resolve_folder
 
 def check_finished(reference: str, task: Task, latents: LatentsConfig) -> None:
     """Raise InputError for a finished adapter of another task or label encoding than the configuration's."""
-    folder = adapter_folder(reference)
+    folder = adapter_folder(reference, f"adapters.{task}")
     if folder.is_file():
         raise InputError(f"adapters.{task}: {reference}: a file; give the folder that holds it and its {CARD_FILE}")
     read_card(folder).check(f"adapters.{task}: {reference}", task, latents.depth_scale, latents.palette)
 
 
-def adapter_folder(reference: str) -> Path:
-    """`shipped:NAME`, a folder, or an adapter's file. Raises InputError when it is none of these."""
-    folder = resolve_folder(reference, "adapters")
+def adapter_folder(reference: str, field: str = "adapter") -> Path:
+    """`shipped:NAME`, a folder, or an adapter's file. Raises InputError, with the setting, when it is none of these."""
+    folder = resolve_folder(reference, "adapters", field=field)
     if folder is None:
-        raise InputError(f"{reference}: no such adapter folder; give a folder that holds dmp.json, or shipped:NAME")
+        raise InputError(f"{field}: {reference}: no such adapter; give a folder that holds dmp.json, or shipped:NAME")
     return folder
 
 

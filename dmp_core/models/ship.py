@@ -30,14 +30,14 @@ def ship_adapter(artefact: Artefact, folder: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    from dmp_core.finite import check_finite
+    from dmp_core.finite import check_before_writing
 
     if artefact.manifest() is None:
         raise InputError(f"{artefact.path}: no finished adapter here; run `dmp run` with the same preset first")
     source = artefact.local_path()
     weights = load_file(source / "adapter_model.safetensors")
     halved = {name: weight.to(torch.float16).contiguous() for name, weight in weights.items()}
-    check_finite(halved, str(folder / "adapter_model.safetensors"))
+    check_before_writing(halved, str(folder / "adapter_model.safetensors"))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name in KEPT:

@@ -62,7 +62,7 @@ def clean_caption(
     judge_language: False for a generator that writes nothing but English.
     """
     text = _single_line(raw, keyword)
-    if _too_few_words(text):
+    if _too_few_words(text, keyword):
         return "", "empty"
     if _NOT_A_CAPTION.search(text) or _has_control_characters(text):
         return "", "no caption"
@@ -70,18 +70,18 @@ def clean_caption(
     if not text:
         return "", "over-long"
     reason = _objection(text, keyword, judge_language)
-    return ("", reason) if reason else (show(text), "")
+    return ("", reason) if reason else (show(text, keyword), "")
 
 
 def _objection(text: str, keyword: str, judge_language: bool) -> str:
     """Why a whole caption, its keyword hidden, cannot be used; "" if it can."""
-    if _too_few_words(text) or _rambles(text):
+    if _too_few_words(text, keyword) or _rambles(text):
         return "no caption"
     if judge_language and not is_english(_HIDDEN.sub(" ", text)):
         return "not English"
-    if _repeats(text):
+    if _repeats(text, keyword):
         return "repeats itself"
-    return "" if not keyword or keeps_subject(show(text), keyword) else "lost subject"
+    return "" if not keyword or keeps_subject(show(text, keyword), keyword) else "lost subject"
 
 
 def judged_alike(keyword: str, max_characters: int) -> bool:
@@ -159,10 +159,10 @@ def _last_clause(text: str, max_characters: int) -> int:
     return next((ends[-1] for ends in (clauses, keywords) if ends and ends[-1] >= least), 0)
 
 
-def _too_few_words(text: str) -> bool:
+def _too_few_words(text: str, keyword: str) -> bool:
     """Fewer than three words, unless the keyword alone says enough."""
     longest = max((len(match.group()) for match in _HIDDEN.finditer(text)), default=0)
-    return longest < _MIN_CLAUSES and len(re.findall(r"[^\W\d_]+", show(text))) < _MIN_WORDS
+    return longest < _MIN_CLAUSES and len(re.findall(r"[^\W\d_]+", show(text, keyword))) < _MIN_WORDS
 
 
 def _has_control_characters(text: str) -> bool:
@@ -176,12 +176,12 @@ def _rambles(text: str) -> bool:
     return looping or len(set(words)) < 0.5 * len(words)
 
 
-def _repeats(text: str) -> bool:
+def _repeats(text: str, keyword: str) -> bool:
     """Says a sentence or a clause twice, or two or more words twice running."""
     ends = {*sentence_ends(text), *(match.end() for match in _CLAUSE_END.finditer(text))}
-    parts = [tuple(_words(text[start:end])) for start, end in pairwise([0, *sorted(ends), len(text)])]
+    parts = [tuple(_words(text[start:end], keyword)) for start, end in pairwise([0, *sorted(ends), len(text)])]
     said = [part for part in parts if len(part) > 1]
-    words = _words(text)
+    words = _words(text, keyword)
     return len(set(said)) < len(said) or any(
         words[start : start + number] == words[start + number : start + 2 * number]
         for number in range(2, len(words) // 2 + 1)
@@ -189,5 +189,6 @@ def _repeats(text: str) -> bool:
     )
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(rf"[{HIDDEN}]+|\w+", text.lower())
+def _words(text: str, keyword: str) -> list[str]:
+    """Words in lower case; a mention of the keyword is one."""
+    return [show(word, keyword).lower() for word in re.findall(rf"[{HIDDEN}]+|\w+", text)]

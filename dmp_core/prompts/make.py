@@ -18,7 +18,8 @@ from dmp_core.prompts.cleanup import caption_key, clean_caption
 from dmp_core.prompts.grammar import GrammarGenerator
 from dmp_core.prompts.keywords import split_keywords
 from dmp_core.prompts.subject import refuse_unusable
-from dmp_core.store import sample_key, sample_seed
+from dmp_core.store import Bounds, SkipCount, Skipped, sample_key, sample_seed
+from dmp_core.text import one_line
 
 _AT_ONCE = 256  # captions asked for at a time: what a killed run loses at most
 # A second try rarely fails for all of several candidates, and a batch costs little more than a row.
@@ -49,6 +50,8 @@ class Captions:
     table: pd.DataFrame
     refused: dict[str, float]
     """Reason → share of all captions that were judged."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Key → reason of every sample that has none."""
 
 
 def make_captions(
@@ -60,6 +63,7 @@ def make_captions(
     *,
     generator: CaptionGenerator | None = None,
     device: str = "auto",
+    bounds: Bounds | None = None,
     progress: Progress = silent,
 ) -> Captions:
     """The captions of one split, in the order of their keys.
@@ -69,8 +73,8 @@ def make_captions(
     Keywords take turns, so their counts differ by one at most; of more keywords than
     captions, a fair sample drawn by `seed`. No two prompts are alike, and none is like one in
     `exclude` (case and punctuation apart), which keeps train and test apart.
-    Raises InputError if a keyword cannot stand in any caption, or `config.max_rounds` rounds of asking do not fill
-    the split.
+    bounds: how many samples may be left without a caption after `config.max_rounds` rounds of asking; of None, none.
+    Raises InputError if a keyword cannot stand in any caption, or more captions are missing than that.
     """
     keywords = _take_turns(split_name, split, seed)
     refuse_unusable({f"splits.{split_name}.keywords": dict.fromkeys(keywords)}, config.max_characters)
@@ -92,7 +96,10 @@ def make_captions(
             progress(len(wanted.accepted), len(keywords))
         if not wanted.missing():
             return Captions(wanted.table(seed, generator.name), wanted.refused())
-    raise InputError(wanted.complaint(config))
+    if bounds is None:
+        raise InputError(wanted.complaint(config))
+    wanted.skip_missing(bounds, config.max_rounds)
+    return Captions(wanted.table(seed, generator.name), wanted.refused(), wanted.skipped)
 
 
 def _take_turns(split_name: str, split: SplitConfig, seed: int) -> list[str]:
@@ -118,6 +125,9 @@ class _Wanted:
     accepted: dict[int, tuple[str, int]] = field(default_factory=dict)
     """Sample index → (caption, round)."""
     dropped: Counter[str] = field(default_factory=Counter)
+    reasons: dict[int, str] = field(default_factory=dict)
+    """Sample index → why its last caption was dropped."""
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def missing(self) -> list[int]:
         return [index for index in range(len(self.keywords)) if index not in self.accepted]
@@ -132,6 +142,7 @@ class _Wanted:
             reason = "duplicate"
         if reason:
             self.dropped[reason] += 1
+            self.reasons[index] = reason
             return
         self.taken.add(key)
         self.accepted[index] = (caption, round_number)
@@ -140,14 +151,27 @@ class _Wanted:
         judged = len(self.accepted) + self.dropped.total()
         return {reason: round(number / judged, 4) for reason, number in self.dropped.most_common()}
 
+    def skip_missing(self, bounds: Bounds, rounds: int) -> None:
+        """Give up what no caption was found for. Raises InputError above the bounds."""
+        count = SkipCount(f"prompts/{self.split_name}", len(self.keywords), bounds)
+        for index, keyword in enumerate(self.keywords):
+            if index in self.accepted:
+                count.good()
+            else:
+                last = self.reasons.get(index, "empty")
+                reason = one_line(f"no caption of {keyword!r} in {rounds} rounds; the last one was refused: {last}")
+                count.bad(Skipped(sample_key(self.split_name, index), reason))
+        self.skipped = count.skipped
+
     def table(self, seed: int, generator: str) -> pd.DataFrame:
-        keys = [sample_key(self.split_name, index) for index in range(len(self.keywords))]
-        ordered = [self.accepted[index] for index in range(len(keys))]
+        indices = sorted(self.accepted)
+        keys = [sample_key(self.split_name, index) for index in indices]
+        ordered = [self.accepted[index] for index in indices]
         return pd.DataFrame(
             {
                 "key": keys,
                 "split": self.split_name,
-                "keyword": list(self.keywords),
+                "keyword": [self.keywords[index] for index in indices],
                 "prompt": [caption for caption, _ in ordered],
                 "seed": pd.Series([sample_seed(seed, key) for key in keys], dtype="int64"),
                 "generator": generator,

@@ -14,9 +14,9 @@ from dmp_core.prompts.keywords import readable_keyword
 _STRAIGHT = str.maketrans(
     {"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": "'", "’": "'", "–": "-", "—": "-", "…": "."}
 )
-# A hidden character is moved to a plane that is nobody's, which no rule about letters, marks or spaces knows.
-_PLANE = 0xF0000
-HIDDEN = "\U000f0000-\U000fffff"
+# Hidden characters are put into the private planes, where no rule about letters, marks or spaces knows them.
+_FIRST_HIDDEN = 0xF0000
+HIDDEN = "\U000f0000-\U0010ffff"
 
 _PREPOSITION = re.compile(
     r"\b(?:of|at|in|on|with|without|by|under|over|among|from|near|beside|behind|between|for|to|into|inside|outside"
@@ -78,13 +78,23 @@ def _quoted(keyword: str) -> str:
 
 def hide(text: str, keyword: str) -> str:
     """`text` with every mention of the keyword, singular or plural, put out of the reach of rules; same length."""
-    pattern = _mention(phrase_of(keyword))
-    return pattern.sub(lambda match: _moved(match.group(), _PLANE), text) if pattern else text
+    letters, places = _hiding_places(keyword)
+    pattern, moved = _mention(phrase_of(keyword)), str.maketrans(letters, places)
+    return pattern.sub(lambda match: match.group().translate(moved), text) if pattern else text
 
 
-def show(text: str) -> str:
+def show(text: str, keyword: str) -> str:
     """Takes back what `hide` did."""
-    return re.sub(f"[{HIDDEN}]+", lambda match: _moved(match.group(), -_PLANE), text)
+    letters, places = _hiding_places(keyword)
+    return text.translate(str.maketrans(places, letters))
+
+
+@cache
+def _hiding_places(keyword: str) -> tuple[str, str]:
+    """The characters that a mention of the keyword may have, in either case, and what stands for each of them."""
+    phrase = f"{phrase_of(keyword)} _-es"
+    letters = sorted({*phrase, *phrase.lower(), *phrase.upper()})
+    return "".join(letters), "".join(chr(_FIRST_HIDDEN + number) for number in range(len(letters)))
 
 
 def keeps_subject(caption: str, keyword: str) -> bool:
@@ -146,8 +156,3 @@ def _mention(phrase: str) -> re.Pattern[str] | None:
     """The phrase in any case, however its words are joined, in singular or plural."""
     joined = r"[\s_-]*".join(re.escape(word) for word in re.split(r"[\s_]+", phrase) if word)
     return re.compile(rf"(?<!\w){joined}(?:e?s)?(?!\w)", re.IGNORECASE) if joined else None
-
-
-def _moved(text: str, by: int) -> str:
-    """Characters outside the basic plane, emoji for one, stay: no rule is about them."""
-    return "".join(chr(ord(c) + by) if ord(c) < 0x10000 or by < 0 else c for c in text)

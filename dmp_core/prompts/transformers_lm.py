@@ -58,7 +58,7 @@ class TransformersGenerator:
         texts: list[str] = []
         for start in range(0, len(requests), size):
             part = slice(start, start + size)
-            short = frozenset[str]().union(*(abbreviations(phrase_of(keyword)) for keyword in keywords[part]))
+            short = [abbreviations(phrase_of(keyword)) for keyword in keywords[part]]
             texts.extend(self._complete(requests[part], list(seeds[part]), short))
         return texts
 
@@ -72,7 +72,7 @@ class TransformersGenerator:
             text = f"{text} {opening}".rstrip()
         return list(self.tokenizer(text, add_special_tokens=not self._chat)["input_ids"])
 
-    def _complete(self, requests: list[list[int]], seeds: list[int], short: frozenset[str]) -> list[str]:
+    def _complete(self, requests: list[list[int]], seeds: list[int], short: list[frozenset[str]]) -> list[str]:
         """One batch; it shrinks whenever a quarter of its rows are done, since sentences differ much in length."""
         shared = _shared_start(requests)
         ids, mask = self._padded(requests, shared)
@@ -83,7 +83,8 @@ class TransformersGenerator:
         with torch.inference_mode():
             past = self._prefill(requests[0][:shared], len(requests))
             while len(rows):
-                finished = _Finished(self.tokenizer, self._end_tokens, start, self.settings.min_new_tokens, short)
+                kept = [short[row] for row in rows.tolist()]
+                finished = _Finished(self.tokenizer, self._end_tokens, start, self.settings.min_new_tokens, kept)
                 ids = self.model.generate(
                     input_ids=ids,
                     attention_mask=mask,
@@ -188,13 +189,18 @@ class _SeededDraw(LogitsProcessor):
 class _Finished(StoppingCriteria):
     """Row by row: stop at an end token, or once a sentence or a line is complete.
 
-    short: abbreviations in the keywords, which end no sentence.
+    short: abbreviations in each row's keyword, which end no sentence.
     `done` says which rows are; when a quarter of them are, all are told to stop, so that
     the caller can drop those and go on with the others.
     """
 
     def __init__(
-        self, tokenizer: Any, end_tokens: Any, start: int, min_new_tokens: int, short: frozenset[str] = frozenset()
+        self,
+        tokenizer: Any,
+        end_tokens: Any,
+        start: int,
+        min_new_tokens: int,
+        short: Sequence[frozenset[str]] | None = None,
     ) -> None:
         self.tokenizer, self.end_tokens, self.start, self.min_new_tokens = tokenizer, end_tokens, start, min_new_tokens
         self.short = short
@@ -204,7 +210,9 @@ class _Finished(StoppingCriteria):
         self.done = torch.isin(new, self.end_tokens).any(-1)
         if new.shape[1] >= self.min_new_tokens:
             texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
-            self.done |= torch.tensor([_is_complete(text.lstrip(), self.short) for text in texts], device=new.device)
+            short = self.short or [frozenset()] * len(texts)
+            complete = [_is_complete(text.lstrip(), known) for text, known in zip(texts, short, strict=True)]
+            self.done |= torch.tensor(complete, device=new.device)
         return self.done | (self.done.sum() * 4 >= len(new))
 
 

@@ -228,7 +228,9 @@ def _splits(info: DatasetCardInfo) -> str:
         if gates
     ]
     if reasons:
-        lines += ["", f"Left out by the quality gates, so that keys have gaps: {'; '.join(reasons)}."]
+        skipped = any("failed" in gates for gates in info.left_out.values())
+        why = " or since they could not be made (`failed`)" if skipped else ""
+        lines += ["", f"Left out by the quality gates{why}, so that keys have gaps: {'; '.join(reasons)}."]
     return "\n".join(lines)
 
 

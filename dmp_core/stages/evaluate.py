@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from dmp_core.config.stages import RuntimeConfig, Task
+from dmp_core.errors import InputError
 from dmp_core.evaluation.constant import NothingLabelled
 from dmp_core.evaluation.protocol import (
     Scorer,
@@ -42,7 +43,8 @@ def run(
 ) -> StageResult:
     """Score every split's predictions, the VAE ceiling and, if there are training labels, what knows only these.
 
-    What the gates leave out, of the splits and of the training labels, counts nowhere.
+    What the gates leave out, of the splits and of the training labels, counts nowhere, nor does a sample without a
+    label. A sample that was skipped when it was predicted counts as not predicted: as wrong as it can be.
     """
     own = find_method(config.method).title
     blind = _blind(config, inputs)
@@ -97,8 +99,18 @@ def _answered(task: Task, answer: Answer, labels: Artefact) -> Iterator[tuple[st
     if not isinstance(answer, Artefact):
         yield from ((key, answer(label), label) for key, label in read_labels(labels, task))
         return
-    for (key, prediction), (_, label) in zip(read_labels(answer, task), read_labels(labels, task), strict=True):
+    known, lost = labels.published().skipped, answer.published().skipped
+    predictions = (pair for pair in read_labels(answer, task) if pair[0] not in known)
+    for key, label in read_labels(labels, task):
+        if key in lost:
+            yield key, np.full(label.shape, np.nan), label
+            continue
+        predicted, prediction = next(predictions, (None, None))
+        if predicted != key or prediction is None:
+            raise InputError(f"{answer.path}: predicts {predicted} where the labels have {key}; run predict again")
         yield key, prediction, label
+    if (left := next(predictions, None)) is not None:
+        raise InputError(f"{answer.path}: predicts {left[0]}, which has no label; run predict again")
 
 
 def _file_name(row: str) -> str:

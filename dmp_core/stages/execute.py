@@ -31,8 +31,14 @@ class StageResult:
     """What a stage hands back: shard records (None: every file in the folder), samples, what to tell."""
 
     samples: int
+    """Those that belong into it. Of shards, skipped ones included: it is complete once all are accounted for."""
     files: list[FileRecord] | None = None
     details: dict[str, Any] | None = None
+
+    @property
+    def made(self) -> int:
+        """How many samples are there."""
+        return self.samples - sum(len(record.skipped) for record in self.files or ())
 
 
 class Stage(Protocol):
@@ -169,14 +175,14 @@ def _make(
     started = time.monotonic()
     result = stage(node.config, inputs, place, runtime=runtime, shards=shards, progress=_progress(node.id))
     seconds = round(time.monotonic() - started + spent, 3)
-    if result.files is None or sum(record.samples for record in result.files) == result.samples:
+    if result.files is None or sum(record.planned for record in result.files) == result.samples:
         check()
         publish(node, place, result, inputs, seconds)
         if not _put_in_place(place, out) and out.status() != "complete":
             raise OSError(f"{out.address}: what was made for it has been removed meanwhile; rerun to make it")
         announce(node, out)
     _tell("finished", node.id, seconds, False)
-    return StageOutput(node.id, out.address, out.fingerprint, False, result.samples, seconds)
+    return StageOutput(node.id, out.address, out.fingerprint, False, result.made, seconds)
 
 
 def _put_in_place(place: Artefact, out: Artefact) -> bool:
@@ -212,7 +218,7 @@ def publish(node: Node, out: Artefact, result: StageResult, inputs: Inputs, seco
         inputs={role: source.fingerprint for role, source in node.inputs.items()},
         contents={role: source.published().content() for role, source in inputs.items()},
         files=record_files(out) if result.files is None else result.files,
-        samples=result.samples,
+        samples=result.made,
         seconds=seconds,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         packages=_versions(),

@@ -28,7 +28,7 @@ def run(
 ) -> StageResult:
     """Make one image a prompt, a shard at a time."""
     rows: dict[str, Row] = {row["key"]: row for row in _records(inputs["prompts"])}
-    plans = plan_shards(rows, config.samples_per_shard)
+    plans = plan_shards(rows, config.samples_per_shard, inputs["prompts"].published().skipped)
     with open_source(config.images, runtime) as source:
         files = write_shards(
             out,
@@ -36,6 +36,7 @@ def run(
             lambda plan: source.samples([rows[key] for key in plan.keys]),
             only=shards,
             threaded=isinstance(config.images, DiffusionImages),
+            bounds=runtime.on_bad_sample.bounds,
             progress=progress,
         )
     details = {name: sorted({str(row[column]) for row in rows.values()}) for name, column in _TOLD.items()}
@@ -44,7 +45,7 @@ def run(
         if isinstance(config.images, DiffusionImages)
         else {}
     )
-    return StageResult(samples=len(rows), files=files, details=details | cut)
+    return StageResult(samples=sum(plan.planned for plan in plans), files=files, details=details | cut)
 
 
 def _records(prompts: Artefact) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dmp_core.config.pipeline import PipelineConfig, dump, validate
-from dmp_core.config.stages import Task
+from dmp_core.config.stages import RuntimeConfig, Task
 from dmp_core.errors import InputError
 from dmp_core.stages.overwrites import held_dataset, imported, same_source, stored_folders, stored_path
 from dmp_core.stages.parts import asked, dataset_name
@@ -39,15 +39,16 @@ def import_settings(
     Raises InputError for a missing or ambiguous folder, and when nothing could be made of it.
     """
     splits = _splits(folder, split, hold_out, fit)
-    listings = read_folders({key: (value["folder"], value["share"]) for key, value in splits.items()})
+    folders = {key: (value["folder"], value["share"]) for key, value in splits.items()}
+    listings = read_folders(folders, keeps_broken=base.runtime.on_bad_sample.skips)
     return _config(base, plain, dataset_name(name, folder.resolve().name), splits, listings), listings
 
 
-def check_pixels(listings: dict[str, Listing]) -> None:
-    """Decode every file once, so that all broken ones are named before any work."""
+def check_pixels(listings: dict[str, Listing], runtime: RuntimeConfig) -> None:
+    """Decode every file once, so that all broken ones, or more than may be skipped, are named before any work."""
     from dmp_core.synthesis.folder import check_folders
 
-    check_folders(listings.values())
+    check_folders(listings.values(), runtime.on_bad_sample.bounds)
 
 
 def check_name(settings: PipelineConfig, listings: dict[str, Listing], folder: Path, workspace: str) -> None:

@@ -5,30 +5,41 @@ With `check_flip` also `{key}.<task>.flip.json`: how far the labels of an image 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dmp_core.attempts import batch_or_each
 from dmp_core.config.stages import ModelLabels, RuntimeConfig, Task
-from dmp_core.errors import InputError, NotFinite
-from dmp_core.labelers.encoding import encode_label, png_bytes
+from dmp_core.errors import InputError, NotFinite, WrongSetting
+from dmp_core.labelers.encoding import encode_label
 from dmp_core.labelers.exact import unpack_truth
 from dmp_core.labelers.registry import Labeler, build_labeler, labeler_options
 from dmp_core.models.shipped import resolve_model
 from dmp_core.progress import Progress, silent
 from dmp_core.quality.labels import flip_difference
 from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.latents import column_array, same_size_batches
+from dmp_core.stages.latents import same_size_batches
 from dmp_core.stages.node import LabelsStage
-from dmp_core.store import Artefact, Sample, ShardPlan, canonical_json, shard_plans, shard_reader, write_shards
+from dmp_core.store import (
+    Artefact,
+    Sample,
+    Skipped,
+    canonical_json,
+    shard_plans,
+    shard_reader,
+    write_shards,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Labels = Iterator[tuple[str, "NDArray[Any]"]]
-"""(key, label in the dataset's units) of every sample."""
+Images = Sequence[tuple[str, "NDArray[Any]"]]
+"""(key, RGB uint8 (H, W, 3)) of neighbours of one size."""
+Labeled = Callable[[list[Sample]], Iterator["Sample | Skipped"]]
+"""From the samples of an image shard to those of the label shard."""
 
 
 def run(
@@ -41,65 +52,78 @@ def run(
     progress: Progress = silent,
 ) -> StageResult:
     """Label every image shard; label shards keep the images' layout."""
-    images = inputs["images"]
-    read, label = shard_reader(images), _labeler(config, runtime)
-    check_flip = isinstance(config.labeler, ModelLabels) and config.labeler.check_flip
-
-    def produce(plan: ShardPlan) -> Iterator[Sample]:
-        samples = read(plan.index)
-        mirrored = label([_mirrored(sample) for sample in samples]) if check_flip else None
-        for key, array in label(samples):
-            try:
-                extension, data = encode_label(config.task, array)
-            except InputError as error:
-                raise InputError(f"{key}: {error}") from None
-            sample = {"__key__": key, extension: data}
-            if mirrored is not None:
-                difference = flip_difference(config.task, array, next(mirrored)[1])
-                sample[f"{config.task}.flip.json"] = canonical_json(difference).encode()
-            yield sample
-
+    read, plans = shard_reader(inputs["images"]), shard_plans(inputs["images"])
     threaded = isinstance(config.labeler, ModelLabels)
-    files = write_shards(out, shard_plans(images), produce, only=shards, threaded=threaded, progress=progress)
-    return StageResult(samples=images.published().samples, files=files)
+    labeled = _labeled(config, runtime)
+    files = write_shards(
+        out,
+        plans,
+        lambda plan: labeled(read(plan.index)),
+        only=shards,
+        threaded=threaded,
+        bounds=runtime.on_bad_sample.bounds,
+        progress=progress,
+    )
+    return StageResult(samples=sum(plan.planned for plan in plans), files=files)
 
 
-def _mirrored(sample: Sample) -> Sample:
-    return sample | {"png": png_bytes(column_array("image", sample)[:, ::-1])}
-
-
-def _labeler(config: LabelsStage, runtime: RuntimeConfig) -> Callable[[list[Sample]], Labels]:
+def _labeled(config: LabelsStage, runtime: RuntimeConfig) -> Labeled:
+    skips = runtime.on_bad_sample.skips
     if isinstance(config.labeler, ModelLabels):
-        return _by_model(config.task, config.labeler, runtime)
+        return _by_model(config.task, config.labeler, runtime, skips)
 
-    def exact(samples: list[Sample]) -> Labels:
+    def exact(samples: Sequence[Sample]) -> list[Sample]:
+        return [_encoded(config.task, s["__key__"], unpack_truth(s["truth.npz"])[config.task]) for s in samples]
+
+    def each(samples: list[Sample]) -> Iterator[Sample | Skipped]:
         for sample in samples:
-            yield sample["__key__"], unpack_truth(sample["truth.npz"])[config.task]
+            yield from batch_or_each([sample], [sample["__key__"]], exact, skips=skips)
 
-    return exact
+    return each
 
 
-def _by_model(task: Task, settings: ModelLabels, runtime: RuntimeConfig) -> Callable[[list[Sample]], Labels]:
+def _encoded(task: Task, key: str, label: NDArray[Any]) -> Sample:
+    try:
+        extension, data = encode_label(task, label)
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from None
+    return {"__key__": key, extension: data}
+
+
+def _by_model(task: Task, settings: ModelLabels, runtime: RuntimeConfig, skips: bool) -> Labeled:
     import torch
 
     labeler = cache(lambda: _built(task, settings, runtime))
 
-    def predicted(samples: list[Sample]) -> Labels:
-        for batch in same_size_batches(samples, "image", settings.batch_size):
-            pixels = torch.from_numpy(np.stack([image for _, image in batch])).permute(0, 3, 1, 2)
-            keys = [key for key, _ in batch]
-            try:
-                answer = labeler()(pixels.float() / 255)
-            except NotFinite as error:
-                raise error.named(keys) from None
-            if task not in answer:
-                made = ", ".join(answer)
-                raise InputError(f"labels.{task}.kind: {settings.kind!r} makes {made}; choose a labeler for {task}")
-            labels = answer[task].cpu().numpy()
-            labels = np.moveaxis(labels, 1, -1) if labels.ndim == 4 else labels
-            yield from zip(keys, labels, strict=True)
+    def predicted(images: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+        try:
+            answer = labeler()(pixels.float() / 255)
+        except NotFinite as error:
+            raise error.named(keys) from None
+        if task not in answer:
+            made = ", ".join(answer)
+            raise WrongSetting(f"labels.{task}.kind: {settings.kind!r} makes {made}; choose a labeler for {task}")
+        labels = answer[task].cpu().numpy()
+        return np.moveaxis(labels, 1, -1) if labels.ndim == 4 else labels
 
-    return predicted
+    def batch(images: Images) -> list[Sample]:
+        keys, pixels = [key for key, _ in images], np.stack([image for _, image in images])
+        labels = predicted(pixels, keys)
+        made = [_encoded(task, key, label) for key, label in zip(keys, labels, strict=True)]
+        if settings.check_flip:
+            mirrored = predicted(np.ascontiguousarray(pixels[:, :, ::-1]), keys)
+            for sample, label, other in zip(made, labels, mirrored, strict=True):
+                difference = flip_difference(task, label, other)
+                sample[f"{task}.flip.json"] = canonical_json(difference).encode()
+        return made
+
+    def by_model(samples: list[Sample]) -> Iterator[Sample | Skipped]:
+        for images in same_size_batches(samples, "image", settings.batch_size):
+            labeler()  # what fails here is not about a sample
+            yield from batch_or_each(images, [key for key, _ in images], batch, skips=skips)
+
+    return by_model
 
 
 def _built(task: Task, settings: ModelLabels, runtime: RuntimeConfig) -> Labeler:

@@ -31,13 +31,15 @@ def run(
 ) -> StageResult:
     """Encode every image or label of the column once; latent shards keep the column's layout."""
     from dmp_core.training.base import choose_device, load_vae
-    from dmp_core.training.latents import encode_column
+    from dmp_core.training.latents import empty_shard, encode_column
 
     column = inputs["column"]
     read = shard_reader(column)
     vae = cache(lambda: load_vae(config.base, choose_device(runtime.device)))
 
     def encode(samples: list[Sample]) -> bytes:
+        if not samples:
+            return empty_shard(config.column)
         return encode_column(
             vae(),
             config.column,  # type: ignore[arg-type]  # `image` or a task; plan() makes no other
@@ -54,7 +56,7 @@ def run(
     files = write_shards(
         out, plans, lambda plan: read(plan.index), only=shards, encode=encode, threaded=True, progress=progress
     )
-    return StageResult(samples=column.published().samples, files=files)
+    return StageResult(samples=sum(plan.planned for plan in plans), files=files)
 
 
 def column_array(column: str, sample: Sample) -> NDArray[Any]:

@@ -56,7 +56,7 @@ from dmp_core.stages.node import (
     TrainStage,
     model_named,
 )
-from dmp_core.synthesis.listing import Listing, read_folder
+from dmp_core.synthesis.listing import UNKNOWN_SIZE, Listing, read_folder
 
 # Captions of a language model that the first rules of clean-up passed, and that pass today's: they are as they were.
 _MEASURED = frozenset({"240684b76df6"})  # the preset mini's in_domain, with SmolLM2
@@ -85,7 +85,7 @@ def plan(config: PipelineConfig) -> list[Node]:
     """
     nodes = _Nodes()
     listings = {
-        name: read_folder(split.folder, split.share, split.count)
+        name: read_folder(split.folder, split.share, split.count, keeps_broken=config.runtime.on_bad_sample.skips)
         for name, split in config.splits.items()
         if split.folder
     }
@@ -255,13 +255,17 @@ def _check_apart(config: PipelineConfig, listings: dict[str, Listing]) -> None:
     learnt = {image.sha256: image.file for image in train.images}
     for name, listing in listings.items():
         for image in listing.images if name != "train" and config.splits[name].scored else ():
-            if image.sha256 in learnt:
+            if image.sha256 in learnt and image.size != UNKNOWN_SIZE:
                 raise InputError(
                     f"splits.{name}: {listing.root / image.file} is also trained on, as "
                     f"{train.root / learnt[image.sha256]}; take it out of one of the two"
                 )
     trains = len(config.splits) > 1 and any(task not in config.adapters for task in config.tasks)
-    if trains and config.splits["train"].fit != "crop" and len({image.size for image in train.images}) > 1:
+    if (
+        trains
+        and config.splits["train"].fit != "crop"
+        and len({image.size for image in train.images if image.size != UNKNOWN_SIZE}) > 1
+    ):
         raise InputError("splits.train.fit: images of several sizes cannot be trained on in one batch; use crop")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dmp_core.attempts import batch_or_each
 from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import NotFinite
 from dmp_core.labelers.encoding import encode_label
@@ -19,10 +20,13 @@ from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import same_size_batches
 from dmp_core.stages.node import PredictStage
 from dmp_core.stages.prompts import cut_prompts, read_prompts
-from dmp_core.store import Artefact, Sample, ShardPlan, shard_plans, shard_reader, write_shards
+from dmp_core.store import Artefact, Sample, ShardPlan, Skipped, shard_plans, shard_reader, write_shards
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Batch = Sequence[tuple[str, "NDArray[Any]"]]
+"""(key, array) of neighbours of one size."""
 
 
 def run(
@@ -36,26 +40,32 @@ def run(
 ) -> StageResult:
     """Predict one task on one split, a shard at a time, in batches."""
     of_labels = config.row == "ceiling"
-    predict = _ceiling(config, runtime) if of_labels else _fitted(config, inputs, runtime)
+    predictor = _ceiling(config, runtime) if of_labels else _fitted(config, inputs, runtime)
     column, source = (config.task, inputs["labels"]) if of_labels else ("image", inputs["images"])
     read = shard_reader(source)
 
-    def produce(plan: ShardPlan) -> Iterator[Sample]:
-        for batch in same_size_batches(read(plan.index), column, config.sampling.batch_size):
-            keys = [key for key, _ in batch]
-            try:
-                labels = predict(np.stack([array for _, array in batch]), keys)
-                check_labels(labels)
-            except NotFinite as error:
-                raise error.named(keys) from None
-            for key, label in zip(keys, labels, strict=True):
-                extension, data = encode_label(config.task, label)
-                yield {"__key__": key, extension: data}
+    def predicted(batch: Batch) -> list[Sample]:
+        keys = [key for key, _ in batch]
+        try:
+            labels = predictor()(np.stack([array for _, array in batch]), keys)
+            check_labels(labels)
+        except NotFinite as error:
+            raise error.named(keys) from None
+        encoded = [encode_label(config.task, label) for label in labels]
+        return [{"__key__": key, extension: data} for key, (extension, data) in zip(keys, encoded, strict=True)]
 
-    files = write_shards(out, shard_plans(source), produce, only=shards, threaded=True, progress=progress)
+    def produce(plan: ShardPlan) -> Iterator[Sample | Skipped]:
+        for batch in same_size_batches(read(plan.index), column, config.sampling.batch_size):
+            predictor()  # what fails here is not about a sample
+            yield from batch_or_each(batch, [key for key, _ in batch], predicted, skips=runtime.on_bad_sample.skips)
+
+    plans = shard_plans(source)
+    files = write_shards(
+        out, plans, produce, only=shards, threaded=True, bounds=runtime.on_bad_sample.bounds, progress=progress
+    )
     asked = config.sampling.use_prompt and not of_labels
     cut = cut_prompts(config.base, read_prompts(inputs["prompts"])["prompt"]) if asked else {}
-    return StageResult(samples=source.published().samples, files=files, details=cut)
+    return StageResult(samples=sum(plan.planned for plan in plans), files=files, details=cut)
 
 
 def check_labels(labels: NDArray[Any]) -> None:
@@ -65,7 +75,7 @@ def check_labels(labels: NDArray[Any]) -> None:
             raise NotFinite(index, "the prediction holds NaN or infinity; is the fitted method damaged?")
 
 
-def _fitted(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig) -> Predictor:
+def _fitted(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig) -> Callable[[], Predictor]:
     from dmp_core.training.base import choose_device
 
     captions: dict[str, str] = {}
@@ -90,18 +100,18 @@ def _fitted(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig) -> Pre
             device=choose_device(runtime.device),
         )
 
-    return lambda images, keys: fitted()(images, keys)
+    return fitted
 
 
-def _ceiling(config: PredictStage, runtime: RuntimeConfig) -> Predictor:
+def _ceiling(config: PredictStage, runtime: RuntimeConfig) -> Callable[[], Predictor]:
     from dmp_core.training.base import choose_device, load_vae
     from dmp_core.training.predict import vae_ceiling
 
-    vae = cache(lambda: load_vae(config.base, choose_device(runtime.device)))
-
-    def predict(labels: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
-        return vae_ceiling(
-            vae(),
+    @cache
+    def fitted() -> Predictor:
+        vae = load_vae(config.base, choose_device(runtime.device))
+        return lambda labels, keys: vae_ceiling(
+            vae,
             labels,
             config.task,
             depth_scale=config.depth_scale,
@@ -109,4 +119,4 @@ def _ceiling(config: PredictStage, runtime: RuntimeConfig) -> Predictor:
             resolution=config.resolution,
         )
 
-    return predict
+    return fitted

@@ -10,12 +10,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from dmp_core.attempts import first_that_works
 from dmp_core.config import load_config
 from dmp_core.config.card import AdapterCard
 from dmp_core.config.pipeline import PipelineConfig
@@ -25,9 +27,14 @@ from dmp_core.images import check_picture, open_rgb
 from dmp_core.labelers.encoding import LABEL_EXTENSIONS, encode_label
 from dmp_core.models.adapters import adapter_card, adapter_folder
 from dmp_core.reading import shown
+from dmp_core.store import Sample, SkipCount, Skipped
+
+if TYPE_CHECKING:
+    from dmp_core.diffusion import DMPPipeline
 
 INDEX = ".dmp_predict.jsonl"
 """Names and digests of all that was written into a folder, one object per line, each before its file."""
+_START = b'{"file"'
 
 
 def prediction_config(
@@ -64,32 +71,54 @@ def predict_files(
     Writes `NAME.normal.pred.png` (the dataset's encoding) and `NAME.normal.view.png`, by names that no label has.
     config: of `prediction_config`.
     Raises InputError, before any work, where two images share a name, or where a file is in the way that no run of
-    this command wrote.
+    this command wrote. What fails of one image does so too, unless `runtime.on_bad_sample` lets it be passed over.
     """
     from dmp_core.training.base import choose_device
-    from dmp_core.training.predict import load_predictor, predict_batch
+    from dmp_core.training.predict import load_predictor
 
-    for image in images:
+    bounds = config.runtime.on_bad_sample.bounds
+    for image in images if bounds is None else ():
         check_picture(image)
     outputs = _outputs(images, task, out)
     written = Written(out, [file for output in outputs for file in (output.label, output.view)])
     device = choose_device(config.runtime.device)
     pipeline = load_predictor(config.base, adapter_folder(adapter), device, config.sampling.dtype)
-    resolution = config.latents.resolution_of(task) or pipeline.native_resolution
-    scale, palette = config.latents.depth_scale, config.latents.palette
+    count = None if bounds is None else SkipCount("dmp predict", len(outputs), bounds)
     for output in outputs:
-        rgb = open_rgb(output.image, output.image)
-        try:
-            label = predict_batch(
-                pipeline, rgb[None], task, config.sampling, depth_scale=scale, palette=palette, resolution=resolution
-            )[0]
-        except NotFinite as error:
-            raise error.named([shown(output.image)]) from None
-        except InputError as error:
-            raise InputError(f"{shown(output.image)}: {error}") from None
-        written.write(output.label, encode_label(task, label)[1])
-        written.write(output.view, _picture(task, label))
+        make = partial(_predicted, pipeline, output.image, task, config)
+        sample = make() if count is None else first_that_works(shown(output.image), [make, make])
+        if isinstance(sample, Skipped):
+            assert count is not None
+            count.bad(sample)
+            continue
+        if count is not None:
+            count.good()
+        written.write(output.label, sample["label"])
+        written.write(output.view, sample["view"])
         yield output.view
+
+
+def _predicted(pipeline: DMPPipeline, image: Path, task: Task, config: PipelineConfig) -> Sample:
+    """The bytes of an image's `label` and of the `view` to look at."""
+    from dmp_core.training.predict import predict_batch
+
+    rgb = open_rgb(image, image)
+    latents = config.latents
+    try:
+        label = predict_batch(
+            pipeline,
+            rgb[None],
+            task,
+            config.sampling,
+            depth_scale=latents.depth_scale,
+            palette=latents.palette,
+            resolution=latents.resolution_of(task) or pipeline.native_resolution,
+        )[0]
+    except NotFinite as error:
+        raise error.named([shown(image)]) from None
+    except InputError as error:
+        raise InputError(f"{shown(image)}: {error}") from None
+    return {"__key__": str(image), "label": encode_label(task, label)[1], "view": _picture(task, label)}
 
 
 def _picture(task: Task, label: np.ndarray) -> bytes:
@@ -161,7 +190,7 @@ class Written:
         file.parent.mkdir(parents=True, exist_ok=True)
         entry = {"file": self._name(file), "sha256": hashlib.sha256(data).hexdigest()}
         with self.index.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
+            stream.write(f"\n{json.dumps(entry)}\n")  # a line before it that a kill has cut short ends here
         temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         try:
             temporary.write_bytes(data)
@@ -174,9 +203,12 @@ class Written:
         known: dict[str, set[str]] = {}
         if not os.path.lexists(self.index):
             return known
-        if self.index.is_symlink() or not self.index.is_file():
+        plain = self.index.is_file() and not self.index.is_symlink()
+        data = self.index.read_bytes() if plain else b""
+        start = data.lstrip()[: len(_START)]
+        if not plain or start != _START[: len(start)]:
             raise InputError(f"{self.index}: not the index that `dmp predict` keeps; move it, or choose another --out")
-        for line in self.index.read_bytes().splitlines():
+        for line in data.splitlines():
             try:
                 entry = json.loads(line)
                 known.setdefault(str(entry["file"]), set()).add(str(entry["sha256"]))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -35,31 +36,47 @@ def run(
     What a killed run has been answered is not asked for again.
     """
     if isinstance(config, FolderPromptsStage):
-        table = _of_folder(config)
+        table, skipped = _of_folder(config, runtime)
         out.write_bytes(FILE, table.to_parquet(index=False))
         # By this another folder of the same name is known for one; the dataset itself names no folder of this machine.
-        return StageResult(samples=len(table), details={"folder": str(Path(str(config.source.folder)).resolve())})
+        folder = str(Path(str(config.source.folder)).resolve())
+        return StageResult(samples=len(table), details={"folder": folder, **_told(skipped)})
     exclude = {prompt for artefact in inputs.values() for prompt in read_prompts(artefact)["prompt"]}
     split = SplitConfig(keywords=config.keywords, count=config.count)
     generator = build_generator(config.prompts.generator, runtime.device)
-    with staged_folder(out) as folder:
-        kept = ResumableGenerator(generator, folder / ".answers.jsonl")
+    bounds = runtime.on_bad_sample.bounds
+    with staged_folder(out) as place:
+        kept = ResumableGenerator(generator, place / ".answers.jsonl")
         made = make_captions(
-            config.split, split, config.prompts, config.seed, exclude, generator=kept, progress=progress
+            config.split, split, config.prompts, config.seed, exclude, generator=kept, bounds=bounds, progress=progress
         )
-        made.table.to_parquet(folder / FILE, index=False)
-    details = {"generator": generator.name, "refused": made.refused, **getattr(generator, "facts", {})}
-    return StageResult(samples=len(made.table), details=details)
+        made.table.to_parquet(place / FILE, index=False)
+    refused = {"refused": made.refused} if made.refused else {}
+    details = {"generator": generator.name, **refused, **getattr(generator, "facts", {})}
+    return StageResult(samples=len(made.table), details=details | _told(made.skipped))
 
 
-def _of_folder(config: FolderPromptsStage) -> pd.DataFrame:
-    """Decodes every file once, so that a broken one is known before any work is done on the others."""
+def _told(skipped: Mapping[str, str]) -> dict[str, Any]:
+    return {"skipped": dict(skipped)} if skipped else {}
+
+
+def _of_folder(config: FolderPromptsStage, runtime: RuntimeConfig) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Decodes every file once, so that a broken one is known before any work is done on the others.
+
+    Returns the table, and key → reason of every image that is skipped.
+    """
     from dmp_core.synthesis.folder import check_folder
 
-    source = config.source
-    listing = read_folder(str(source.folder), source.share, source.count)
-    check_folder(listing)
-    return prompts_table(listing, config.split, config.seed)
+    source, choice = config.source, runtime.on_bad_sample
+    listing = read_folder(str(source.folder), source.share, source.count, keeps_broken=choice.skips)
+    bad = check_folder(listing, choice.bounds)
+    table = prompts_table(listing, config.split, config.seed)
+    if not bad:
+        return table, {}
+    broken = table["file"].isin(list(bad))
+    places = zip(table["key"][broken].astype(str), table["file"][broken].astype(str), strict=True)
+    skipped = {key: f"{file}: {bad[file]}" for key, file in places}
+    return table[~broken].reset_index(drop=True), skipped
 
 
 def cut_prompts(model: BaseConfig | DiffusionImages, prompts: Iterable[str]) -> dict[str, int]:

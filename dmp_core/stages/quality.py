@@ -79,6 +79,20 @@ def left_out(tables: Mapping[str, pd.DataFrame], gates: Gates, split: str) -> di
     return reasons
 
 
+FAILED = "failed"
+"""Stands among the gates for samples that were skipped (`runtime.on_bad_sample`)."""
+
+
+def skipped(artefacts: Iterable[Artefact]) -> dict[str, str]:
+    """Key → reason, of every sample that one of these artefacts lacks since it was skipped."""
+    return {key: reason for artefact in artefacts for key, reason in artefact.published().skipped.items()}
+
+
+def failed(artefacts: Iterable[Artefact]) -> dict[str, str]:
+    """The same with `failed` for the reason, as it is counted among the gates."""
+    return dict.fromkeys(sorted(skipped(artefacts)), FAILED)
+
+
 def drop_counts(reasons: Mapping[str, str]) -> dict[str, int]:
     """Samples per gate, the most frequent first."""
     return {str(gate): int(count) for gate, count in pd.Series(list(reasons.values())).value_counts().items()}

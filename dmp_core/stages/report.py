@@ -35,7 +35,7 @@ from dmp_core.stages.latents import column_array
 from dmp_core.stages.node import ReportStage
 from dmp_core.stages.plan import quality_node
 from dmp_core.stages.prompts import read_prompts
-from dmp_core.stages.quality import drop_counts, left_out, read_scores
+from dmp_core.stages.quality import drop_counts, failed, left_out, read_scores
 from dmp_core.store import Artefact, Lock, Manifest, read_artefact, staged_folder
 from dmp_core.store.folders import mirror
 
@@ -111,12 +111,17 @@ def _quality(
     for split in splits:
         nodes = {table: quality_node(split, table) for table in (IMAGE, *TASKS)}
         tables = {table: read_scores(inputs[node]) for table, node in nodes.items() if node in inputs}
-        dropped[split] = left_out(tables, gates, split)
+        columns = [inputs[f"images/{split}"], *_labels(inputs, split)]
+        dropped[split] = left_out(tables, gates, split) | failed(columns)
         for name in _SHOWN_SCORES:
             if name in tables[IMAGE]:
                 scores.setdefault(name, []).extend(tables[IMAGE][name].dropna().astype(float))
     counts = {split: drop_counts(reasons) for split, reasons in dropped.items()}
     return dropped, QualityRecord(bounds_by_name(gates), counts, scores)
+
+
+def _labels(inputs: Inputs, split: str) -> Iterator[Artefact]:
+    yield from (inputs[node] for task in TASKS if (node := f"labels/{split}-{task}") in inputs)
 
 
 def _doubts(config: ReportStage, inputs: Inputs, split: str, dropped: Collection[str]) -> Iterator[str]:
@@ -138,12 +143,14 @@ def read_split(
 ) -> tuple[SplitStatistics, list[Sample]]:
     """Statistics of the split without what is dropped, and the samples with these keys, in their order; in one pass."""
     tasks = [task for task in TASKS if f"labels/{split}-{task}" in inputs]
-    labels = {task: read_artefact(inputs[f"labels/{split}-{task}"]) for task in tasks}
+    labels = {task: _Column(inputs[f"labels/{split}-{task}"]) for task in tasks}
     shown = {task: _predictions(inputs.get(f"predict/{split}-{task}-dmp"), task, keys) for task in TASKS}
     collector, samples = StatisticsCollector(), []
+    collector.drop(len(inputs[f"images/{split}"].published().skipped))
     for image in read_artefact(inputs[f"images/{split}"]):
         key = image["__key__"]
-        truth = {task: decode_label(task, next(column)[LABEL_EXTENSIONS[task]]) for task, column in labels.items()}
+        found = {task: label for task, column in labels.items() if (label := column.of(key)) is not None}
+        truth = {task: decode_label(task, label[LABEL_EXTENSIONS[task]]) for task, label in found.items()}
         record, rgb = json.loads(image["json"]), column_array("image", image)
         scene = record.get("scene", {})
         if key in dropped:
@@ -159,10 +166,20 @@ def read_split(
                 style=scene.get("style") or "",
             )
         if key in keys:
-            predicted = {task: found[key] for task, found in shown.items() if key in found}
+            predicted = {task: answers[key] for task, answers in shown.items() if key in answers}
             source = _source(record.get("source"))
             samples.append(Sample(key, record["prompt"], rgb, truth, predicted, record["keyword"], source))
     return collector.result(), sorted(samples, key=lambda sample: keys.index(sample.key))
+
+
+class _Column:
+    """The labels of one task, read along with the images: of a sample that was skipped there is none."""
+
+    def __init__(self, artefact: Artefact) -> None:
+        self.skipped, self.samples = artefact.published().skipped, read_artefact(artefact)
+
+    def of(self, key: str) -> dict[str, Any] | None:
+        return None if key in self.skipped else next(self.samples)
 
 
 def _source(origin: dict[str, Any] | None) -> str:

@@ -66,7 +66,9 @@ def chunks(node: Node, place: Artefact, size: int) -> list[Chunk]:
     source = next(node.inputs[role] for role in ("column", "labels", "images", "prompts") if role in node.inputs)
     made = source.artefact(place.workspace).published()
     count = (
-        ceil(made.samples / node.config.samples_per_shard) if isinstance(node.config, ImagesStage) else len(made.files)
+        ceil((made.samples + len(made.skipped)) / node.config.samples_per_shard)
+        if isinstance(node.config, ImagesStage)
+        else len(made.files)
     )
     missing = unfinished(place, count)
     return [Chunk(missing[start : start + size]) for start in range(0, len(missing), size)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from dmp_core.report.dataset_card import MEMBERS, card_from_manifests
 from dmp_core.report.dataset_record import uniform_record
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import ShardsStage
-from dmp_core.stages.quality import drop_counts, left_out, score_records, score_tables
+from dmp_core.stages.quality import drop_counts, failed, left_out, score_records, score_tables, skipped
 from dmp_core.store import (
     Artefact,
     Lock,
@@ -41,27 +41,39 @@ def run(
 ) -> StageResult:
     """Zip the columns by key into one sample each; shards keep the images' layout, less what is left out."""
     tables = score_tables(inputs, config.split)
-    dropped, scores = left_out(tables, config.gates, config.split), score_records(tables)
     columns = {role: artefact for role, artefact in inputs.items() if not role.startswith("quality_")}
+    dropped = left_out(tables, config.gates, config.split) | failed(columns.values())
+    scores = score_records(tables)
     plans = [plan for plan in _without(shard_plans(inputs["images"]), dropped) if plan.keys]
+    if not plans:
+        counts = drop_counts(dropped)
+        raise InputError(f"datasets/{config.dataset}/{config.split}: no sample is left of {len(dropped)} ({counts})")
     _drop_surplus(out, plans)
     readers = {role: shard_reader(artefact) for role, artefact in columns.items()}
 
     def produce(plan: ShardPlan) -> Iterator[Sample]:
-        rows = zip(*(read(plan.index) for read in readers.values()), strict=True)
-        for parts in (dict(zip(readers, row, strict=True)) for row in rows):
-            if (key := parts["images"]["__key__"]) not in dropped:
-                yield _merge(key, parts, scores.get(key, {}), config)
+        shard = {role: _by_key(read(plan.index)) for role, read in readers.items()}
+        for key in shard["images"]:
+            if key not in dropped:
+                parts = {role: column[key] for role, column in shard.items() if key in column}
+                yield _merge(key, parts, scores.get(key, {}), config, list(shard))
 
     files = write_shards(out, plans, produce, only=shards, progress=progress)
     shardlist = [{"url": record.name, "nsamples": record.samples} for record in files]
     out.write_bytes("index.json", json.dumps({"wids_version": 1, "shardlist": shardlist}, indent=1).encode())
     details = _details(columns) | {"dropped": drop_counts(dropped)}
+    if lost := skipped(columns.values()):
+        details["skipped"] = dict(sorted(lost.items()))
     return StageResult(samples=sum(len(plan.keys) for plan in plans), files=files, details=details)
 
 
+def _by_key(samples: Iterable[Sample]) -> dict[str, Sample]:
+    return {sample["__key__"]: sample for sample in samples}
+
+
 def _without(plans: list[ShardPlan], dropped: Collection[str]) -> list[ShardPlan]:
-    return [replace(plan, keys=tuple(key for key in plan.keys if key not in dropped)) for plan in plans]
+    """What is skipped is counted with what the gates drop, in the manifest, and not shard by shard."""
+    return [replace(plan, keys=tuple(key for key in plan.keys if key not in dropped), skipped={}) for plan in plans]
 
 
 def announce(out: Artefact) -> None:
@@ -100,11 +112,15 @@ def _generator(settings: dict[str, Any]) -> str:
     return f"diffusion: {settings['model']}{revision}, {steps}, guidance {settings['guidance_scale']:g}"
 
 
-def _merge(key: str, parts: dict[str, Sample], scores: dict[str, Any], config: ShardsStage) -> Sample:
+def _merge(
+    key: str, parts: dict[str, Sample], scores: dict[str, Any], config: ShardsStage, columns: Sequence[str]
+) -> Sample:
     """One sample of the merged dataset; its json says what each column is and where it comes from."""
-    if any(part["__key__"] != key for part in parts.values()):
-        keys = {role: part["__key__"] for role, part in parts.items()}
-        raise InputError(f"datasets/{config.dataset}/{config.split}: columns disagree at {key}: {keys}; rerun labels")
+    if lacking := [role for role in columns if role not in parts]:
+        raise InputError(
+            f"datasets/{config.dataset}/{config.split}: columns disagree: {key} is not among {', '.join(lacking)}; "
+            "rerun labels"
+        )
     labels = {role: " ".join(MEMBERS[role][1:]) for role in parts if role != "images"}
     record = uniform_record(json.loads(parts["images"]["json"]), labels, config.palette, scores)
     merged: Sample = {"__key__": key, **_image(parts["images"]["png"], config.shards.image_format)}

@@ -22,7 +22,7 @@ from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import column_array
 from dmp_core.stages.node import TrainStage
 from dmp_core.stages.prompts import cut_prompts, read_prompts
-from dmp_core.stages.quality import drop_counts, left_out, score_tables
+from dmp_core.stages.quality import drop_counts, failed, left_out, score_tables
 from dmp_core.store import Artefact, Sample, read_artefact, staged_folder
 from dmp_core.store.threads import threads_of_work
 
@@ -75,7 +75,10 @@ class TrainingSplit:
     def __init__(self, config: TrainStage, inputs: Inputs) -> None:
         self.config, self.inputs = config, inputs
         self.fingerprints: Mapping[str, str] = {role: artefact.fingerprint for role, artefact in inputs.items()}
-        self.dropped = left_out(score_tables(inputs, "train"), config.gates, "train")
+        self.failed = failed(
+            artefact for artefact in inputs.values() if artefact.stage in ("images", "labels", "latents")
+        )
+        self.dropped = left_out(score_tables(inputs, "train"), config.gates, "train") | self.failed
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -90,14 +93,16 @@ class TrainingSplit:
         from dmp_core.methods.base import ImagePairs
 
         keys, images, targets = [], [], []
-        for sample, label in zip(
-            read_artefact(self.inputs["images"]), read_artefact(self.inputs["labels"]), strict=True
-        ):
+        for sample, label in zip(self._read("images"), self._read("labels"), strict=True):
             if sample["__key__"] in self._kept:
                 keys.append(sample["__key__"])
                 images.append(column_array("image", sample))
                 targets.append(self._label_image(label))
         return ImagePairs(keys, np.stack(images), np.stack(targets), self.config.task)
+
+    def _read(self, role: str) -> Iterator[Sample]:
+        """The samples that no column lacks."""
+        return (sample for sample in read_artefact(self.inputs[role]) if sample["__key__"] not in self.failed)
 
     def label_images(self, size: tuple[int, int]) -> LabelImages:
         from dmp_core.training.data import LabelImages
@@ -127,10 +132,13 @@ class TrainingSplit:
 
     @cached_property
     def _columns(self) -> tuple[LatentColumn, LatentColumn]:
+        from dmp_core.training.data import without
         from dmp_core.training.latents import read_column
 
         def column(artefact: Artefact) -> LatentColumn:
-            return read_column(artefact.read_input(record.name) for record in artefact.published().files)
+            shards = (record.name for record in artefact.published().files if record.samples)
+            whole = read_column(artefact.read_input(name) for name in shards)
+            return without(whole, self.failed) if self.failed else whole
 
         return column(self.inputs["source"]), column(self.inputs["target"])
 

@@ -27,6 +27,7 @@ from dmp_core.stages.select import SHARDED
 from dmp_core.store import Artefact, Manifest, Sample, Workspace, shard_plans, shard_reader
 from dmp_core.store.folders import hidden_in, names_in
 from dmp_core.store.folders import remove as remove_path
+from dmp_core.store.members import open_image
 from dmp_core.store.workspace import FOLDERS, FileRecord, read_manifest, sidecars
 
 OLD = 3600.0
@@ -294,17 +295,22 @@ def _image_sizes(images: Artefact) -> dict[str, tuple[int, int]]:
             return {}
         read = shard_reader(images)
         samples = (sample for plan in shard_plans(images) for sample in read(plan.index))
-        return {sample["__key__"]: Image.open(io.BytesIO(sample["png"])).size[::-1] for sample in samples}
+        return {sample["__key__"]: _image(sample).size[::-1] for sample in samples}
     except (InputError, OSError):
         return {}
 
 
 def _check_image(sample: Sample, manifest: Manifest, size: tuple[int, int] | None) -> None:
     try:
-        Image.open(io.BytesIO(sample["png"])).load()
+        _image(sample)
         json.loads(sample["json"])
-    except (OSError, ValueError, SyntaxError, KeyError) as error:
+    except (InputError, ValueError, KeyError) as error:
         raise InputError(f"{sample['__key__']}: image or metadata cannot be read ({error})") from None
+
+
+def _image(sample: Sample) -> Image.Image:
+    """The image of a sample, whichever of the two formats it is stored in."""
+    return open_image(sample["png"] if "png" in sample else sample["jpg"])
 
 
 def _check_label(sample: Sample, manifest: Manifest, size: tuple[int, int] | None) -> None:
@@ -319,7 +325,7 @@ def _check_map(key: str, task: Task, data: bytes | None, size: tuple[int, int] |
     if size is not None and label.shape[:2] != size:
         raise InputError(f"{key}: its {task} label is {label.shape[:2]} pixels, its image {size}")
     if task == "normal":
-        stored = np.asarray(Image.open(io.BytesIO(data)), dtype=np.float64) / 127.5 - 1
+        stored = np.asarray(open_image(data, ("PNG",)), dtype=np.float64) / 127.5 - 1
         unit = label_scores(task, stored)["unit"]
         if unit is not None and unit < 1 - UNIT_TOLERANCE:
             raise InputError(f"{key}: only {unit:.0%} of its normals are unit vectors")
@@ -327,7 +333,7 @@ def _check_map(key: str, task: Task, data: bytes | None, size: tuple[int, int] |
 
 def _check_merged(sample: Sample, manifest: Manifest, size: tuple[int, int] | None) -> None:
     _check_image(sample, manifest, None)
-    found = Image.open(io.BytesIO(sample["png"])).size[::-1]
+    found = _image(sample).size[::-1]
     for task, extension in LABEL_EXTENSIONS.items():
         if extension in sample:
             _check_map(sample["__key__"], task, sample[extension], found)

@@ -17,6 +17,7 @@ from dmp_core.store.shards import (
     unfinished,
     write_shards,
 )
+from dmp_core.store.skipped import Bounds, SkipCount, Skipped
 from dmp_core.store.workspace import (
     Artefact,
     FileRecord,
@@ -29,6 +30,7 @@ from dmp_core.store.workspace import (
 
 __all__ = [
     "Artefact",
+    "Bounds",
     "Chunk",
     "FileRecord",
     "Lock",
@@ -36,6 +38,8 @@ __all__ = [
     "Manifest",
     "Sample",
     "ShardPlan",
+    "SkipCount",
+    "Skipped",
     "Workspace",
     "canonical_json",
     "decode_member",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, BinaryIO
 
@@ -17,6 +17,7 @@ from dmp_core.store.fingerprint import sha256_stream
 from dmp_core.store.folders import files_below
 from dmp_core.store.locks import POLL, Lock, LockLost
 from dmp_core.store.members import decode_member
+from dmp_core.store.skipped import Bounds, SkipCount, Skipped
 from dmp_core.store.threads import torch_threads
 from dmp_core.store.workspace import Artefact, FileRecord, Workspace, read_sidecar, sidecars
 from dmp_core.text import one_line
@@ -32,6 +33,13 @@ class ShardPlan:
     index: int
     keys: tuple[str, ...]
     suffix: str = "tar"
+    skipped: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Key → reason of those that belong here, but that what the shard is made from lacks."""
+
+    @property
+    def planned(self) -> int:
+        """How many samples belong here, skipped ones included."""
+        return len(self.keys) + len(self.skipped)
 
     @property
     def name(self) -> str:
@@ -46,10 +54,17 @@ def sample_key(split: str, index: int) -> str:
     return f"{split}-{index:08d}"
 
 
-def plan_shards(keys: Iterable[str], samples_per_shard: int) -> list[ShardPlan]:
-    ordered = list(keys)
-    starts = range(0, len(ordered), samples_per_shard)
-    return [ShardPlan(n, tuple(ordered[start : start + samples_per_shard])) for n, start in enumerate(starts)]
+def plan_shards(
+    keys: Iterable[str], samples_per_shard: int, skipped: Mapping[str, str] | None = None
+) -> list[ShardPlan]:
+    """skipped: key → reason of those that are missing among the keys; they keep their places in the shards."""
+    lost = skipped or {}
+    ordered = sorted({*keys, *lost}) if lost else list(keys)
+    parts = (ordered[start : start + samples_per_shard] for start in range(0, len(ordered), samples_per_shard))
+    return [
+        ShardPlan(n, tuple(k for k in part if k not in lost), skipped={k: lost[k] for k in part if k in lost})
+        for n, part in enumerate(parts)
+    ]
 
 
 class Chunk(tuple[int, ...]):
@@ -59,11 +74,12 @@ class Chunk(tuple[int, ...]):
 def write_shards(
     out: Artefact,
     plans: list[ShardPlan],
-    produce: Callable[[ShardPlan], Iterable[Sample]],
+    produce: Callable[[ShardPlan], Iterable[Sample | Skipped]],
     *,
     only: Iterable[int] | None = None,
     encode: Callable[[list[Sample]], bytes] | None = None,
     threaded: bool = False,
+    bounds: Bounds | None = None,
     progress: Progress = silent,
 ) -> list[FileRecord]:
     """Make every shard that is not there yet and return the records of all that are there then.
@@ -71,21 +87,25 @@ def write_shards(
     Runs that share the workspace share the work: a shard that another one is making is left for last, and waited for.
 
     Args:
-        produce: yields the samples of one shard, one for each key and in that order.
+        produce: yields the samples of one shard, or what stands for those that failed, one for each key and in that
+            order.
         only: redo these shard numbers even if they exist (of a `Chunk`: make those that are missing), and no others.
         encode: turns the samples into the file's bytes; a tar by default.
         threaded: torch computes the samples, and rounds by its number of threads: it is recorded with each shard, and
             used again whenever shards of this artefact are made.
+        bounds: how many samples may fail; of None, `produce` yields none that did.
     Raises:
         InputError: a redone shard differs from the one the manifest recorded (which is not published then), samples
-            are missing, or `only` names a shard that is not planned.
+            are missing, more of them failed than the bounds allow, or `only` names a shard that is not planned.
     """
     wanted = None if only is None else set(only)
     planned = {plan.index for plan in plans}
     if wanted and (beyond := wanted - planned):
         raise InputError(f"--shards {min(beyond)}: {out.path} has shards 0 to {max(planned, default=0)} only")
     redo = wanted is not None and not isinstance(only, Chunk)
-    writer = _Writer(out, produce, encode or _tar_bytes, threaded, progress, sum(len(plan.keys) for plan in plans))
+    total = sum(len(plan.keys) for plan in plans)
+    failures = None if bounds is None else SkipCount(f"{out.stage}/{out.name}", total, bounds)
+    writer = _Writer(out, produce, encode or _tar_bytes, threaded, progress, total, failures)
     records: dict[int, FileRecord] = {}
     waiting = plans
     while waiting:
@@ -97,6 +117,8 @@ def write_shards(
                 if record is None:
                     others.append(plan)
                     continue
+            elif record is not None:
+                writer.found(plan, record)
             if record is not None:
                 records[plan.index] = record
             writer.count(len(plan.keys))
@@ -112,14 +134,15 @@ class _Writer:
     def __init__(
         self,
         out: Artefact,
-        produce: Callable[[ShardPlan], Iterable[Sample]],
+        produce: Callable[[ShardPlan], Iterable[Sample | Skipped]],
         encode: Callable[[list[Sample]], bytes],
         threaded: bool,
         progress: Progress,
         total: int,
+        failures: SkipCount | None,
     ) -> None:
         self.out, self.produce, self.encode, self.threaded = out, produce, encode, threaded
-        self.progress, self.total, self.done = progress, total, 0
+        self.progress, self.total, self.done, self.failures = progress, total, 0, failures
         manifest = out.manifest()
         self.expected = {record.name: record for record in manifest.files} if manifest else {}
         self.locks: dict[int, Lock] = {}
@@ -127,6 +150,11 @@ class _Writer:
     def count(self, samples: int) -> None:
         self.done += samples
         self.progress(self.done, self.total)
+
+    def found(self, plan: ShardPlan, record: FileRecord) -> None:
+        """Count what failed in a shard that is there; raises InputError above the bounds."""
+        if self.failures is not None:
+            self.failures.made(plan.keys, record.skipped)
 
     def wait_for(self, plan: ShardPlan) -> None:
         if (holder := self._lock(plan).holder()) is not None:
@@ -139,6 +167,7 @@ class _Writer:
             if not lock.acquire():
                 return None
             if not redo and (record := finished_shard(self.out, plan)) is not None:
+                self.found(plan, record)
                 return record
             try:
                 return self._write(plan, lock)
@@ -152,16 +181,17 @@ class _Writer:
 
     def _write(self, plan: ShardPlan, lock: Lock) -> FileRecord:
         with torch_threads(self._threads(plan)) if self.threaded else nullcontext() as threads:
-            data, keys = self._made(plan)
+            data, keys, failed = self._made(plan)
         record = FileRecord(
             name=plan.name,
             bytes=len(data),
             sha256=sha256_stream(io.BytesIO(data)),
             samples=len(keys),
-            first_key=keys[0],
-            last_key=keys[-1],
+            first_key=keys[0] if keys else None,
+            last_key=keys[-1] if keys else None,
             fingerprint=self.out.fingerprint,
             threads=threads,
+            skipped=dict(sorted({**plan.skipped, **failed}.items())),
         )
         published = self.expected.get(record.name)
         if published is not None and published.sha256 != record.sha256:
@@ -171,16 +201,32 @@ class _Writer:
         self.out.write_bytes(plan.sidecar, record.model_dump_json(indent=1).encode())
         return record
 
-    def _made(self, plan: ShardPlan) -> tuple[bytes, list[str]]:
+    def _made(self, plan: ShardPlan) -> tuple[bytes, list[str], dict[str, str]]:
+        """The file's bytes, the keys of the samples in it, and key → reason of those that failed."""
         collected: list[Sample] = []
+        order: list[str] = []
+        failed: dict[str, str] = {}
         for sample in self.produce(plan):
-            collected.append(sample)
-            self.progress(self.done + len(collected), self.total)
-        keys = [sample["__key__"] for sample in collected]
-        if keys != list(plan.keys):
+            if isinstance(sample, Skipped):
+                order.append(sample.key)
+                failed[sample.key] = sample.reason
+            else:
+                order.append(sample["__key__"])
+                collected.append(sample)
+            self._judge(sample)
+            self.progress(self.done + len(order), self.total)
+        if order != list(plan.keys):
             path = self.out.file(plan.name)
-            raise InputError(f"{path}: made {len(keys)} of {len(plan.keys)} samples; rerun to try again")
-        return self.encode(collected), keys
+            raise InputError(f"{path}: made {len(order)} of {len(plan.keys)} samples; rerun to try again")
+        return self.encode(collected), [key for key in order if key not in failed], failed
+
+    def _judge(self, sample: Sample | Skipped) -> None:
+        if isinstance(sample, Skipped):
+            if self.failures is None:
+                raise InputError(f"{sample.key}: {sample.reason}")
+            self.failures.bad(sample)
+        elif self.failures is not None:
+            self.failures.good()
 
     def _threads(self, plan: ShardPlan) -> int | None:
         """With how many threads this shard was made, or else the rest of the artefact; None if nothing is known."""
@@ -218,8 +264,10 @@ def finished_shard(out: Artefact, plan: ShardPlan) -> FileRecord | None:
 
 def _is_of(record: FileRecord, plan: ShardPlan) -> bool:
     """Whether a sidecar speaks of this very shard: it may have been copied or renamed together with another one."""
-    ends = {record.first_key, record.last_key}
-    return record.name == plan.name and (not plan.keys or ends <= set(plan.keys))
+    if record.name != plan.name or not plan.planned:
+        return record.name == plan.name
+    belonging = {*plan.keys, *plan.skipped}
+    return belonging.issuperset(record.ends) and plan.skipped.keys() <= record.skipped.keys()
 
 
 def unfinished(out: Artefact, count: int) -> list[int]:
@@ -296,15 +344,21 @@ def _own_files(artefact: Artefact) -> list[FileRecord]:
     """The shards that the manifest lists, each under its own name and with keys of its own. Raises InputError."""
     files, last = artefact.published().files, ""
     for number, record in enumerate(files):
-        own_name = record.name.partition(".")[0] == ShardPlan(number, ()).name.partition(".")[0]
-        if not own_name or (record.first_key or "") <= last:
+        first, end = record.ends
+        # A merged dataset has no file for a shard that nothing is left of.
+        own_name = artefact.stage == "shards" or _stem(record.name) == _stem(ShardPlan(number, ()).name)
+        if not own_name or first <= last:
             raise InputError(
-                f"{artefact.file('manifest.json')}: lists {one_line(record.name)} with {record.first_key} as shard "
+                f"{artefact.file('manifest.json')}: lists {one_line(record.name)} with {first or None} as shard "
                 f"{number}, so another one is lost; delete this file and the .json beside the shards, and rerun: what "
                 "is missing is made again"
             )
-        last = record.last_key or ""
+        last = end
     return files
+
+
+def _stem(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _read_checked(artefact: Artefact, record: FileRecord) -> list[Sample]:
@@ -314,7 +368,8 @@ def _read_checked(artefact: Artefact, record: FileRecord) -> list[Sample]:
         raise InputError(f"{path}: unreadable shard (its bytes have changed); delete it and rerun: it alone is redone")
     samples = list(_samples(io.BytesIO(data), path))
     keys = [sample["__key__"] for sample in samples]
-    if (len(keys), keys[:1], keys[-1:]) != (record.samples, [record.first_key], [record.last_key]):
+    ends = ([record.first_key], [record.last_key]) if record.samples else ([], [])
+    if (len(keys), keys[:1], keys[-1:]) != (record.samples, *ends):
         raise InputError(f"{path}: {_swapped(record)}")
     return samples
 
@@ -328,13 +383,16 @@ def _swapped(record: FileRecord) -> str:
 
 def shard_plans(artefact: Artefact) -> list[ShardPlan]:
     """The shard layout of a complete artefact, for stages that keep it (labels follow images)."""
-    return [ShardPlan(number, _keys(record)) for number, record in enumerate(_own_files(artefact))]
+    return [
+        ShardPlan(number, _keys(record), skipped=record.skipped) for number, record in enumerate(_own_files(artefact))
+    ]
 
 
 def _keys(record: FileRecord) -> tuple[str, ...]:
-    assert record.first_key is not None
-    split, _, first = record.first_key.rpartition("-")
-    return tuple(sample_key(split, int(first) + offset) for offset in range(record.samples))
+    """Those of the samples that are there: all that belong into the shard follow each other, some were skipped."""
+    split, _, first = record.ends[0].rpartition("-")
+    belonging = (sample_key(split, int(first) + offset) for offset in range(record.planned))
+    return tuple(key for key in belonging if key not in record.skipped)
 
 
 def open_dataset(url: str) -> Iterator[dict[str, Any]]:

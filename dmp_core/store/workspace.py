@@ -63,6 +63,19 @@ class FileRecord(BaseModel):
     """Of the artefact that the shard was made for; shards of an older configuration are not reused."""
     threads: int | None = Field(default=None, exclude_if=lambda threads: threads is None)
     """Of torch, where they decide the last digits of what is in it."""
+    skipped: dict[str, str] = Field(default={}, exclude_if=lambda skipped: not skipped)
+    """Key → reason of every sample that belongs into this shard and that failed, here or in what it is made from."""
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """First and last key of the samples that belong into this shard, skipped ones included; empty if none do."""
+        keys = sorted({*filter(None, (self.first_key, self.last_key)), *self.skipped})
+        return (keys[0], keys[-1]) if keys else ("", "")
+
+    @property
+    def planned(self) -> int:
+        """How many samples belong into this shard, skipped ones included."""
+        return self.samples + len(self.skipped)
 
     @property
     def is_log(self) -> bool:
@@ -91,6 +104,14 @@ class Manifest(BaseModel):
     packages: dict[str, str] = {}
     details: dict[str, Any] = {}
     """What the stage wants to tell: models with revision and licence, failures, statistics."""
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Key → reason of every sample that is not there since it failed, here or in what this is made from."""
+        skipped: dict[str, str] = dict(self.details.get("skipped", {}))
+        for record in self.files:
+            skipped |= record.skipped
+        return skipped
 
     def content(self, *, logs: bool = False) -> str:
         """First 12 hex digits of a SHA-256 over the names and digests of the files, by default without logs."""

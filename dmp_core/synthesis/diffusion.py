@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,10 +16,11 @@ from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from transformers.utils import logging as transformers_logging
 
+from dmp_core.attempts import next_seed
 from dmp_core.config.stages import DiffusionImages, RuntimeConfig
 from dmp_core.errors import InputError
 from dmp_core.models.text_to_image import check_parts
-from dmp_core.store import Sample
+from dmp_core.store import Sample, Skipped
 from dmp_core.synthesis.sources import Row, image_sample
 from dmp_core.training.base import choose_device, load_text_to_image
 
@@ -46,6 +47,7 @@ class DiffusedImages:
         wanted = runtime.image_batch_size
         self.batch_size = first_batch_size(self.device, settings.resolution) if wanted == "auto" else wanted
         """Images at once; shrinks when memory runs out and never grows again."""
+        self.skips = runtime.on_bad_sample.skips
         self.pipeline: Any = None
         self.safety: SafetyChecker | None = None
 
@@ -57,11 +59,11 @@ class DiffusedImages:
         if self.device != "cpu":
             clear_device_cache(garbage_collection=True)
 
-    def samples(self, rows: list[Row]) -> Iterator[Sample]:
+    def samples(self, rows: list[Row]) -> Iterator[Sample | Skipped]:
         """See `ImageSource`. A batch's samples come as soon as it is done.
 
         Raises InputError when the model cannot be loaded or does not suit the settings, when not even one image fits
-        into memory, or when numbers overflow.
+        into memory, or, unless such samples are skipped, when an image is black or no image at all.
         """
         if self.pipeline is None:
             self._load()
@@ -100,26 +102,58 @@ class DiffusedImages:
                 raise
             raise self._does_not_fit("the model") from None
 
-    def _within_memory(self, rows: list[Row]) -> list[Sample] | None:
+    def _within_memory(self, rows: list[Row]) -> Sequence[Sample | Skipped] | None:
         """Samples of these rows, or None when memory does not suffice for so many at once."""
         try:
             with _quiet_libraries():
                 images = self._images(rows)
-                flags = [{}] * len(rows) if self.safety is None else self.safety(images)
+                faults = [self._fault(row, image) for row, image in zip(rows, images, strict=True)]
+                if not any(faults):
+                    return self._packed(rows, images)
+                return [
+                    self._again(row, fault) if fault else self._packed([row], image[None])[0]
+                    for row, image, fault in zip(rows, images, faults, strict=True)
+                ]
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
             return None  # the error is let go here, and what was on the device with it
+
+    def _packed(self, rows: list[Row], images: NDArray[np.floating[Any]]) -> list[Sample]:
+        codes: NDArray[np.uint8] = (images * 255).round().astype(np.uint8)
+        flags = [{}] * len(rows) if self.safety is None else self.safety(codes)
         generator = self._provenance()
         return [
-            image_sample(row, image, generator, **flag) for row, image, flag in zip(rows, images, flags, strict=True)
+            image_sample(row, image, generator, **flag) for row, image, flag in zip(rows, codes, flags, strict=True)
         ]
 
-    def _images(self, rows: list[Row]) -> NDArray[np.uint8]:
-        """(B, H, W, 3)."""
+    def _fault(self, row: Row, image: NDArray[np.floating[Any]]) -> str:
+        """What is wrong with an image that the model made; empty if nothing is."""
+        made = f"{row['prompt']!r} (seed {row['seed']})"
+        if not np.isfinite(image).all():
+            return f"images.dtype: {self.settings.model} overflows in {self.dtype} at {made}; set images.dtype=float32"
+        if not (image * 255).round().any():
+            return (
+                f"{self.settings.model} makes a black image of {made} in {self.dtype}; set images.dtype=float32, or "
+                "change the prompt"
+            )
+        return ""
+
+    def _again(self, row: Row, fault: str) -> Sample | Skipped:
+        """The sample from its next seed, `Skipped` if that fails too. Raises InputError if none may be skipped."""
+        if not self.skips:
+            raise InputError(f"{row['key']}: {fault}")
+        row = row | {"seed": next_seed(int(row["seed"]))}
+        images = self._images([row])
+        if fault := self._fault(row, images[0]):
+            return Skipped(row["key"], fault)
+        return self._packed([row], images)[0]
+
+    def _images(self, rows: list[Row]) -> NDArray[np.floating[Any]]:
+        """(B, H, W, 3) in [0, 1]."""
         settings = self.settings
         negative = settings.negative_prompt
-        images = self.pipeline(
+        images: NDArray[np.floating[Any]] = self.pipeline(
             prompt=[row["prompt"] for row in rows],
             height=settings.resolution,
             width=settings.resolution,
@@ -129,10 +163,7 @@ class DiffusedImages:
             output_type="np",
             **({} if negative is None else {"negative_prompt": [negative] * len(rows)}),
         ).images
-        if not np.isfinite(images).all():
-            raise InputError(f"images.dtype: {settings.model} overflows in {self.dtype}; set images.dtype=float32")
-        codes: NDArray[np.uint8] = (images * 255).round().astype(np.uint8)
-        return codes
+        return images
 
     def _shrink(self, size: int) -> None:
         clear_device_cache(garbage_collection=True)

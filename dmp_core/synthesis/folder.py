@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dmp_core.config.stages import FolderImages, RuntimeConfig, Task
+from dmp_core.attempts import first_that_works
+from dmp_core.config.stages import BadSampleConfig, FolderImages, RuntimeConfig, Task
 from dmp_core.errors import InputError
 from dmp_core.evaluation.colours import IGNORED
 from dmp_core.images import GREY_STEPS, MOST_PIXELS, decoding, open_rgb, opened, raw_mode
@@ -25,9 +26,11 @@ from dmp_core.labelers.encoding import decode_label, resize
 from dmp_core.labelers.exact import pack_truth
 from dmp_core.quality import doubts, label_scores
 from dmp_core.reading import read_file, shown
-from dmp_core.store import Sample
+from dmp_core.store import Bounds, Sample, SkipCount, Skipped
+from dmp_core.store.members import open_image
 from dmp_core.synthesis.listing import Listing, OwnImage, refuse
 from dmp_core.synthesis.sources import Row, image_sample
+from dmp_core.text import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +52,7 @@ class FolderSource:
 
     def __init__(self, settings: FolderImages, runtime: RuntimeConfig) -> None:
         self.settings = settings
+        self.skips = runtime.on_bad_sample.skips
         self.pool = ThreadPoolExecutor(runtime.workers)
 
     def __enter__(self) -> FolderSource:
@@ -57,9 +61,14 @@ class FolderSource:
     def __exit__(self, *exception: object) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def samples(self, rows: list[Row]) -> Iterable[Sample]:
+    def samples(self, rows: list[Row]) -> Iterable[Sample | Skipped]:
         """See `ImageSource`. Raises InputError when a file is no longer what the prompts stage saw."""
-        return self.pool.map(self._sample, rows)
+        return self.pool.map(self._sample_or_skip if self.skips else self._sample, rows)
+
+    def _sample_or_skip(self, row: Row) -> Sample | Skipped:
+        for record in (row, *json.loads(row["labels"]).values()):
+            self._read(record)  # files that have changed are for the user to look at
+        return first_that_works(row["key"], [partial(self._sample, row)] * 2)
 
     def _sample(self, row: Row) -> Sample:
         rgb = decode_image(self._read(row), row["file"])
@@ -199,30 +208,49 @@ def _depth_png(data: bytes) -> Array:
 
 # ------------------------------------------------------------------------------------ all files
 @lru_cache(maxsize=16)
-def check_folder(listing: Listing) -> None:
-    """Decode every image and label once. Raises one InputError that names all that cannot be used.
+def check_folder(listing: Listing, bounds: BadSampleConfig | None = None) -> Mapping[str, str]:
+    """Decode every image and label once. Returns file → reason of every image that is to be skipped.
 
+    bounds: how many images may be skipped, for their own or their labels' sake; of None, none.
+    Raises one InputError that names all that cannot be used, or the last one above the bounds.
     Labels that can be used but hardly are what they should be (metres, axes) are logged, with the likely cause.
     """
     scores: dict[Task, list[dict[str, Any]]] = {}
+    faults: dict[str, list[str]] = {}
     with ThreadPoolExecutor() as pool:
         found = pool.map(lambda image: _checked(listing.root, image), listing.images)
-        problems: list[str] = []
-        for image, (faults, rows) in zip(listing.images, found, strict=True):
-            problems += faults
-            for task, row in rows.items():
+        for image, (problems, rows) in zip(listing.images, found, strict=True):
+            faults[image.file] = problems
+            for task, row in rows.items() if not problems else ():
                 scores.setdefault(task, []).append({"key": image.file, **row})
-    refuse(problems)
+    if bounds is None:
+        refuse(problem for problems in faults.values() for problem in problems)
+        skipped: Mapping[str, str] = {}
+    else:
+        skipped = _skipped(listing.root, faults, bounds)
     for line in doubts(_tables(scores)):
         log.warning("%s: warning: %s", shown(listing.root), line)
+    return skipped
 
 
-def check_folders(listings: Iterable[Listing]) -> None:
+def _skipped(root: Path, faults: Mapping[str, list[str]], bounds: Bounds) -> Mapping[str, str]:
+    """File → reason, which names no folder of this machine. Raises InputError above the bounds."""
+    count = SkipCount(shown(root), len(faults), bounds)
+    for file, problems in faults.items():
+        if problems:
+            reason = "; ".join(problem.replace(f"{shown(root)}/", "") for problem in problems)
+            count.bad(Skipped(file, one_line(reason.removeprefix(f"{shown(file)}: "))))
+        else:
+            count.good()
+    return count.skipped
+
+
+def check_folders(listings: Iterable[Listing], bounds: BadSampleConfig | None = None) -> None:
     """The same for several folders, and one InputError for all of them."""
     problems = []
     for listing in listings:
         try:
-            check_folder(listing)
+            check_folder(listing, bounds)
         except InputError as error:
             problems += str(error).split("\n")
     refuse(dict.fromkeys(problems))
@@ -263,7 +291,7 @@ def _checked(root: Path, image: OwnImage) -> tuple[list[str], dict[Task, dict[st
 
 def _stored(task: Task, data: bytes, label: Array) -> Array:
     """Normals as they are in the file: reading makes them unit vectors, and whether they are is a score."""
-    return np.asarray(Image.open(io.BytesIO(data))) / 127.5 - 1 if task == "normal" else label
+    return np.asarray(open_image(data, ("PNG",))) / 127.5 - 1 if task == "normal" else label
 
 
 def _thinned(label: Array) -> Array:

@@ -43,6 +43,7 @@ METADATA = "metadata.jsonl"
 PREDICTION = re.compile(rf".*\.(?:{'|'.join(LABEL_NAMES)})\.(?:pred|view)\.(?:png|npy)", re.DOTALL)
 """What `dmp predict` writes, perhaps beside the images: neither image nor label."""
 _CAPTIONS = ("prompt", "text", "caption")
+UNKNOWN_SIZE = (0, 0)
 # A wall of a thousand lines hides the first; the rest shows once these are fixed.
 _MOST_PROBLEMS = 20
 _LONGEST_CAPTION = 2**20
@@ -66,7 +67,7 @@ class OwnImage:
     file: str
     sha256: str
     size: tuple[int, int]
-    """Height and width in pixels, as shown: after the EXIF orientation."""
+    """Height and width in pixels, as shown: after the EXIF orientation. `UNKNOWN_SIZE` of a broken file."""
     keyword: str
     prompt: str
     labels: tuple[LabelFile, ...]
@@ -104,10 +105,13 @@ class Listing:
         return hashlib.sha256(canonical_json(rows).encode()).hexdigest()[:16]
 
 
-def read_folder(folder: str | Path, share: tuple[float, float] = (0.0, 1.0), count: int | None = None) -> Listing:
+def read_folder(
+    folder: str | Path, share: tuple[float, float] = (0.0, 1.0), count: int | None = None, *, keeps_broken: bool = False
+) -> Listing:
     """List a folder with its sub-folders; files are read again only when their size or time has changed.
 
     share, count: see `SplitConfig`.
+    keeps_broken: list images whose header cannot be read as well; `check_folder` finds them among those to skip.
     Raises one InputError with a line for every file that cannot be used, and how to fix it.
     """
     if not is_utf8(str(folder)):
@@ -119,16 +123,18 @@ def read_folder(folder: str | Path, share: tuple[float, float] = (0.0, 1.0), cou
         raise InputError(f"{shown(folder)}: cannot be read ({error})") from None
     if not there:
         raise InputError(f"{shown(folder)}: no such folder; give one that holds {_accepted()} files")
-    whole = _scan(root, _walk(root))
+    whole = _scan(root, _walk(root), keeps_broken)
     return replace(whole, images=_part(whole, share)[:count])
 
 
-def read_folders(asked: Mapping[str, tuple[str, tuple[float, float]]]) -> dict[str, Listing]:
+def read_folders(
+    asked: Mapping[str, tuple[str, tuple[float, float]]], *, keeps_broken: bool = False
+) -> dict[str, Listing]:
     """Several folders, each with its share, by the names of their splits. Raises one InputError for all of them."""
     found, problems = {}, []
     for name, (folder, share) in asked.items():
         try:
-            found[name] = read_folder(folder, share)
+            found[name] = read_folder(folder, share, keeps_broken=keeps_broken)
         except InputError as error:
             problems += str(error).split("\n")
     refuse(dict.fromkeys(problems))
@@ -250,7 +256,7 @@ def _below(folder: _Folder, entry: os.DirEntry[str]) -> _Folder | None:
 
 
 @lru_cache(maxsize=16)
-def _scan(root: Path, tree: _Tree) -> Listing:
+def _scan(root: Path, tree: _Tree, keeps_broken: bool) -> Listing:
     """The whole folder; sizes and times in `tree` are the cache's key only."""
     decodable = (PurePosixPath(name) for name, _, _ in tree.files if is_utf8(name))
     names = [name for name in decodable if not PREDICTION.fullmatch(name.name)]
@@ -275,7 +281,9 @@ def _scan(root: Path, tree: _Tree) -> Listing:
         files = beside.get(_stem(name), {})
         given = tuple(LabelFile(task, str(file), digests[file].sha256) for task, file in files.items())
         listed.append(OwnImage(str(name), header.sha256, header.size, keyword, prompt, given))
-    problems += [found.problem for found in (*headers.values(), *digests.values()) if found.problem]
+    kept = keeps_broken and {name for name, header in headers.items() if header.sha256}
+    files_read = [header for name, header in headers.items() if not kept or name not in kept] + [*digests.values()]
+    problems += [found.problem for found in files_read if found.problem]
     _refuse_all(root, problems, listed)
     known = {*images, *labels, *captions.files}
     ignored = (f"{name} (leads back to a folder above it)" for name in tree.loops)
@@ -393,7 +401,7 @@ class _Checked:
     """A file's digest and, of an image, its (height, width) as shown; or what is wrong with it."""
 
     sha256: str = ""
-    size: tuple[int, int] = (0, 0)
+    size: tuple[int, int] = UNKNOWN_SIZE
     problem: str = ""
 
 
@@ -406,7 +414,8 @@ def _header(path: Path) -> _Checked:
             turned = orientation(image) in (5, 6, 7, 8) and image.format != "TIFF"
             size = image.size if turned else image.size[::-1]
     except InputError as error:
-        return _Checked(problem=str(error))
+        digest = _digest(path)
+        return digest if digest.problem else replace(digest, problem=str(error))
     except OSError as error:
         return _Checked(problem=f"{shown(path)}: cannot be read ({error.strerror})")
     return replace(_digest(path), size=size)

@@ -8,10 +8,11 @@ from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 
+from dmp_core.attempts import SAMPLE_ERRORS, first_that_works, next_seed
 from dmp_core.config.stages import RenderImages, RuntimeConfig
 from dmp_core.labelers.exact import pack_truth
 from dmp_core.processes import without_interrupts, worker_pool
-from dmp_core.store import Sample
+from dmp_core.store import Sample, Skipped
 from dmp_core.synthesis.render import configure_threads, render_prompt
 from dmp_core.synthesis.sources import Row, image_sample
 
@@ -22,6 +23,7 @@ class RenderedImages:
     def __init__(self, settings: RenderImages, runtime: RuntimeConfig) -> None:
         self.settings = settings
         self.workers = runtime.workers
+        self.skips = runtime.on_bad_sample.skips
         self.started = ExitStack()
         self.pool: ProcessPoolExecutor | None = None
 
@@ -34,12 +36,20 @@ class RenderedImages:
         """After an error, the images under way are given up: whoever cancelled or timed out wants an answer."""
         self.started.__exit__(kind, error, trace)
 
-    def samples(self, rows: list[Row]) -> Iterable[Sample]:
+    def samples(self, rows: list[Row]) -> Iterable[Sample | Skipped]:
         """See `ImageSource`."""
         if self.pool is None:
             self.pool = self.started.enter_context(worker_pool(self.workers, partial(configure_threads, 1)))
         with without_interrupts():
-            return self.pool.map(_render, rows, [self.settings] * len(rows))
+            render = _render_or_skip if self.skips else _render
+            return self.pool.map(render, rows, [self.settings] * len(rows))
+
+
+def _render_or_skip(row: Row, settings: RenderImages) -> Sample | Skipped:
+    """The renderer reports what it cannot draw as RuntimeError."""
+    seeds = int(row["seed"]), next_seed(int(row["seed"]))
+    tries = [partial(_render, row | {"seed": seed}, settings) for seed in seeds]
+    return first_that_works(row["key"], tries, (*SAMPLE_ERRORS, RuntimeError))
 
 
 def _render(row: Row, settings: RenderImages) -> Sample:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from dmp_core.config.stages import DiffusionImages, FolderImages, RenderImages, RuntimeConfig
 from dmp_core.labelers.encoding import png_bytes
-from dmp_core.store import Sample, canonical_json
+from dmp_core.store import Sample, Skipped, canonical_json
 
 Row = dict[str, Any]
 """One row of the prompts table: key, keyword, prompt, seed, …"""
@@ -29,8 +29,12 @@ class ImageSource(AbstractContextManager["ImageSource"], Protocol):
     finds every shard done starts nothing.
     """
 
-    def samples(self, rows: list[Row]) -> Iterable[Sample]:
-        """One sample a row, in order (see `image_sample`), a function of row and settings alone."""
+    def samples(self, rows: list[Row]) -> Iterable[Sample | Skipped]:
+        """One sample per row, in order (see `image_sample`), a function of row and settings alone.
+
+        With `runtime.on_bad_sample.policy: skip`, one that fails is made from its `next_seed`, if seeds matter, and
+        `Skipped` stands for one that fails then.
+        """
         ...
 
 

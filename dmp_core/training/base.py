@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from dmp_core.config.stages import BaseConfig, DiffusionImages, EditorConfig
-from dmp_core.diffusion.finite import check_parts
 from dmp_core.errors import InputError
+from dmp_core.finite import check_parts
 from dmp_core.models.shipped import UNREADABLE, resolve_model, why_unreadable
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
@@ -22,6 +21,7 @@ import torch
 
 from dmp_core.errors import InputError
 from dmp_core.finite import find_non_finite
+from dmp_core.store.files import sync_folder
 
 KEEP = 2
 """The last one, and one to fall back on should the disk have lost it."""
@@ -73,7 +73,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     final = folder / f"step-{step:08d}"
     _remove(final)
     temporary.rename(final)
-    _sync(folder)
+    sync_folder(folder)
     _drop_old(folder, step)
     return final
 
@@ -136,7 +136,7 @@ def _write(folder: Path, state: dict[str, Any]) -> None:
         note.write(digest)
         note.flush()
         os.fsync(note.fileno())
-    _sync(folder)
+    sync_folder(folder)
 
 
 def _save(state: dict[str, Any], stream: BinaryIO) -> None:
@@ -193,15 +193,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    """Make names in it survive a power cut, where the file system can."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)

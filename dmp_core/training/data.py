@@ -59,7 +59,7 @@ class LatentPairs:
         """
         _check_pair(source, target)
         if exclude:
-            source, target = (_without(column, exclude) for column in (source, target))
+            source, target = (without(column, exclude) for column in (source, target))
         flipped = source.flipped is not None and target.flipped is not None
         self.keys = source.keys
         self.columns = source, target
@@ -154,7 +154,8 @@ def _permutation(samples: int, epoch: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(samples)
 
 
-def _without(column: LatentColumn, exclude: Collection[str]) -> LatentColumn:
+def without(column: LatentColumn, exclude: Collection[str]) -> LatentColumn:
+    """The column as if it did not hold the samples with these keys."""
     kept = [number for number, key in enumerate(column.keys) if key not in exclude]
     return replace(
         column,

@@ -22,11 +22,11 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from dmp_core.config.stages import Task
-from dmp_core.diffusion.finite import check_outputs, check_weights
 from dmp_core.diffusion.latents import downscale_factor
 from dmp_core.diffusion.latents import encode_images as encode_unit_images
 from dmp_core.diffusion.latents import working_size as working_size
 from dmp_core.errors import InputError, NotFinite
+from dmp_core.finite import check_outputs, check_weights
 from dmp_core.labelers.encoding import flip as flip_label
 from dmp_core.labelers.encoding import image_to_vae, to_vae_image
 from dmp_core.labelers.encoding import resize as resize_label
@@ -89,7 +89,16 @@ def encode_column(
             check_outputs(latents, "is the base model damaged, or is it kept in too low a precision?")
         except NotFinite as error:
             raise error.named(list(keys)) from None
-    return save_safetensors(tensors, {_METADATA: json.dumps({"column": column, "keys": list(keys)})})
+    return save_safetensors(tensors, _about(column, keys))
+
+
+def empty_shard(column: str) -> bytes:
+    """The shard of a column whose samples were all skipped; `read_column` takes none such."""
+    return save_safetensors({}, _about(column, ()))
+
+
+def _about(column: str, keys: Sequence[str]) -> dict[str, str]:
+    return {_METADATA: json.dumps({"column": column, "keys": list(keys)})}
 
 
 class _ColumnEncoder:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from dmp_core.config.card import Encoding, read_card
 from dmp_core.config.stages import BaseConfig, SamplingConfig, Task
 from dmp_core.diffusion.adapters import find_adapter
-from dmp_core.diffusion.finite import check_outputs
 from dmp_core.diffusion.latents import decode_latents, downscale_factor
 from dmp_core.diffusion.schedule import Schedule
 from dmp_core.errors import InputError
 from dmp_core.evaluation.colours import IGNORED
+from dmp_core.finite import check_outputs
 from dmp_core.labelers.encoding import from_vae_image, image_to_vae, resize, to_vae_image
 from dmp_core.training.base import load_base
 from dmp_core.training.data import mirrored

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dmp_core.diffusion import (
     AdapterCard,
+    DMPPipeline,
     add_lora,
     export_diffusers_lora,
     fingerprint,
@@ -22,9 +23,18 @@ from dmp_core.diffusion import (
     read_card,
     remove_adapter,
     save_adapter,
+    save_unet,
 )
-from dmp_core.diffusion.adapters import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
+from dmp_core.diffusion.adapters import (
+    CARD_FILE,
+    CONFIG_FILE,
+    UNET_FILE,
+    WEIGHTS_FILE,
+    check_base_model,
+    content_digest,
+)
 from dmp_core.errors import InputError
+from dmp_core.resources import manifest_root
 from tests.golden.fill import fill_value
 from tests.golden.tiny_sd import build_parts
 
@@ -282,3 +292,41 @@ def test_fingerprint_sees_weights_and_not_precision_or_adapters(unet: Any) -> No
     assert fingerprint(build_parts()["unet"].half()) == before
     assert fingerprint(add_lora(unet, targets="all")) == before
     assert fingerprint(build_parts()["vae"]) != before
+
+
+def test_digest_sees_every_value_and_not_precision_or_adapters(unet: Any) -> None:
+    before = content_digest(unet)
+    assert content_digest(build_parts()["unet"].half()) == before
+    assert content_digest(add_lora(unet, targets="all")) == before
+    largest = max(unet.state_dict().values(), key=lambda weight: weight.numel())
+    for place in (0, 300, -1):
+        largest.view(-1)[place] += 0.5
+        assert content_digest(unet) != before
+        largest.view(-1)[place] -= 0.5
+
+
+def test_shipped_adapters_whose_cards_have_no_digest_belong_to_every_value_of_the_shipped_base() -> None:
+    base = DMPPipeline.from_pretrained(manifest_root() / "priors" / "mini")
+    for folder in sorted((manifest_root() / "adapters").iterdir()):
+        check_base_model(read_card(folder), folder, base.unet, base.vae)
+    with torch.no_grad():
+        base.vae.decoder.conv_in.weight.view(-1)[-1] += 0.1
+    with pytest.raises(InputError, match=r"trained on another VAE \(shipped:mini"):
+        check_base_model(read_card(folder), folder, base.unet, base.vae)
+
+
+def test_whole_weights_that_do_not_fit_change_nothing(unet: Any, tmp_path: Path) -> None:
+    save_unet(build_parts()["unet"], tmp_path, {})
+    edit_weights(tmp_path / UNET_FILE, lambda key, tensor: (key, tensor[:1] if key == "conv_out.bias" else tensor + 1))
+    before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
+    with pytest.raises(InputError, match=rf"{UNET_FILE}: not the weights of this U-Net \(conv_out\.bias is"):
+        load_adapter(unet, tmp_path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in unet.state_dict().items())
+
+
+def test_weights_that_are_not_finite_are_not_saved(adapted: Any, tmp_path: Path) -> None:
+    with torch.no_grad():
+        next(p for _, p in lora_parameters(adapted))[0, 0] = float("nan")
+    with pytest.raises(InputError, match=rf"{WEIGHTS_FILE}: tensor .* holds NaN"):
+        save_adapter(adapted, tmp_path / "out", {})
+    assert not (tmp_path / "out" / WEIGHTS_FILE).exists()

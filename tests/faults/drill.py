@@ -1,7 +1,8 @@
 """Run with `faults.c` loaded: `python -m tests.faults.drill FOLDER [all]`.
 
-Each write of a small DAG fails, once or from then on. What ends with an error must name a path and leave nothing half
-done, and the next run must end in the bytes of the undisturbed one. Prints a line per kind: `ENOSPC once: 45 writes`.
+Each write of a small DAG fails, once or from then on: in turn in one of three ways, or in all. What ends with an error
+must name a path and leave nothing half done, and the next run must end in the bytes of the undisturbed one. Prints a
+line per kind: `ENOSPC once: 45 writes`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import errno
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -100,9 +101,11 @@ def differences(root: Path, right: dict[str, bytes]) -> list[str]:
     return sorted(name for name in found.keys() | right.keys() if found.get(name) != right.get(name))
 
 
-def drill(root: Path, right: dict[str, bytes], faults: Faults, error: int, lasting: bool) -> int:
-    """Number of writes, each of which has failed."""
-    for number in count(1):
+def drill(
+    root: Path, right: dict[str, bytes], faults: Faults, error: int, lasting: bool, numbers: Iterable[int]
+) -> int:
+    """Let each of these writes fail; returns how many of them there were."""
+    for tried, number in enumerate(numbers):
         shutil.rmtree(root, ignore_errors=True)
         faults.arm(number, error, lasting)
         try:
@@ -113,7 +116,7 @@ def drill(root: Path, right: dict[str, bytes], faults: Faults, error: int, lasti
             make(root)
         else:
             if faults.disarm() < number:
-                return number - 1
+                return tried
         assert not differences(root, right), (number, differences(root, right))
     raise AssertionError
 
@@ -128,16 +131,18 @@ def check(root: Path, right: dict[str, bytes], raised: OSError, error: int) -> N
     assert not wrong, (raised, wrong)
 
 
-def main(root: Path, ways: list[tuple[int, bool]]) -> None:
+def main(root: Path, every: bool) -> None:
     logging.disable(logging.WARNING)
     faults = Faults()
     shutil.rmtree(root, ignore_errors=True)
     make(root)
     right = contents(root)
-    for error, lasting in ways:
-        tried = drill(root, right, faults, error, lasting)
+    ways = ALL if every else SHORT
+    for first, (error, lasting) in enumerate(ways, start=1):
+        numbers = count(1) if every else count(first, len(ways))
+        tried = drill(root, right, faults, error, lasting, numbers)
         sys.stdout.write(f"{errno.errorcode[error]} {'for good' if lasting else 'once'}: {tried} writes\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), ALL if sys.argv[2:] == ["all"] else SHORT)
+    main(Path(sys.argv[1]), every=sys.argv[2:] == ["all"])

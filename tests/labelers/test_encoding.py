@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dmp_core.config.stages import TASKS
-from dmp_core.errors import InputError
+from dmp_core.config.stages import TASKS, Task
+from dmp_core.errors import InputError, NotFinite
 from dmp_core.labelers.encoding import (
     LABEL_EXTENSIONS,
     decode_label,
@@ -251,3 +251,13 @@ def test_images_for_the_vae():
     assert image_to_vae(image).flatten().tolist() == [-1, 1, -1]
     with pytest.raises(InputError, match="images: expected uint8"):
         image_to_vae(image.astype(np.float32))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("task", TASKS)
+def test_decoded_images_that_are_not_finite_are_refused(task: Task, value: float) -> None:
+    """Clipping would hide an infinite value, and a comparison NaN."""
+    image = torch.zeros(3, 3, 4, 4)
+    image[1, 2, 3, 3] = value
+    with pytest.raises(NotFinite, match="sample 1 of the batch"):
+        from_vae_image(task, image, depth_scale=8.0)

@@ -118,6 +118,17 @@ def test_measuring_what_is_no_model_says_so(tmp_path):
         CliRunner().invoke(app, asked, catch_exceptions=False)
 
 
+@pytest.mark.parametrize(
+    "command", [["train", "--work", "w"], ["edit", "--work", "w"], ["quality", "m", "--scenes", "s"]]
+)
+def test_nothing_is_written_over(tmp_path, command):
+    (tmp_path / "theirs.txt").write_text("precious")
+    for out in (tmp_path, tmp_path / "theirs.txt"):
+        with pytest.raises(InputError, match=f"--out {out}: exists already"):
+            CliRunner().invoke(app, ["prior", *command.split(), "--out", str(out)], catch_exceptions=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["theirs.txt"]
+
+
 def test_scenes_of_another_size_are_refused(made, recipe, tmp_path):
     captions = [draw_scene(recipe.scenes, index)[0] for index in range(3)]
     blank = np.zeros((3, 16, 16, 3), np.uint8)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmp_core.prompts import caption_key, clean_caption
+from dmp_core.prompts import caption_key, clean_caption, read_keywords
+from dmp_core.prompts.cleanup import judged_alike
+from dmp_core.prompts.grammar import GrammarGenerator
+from dmp_core.prompts.keywords import keyword_files
 
 GOOD = "A cozy bedroom with a red velvet bed and two white pillows."
 
@@ -63,6 +68,127 @@ def test_the_caption_is_found(raw: str) -> None:
 )
 def test_what_is_no_caption_is_dropped_with_a_reason(raw: str, reason: str) -> None:
     assert clean_caption(raw) == ("", reason)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "raw"),
+    [
+        ("St. Peter church", "A photo of a sunny St. Peter church with two lamps"),
+        ("church", "A photo of a sunny St. Peter church with two lamps"),
+        ("office", "The office of Dr. Smith, Mr. J. R. Jones and Prof. Lee in the U.S. with a red desk"),
+        ("kitchen", "A kitchen with tables, e.g. a red one, and chair No. 5 in approx. three colours"),
+        ("1. kitchen", "1. kitchen with a red stove"),
+        ("my room", "A photo of my room with a red bed"),
+        ("captions", "A wall of captions with a lamp"),
+        ("I-beam hall", "Two red lamps in an I-beam hall"),
+        ("R&amp;D lab", "A R&amp;D lab with a white table"),
+    ],
+)
+def test_nothing_is_cut_or_refused_for_its_keyword_or_an_abbreviation(keyword: str, raw: str) -> None:
+    assert clean_caption(raw, 150, keyword) == (raw, "")
+
+
+def test_marks_of_refused_answers_count_outside_the_keyword() -> None:
+    assert clean_caption("I love my room with a bed", 150, "my room") == ("", "no caption")
+    assert clean_caption("This is my bed in my room", 150, "my room") == ("", "no caption")
+
+
+def test_sentences_still_end() -> None:
+    caption, _ = clean_caption("A St. Peter church in the evening. A lamp is", 150, "St. Peter church")
+    assert caption == "A St. Peter church in the evening."
+    assert clean_caption("A red lamp in the church of St. Peter.", 150, "church")[0].endswith("St. Peter.")
+
+
+def test_an_over_long_sentence_is_cut_after_its_keyword_if_nowhere_else() -> None:
+    keyword = "large quiet reading room of an old town library in the north"
+    caption, _ = clean_caption(f"A {keyword} with " + "tall green plants and " * 6 + "lamps", 100, keyword)
+    assert caption == f"A {keyword}"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "Sebuah bedroom dengan bed besar dan kursi kayu",
+        "Una bedroom con una cama grande y dos lámparas",
+        "A bedroom con una cama roja y dos sillas de madera",
+        "A bedroom with a red bed dan kursi kayu merah besar",
+        "A cozy bedroom with a red bed and two white pillows, dan kursi kayu di dekat jendela",
+        "A bedroom with a red bed und zwei Kissen",
+        "A bedroom with a red bed et deux oreillers blancs",
+        "Bedroom met blauwe bank",
+        "En bedroom med ett stort bord och fyra stolar",
+        "Duza bedroom z drewnianym stolem i krzeslami",
+        "Kitchen besar bedroom dengan lampu",
+    ],
+)
+def test_other_languages_do_not_pass_for_their_keyword(raw: str) -> None:
+    assert clean_caption(raw, 150, "bedroom")[1] in ("not English", "no caption")  # Polish has the word "i"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "raw"),
+    [
+        ("Küche", "A tidy Küche with a red stove and two lamps"),
+        ("厨房", "A tidy 厨房 with a red stove and two lamps"),
+        ("salon de thé", "A tidy salon de thé with a red table and two lamps"),
+        ("a van gogh painting of a street", "A van gogh painting of a street with two houses at night"),
+    ],
+)
+def test_a_keyword_in_another_language_is_no_objection(keyword: str, raw: str) -> None:
+    assert clean_caption(raw, 150, keyword) == (raw, "")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "A bedroom with a small bed</s>",
+        "<s>A bedroom with a small bed",
+        "A bedroom with a small bed<|endoftext|>",
+        "A bedroom with a small bed &lt;/s&gt;",
+        "A bedroom with a small bed &amp;lt;pad&amp;gt;",
+        "A bedroom with a small bed [INST]",
+        "A\u0120bedroom with a small bed",
+        "A bedroom with a \ufffd small bed",
+        "A bedroom with a \x07small bed",
+        "A bedroom with a \u200bsmall bed",
+        "A bedroom with a \x1b[31mred bed",
+        "A bedroom with a small bed \U000f0041",
+    ],
+)
+def test_special_tokens_and_control_characters_are_no_captions(raw: str) -> None:
+    assert clean_caption(raw, 150, "bedroom") == ("", "no caption")
+
+
+def test_entities_are_what_they_stand_for() -> None:
+    raw = "A child&#39;s bedroom with black &amp;amp; white&nbsp;walls and a red lamp"
+    assert clean_caption(raw, 150, "bedroom") == ("A child's bedroom with black & white walls and a red lamp", "")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "A bedroom with a red bed. A bedroom with a red bed.",
+        "A bedroom with a red bed. A lamp is lit. a Bedroom with a red bed!",
+        "A bedroom with a red bed, a lamp, a bedroom with a red bed, a lamp",
+        "A bedroom with a red bed A bedroom with a red bed",
+    ],
+)
+def test_a_sentence_said_twice_is_refused(raw: str) -> None:
+    assert clean_caption(raw, 150, "bedroom")[1] in ("repeats itself", "no caption")
+
+
+def test_the_grammar_is_judged_as_by_the_first_rules() -> None:
+    """What keeps its fingerprint keeps its captions: the text as it was written, in the first round."""
+    grammar = GrammarGenerator()
+    for name in keyword_files():
+        for keyword in read_keywords(name):
+            assert judged_alike(keyword, 150), keyword
+            raw = grammar.caption(keyword, Random(keyword))
+            assert clean_caption(raw, 150, keyword, judge_language=False) == (raw, "")
+    assert not any(
+        judged_alike(keyword, 150) for keyword in ("St. Peter church", "my room", "Küche", "walk in", "a: b")
+    )
+    assert not judged_alike("kitchen", 80)
 
 
 def test_over_long_texts_keep_whole_sentences() -> None:

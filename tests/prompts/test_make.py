@@ -7,14 +7,18 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dmp_core.config.stages import GrammarPrompts, PromptsConfig, SplitConfig, TransformersPrompts
+from dmp_core.config.stages import BadSampleConfig, GrammarPrompts, PromptsConfig, SplitConfig, TransformersPrompts
 from dmp_core.errors import InputError
-from dmp_core.prompts import caption_key, make_prompts, read_keywords
+from dmp_core.prompts import caption_key, clean_caption, make_captions, make_prompts, read_keywords
 from dmp_core.prompts.base import build_generator, fill_template
 from dmp_core.prompts.grammar import GrammarGenerator
+from dmp_core.prompts.subject import phrase_of, refuse_unusable
 from dmp_core.store import sample_seed
 from tests.prompts.tiny_lm import save_tiny_lm
 
@@ -45,6 +49,37 @@ def test_the_table() -> None:
     assert set(table["generator"]) == {"grammar"}
     assert table["seed"].dtype == "int64"
     assert table["seed"].tolist() == [sample_seed(7, key) for key in table["key"]]
+
+
+SKIP = BadSampleConfig(policy="skip", at_most=0.3)
+
+
+class HalfMute:
+    """Writes of one keyword nothing that counts, of the others what the grammar does."""
+
+    name = "half mute"
+
+    def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
+        written = GrammarGenerator().generate(keywords, template, seeds)
+        return ["" if keyword == "attic" else text for keyword, text in zip(keywords, written, strict=True)]
+
+
+def test_a_keyword_without_captions_is_skipped_and_keys_stay() -> None:
+    split = SplitConfig(keywords=["bedroom", "attic", "kitchen", "hall"], count=8)
+    with pytest.raises(InputError, match=r"6 of 8 captions.*short for attic \(0 of 2\)"):
+        make_captions("train", split, GRAMMAR, 7, generator=HalfMute())
+    made = make_captions("train", split, GRAMMAR, 7, generator=HalfMute(), bounds=SKIP)
+    assert made.table["key"].tolist() == [f"train-{index:08d}" for index in (0, 2, 3, 4, 6, 7)]
+    assert made.table["keyword"].tolist() == ["bedroom", "kitchen", "hall"] * 2
+    assert made.table["seed"].tolist() == [sample_seed(7, key) for key in made.table["key"]]
+    assert list(made.skipped) == ["train-00000001", "train-00000005"]
+    assert made.skipped["train-00000001"].startswith("no caption of 'attic' in 10 rounds")
+
+
+def test_more_keywords_without_captions_than_allowed_stop_the_stage() -> None:
+    split, few = SplitConfig(keywords=["attic", "bedroom"], count=8), SKIP.model_copy(update={"at_most": 0.2})
+    with pytest.raises(InputError, match=r"prompts/train: 2 of 8 samples failed, more than 1.*train-00000002: no cap"):
+        make_captions("train", split, GRAMMAR, 7, generator=HalfMute(), bounds=few)
 
 
 def test_same_seed_same_table_and_other_seed_other_prompts() -> None:
@@ -82,7 +117,12 @@ def test_train_and_test_are_disjoint_with_the_grammar() -> None:
 def test_train_and_test_are_disjoint_with_a_model(tmp_path: Path) -> None:
     """A narrow model (few, short captions) repeats itself: the splits collide unless told not to."""
     settings = TransformersPrompts(
-        model=str(save_tiny_lm(tmp_path)), min_new_tokens=4, max_new_tokens=6, temperature=0.6, batch_size=128
+        model=str(save_tiny_lm(tmp_path)),
+        answer_prefix="bedroom ",
+        min_new_tokens=4,
+        max_new_tokens=6,
+        temperature=0.7,
+        batch_size=128,
     )
     config = PromptsConfig(generator=settings, template="describe a {keyword}", max_rounds=30)
     split = SplitConfig(keywords=["bedroom"], count=40)
@@ -106,6 +146,72 @@ def test_bad_answers_are_asked_again_with_other_seeds() -> None:
     assert table["round"].tolist() == [2, 1, 1]
     assert set(generator.asked[3:]) == {"bed"}
     assert len(set(generator.seeds)) == len(generator.seeds)
+
+
+def test_what_was_refused_is_counted_by_reason() -> None:
+    answers = [
+        "I'm sorry, I cannot.",
+        "A red bed in the room.",
+        "A bat and a ball cost a dollar.",
+        "A green bed by a wall.",
+    ]
+    split, generator = SplitConfig(keywords=["bed"], count=2), Recorded(answers)
+    made = make_captions("s", split, GRAMMAR, seed=0, generator=generator)
+    assert made.table["prompt"].tolist() == [answers[3], answers[1]]
+    assert made.refused == {"no caption": 0.25, "lost subject": 0.25}
+
+
+def test_keywords_that_no_caption_can_have_are_refused_together_before_anything_is_asked() -> None:
+    generator = Recorded([])
+    keywords = ["kitchen", "a" * 151, "!?", "bed\x07room", "\ud800"]
+    with pytest.raises(InputError) as caught:
+        make_prompts("train", SplitConfig(keywords=keywords, count=5), GRAMMAR, seed=0, generator=generator)
+    message = str(caught.value)
+    assert message.count("splits.train.keywords: ") == 4
+    assert all(
+        part in message for part in ("aaa...' has 151 characters", "'!?' names nothing", "'bed\\x07room' contains")
+    )
+    assert "kitchen" not in message
+    assert message.isprintable()
+    assert not generator.asked
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        *(
+            "St. Peter church",
+            "Dr. Who room",
+            "U.S. bank",
+            "No. 5",
+            "1. kitchen",
+            "my room",
+            "I-beam hall",
+            "click shop",
+        ),
+        *("captions", "one short sentence", "Acme Inc.", "walk in", "Küche", "厨房", "de la casa", "#kitchen", "a|b=c"),
+        *("[draft] room", "photo: attic", '"attic"', "R&amp;D lab", "bed bed bed", "https://x.org", "wow! a room"),
+        *("x" * 150, "a room of " + "very " * 26 + "old age", "\U0001f6cf\ufe0f"),
+    ],
+)
+def test_what_a_keyword_looks_like_never_keeps_its_captions_out_or_cuts_them(keyword: str) -> None:
+    phrase = phrase_of(keyword)
+    table = make_prompts("s", SplitConfig(keywords=[keyword], count=1), GRAMMAR, seed=0)
+    assert phrase.lower() in table["prompt"][0].lower()
+    assert len(table["prompt"][0]) <= 150
+    assert table["round"][0] == 1
+
+
+@given(st.text(min_size=1, max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_any_keyword_is_refused_at_once_or_ends_in_captions(keyword: str) -> None:
+    try:
+        refuse_unusable({"k": [keyword]}, 150)
+    except InputError:
+        return
+    caption, reason = clean_caption(GrammarGenerator().caption(keyword, Random(0)), 150, keyword, judge_language=False)
+    assert not reason
+    assert phrase_of(keyword).lower() in caption.lower()
 
 
 def test_giving_up_says_what_is_missing_and_what_to_do() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -125,3 +127,23 @@ def test_no_server_at_all(running: Server) -> None:
         ServerGenerator(nowhere)
     with pytest.raises(InputError, match=r"does not answer .*unknown url type"):
         ServerGenerator(settings(running, server_url="localhost:8000"))
+
+
+def test_a_server_that_repeats_the_key_does_not_bring_it_into_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.end_headers()
+            self.wfile.write(f"bad key: {self.headers['Authorization']}".encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("VLLM_API_KEY", "planted0secret")
+    refusing = HTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=refusing.handle_request, daemon=True).start()
+    with pytest.raises(InputError, match=r"401 .*bad key: Bearer \*\*\*") as raised:
+        ServerGenerator(VLLMPrompts(server_url=f"http://127.0.0.1:{refusing.server_port}"))
+    refusing.server_close()
+    assert "planted0secret" not in str(raised.value)

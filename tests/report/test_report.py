@@ -9,6 +9,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -132,6 +133,15 @@ def test_every_file_that_the_page_names_is_there_and_no_other(page: Page, folder
     assert written == local | {"index.html"}
 
 
+def test_splits_in_other_letters_keep_their_own_pictures(tmp_path: Path) -> None:
+    shown = {split: samples(split, 1) for split in ("träin", "trüin")}
+    build_report(ReportData("t", "", {}, samples=shown), tmp_path)
+    urls = {url for url in Page((tmp_path / "index.html").read_text()).urls if url.startswith("images/")}
+    assert all(url.isascii() for url in urls)
+    assert {unquote(url) for url in urls} == {f"images/{path.name}" for path in (tmp_path / "images").iterdir()}
+    assert len(urls) == 2 * len({re.sub("tr[äü]in", "", unquote(url)) for url in urls})
+
+
 def test_nothing_is_fetched_from_anywhere(page: Page, html: str) -> None:
     assert not [url for url in page.urls if re.match(r"[a-z]+:|//", url)]
     assert not re.search(r"https?://", html)
@@ -223,7 +233,7 @@ def test_unscored_splits_have_labels_and_predictions_but_neither_errors_nor_case
 
 def test_what_is_not_defined_is_an_em_dash_and_null(data: ReportData, tmp_path: Path) -> None:
     shown = samples("in_domain", 2)
-    broken = score("depth", np.full((2, 32, 32), np.nan), np.stack([s.labels["depth"] for s in shown]), ["a", "b"])
+    broken = score("depth", np.stack([s.labels["depth"] for s in shown]), np.zeros((2, 32, 32)), ["a", "b"])
     rows = [replace(broken, split="in_domain")]
     report = replace(data, metrics=metrics_of(rows), tables=rows, samples={})
     text = build_report(report, tmp_path).read_text()

@@ -14,6 +14,7 @@ from dmp_core.config.stages import TransformersPrompts
 from dmp_core.errors import InputError
 from dmp_core.labelers.encoding import encode_label
 from dmp_core.stages import Node, plan
+from dmp_core.stages.parts import dataset_config
 
 BASE = ["base.model=some/model", "adapters={}"]  # a hub id: planning needs no files of it
 
@@ -80,6 +81,38 @@ def test_how_labels_are_read_changes_only_predictions_of_the_tasks_that_read_it(
 def test_growing_the_training_set_leaves_the_test_sets():
     changed = stale("splits.train.count=200")
     assert not any("in_domain" in n or "out_of" in n for n in changed if n.startswith(("prompts", "images", "labels")))
+
+
+def test_rules_of_clean_up_are_in_the_fingerprint_where_they_can_give_other_captions():
+    def rules(*overrides: str) -> dict[str, object]:
+        config = load_config("mini", None, [*BASE, *overrides])
+        return {n.name: n.config.model_dump().get("clean_up") for n in plan(config) if n.stage == "prompts"}
+
+    every = {"train", "in_domain", "out_of_domain", "arbitrary"}
+    grammar = "prompts.generator={kind: grammar}"
+    assert rules(grammar) == dict.fromkeys(every)
+    assert rules() == dict.fromkeys(every - {"in_domain"}, 2) | {"in_domain": None}
+    assert rules("splits.in_domain.count=33") == dict.fromkeys(every, 2)
+    assert rules(grammar, "splits.train.keywords=[St. Peter church]")["train"] == 2
+    assert nodes()["prompts/in_domain"] == "240684b76df6"  # measured: all of its captions pass
+    assert nodes(grammar)["prompts/in_domain"] == nodes(grammar, "splits.train.keywords=[my room]")["prompts/in_domain"]
+
+
+@pytest.mark.parametrize("given", ["keywords", "keywords_file"])
+def test_keywords_that_no_caption_can_have_are_refused_at_once(tmp_path, given):
+    file = tmp_path / "words.txt"
+    file.write_text(f"kitchen\n!!!\n{'a' * 151}\n")
+    split, value = ("train", f"[kitchen, '!!!', {'a' * 151}]") if given == "keywords" else ("out_of_domain", file)
+    field = f"splits.{split}.{given}"
+    with pytest.raises(InputError, match=rf"{field}: '!!!' .*; {field}: 'aaa.* 151 char"):
+        nodes(f"{field}={value}")
+
+
+def test_a_dataset_of_such_keywords_leaves_nothing_behind(tmp_path):
+    settings = load_config("smoke", None, [])
+    with pytest.raises(InputError, match=r"'bed\\x07room' contains control characters.*'\?' names nothing"):
+        dataset_config(settings, str(tmp_path / "w"), ["bed\x07room", "kitchen", "?"], 3)
+    assert not (tmp_path / "w").exists()
 
 
 def test_runtime_changes_nothing():

@@ -120,7 +120,7 @@ def test_an_unsharded_artefact_stays_as_well(made, monkeypatch):
     url, config = made
     before = contents(url)
     with monkeypatch.context() as patch:
-        killed_at(patch, prompts, "make_prompts", 1)
+        killed_at(patch, prompts, "make_captions", 1)
         with pytest.raises(Killed):
             execute(config, "prompts/train", url, force=True)
     out = find(plan(config), "prompts/train").artefact(Workspace(url))

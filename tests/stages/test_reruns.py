@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.errors import InputError
@@ -203,14 +203,15 @@ def test_a_request_that_is_refused_sets_no_folder_aside(tmp_path):
 
 
 def test_a_request_that_is_killed_while_it_is_noted_stops_no_other(tmp_path, monkeypatch):
-    def torn(self, path, data, **options):
-        Path(path).write_bytes(data[:5])
+    def killed(temporary: Path, path: Path) -> None:
+        (path.parent / f"{Path(temporary).name}.torn.tmp").write_bytes(b'{"key')  # which a killed process leaves
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalFileSystem, "pipe_file", torn)
+        patch.setattr(os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             request(tmp_path, "kitchen")
+    assert len(list((tmp_path / ".requests" / "rooms").iterdir())) == 1
     assert list(request(tmp_path, "bedroom").splits) == ["train"]
 
 

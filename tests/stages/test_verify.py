@@ -143,9 +143,9 @@ def png(array: np.ndarray) -> bytes:
         ("labels/train-normal-*", "normal.png", png(np.zeros((16, 16, 3), np.uint8)), "unit vectors"),
         ("labels/train-normal-*", "normal.png", png(np.full((8, 8, 3), 200, np.uint8)), "8, 8"),
         ("labels/train-normal-*", "normal.png", b"no picture", "not a readable PNG"),
-        ("labels/train-depth-*", "depth.npy", b"\x93NUMPY", "not a .npy file"),
+        ("labels/train-depth-*", "depth.npy", b"\x93NUMPY", "not a whole .npy file"),
         ("images/train-*", "png", b"", "cannot be read"),
-        ("datasets/smoke/train", "depth.npy", b"", "not a .npy file"),
+        ("datasets/smoke/train", "depth.npy", b"", "not a whole .npy file"),
     ],
 )
 def test_a_label_that_was_written_wrongly_is_found_although_its_digest_is_right(

@@ -23,12 +23,13 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPVisionConfig
 
+from dmp_core.attempts import next_seed
 from dmp_core.config import load_config
 from dmp_core.config.stages import DiffusionImages, RuntimeConfig
 from dmp_core.errors import InputError
 from dmp_core.models.text_to_image import check_text_to_image
 from dmp_core.stages import execute, plan
-from dmp_core.store import Workspace, read_artefact
+from dmp_core.store import Skipped, Workspace, read_artefact
 from dmp_core.synthesis.diffusion import ddim_like, first_batch_size
 from dmp_core.synthesis.sources import Row, open_source
 from tests.golden.fill import fill_module
@@ -55,10 +56,10 @@ def settings(model: Path | str, **changes: Any) -> DiffusionImages:
 
 
 def make(
-    model: Path | str, rows: list[Row] = ROWS, batch: int | str = "auto", **changes: Any
+    model: Path | str, rows: list[Row] = ROWS, batch: int | str = "auto", skips: bool = False, **changes: Any
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Images (B, H, W, 3) uint8, and each one's json."""
-    runtime = RuntimeConfig(device="cpu", image_batch_size=batch)
+    runtime = RuntimeConfig(device="cpu", image_batch_size=batch, on_bad_sample={"policy": "skip" if skips else "fail"})
     with open_source(settings(model, **changes), runtime) as source:
         samples = list(source.samples(rows))
     assert [sample["__key__"] for sample in samples] == [row["key"] for row in rows]
@@ -303,6 +304,66 @@ def overflowing(decode: Any) -> Any:
         return decode(self, latents * 1e38 * 1e38, *args, **options)
 
     return decoded
+
+
+def spoiled(decode: Any, bad: list[torch.Tensor], pixel: float) -> Any:
+    """Fills the images of these latents with one value; a batch's others stay what they are."""
+
+    def decoded(self: Any, latents: torch.Tensor, *args: Any, **options: Any) -> Any:
+        (images,) = decode(self, latents, *args, **options)
+        for number, own in enumerate(latents):
+            if any(torch.allclose(own, other, atol=1e-3) for other in bad):
+                images[number] = pixel
+        return (images,)
+
+    return decoded
+
+
+def watched(decode: Any, seen: list[torch.Tensor]) -> Any:
+    def decoded(self: Any, latents: torch.Tensor, *args: Any, **options: Any) -> Any:
+        seen.extend(latents.clone())
+        return decode(self, latents, *args, **options)
+
+    return decoded
+
+
+@pytest.fixture(scope="session")
+def latents(folder: Path) -> dict[str, torch.Tensor]:
+    """What is decoded of the first three rows, and of the second from its next seed."""
+    decode, seen = AutoencoderKL.decode, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AutoencoderKL, "decode", watched(decode, seen))
+        make(folder, [*ROWS[:3], ROWS[1] | {"seed": next_seed(ROWS[1]["seed"])}], batch=1)
+    return dict(zip(("first", "second", "third", "again"), seen, strict=True))
+
+
+@pytest.mark.parametrize(("pixel", "reason"), [(np.nan, "overflows in float32"), (-1, "makes a black image")])
+def test_an_image_that_is_none_names_its_key_and_prompt(folder, latents, monkeypatch, pixel, reason) -> None:
+    monkeypatch.setattr(AutoencoderKL, "decode", spoiled(AutoencoderKL.decode, [latents["second"]], pixel))
+    with pytest.raises(InputError, match=rf"train-00000001: .*{reason}.*'a blue chair by the window' \(seed {2**40}\)"):
+        make(folder, ROWS[:3])
+
+
+@pytest.mark.parametrize("pixel", [np.nan, -1])
+def test_an_image_that_is_none_is_made_from_its_next_seed(folder, latents, plain, monkeypatch, pixel) -> None:
+    monkeypatch.setattr(AutoencoderKL, "decode", spoiled(AutoencoderKL.decode, [latents["second"]], pixel))
+    images, records = make(folder, ROWS[:3], skips=True)
+    seeds = [row["seed"] for row in ROWS[:3]]
+    assert [record["seed"] for record in records] == [seeds[0], next_seed(seeds[1]), seeds[2]]
+    assert_same(images[[0, 2]], plain[[0, 2]])
+    monkeypatch.undo()
+    assert_same(images[1:2], make(folder, [ROWS[1] | {"seed": next_seed(seeds[1])}])[0])
+
+
+def test_an_image_that_fails_twice_is_skipped(folder, latents, plain, monkeypatch) -> None:
+    bad = [latents["second"], latents["again"]]
+    monkeypatch.setattr(AutoencoderKL, "decode", spoiled(AutoencoderKL.decode, bad, -1))
+    with open_source(settings(folder), RuntimeConfig(device="cpu", on_bad_sample={"policy": "skip"})) as source:
+        first, second, third = source.samples(ROWS[:3])
+    assert isinstance(second, Skipped)
+    assert (second.key, first["__key__"], third["__key__"]) == (ROWS[1]["key"], ROWS[0]["key"], ROWS[2]["key"])
+    assert "makes a black image of 'a blue chair by the window'" in second.reason
+    assert str(next_seed(ROWS[1]["seed"])) in second.reason
 
 
 def test_ddim_takes_over_the_noise_schedule_of_its_like_only() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from dmp_core.config.stages import BaseConfig
-from dmp_core.errors import InputError
+from dmp_core.errors import InputError, NotFinite
 from dmp_core.labelers.encoding import image_to_vae, to_vae_image
 from dmp_core.training.base import load_vae
 from dmp_core.training.latents import encode_column, encode_images, read_column, working_size
@@ -98,3 +99,22 @@ def test_wrong_columns_are_named(vae):
         read_column([])
     with pytest.raises(InputError, match="different kinds"):
         read_column([encode_column(vae, "image", KEYS, images()), encode_column(vae, "normal", KEYS, normals())])
+
+
+def test_latents_that_are_not_finite_are_refused_by_key_and_when_read(tiny_base):
+    images = [np.full((16, 16, 3), level, dtype=np.uint8) for level in (0, 1)]
+    tiny_base.vae.quant_conv.bias.data.fill_(float("nan"))
+    with pytest.raises(NotFinite, match=r"^a: the model's output holds NaN or infinity"):
+        encode_column(tiny_base.vae, "image", ["a", "b"], images)
+    plain = torch.zeros(2, 4, 2, 2)
+    plain[1, 0, 0, 0] = float("inf")
+    stored = save({"plain": plain}, {"dmp": '{"column": "image", "keys": ["a", "b"]}'})
+    with pytest.raises(InputError, match="latent shard 0: tensor plain holds NaN or infinity"):
+        read_column([stored])
+
+
+def test_half_precision_that_overflows_is_refused_by_key(tiny_base):
+    images = [np.full((16, 16, 3), level, dtype=np.uint8) for level in (0, 255)]
+    tiny_base.vae.quant_conv.bias.data.fill_(1e6)
+    with pytest.raises(NotFinite, match=r"^a: "):
+        encode_column(tiny_base.vae, "image", ["a", "b"], images, dtype=torch.float16)

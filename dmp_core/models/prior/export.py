@@ -16,7 +16,7 @@ from PIL import Image
 from dmp_core.config.stages import TASKS, Task
 from dmp_core.evaluation.protocol import score
 from dmp_core.evaluation.registry import primary_metric
-from dmp_core.finite import check_finite
+from dmp_core.finite import check_before_writing
 from dmp_core.models.prior.config import PriorConfig
 from dmp_core.models.prior.data import Scenes, load_scenes
 from dmp_core.models.prior.loop import parameter_count
@@ -79,7 +79,7 @@ def save_halved(pipeline: Any, folder: Path) -> None:
     pipeline.to(torch.float16)
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module):
-            check_finite(part.state_dict(), f"{folder.name}/{name}")
+            check_before_writing(part.state_dict(), f"{folder.name}/{name}")
     pipeline.save_pretrained(folder)
     forget_paths(folder)
 
