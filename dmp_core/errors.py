@@ -33,6 +33,7 @@ EXTRAS = {
     "ray": "ray",
     "datasets": "datasets",
     "playwright": "e2e",
+    "pip_audit": "audit",
 }
 """Package, as it is imported → the extra that brings it; of several the first that one needs."""
 

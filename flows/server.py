@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import atexit
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_HOME, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, get_current_settings
 
@@ -65,14 +67,11 @@ class TemporaryServer(SubprocessASGIServer):
     def _answers(self, seconds: float) -> bool:
         """Wait until it does; False if it has ended, or takes longer."""
         until = time.monotonic() + seconds
-        with httpx.Client() as client:
-            while self.server_process and self.server_process.poll() is None and time.monotonic() < until:
-                try:
-                    if client.get(f"{self.api_url}/health").is_success:
-                        return True
-                except httpx.TransportError:
-                    pass
-                time.sleep(0.1)
+        here = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        while self.server_process and self.server_process.poll() is None and time.monotonic() < until:
+            with suppress(OSError), here.open(f"{self.api_url}/health", timeout=5):
+                return True
+            time.sleep(0.1)
         return False
 
 
@@ -99,9 +98,10 @@ def _end_with(parent: int) -> None:
 
 def _serve(port: int, parent: int) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    import uvicorn
-
-    uvicorn.run("prefect.server.api.server:create_app", factory=True, port=port, log_level="error", lifespan="on")
+    # As a program, since it is Prefect's dependency, and not ours.
+    options = ["--factory", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
+    sys.argv = ["uvicorn", "prefect.server.api.server:create_app", *options]
+    runpy.run_module("uvicorn", run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -84,8 +84,10 @@ def _run(
         for number, variant in enumerate(chosen, 1):
             stderr.print(f"{number}/{len(chosen)} {variant.title}", style="bold")
             run_experiment([variant], workspace, run_nodes)
-    finally:  # what was scored before an error is worth seeing
-        folder = write_outputs(name, experiment, planned, place)
+    except Exception:  # what was scored before an error is worth seeing, but no signal waits for it
+        write_outputs(name, experiment, planned, place)
+        raise
+    folder = write_outputs(name, experiment, planned, place)
     if as_json:
         typer.echo(place.fs.cat_file(f"{folder}/{INDEX}").decode())
         return

@@ -1,6 +1,6 @@
 """`make chaos`: everything that may happen to a run, and what is lost by it. Seeded; hours on a small machine.
 
-python -m tests.chaos [--kills 100] [--sample N] [--seed 0] [--only kills,signals,disk,damage,together,prefect]
+python -m tests.chaos [--kills 100] [--sample N] [--seed 0] [--only kills,signals,disk,damage,together,commands,prefect]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.chaos.arena import Arena, Tally
 from tests.chaos.damage import damages
 from tests.chaos.disk import failing_writes
 from tests.chaos.kills import kills
-from tests.chaos.signals import in_each_stage, killed_with_prefect, with_prefect
+from tests.chaos.signals import in_each_stage, killed_with_prefect, other_commands, with_prefect
 from tests.chaos.together import together
 
 STAGES = ["images", "labels", "latents", "train", "predict", "evaluate", "report"]
@@ -32,6 +32,7 @@ def drills(arena: Arena, number: int, sample: int | None, seed: int) -> dict[str
         "disk": lambda: failing_writes(arena, sample, seed),
         "damage": lambda: [damages(arena, sample, seed)],
         "together": lambda: (together(arena, runs, 1 if sample else 4, seed) for runs in (2, 3)),
+        "commands": lambda: [other_commands(arena)],
         "prefect": lambda: _prefect(arena, STAGES[:1] if sample else STAGES, seed),
     }
 

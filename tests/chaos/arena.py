@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from dmp_core.stages import batches, plan
 from tests import faults
 from tests.chaos.drills import Ended, contents, temporary, write_config
 from tests.chaos.warm import Warm
+
+_PROGRESS = re.compile(r"Prefect is not installed|\d+/\d+ ")
+"""What commands say on standard error before they end: which variant of a comparison they are at."""
 
 
 @dataclass
@@ -114,6 +118,6 @@ def complain(tally: Tally, what: str, ended: Ended | None, codes: tuple[int, ...
         tally.hung.append(f"{what}: left {ended.alive}")
     if ended.code not in codes:
         tally.wrong.append(f"{what}: exit code {ended.code}, {ended.err[-300:]}")
-    said = [text for text in ended.err.splitlines() if not text.startswith("Prefect is not installed")]
+    said = [text for text in ended.err.splitlines() if not _PROGRESS.match(text)]
     if line is not None and (len(said) != 1 or line not in said[0]):
         tally.wrong.append(f"{what}: said {said[-3:]}")

@@ -7,6 +7,8 @@ import signal
 import time
 from pathlib import Path
 
+from PIL import Image
+
 from tests.chaos.arena import Arena, Tally, complain
 from tests.chaos.drills import LIMIT, LINE, Run, contents
 
@@ -70,6 +72,38 @@ def with_prefect(arena: Arena, runner: str, stages: list[str], seed: int = 0) ->
         if ended.temporary:
             tally.lost.append(f"{what}: left {ended.temporary}")
     arena.finish(tally, f"{runner} runner", "run")
+    return tally
+
+
+def other_commands(arena: Arena) -> Tally:
+    """Ctrl-C in what else takes time; each is run by a terminal, so that its group gets the signal."""
+    tally, folder = Tally("Ctrl-C in other commands"), arena.folder / "others"
+    photos = folder / "photos"
+    photos.mkdir(parents=True)
+    for number in range(200):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(photos / f"{number}.png")
+    recipe = ["--set", "scenes.scenes=64", "--set", "scenes.scenes_per_shard=4", "--set", "workers=2"]
+    adapter = ["--task", "normal", "--adapter", "shipped:normal"]
+    commands = {
+        "dataset new": ["dataset", "new", "-k", "kitchen", "-n", "64", "-p", "smoke", "-w", "WORKSPACE"],
+        "dataset import": ["dataset", "import", str(photos), "-p", "smoke", "-w", "WORKSPACE", "--only-dataset"],
+        "compare": ["compare", "-p", "smoke", "-w", "WORKSPACE"],
+        "predict": ["predict", *map(str, sorted(photos.iterdir())), *adapter, "--out", "WORKSPACE"],
+        "prior train": ["prior", "train", "--out", f"{folder}/prior", "--work", "WORKSPACE", *recipe],
+    }
+    for name, words in commands.items():
+        workspace = folder / name.replace(" ", "-")
+        run = Run(workspace, *(str(workspace) if word == "WORKSPACE" else word for word in words))
+        reached = run.at_work("images") if "WORKSPACE" in words and "-w" in words else workspace.exists
+        run.until(reached)
+        time.sleep(1)
+        ended = run.signal(signal.SIGINT, group=True)
+        tally.tried += 1
+        complain(tally, name, ended, (130,), LINE)
+        if ended.seconds > LIMIT or not run.gone(LIMIT):
+            tally.hung.append(f"{name}: {ended.seconds:.1f} s, {run.alive()}")
+        if ended.temporary:
+            tally.lost.append(f"{name}: left {ended.temporary}")
     return tally
 
 

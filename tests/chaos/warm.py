@@ -41,7 +41,7 @@ class Warm:
             env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "OPENBLAS_NUM_THREADS": "1", **counted},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
+            bufsize=0,  # `select` does not see what a buffer holds
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
@@ -52,8 +52,7 @@ class Warm:
     def start(self, *arguments: str, fault: tuple[int, int, bool] | None = None, inline: bool = False) -> None:
         """fault: as for `tests.faults`. inline: render in the same process, which spares seconds per stage."""
         request = {"arguments": arguments, "log": str(self.log), "fault": fault, "inline": inline}
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
         self.pid, self.begun = int(self._answer(60)), time.monotonic()
 
     def signal(self, number: int, *, group: bool = True) -> None:
@@ -85,7 +84,7 @@ class Warm:
         """Empty if none comes in time."""
         if not select.select([self.process.stdout], [], [], patience)[0]:
             return ""
-        return self.process.stdout.readline().strip()
+        return self.process.stdout.readline().decode().strip()
 
     def close(self) -> None:
         self.process.stdin.close()

@@ -22,6 +22,7 @@ from dmp_core.cli.errors import explain, guarded, say
 from dmp_core.config import load_config
 from dmp_core.errors import EXTRAS, InputError, MissingExtra
 from dmp_core.models.registry import registry
+from dmp_core.synthesis.render import RendererMissing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -140,7 +141,7 @@ def test_every_command_says_what_is_wrong_on_one_line(arguments, folder, monkeyp
         (["dataset", "show", "nowhere"], "no finished dataset here"),
         (["stage", "cooking"], "stage 'cooking' does not exist; choose one of: prompts"),
         (["plan", "--workspace", "foo://x"], "foo://x: Protocol not known: foo; give a folder, or a URL"),
-        (["plan", "--config", "photos"], "photos: cannot be read as a configuration file (Is a directory)"),
+        (["plan", "--config", "photos"], "photos: a folder, not a file"),
         (["plan", "--config", "child.yaml"], "extends: preset 'nope' does not exist; choose one of"),
         (["dataset", "new", "-k", "kitchen", "-n", "x"], "--count"),
         (["cooking"], "No such command 'cooking'"),
@@ -156,7 +157,7 @@ def test_an_error_of_validation_shows_the_value_and_not_the_configuration():
     with pytest.raises(InputError) as error:
         load_config("smoke", None, ["tasks=[]"])
     assert str(error.value) == "preset smoke with --set tasks=[]: tasks: name at least one task, each once"
-    with pytest.raises(InputError, match=r"seed: input should be a valid integer.* \(given: 'xxx.{0,60}x'\)$"):
+    with pytest.raises(InputError, match=r"seed: input should be a valid integer.* \(given: 'xxx.{0,80}x'\)$"):
         load_config("smoke", None, [f"seed={'x' * 5000}"])
     with pytest.raises(InputError, match=r"; and 3 more$"):
         load_config("smoke", None, [f"nonsense_{number}=1" for number in range(8)])
@@ -191,6 +192,8 @@ def test_a_missing_package_is_named_with_its_extra(package):
     inner = ModuleNotFoundError(f"No module named '{package}.sub'", name=f"{package}.sub")
     outer = ImportError("of a library that wraps it")
     outer.__cause__ = inner
+    bare = RendererMissing("needs Mitsuba 3", name="mitsuba")  # as it comes out of a worker process
+    assert explain(bare)[0].endswith("pip install 'dmp-pipeline[render]'")
     for error in (inner, outer):
         text, code = explain(error)
         assert code == 2

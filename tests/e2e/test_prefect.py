@@ -17,6 +17,7 @@ from uuid import UUID
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
@@ -24,6 +25,7 @@ from dmp_core.config import load_config
 from dmp_core.experiments.settings import experiment_names
 from dmp_core.stages import STAGES, plan, statuses
 from dmp_core.store import Workspace
+from tests.chaos.drills import LIMIT, LINE, Run
 from tests.e2e.orchestra import ROOT, Orchestra, orchestra, wait_for
 
 pytestmark = pytest.mark.slow
@@ -167,6 +169,23 @@ def test_bad_input_on_another_pool_is_said_by_the_parent(prefect, workspace, tmp
     refused = prefect.end(prefect.submit("train/gpu", **values(tmp_path)))
     assert refused.state.is_failed()
     assert "latents/image: not made yet" in refused.state.message
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_a_signal_to_dmp_run_is_a_crash_to_the_server(prefect, tmp_path, number, group):
+    folder = tmp_path / "workspace"
+    chosen = [word for override in ONE_TASK for word in ("--set", override)]
+    run = Run(folder, "run", "-p", "smoke", *chosen, "-w", str(folder), PREFECT_API_URL=prefect.url)
+    run.until(run.at_work("images"))
+    ended = run.signal(number, group=group)
+    assert (ended.code, ended.err) == (128 + number, f"{LINE}\n")
+    assert ended.seconds < LIMIT
+    assert ended.alive == ended.temporary == []
+    with get_client(sync_client=True) as client:
+        named = FlowRunFilter(name=FlowRunFilterName(any_=[f"smoke (smoke) in {folder}"]))
+        (seen,) = client.read_flow_runs(flow_run_filter=named)
+    assert seen.state.is_crashed()
 
 
 class TestTrainingThatDoesNotComplete:

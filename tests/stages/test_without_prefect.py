@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 # A fresh interpreter in which none of these can be found, as if they were not installed.
 WITHOUT = """
@@ -35,6 +36,7 @@ def test_the_prompts_stage_needs_nothing_but_the_core(tmp_path: Path) -> None:
     done = dmp("stage", "prompts", "-p", "smoke", "-w", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "Prefect is not installed" in done.stderr
+    assert (tmp_path / ".preset").read_text() == "smoke"
     made = sorted(path.name.partition("-")[0] for path in (tmp_path / "prompts").iterdir())
     assert made == ["arbitrary", "in_domain", "out_of_domain", "train"]
     for file in (tmp_path / "prompts").glob("*/prompts.parquet"):
@@ -48,3 +50,12 @@ def test_a_missing_model_library_is_named(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "pip install 'dmp-pipeline[vllm]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_predicting_without_torch_names_its_extra(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(image)
+    done = dmp("predict", str(image), "--task", "normal", "--adapter", "shipped:normal", "--out", str(tmp_path / "o"))
+    assert done.returncode == 2
+    assert "pip install 'dmp-pipeline[train]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,33 @@
+"""What `dmp plan` and `dmp run` say besides their results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dmp_core.cli import app
+from dmp_core.cli.errors import guarded
+from dmp_core.config import load_config
+from dmp_core.stages import execute
+
+
+def dmp(*arguments: str) -> int:
+    return guarded(lambda: app(arguments, prog_name="dmp", standalone_mode=False))
+
+
+@pytest.mark.parametrize("options", [["--json"], []])
+def test_a_workspace_of_another_preset_is_noticed(tmp_path: Path, capsys, options):
+    here = ["plan", "-w", str(tmp_path), *options]
+    assert dmp(*here, "-p", "mini") == 0
+    assert capsys.readouterr().err == ""
+    execute(load_config("smoke"), "prompts/in_domain", str(tmp_path))
+    (tmp_path / ".preset").write_text("smoke")  # as a run leaves it
+    assert dmp(*here, "-p", "mini") == 0
+    said = capsys.readouterr()
+    assert said.err == f"note: {tmp_path} was last run with --preset smoke; nothing in it fits --preset mini\n"
+    assert not options or json.loads(said.out)["artefacts"]
+    assert dmp(*here, "-p", "smoke") == 0
+    assert dmp(*here, "-p", "smoke", "--set", "train.steps=4") == 0
+    assert capsys.readouterr().err == ""
