@@ -47,7 +47,7 @@ def test_what_a_terminal_would_obey_is_spelled_out():
     assert plain("a\x1b[2Jb\x07\r\x9b1m\n\t") == "a\\x1b[2Jb\\x07\\r\\x9b1m\\n\\t"
     assert plain("a\nb\x00", keep="\n") == "a\nb\\x00"
     assert plain("evil\u202egnp.exe\u2066") == "evil\\u202egnp.exe\\u2066"
-    assert plain("not UTF-8: \udcff") == "not UTF-8: \\udcff"
+    assert plain("not UTF-8: \udcff") == "not UTF-8: \\xff"
     assert plain("\U0001f468\u200d\U0001f469") == "\U0001f468\u200d\U0001f469"
     shown = console(force_terminal=True)
     shown.print("a\x1b[31mb\x07\nc", style="dim")

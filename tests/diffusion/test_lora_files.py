@@ -67,7 +67,7 @@ def test_what_diffusers_saves_of_a_unet_is_read_back(adapted: Any, tmp_path: Pat
 def test_names_of_all_generations(unet: Any, tmp_path: Path, names: tuple[str, str], prefix: str) -> None:
     """Without a stated alpha the scale is 1."""
     fill(add_lora(unet, rank=2, targets="attention"))
-    down, up = names.split()
+    down, up = names
     weights = {prefix + k.replace("lora_A", down).replace("lora_B", up): t for k, t in plain_weights(unet).items()}
     save_file(weights, tmp_path / "any_name.safetensors")
     assert torch.equal(output(loaded(tmp_path / "any_name.safetensors")), output(unet))
