@@ -18,7 +18,7 @@ from tests.chaos.signals import CODES, in_each_stage
 from tests.chaos.together import together
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.e2e,
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc"),
 ]
 
