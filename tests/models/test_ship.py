@@ -26,7 +26,7 @@ def test_a_shipped_adapter_is_small_and_whole(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="no finished adapter here"):
         ship.ship_adapter(out, tmp_path / "shipped")
     config = TrainConfig(lora=LoraConfig(rank=4, targets="all"), steps=10, batch_size=4)
-    made = finetune(config, load_base(model), toy_pairs(), tmp_path / "work", out.local_path())
+    made = finetune(config, load_base(model), toy_pairs(), tmp_path / "work", Path(out.path))
     out.write_bytes("manifest.json", _manifest(out).model_dump_json().encode())
     ship.ship_adapter(out, tmp_path / "shipped")
     assert load_adapter(load_base(model).unet, tmp_path / "shipped").num_steps == 5

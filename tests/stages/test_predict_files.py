@@ -190,7 +190,7 @@ def test_foreign_files_are_kept(tmp_path: Path, name: str, kind: str) -> None:
 def test_an_out_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     image = picture(tmp_path / "x.png")
     for out in (image, image / "below"):
-        with pytest.raises(InputError, match="is a file; choose a folder"):
+        with pytest.raises(InputError, match="is a file; give a folder"):
             predict(image, *DEPTH, "--out", out)
 
 
