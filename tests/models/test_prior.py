@@ -124,7 +124,7 @@ def test_measuring_what_is_no_model_says_so(tmp_path):
 def test_nothing_is_written_over(tmp_path, command):
     (tmp_path / "theirs.txt").write_text("precious")
     for out in (tmp_path, tmp_path / "theirs.txt"):
-        with pytest.raises(InputError, match="exists already|is a file; give a folder"):
+        with pytest.raises(InputError, match=r"exists already|is a file; give a folder"):
             CliRunner().invoke(app, ["prior", *command, "--out", str(out)], catch_exceptions=False)
     assert [file.name for file in tmp_path.iterdir()] == ["theirs.txt"]
 
