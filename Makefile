@@ -14,6 +14,7 @@ WORKSPACE ?= runs/demo
 DEMO_FLAGS ?=
 REHEARSAL_FLAGS ?=
 PYTEST_FLAGS ?=
+TEST_PROCESSES ?= 2
 CHAOS_FLAGS ?=
 FUZZ_MINUTES ?= 30
 DEPLOY_FLAGS ?=
@@ -39,7 +40,7 @@ demo: $(VENV)/.mini $(VENV)/.smollm2 ## the whole pipeline on this machine: data
 	@echo "Report: $(WORKSPACE)/report/index.html (open it in a browser)"
 
 test: lint ## linters, types, layers, then every test
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 e2e: $(VENV)/.e2e ## servers, workers, clusters, buckets, a browser, and drills that kill them (20 minutes)
 	$(INSTALL) -e '.[ray]'

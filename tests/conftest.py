@@ -28,9 +28,14 @@ settings.load_profile("house")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep Prefect's database out of the user's home, and keep it between runs: building it takes seconds."""
+    """Keep Prefect's database out of the user's home, and keep it between runs: building it takes seconds.
+
+    Each process of pytest-xdist has its own, as two servers on one database wait for each other.
+    """
     assert config.cache is not None
-    os.environ.setdefault("PREFECT_HOME", str(config.cache.mkdir("prefect")))
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker or "PREFECT_HOME" not in os.environ:
+        os.environ["PREFECT_HOME"] = str(config.cache.mkdir(f"prefect{worker}"))
 
 
 @pytest.fixture
