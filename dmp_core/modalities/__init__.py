@@ -1,0 +1,20 @@
+"""What is predicted per pixel: one file per modality, and three kinds that carry the defaults.
+
+Everything that is about a modality belongs here: its files, units, axes, geometry, images for the VAE, metrics, blind
+predictors, quality scores, pictures and words. Light to import: no torch.
+"""
+
+from dmp_core.modalities.base import Code, ErrorScale, Metric, Modality
+from dmp_core.modalities.registry import BUILT_IN, check_own, find_modality, modality_names, modality_of
+
+__all__ = [
+    "BUILT_IN",
+    "Code",
+    "ErrorScale",
+    "Metric",
+    "Modality",
+    "check_own",
+    "find_modality",
+    "modality_names",
+    "modality_of",
+]
