@@ -13,10 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmp_core.config.stages import Task
 from dmp_core.diffusion.latents import downscale_factor
 from dmp_core.errors import InputError
-from dmp_core.labelers.encoding import flip as flip_label
+from dmp_core.modalities import Modality, modality_of
 from dmp_core.training.latents import LatentColumn
 
 # Streams of random numbers that must not run in step with each other.
@@ -99,12 +98,12 @@ class LabelImages:
     """The true labels as images, sample by sample in the order of the pairs: what a decoded prediction should be."""
 
     codes: NDArray[np.uint8]
-    """(N, 3, H, W), as `dmp_core.labelers.encoding.to_vae_image` makes them: (v + 1) · 127.5."""
-    task: Task
+    """(N, 3, H, W), as `Modality.to_image` makes them: (v + 1) · 127.5."""
+    modality: Modality | str
 
     def gather(self, batch: Batch) -> NDArray[np.uint8]:
         """Those of a draw, (B, 3, H, W)."""
-        return mirrored(self.codes[batch.indices.numpy()], self.task, batch.flips.bool().numpy())
+        return mirrored(self.codes[batch.indices.numpy()], self.modality, batch.flips.bool().numpy())
 
 
 class ClassWeights:
@@ -134,12 +133,10 @@ def _packed(codes: NDArray[np.uint8]) -> NDArray[np.int32]:
     return ((red << 16) + (green << 8) + blue)[:, None]
 
 
-def mirrored(label_images: NDArray[Any], task: Task, where: NDArray[np.bool_]) -> NDArray[Any]:
+def mirrored(label_images: NDArray[Any], modality: Modality | str, where: NDArray[np.bool_]) -> NDArray[Any]:
     """Label images (B, 3, H, W), those that `where` (B,) selects mirrored: of normals the x changes sign."""
     found = label_images.copy()
-    # They have three channels whatever the task, as albedo has, which is mirrored and no more.
-    kind: Task = "normal" if task == "normal" else "albedo"
-    found[where] = np.moveaxis(flip_label(kind, np.moveaxis(found[where], 1, -1)), -1, 1)
+    found[where] = np.moveaxis(modality_of(modality).mirror_image(np.moveaxis(found[where], 1, -1)), -1, 1)
     return found
 
 
