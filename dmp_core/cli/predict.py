@@ -14,7 +14,8 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     adapter: Annotated[str, typer.Option(help="Adapter folder, or shipped:NAME.")],
     modality: Annotated[
-        str | None, typer.Option("--modality", "-m", help="What is predicted; what the adapter's card states by default.")
+        str | None,
+        typer.Option("--modality", "-m", help="What is predicted; what the adapter's card states by default."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the predictions.", callback=out_folder)] = Path("predictions"),
     preset: Preset = "mini",

@@ -18,6 +18,7 @@ from dmp_core.modalities.settings import OwnModality
 
 CARD_FILE = "dmp.json"
 _MOST_CLASSES = 65534
+_PUBLISHED_AXES = "right, down, away"
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -36,7 +37,7 @@ class Encoding(BaseModel):
     class_shares: tuple[Positive, ...] | None = None
     """In the same order, which part of all labelled pixels each covers."""
     axes: str | None = None
-    """For normals: where x, y and z point."""
+    """For normals: where x, y and z point, in words or by the name of a convention."""
     palette: str | None = None
     """For segmentation: the colour code of the classes."""
     curve: DepthCurve = "linear"
@@ -93,14 +94,16 @@ class AdapterCard(BaseModel):
         if self.task not in (None, modality.name):
             found.append(f"it was trained for {self.task}, not for {modality.name}")
         if self.own_modality is not None and modality.description:
-            learned, wanted = (_essence(one) for one in (self.own_modality.model_dump(mode="json"), modality.description))
+            learned, wanted = (
+                _essence(one) for one in (self.own_modality.model_dump(mode="json"), modality.description)
+            )
             found += [
                 f"its {modality.name} has {name} {learned.get(name)}, own_modalities.{modality.name}.{name} is {value}"
                 for name, value in wanted.items()
                 if learned.get(name) != value
             ]
         for name, own in self.code_of(modality).items() if code is not None else ():
-            if own != (wanted := getattr(code, name)):
+            if name != "axes" and own != (wanted := getattr(code, name)):
                 found.append(f"its {name.replace('_', ' ')} is {_plain(own)}, latents.{name} is {_plain(wanted)}")
         return found
 
@@ -131,7 +134,7 @@ def read_card(folder: str | Path) -> AdapterCard:
     """``dmp.json`` of an adapter folder, or the paper's settings when there is none."""
     file = Path(folder) / CARD_FILE
     if not file.exists():
-        return AdapterCard()
+        return AdapterCard(encoding=Encoding(axes=_PUBLISHED_AXES))
     try:
         meta = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:

@@ -21,6 +21,7 @@ from dmp_core.config.stages import (
     LabelsConfig,
     LatentsConfig,
     MethodSettings,
+    ModalityName,
     PromptsConfig,
     QualityConfig,
     RenderImages,
@@ -28,7 +29,6 @@ from dmp_core.config.stages import (
     RuntimeConfig,
     SamplingConfig,
     ShardsConfig,
-    ModalityName,
     SplitConfig,
     TrainConfig,
 )
@@ -113,7 +113,6 @@ class PipelineConfig(Settings):
         if any(not name.replace("_", "").replace("-", "").isalnum() for name in self.splits):
             raise ValueError("splits: names may hold letters, digits and underscores, and hyphens before a part's name")
         return self
-
 
     def modality(self, name: str) -> Modality:
         """A modality that this configuration knows."""

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from dmp_core.config.base import Settings
-from dmp_core.modalities.base import Code, DepthCurve, Modality
+from dmp_core.modalities.base import Axes, Code, DepthCurve, Modality
 from dmp_core.modalities.settings import OwnModality
 from dmp_core.passwords import refuse_password
 
@@ -231,6 +231,8 @@ class ExactLabels(Settings):
     """The truth that came with the image: from the renderer, or from files beside one's own images."""
 
     kind: Literal["exact"] = "exact"
+    axes: Axes = Field(default="opengl", exclude_if=lambda axes: axes == "opengl")
+    """Of vectors in files beside one's own images; the dataset always stores ours (`opengl`)."""
 
 
 def _list_labelers(schema: dict[str, Any]) -> None:

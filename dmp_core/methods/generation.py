@@ -219,7 +219,10 @@ class Visii:
         from dmp_core.methods.visii import fit_visii
         from dmp_core.training.precision import within_reach
 
-        config, start = within_reach(settings.fit, device), settings.initial_instructions.get(problem.modality.name, problem.modality.instruction)
+        config, start = (
+            within_reach(settings.fit, device),
+            settings.initial_instructions.get(problem.modality.name, problem.modality.instruction),
+        )
         editor = _trained_with(problem, config.mixed_precision, device)
         before, after = data.latent_pairs(config.batch_size, config.seed).columns
         card = _card(problem, data)

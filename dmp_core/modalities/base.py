@@ -86,6 +86,8 @@ class CardText:
 
 
 DepthCurve = Literal["linear", "log", "sqrt"]
+Axes = Literal["opengl", "opencv", "directx", "unity"]
+"""Of vectors, x always to the right: y up and z toward the viewer (ours), down and away, down and toward, up and away."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class Code:
     """Whether what is deeper than `depth_scale` becomes white; False: brighter than white."""
     palette: str = "default"
     """Colour code of the ADE20K-150 classes."""
+    axes: Axes = "opengl"
+    """Of the vectors in predicted images; training images have ours."""
 
 
 class MeanMap(Protocol):
@@ -167,6 +171,10 @@ class Modality(ABC):
     def imported(self, data: bytes, suffix: str) -> Array:
         """A label file of the user's own, which may be stored in other ways than ours; raises InputError as `decode`."""
         return self.decode(data)
+
+    def turned(self, label: Array, axes: Axes) -> Array:
+        """A label whose vectors have these axes, with ours."""
+        return label
 
     def check_stored(self, data: bytes) -> None:
         """Raise InputError if a label that decodes cannot be one all the same."""

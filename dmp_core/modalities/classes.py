@@ -266,7 +266,9 @@ def _small_ids(data: bytes) -> Array:
 
 
 # -------------------------------------------------------------------------------------- metrics
-def class_metrics(means: str = "the classes that occur in the labels", own: Sequence[Metric] = ()) -> tuple[Metric, ...]:
+def class_metrics(
+    means: str = "the classes that occur in the labels", own: Sequence[Metric] = ()
+) -> tuple[Metric, ...]:
     """The metrics of a class map, the primary one first.
 
     means: which classes the first two are the mean of.

@@ -15,7 +15,18 @@ from PIL import Image
 from dmp_core.errors import InputError
 from dmp_core.evaluation.histogram import HalfHistogram
 from dmp_core.images import MOST_PIXELS
-from dmp_core.modalities.base import Array, CardText, Classes, Code, ErrorScale, MeanMap, Metric, SummedValues, check_range, float64
+from dmp_core.modalities.base import (
+    Array,
+    CardText,
+    Classes,
+    Code,
+    ErrorScale,
+    MeanMap,
+    Metric,
+    SummedValues,
+    check_range,
+    float64,
+)
 from dmp_core.modalities.scalar import ScalarMap
 
 

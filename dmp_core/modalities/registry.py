@@ -91,7 +91,9 @@ def _loaded(name: str) -> Modality:
     try:
         loaded = point.load()
     except Exception as error:  # whatever another package's import raises
-        raise InputError(f"modality {name!r}: {point.value} cannot be imported ({error}); fix or remove that package") from None
+        raise InputError(
+            f"modality {name!r}: {point.value} cannot be imported ({error}); fix or remove that package"
+        ) from None
     if not isinstance(loaded, Modality) or loaded.name != name:
         raise InputError(f"modality {name!r}: {point.value} is no Modality of that name; see docs/modalities.md")
     return loaded

@@ -72,8 +72,11 @@ def _labeled(config: LabelsStage, runtime: RuntimeConfig) -> Labeled:
     if isinstance(config.labeler, ModelLabels):
         return _by_model(config.modality, config.labeler, runtime, skips)
 
+    axes = config.labeler.axes
+
     def exact(samples: Sequence[Sample]) -> list[Sample]:
-        return [_encoded(modality, s["__key__"], unpack_truth(s["truth.npz"])[modality.name]) for s in samples]
+        truths = {sample["__key__"]: unpack_truth(sample["truth.npz"])[modality.name] for sample in samples}
+        return [_encoded(modality, key, modality.turned(truth, axes)) for key, truth in truths.items()]
 
     def each(samples: list[Sample]) -> Iterator[Sample | Skipped]:
         for sample in samples:

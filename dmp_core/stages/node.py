@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -19,13 +19,13 @@ from dmp_core.config.stages import (
     LabelsConfig,
     MethodConfig,
     MethodSettings,
+    ModalityName,
     ModelLabels,
     PromptsConfig,
     RenderImages,
     SamplingConfig,
     ShardsConfig,
     SplitConfig,
-    ModalityName,
     TransformersPrompts,
     VLLMPrompts,
 )
@@ -134,7 +134,7 @@ class Coded(Settings):
         return Code(**stated)
 
 
-_CODE = tuple(field.name for field in fields(Code))
+_CODE = ("depth_scale", "depth_curve", "depth_clip", "palette")
 
 
 class LabelsStage(OfModality):

@@ -36,6 +36,7 @@ from dmp_core.prompts.keywords import split_keywords
 from dmp_core.prompts.subject import refuse_unusable
 from dmp_core.quality.gates import IMAGE, Gates, gates_for
 from dmp_core.stages.node import (
+    Coded,
     DiffusionImagesStage,
     EditorStage,
     EvaluateStage,
@@ -263,7 +264,8 @@ def _labelers(config: PipelineConfig, listing: Listing | None) -> dict[str, Labe
     if listing is None:
         return {name: labeler for name in config.modalities if (labeler := config.labeler(name))}
     beside = listing.modalities
-    given = {name: ExactLabels() if name in beside else config.labeler(name) for name in config.modalities}
+    exact = {name: of if isinstance(of := config.labels.get(name), ExactLabels) else ExactLabels() for name in beside}
+    given = {name: exact.get(name) or config.labeler(name) for name in config.modalities}
     return {name: of for name, of in given.items() if of is not None and (of.kind != "exact" or name in beside)}
 
 
@@ -340,7 +342,7 @@ def _of(config: PipelineConfig, modality: Modality) -> dict[str, Any]:
 def _code(config: PipelineConfig, modality: Modality) -> dict[str, Any]:
     """Settings of `Coded`: those that were first are stated of every modality, later ones of those that read them."""
     code = config.latents.code
-    read = {"depth_scale", "palette"} | modality.code_of(modality.encoding(code)).keys()
+    read = {"depth_scale", "palette", *modality.code_of(modality.encoding(code))} & Coded.model_fields.keys()
     return {name: getattr(code, name) for name in read}
 
 
@@ -417,6 +419,7 @@ def _add_latents(nodes: _Nodes, config: PipelineConfig, modality: Modality, colu
     """One column only, so that a new labeler re-encodes no images; those of the images once a resolution."""
     resolution, code = config.latents.resolution_of(modality.name), config.latents.code
     read = {} if column == "image" else modality.code_of(modality.encoding(code))
+    read = {name: value for name, value in read.items() if name in Coded.model_fields}
     stage = LatentsStage(
         column=column,
         base=config.base,

@@ -27,7 +27,7 @@ from dmp_core.quality import (
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import column_array
 from dmp_core.stages.node import QualityStage
-from dmp_core.store import Artefact, Sample, open_image, read_artefact
+from dmp_core.store import Artefact, Sample, read_artefact
 
 FILE = "quality.parquet"
 _CLIP_BATCH = 32

@@ -14,7 +14,6 @@ import yaml
 from dmp_core.config.stages import QualityConfig, RuntimeConfig
 from dmp_core.evaluation.protocol import ScoreTable
 from dmp_core.modalities import Modality
-from dmp_core.modalities.classes import ClassMap
 from dmp_core.modalities.registry import modalities_of
 from dmp_core.progress import Progress, silent
 from dmp_core.quality import IMAGE, bounds_by_name, doubts, gates_for
@@ -113,7 +112,8 @@ def _quality(
     asked = [modality for modality in modalities if modality.name in config.pipeline["tasks"]]
     order = config.pipeline["tasks"].index
     gates = gates_for(
-        QualityConfig.model_validate(config.pipeline["quality"]), sorted(asked, key=lambda modality: order(modality.name))
+        QualityConfig.model_validate(config.pipeline["quality"]),
+        sorted(asked, key=lambda modality: order(modality.name)),
     )
     dropped: dict[str, dict[str, str]] = {}
     scores: dict[str, list[float]] = {}

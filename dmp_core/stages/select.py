@@ -29,7 +29,9 @@ def select(nodes: list[Node], stage: str, modality: str | None = None, split: st
         raise InputError(f"stage {stage!r} does not exist; choose one of: {', '.join(STAGES)}")
     chosen = [node for node in nodes if node.stage == stage and _matches(node, modality, split)]
     if not chosen:
-        raise InputError(f"--modality {modality} --split {split}: no artefact of stage {stage!r} matches; see `dmp plan`")
+        raise InputError(
+            f"--modality {modality} --split {split}: no artefact of stage {stage!r} matches; see `dmp plan`"
+        )
     return chosen
 
 

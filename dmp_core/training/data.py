@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dmp_core.diffusion.latents import downscale_factor
 from dmp_core.errors import InputError
-from dmp_core.modalities import Modality, modality_of
+from dmp_core.modalities import Code, Modality, modality_of
+from dmp_core.modalities.classes import ClassMap
 from dmp_core.training.latents import LatentColumn
 
 # Streams of random numbers that must not run in step with each other.
@@ -107,7 +108,7 @@ class LabelImages:
 
 
 class ClassWeights:
-    """What a pixel of segmentation counts: (its class's share of all pixels)^-balance, 1 on average.
+    """What a pixel of a class map counts: weight of its class · (the class's share of all pixels)^-balance, 1 on average.
 
     The likeliest colour of a pixel is that of the majority: unweighted, small objects are painted over.
     """
@@ -119,12 +120,22 @@ class ClassWeights:
             pixels.update(dict(zip(colours.tolist(), counts.tolist(), strict=True)))
         self.colours = np.array(sorted(pixels))
         shares = np.array([pixels[colour] for colour in self.colours.tolist()]) / pixels.total()
-        weights = shares**-balance
+        weights = shares**-balance * _weights_of(modality_of(labels.modality), self.colours)
         self.weights = (weights / (weights * shares).sum()).astype(np.float32)
 
     def __call__(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, 1, H, W), for label images (B, 3, H, W) in the colours of the labels."""
         return self.weights[np.searchsorted(self.colours, _packed(codes))]
+
+
+def _weights_of(modality: Modality, colours: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The modality's own weights of the classes that packed colours (K,) stand for."""
+    weights = np.ones(len(colours))
+    if isinstance(modality, ClassMap) and modality.weights:
+        palette = modality.palette(Code()).colours
+        for number, weight in modality.weights.items():
+            weights[colours == _packed(palette[number][None, :, None, None]).item()] = weight
+    return weights
 
 
 def _packed(codes: NDArray[np.uint8]) -> NDArray[np.int32]:

@@ -32,6 +32,7 @@ from dmp_core.diffusion.process import estimate_x, estimate_y
 from dmp_core.diffusion.sampler import unet_denoiser
 from dmp_core.errors import InputError
 from dmp_core.modalities import Code, Modality, modality_of
+from dmp_core.modalities.classes import ClassMap
 from dmp_core.progress import Progress, silent
 from dmp_core.training.base import DTYPES
 from dmp_core.training.data import ClassWeights, LabelImages, LatentPairs
@@ -136,7 +137,7 @@ class MorphingLoss:
         self.pairs = pairs
         self.labels = labels
         self.class_weights: ClassWeights | None = None
-        if labels is not None and modality_of(labels.modality).has_classes and config.class_balance > 0:
+        if labels is not None and _weighs(labels, config):
             self.class_weights = ClassWeights(labels, config.class_balance)
         self.accelerator = accelerator
         self.vae = base.vae.to(accelerator.device).requires_grad_(False) if config.loss == "decoded" else None
@@ -180,6 +181,11 @@ class MorphingLoss:
         alpha = self.schedule.alphas_cumprod.to(x.device)[timesteps].view(-1, 1, 1, 1)
         first = timesteps.view(-1, 1, 1, 1) == self.timesteps[-1]
         return torch.where(first, estimate_x(x, y, alpha, "y"), x)
+
+
+def _weighs(labels: LabelImages, config: TrainConfig) -> bool:
+    modality = modality_of(labels.modality)
+    return isinstance(modality, ClassMap) and (config.class_balance > 0 or bool(modality.weights))
 
 
 def _trainable(unet: Any, config: TrainConfig) -> dict[str, nn.Parameter]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ def predict_batch(
     """Labels of a batch of images, in the images' size and in the units of `labelers.encoding`.
 
     images: uint8 (B, H, W, 3).
-    code: how label images are read; None: the configuration's defaults.
+    code: how label images are read, where the adapter's card does not say; None: the configuration's defaults.
     resolution: shorter side at which the network works; None takes the images' own.
     prompts: one caption an image; used only if `sampling.use_prompt`.
     The adapter's card decides what the network predicts, on which schedule (`dmp.json`), but for `sampling.spacing`,
@@ -79,13 +80,14 @@ def predict_batch(
     if sampling.use_prompt and (prompts is None or len(prompts) != len(images)):
         raise InputError(f"sampling.use_prompt: needs one prompt an image ({len(images)})")
     classes = _classes(pipeline.card.encoding, sampling)
+    code = replace(code or Code(), **pipeline.card.code_of(modality))
     working = working_images(pipeline.vae, images, resolution)
     decoded = _predict(pipeline, working, sampling, prompts)
     if sampling.mirrored:
         other = _predict(pipeline, working.flip(-1), sampling, prompts).cpu().numpy()
         back = mirrored(other, modality, np.ones(len(other), dtype=np.bool_))
         decoded = (decoded.cpu() + torch.from_numpy(back)) / 2
-    return _read(decoded, modality, images.shape[1:3], code or Code(), classes, sampling.colour_noise)
+    return _read(decoded, modality, images.shape[1:3], code, classes, sampling.colour_noise)
 
 
 def _predict(
