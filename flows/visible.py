@@ -35,10 +35,10 @@ def show_report(outputs: Sequence[StageOutput], dataset: str, workspace: str) ->
 
 
 def report_markdown(metrics: dict[str, Any], path: str) -> str:
-    """A table with one row a task and split, and where the page lies: the interface shows no links to files."""
+    """A table with one row per modality and split, and where the page lies: the interface shows no links to files."""
     from dmp_core.report.tables import headlines, split_name
 
-    lines = ["| task | metric | split | DMP | constant | VAE ceiling |", "|---|---|---|---:|---:|---:|"]
+    lines = ["| modality | metric | split | DMP | constant | VAE ceiling |", "|---|---|---|---:|---:|---:|"]
     for card in headlines(metrics):
         for at in card.standings:
             metric = f"{card.metric.label} {'↑' if card.metric.higher_is_better else '↓'}"

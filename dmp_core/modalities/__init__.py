@@ -4,11 +4,12 @@ Everything that is about a modality belongs here: its files, units, axes, geomet
 predictors, quality scores, pictures and words. Light to import: no torch.
 """
 
-from dmp_core.modalities.base import Code, ErrorScale, Metric, Modality
+from dmp_core.modalities.base import CardText, Code, ErrorScale, Metric, Modality
 from dmp_core.modalities.registry import BUILT_IN, check_own, find_modality, modality_names, modality_of
 
 __all__ = [
     "BUILT_IN",
+    "CardText",
     "Code",
     "ErrorScale",
     "Metric",

@@ -34,8 +34,7 @@ class ClassMap(Modality):
     """
 
     channels: ClassVar[int] = 1
-    averages: ClassVar[bool] = False  # the mean of two classes' colours may be a third one's
-    described_by_latents: ClassVar[bool] = False  # they do not say which classes there are
+    has_classes: ClassVar[bool] = True
 
     classes: tuple[str, ...]
     """Names, by id."""
@@ -134,6 +133,9 @@ class ClassMap(Modality):
 
     def encoding(self, code: Code) -> dict[str, Any]:
         return {"palette": code.palette, "classes": "ADE20K-150"}
+
+    def code_of(self, encoding: Mapping[str, Any]) -> dict[str, Any]:
+        return {"palette": encoding["palette"]} if encoding.get("palette") else {}
 
     # ----------------------------------------------------------------------------- evaluation
     @property
@@ -268,7 +270,9 @@ def _small_ids(data: bytes) -> Array:
 
 
 # -------------------------------------------------------------------------------------- metrics
-def class_metrics(means: str = "the classes that occur in the labels", own: Sequence[Metric] = ()) -> tuple[Metric, ...]:
+def class_metrics(
+    means: str = "the classes that occur in the labels", own: Sequence[Metric] = ()
+) -> tuple[Metric, ...]:
     """The metrics of a class map, the primary one first.
 
     means: which classes the first two are the mean of.

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import import_module, metadata
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -26,6 +28,7 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _TAKEN = {"image", "json", "png", "jpg", "jpeg", "npy", "truth", "seg", "flip", "pred", "view", "train", "none"}
 
 Own = Mapping[str, OwnModality]
+_OWN = TypeAdapter(dict[str, OwnModality])
 
 
 def modality_names() -> tuple[str, ...]:
@@ -39,7 +42,7 @@ def find_modality(name: str, own: OwnModality | None = None) -> Modality:
     Raises InputError for an unknown one, and for an entry point that names none.
     """
     if own is not None:
-        return _built(name, own.model_dump_json())
+        return _built(name, _OWN.dump_json({name: own}).decode())
     if name in BUILT_IN or name in modality_names():
         return _loaded(name)
     raise InputError(
@@ -53,6 +56,18 @@ def modality_of(which: str | Modality) -> Modality:
     return which if isinstance(which, Modality) else find_modality(which)
 
 
+def modalities_of(config: Mapping[str, Any]) -> list[Modality]:
+    """Those that a stored configuration may name: all that are known, then those that it describes."""
+    own = _OWN.validate_python(config.get("own_modalities") or {})
+    return [*map(find_modality, modality_names()), *(find_modality(name, own[name]) for name in own)]
+
+
+def modality_of_stage(config: Mapping[str, Any]) -> Modality:
+    """That of a stage's stored settings (`task`, `own`)."""
+    own = config.get("own")
+    return find_modality(config["task"], None if own is None else _OWN.validate_python({"own": own})["own"])
+
+
 def check_own(own: Own) -> None:
     """Raise ValueError for names that cannot be those of members, files and options."""
     for name in own:
@@ -63,7 +78,8 @@ def check_own(own: Own) -> None:
 
 @cache
 def _built(name: str, described: str) -> Modality:
-    return TypeAdapter[OwnModality](OwnModality).validate_json(described).build(name)
+    settings = _OWN.validate_json(described)[name]
+    return replace(settings.build(name), description=settings.model_dump(mode="json"))
 
 
 @cache
@@ -75,7 +91,9 @@ def _loaded(name: str) -> Modality:
     try:
         loaded = point.load()
     except Exception as error:  # whatever another package's import raises
-        raise InputError(f"modality {name!r}: {point.value} cannot be imported ({error}); fix or remove that package") from None
+        raise InputError(
+            f"modality {name!r}: {point.value} cannot be imported ({error}); fix or remove that package"
+        ) from None
     if not isinstance(loaded, Modality) or loaded.name != name:
         raise InputError(f"modality {name!r}: {point.value} is no Modality of that name; see docs/modalities.md")
     return loaded

@@ -60,7 +60,9 @@ class ScalarModality(_Own):
         unit = f" {self.unit}" if self.unit else ""
         member = f"{name}.png" if png else f"{name}.npy"
         decoder = (
-            f'np.asarray(Image.open(io.BytesIO(sample["{member}"]))) / 255.0' if png else f'np.load(io.BytesIO(sample["{member}"]))'
+            f'np.asarray(Image.open(io.BytesIO(sample["{member}"]))) / 255.0'
+            if png
+            else f'np.load(io.BytesIO(sample["{member}"]))'
         )
         between = f"from {low:g} to {high:g}{unit}"
         return ScalarMap(
@@ -77,7 +79,9 @@ class ScalarModality(_Own):
             quality_scores=VALUE_SCORES if png else {"labelled": float, **VALUE_SCORES},
             card=CardText(
                 stored="8-bit grey PNG" if png else "float16, shape (H, W)",
-                meaning="Values in [0, 1], `code / 255`." if png else f"Values {between}; what is not finite: no label.",
+                meaning="Values in [0, 1], `code / 255`."
+                if png
+                else f"Values {between}; what is not finite: no label.",
                 snippet=f"{_identifier(name)} = {decoder}  # (H, W){unit}",
             ),
             **self.words(name),
@@ -198,9 +202,7 @@ class ClassesModality(_Own):
         )
 
 
-OwnModality = Annotated[
-    ScalarModality | ColourModality | VectorModality | ClassesModality, Field(discriminator="kind")
-]
+OwnModality = Annotated[ScalarModality | ColourModality | VectorModality | ClassesModality, Field(discriminator="kind")]
 
 
 def _unpublished(metric: Metric) -> Metric:
