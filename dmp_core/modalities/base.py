@@ -164,6 +164,18 @@ class Modality(ABC):
     def decode(self, data: bytes) -> Array:
         """The inverse of `encode`. Raises InputError when the bytes are not what the modality's files hold."""
 
+    @abstractmethod
+    def codes(self, label: Array) -> Array:
+        """Labels, one or a batch, as the numbers that their files hold: uint8 codes, float16 values, or ids."""
+
+    @abstractmethod
+    def from_codes(self, codes: Array) -> Array:
+        """The inverse, before anything is repaired."""
+
+    def truth(self, label: Array) -> Array:
+        """The label as it is kept beside its image until it becomes a file: no coarser than that."""
+        return np.ascontiguousarray(self.codes(label))
+
     def stored(self, data: bytes) -> Array:
         """The label as it is in the file, before decoding repairs anything."""
         return self.decode(data)
@@ -172,9 +184,18 @@ class Modality(ABC):
         """A label file of the user's own, which may be stored in other ways than ours; raises InputError as `decode`."""
         return self.decode(data)
 
+    def unrepaired(self, label: Array, data: bytes) -> Array:
+        """A label of the user's own as it is in its file, for scores: before reading repaired anything."""
+        return label
+
     def turned(self, label: Array, axes: Axes) -> Array:
         """A label whose vectors have these axes, with ours."""
         return label
+
+    @property
+    def stored_values(self) -> str:
+        """What numbers its files hold, for messages."""
+        return "0 to 255"
 
     def check_stored(self, data: bytes) -> None:
         """Raise InputError if a label that decodes cannot be one all the same."""

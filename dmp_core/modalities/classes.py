@@ -64,10 +64,16 @@ class ClassMap(Modality):
     def decode(self, data: bytes) -> Array:
         if self.dtype is np.uint8:
             return self.checked(read_png(data, self.name, "L"))
-        with opened(io.BytesIO(data)) as image:
+        with opened(io.BytesIO(data), ("PNG",)) as image:
             if image.mode not in ("I;16", "I", "L"):
                 raise InputError(f"{self.name}: expected a grey image of 16 bits, found mode {image.mode}")
             return self.checked(np.array(image))
+
+    def codes(self, label: Array) -> Array:
+        return label.astype(self.dtype, copy=False)
+
+    def from_codes(self, codes: Array) -> Array:
+        return codes
 
     def imported(self, data: bytes, suffix: str) -> Array:
         """Also PNGs with a palette, of which the index counts, and with grey of 1, 2 or 4 bits."""
@@ -80,6 +86,10 @@ class ClassMap(Modality):
                 f"{len(self.classes) - 1}, {self.ignored}: none"
             )
         return label.astype(self.dtype)
+
+    @property
+    def stored_values(self) -> str:
+        return f"class ids of {self.list_name}"
 
     @property
     def list_name(self) -> str:

@@ -63,21 +63,35 @@ class ScalarMap(Modality):
 
     # ---------------------------------------------------------------------------------- files
     def encode(self, array: Array) -> bytes:
-        array = self.checked(np.asarray(array))
-        if not self.is_png:
-            with np.errstate(over="ignore"):  # beyond 65504 is as good as infinitely far
-                return npy_bytes(array.astype(np.float16))
-        if array.dtype == np.uint8:
-            return png_bytes(array)
-        return png_bytes((array.astype(np.float32) * 255).round().clip(0, 255).astype(np.uint8))
+        codes = self.codes(self.checked(np.asarray(array)))
+        return png_bytes(codes) if self.is_png else npy_bytes(codes)
 
     def decode(self, data: bytes) -> Array:
+        if self.is_png:
+            return self.from_codes(read_png(data, self.name, "L"))
+        return self.from_codes(self.checked(read_floats(data, self.name, self.stored_unit)))
+
+    def codes(self, label: Array) -> Array:
         if not self.is_png:
-            return self.checked(read_floats(data, self.name, self.stored_unit)).astype(np.float32)
-        return read_png(data, self.name, "L").astype(np.float32) / 255
+            with np.errstate(over="ignore"):  # beyond 65504 is as good as infinitely far
+                return label.astype(np.float16)
+        if label.dtype == np.uint8:
+            return label
+        return (label.astype(np.float32) * 255).round().clip(0, 255).astype(np.uint8)
+
+    def from_codes(self, codes: Array) -> Array:
+        values = codes.astype(np.float32)
+        return values / 255 if self.is_png else values
+
+    def truth(self, label: Array) -> Array:
+        return super().truth(label) if self.is_png else np.ascontiguousarray(label, dtype=np.float32)
 
     def imported(self, data: bytes, suffix: str) -> Array:
         return self.decode(data if self.is_png else npy_bytes(read_floats(data, self.name, self.stored_unit)))
+
+    @property
+    def stored_values(self) -> str:
+        return super().stored_values if self.is_png else f"{self.low:g} to {self.high:g} {self.unit}".rstrip()
 
     @property
     def stored_unit(self) -> str:
