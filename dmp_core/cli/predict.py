@@ -15,7 +15,7 @@ def predict(
     adapter: Annotated[str, typer.Option(help="Adapter folder, or shipped:NAME.")],
     modality: Annotated[
         str | None,
-        typer.Option("--modality", "-m", help="What is predicted; what the adapter's card states by default."),
+        typer.Option("--modality", "-m", help="What is predicted; else what the adapter's card says."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the predictions.", callback=out_folder)] = Path("predictions"),
     preset: Preset = "mini",

@@ -35,7 +35,7 @@ class Problem:
     modality: Modality
     base: BaseConfig
     """The pre-trained text-to-image model, for methods that use one."""
-    code: Code = Code()
+    code: Code = field(default_factory=Code)
     """How labels are images."""
     editor: EditorConfig | None = None
     """The model that edits by instructions, for methods whose settings say `reads_editor`."""

@@ -87,7 +87,7 @@ class CardText:
 
 DepthCurve = Literal["linear", "log", "sqrt"]
 Axes = Literal["opengl", "opencv", "directx", "unity"]
-"""Of vectors, x always to the right: y up and z toward the viewer (ours), down and away, down and toward, up and away."""
+"""Of vectors. x points right; y and z: up and toward the viewer (ours), down and away, down and toward, up and away."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Modality(ABC):
         return self.decode(data)
 
     def imported(self, data: bytes, suffix: str) -> Array:
-        """A label file of the user's own, which may be stored in other ways than ours; raises InputError as `decode`."""
+        """A label file of the user's own, perhaps stored in other ways than ours; raises InputError as `decode`."""
         return self.decode(data)
 
     def unrepaired(self, label: Array, data: bytes) -> Array:
@@ -197,7 +197,7 @@ class Modality(ABC):
         """What numbers its files hold, for messages."""
         return "0 to 255"
 
-    def check_stored(self, data: bytes) -> None:
+    def check_stored(self, data: bytes) -> None:  # noqa: B027 (most have nothing to check)
         """Raise InputError if a label that decodes cannot be one all the same."""
 
     # ------------------------------------------------------------------------------- geometry

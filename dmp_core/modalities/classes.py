@@ -21,6 +21,7 @@ from dmp_core.modalities.base import Array, Classes, Code, ErrorScale, MeanMap, 
 from dmp_core.modalities.files import png_bytes
 from dmp_core.modalities.pictures import UNKNOWN_COLOUR
 
+_WRONG = ErrorScale("wrong class", 1.0, two_valued=True)
 CLASS_SCORES = {"labelled": float, "classes": int, "class_share": float}
 MOST_BYTE_CLASSES = 254
 MOST_CLASSES = 65534
@@ -45,7 +46,7 @@ class ClassMap(Modality):
     """Classes that the primary metric is the mean of; None: all."""
     weights: Mapping[int, float] = field(default_factory=dict)
     """What pixels of a class count in training on decoded images (`train.loss: decoded`); the others count 1."""
-    error_scale: ErrorScale = ErrorScale("wrong class", 1.0, two_valued=True)
+    error_scale: ErrorScale = _WRONG
     flip_gate: str = "min_flip_agreement"
     gates: tuple[str, ...] = ("min_labelled", "min_classes", "max_class_share")
 

@@ -30,7 +30,7 @@ from dmp_core.modalities.files import png_bytes
 from dmp_core.modalities.pictures import grey_picture
 from dmp_core.modalities.scalar import VALUE_GATES, value_scores
 
-_SIGNS: dict[str, tuple[int, int, int]] = {
+_SIGNS: dict[Axes, tuple[int, int, int]] = {
     "opengl": (1, 1, 1),
     "opencv": (1, -1, -1),
     "directx": (1, -1, 1),
@@ -317,7 +317,7 @@ class VectorMap(ColourMap):
 
 class _SummedVectors(SummedValues):
     def result(self) -> Array | None:
-        """Of mean vectors (…, 3), however short: labels that disagree still have a mean direction; (0, 0, 0) has none."""
+        """Of mean vectors, however short: labels that disagree still have a mean direction; (0, 0, 0) has none."""
         means = super().result()
         if means is None:
             return None

@@ -27,7 +27,7 @@ class _Own(Settings):
     instruction: str | None = _unset()
     """What models that edit by instructions are asked for; None: "make it into the corresponding NAME map"."""
 
-    def words(self, name: str) -> dict[str, str]:
+    def words(self, name: str) -> dict[str, Any]:
         plain = name.replace("_", " ")
         title = self.title or plain.capitalize()
         instruction = self.instruction or f"make it into the corresponding {plain} map"
@@ -98,6 +98,7 @@ class ColourModality(_Own):
         from dmp_core.modalities.scalar import INTRINSIC_METRICS, VALUE_SCORES
 
         member = f"{name}.png"
+        decoder = f'np.asarray(Image.open(io.BytesIO(sample["{member}"]))) / 255.0'
         return ColourMap(
             name=name,
             member=member,
@@ -107,7 +108,7 @@ class ColourModality(_Own):
             card=CardText(
                 stored="8-bit RGB PNG",
                 meaning="Values in [0, 1], `code / 255`.",
-                snippet=f'{_identifier(name)} = np.asarray(Image.open(io.BytesIO(sample["{member}"]))) / 255.0  # (H, W, 3)',
+                snippet=f"{_identifier(name)} = {decoder}  # (H, W, 3)",
             ),
             **self.words(name),
         )

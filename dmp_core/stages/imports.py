@@ -8,6 +8,7 @@ from typing import Any
 from dmp_core.config.pipeline import PipelineConfig, dump, validate
 from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
+from dmp_core.modalities import modality_names
 from dmp_core.stages.overwrites import held_dataset, imported, same_source, stored_folders, stored_path
 from dmp_core.stages.parts import asked, dataset_name
 from dmp_core.store import Workspace

@@ -188,8 +188,8 @@ def _add_quality(nodes: _Nodes, config: PipelineConfig, split: str, columns: dic
     clip_hash = identity(model, None, "priors", field="quality.clip_model") if model else None
     stage = QualityStage(split=split, task=None, clip_model=model, clip_hash=clip_hash)
     shared = [role.removeprefix("exclude_") for role in nodes[f"prompts/{split}"].inputs]
-    scored = [name for name in shared if name in config.splits and config.splits[name].scored]
-    tests = {f"test_{name}": nodes[f"quality/{name}"] for name in scored}
+    tested = [name for name in shared if name in config.splits and config.splits[name].scored]
+    tests = {f"test_{name}": nodes[f"quality/{name}"] for name in tested}
     nodes.add("quality", split, stage, {"images": columns["images"]} | tests, columns["images"].samples)
 
 

@@ -123,7 +123,6 @@ def _merge(
         )
     found = {role: config.modality(role) for role in parts if role != "images"}
     labels = {role: f"{modality.card.stored} {modality.card.meaning}" for role, modality in found.items()}
-    own = [modality for modality in found.values() if modality.description]
     record = uniform_record(json.loads(parts["images"]["json"]), labels, config.palette, scores)
     merged: Sample = {"__key__": key, **_image(parts["images"]["png"], config.shards.image_format)}
     merged |= {modality.member: parts[role][modality.member] for role, modality in found.items()}

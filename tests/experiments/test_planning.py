@@ -146,7 +146,7 @@ def test_mini_full_has_the_sizes_of_the_issue():
         200,
     ]
     assert config.adapters == {}
-    assert len(config.tasks) == 5
+    assert len(config.modalities) == 5
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_mini_full_has_the_sizes_of_the_issue():
     [
         (["compare", "--methods", "gan2", "--dry-run"], "no such variant: gan2; choose from: spade, "),
         (["compare", "-p", "nothing"], "choose one of"),
-        (["compare", "--tasks", "mood"], "--tasks mood: unknown"),
+        (["compare", "--modalities", "mood"], "--tasks mood: unknown"),
         (["ablate", "-p", "smoke", "--set", "train.stepz=3"], "train.stepz: unknown setting"),
         (
             ["run", "-p", "smoke", "--set", "train.method=gan2"],

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmp_core.config.stages import TASKS
 from dmp_core.evaluation.protocol import ScoreTable, aggregate, constant_prediction, score, score_constant
+from dmp_core.modalities import BUILT_IN
 from dmp_core.report import Sample
 
 WALL, FLOOR, CEILING, BED, WINDOW, PAINTING = 0, 3, 5, 7, 8, 22
@@ -72,8 +72,8 @@ def samples(split: str, count: int, *, noise: float = 0.1, size: int = SIZE) -> 
                 key=f"{split}-{index:08d}",
                 prompt=f"A cosy <bedroom> no. {index} with a wooden bed & soft light",
                 rgb=arrays["rgb"],
-                labels={task: arrays[task] for task in TASKS},
-                predictions={task: prediction(task, arrays[task], seed, noise) for task in TASKS},
+                labels={task: arrays[task] for task in BUILT_IN},
+                predictions={task: prediction(task, arrays[task], seed, noise) for task in BUILT_IN},
                 keyword="bedroom",
             )
         )
@@ -84,7 +84,7 @@ def tables(split: str, shown: list[Sample]) -> list[ScoreTable]:
     """DMP, ceiling and constant rows for all tasks of a split."""
     keys = [sample.key for sample in shown]
     rows = []
-    for task in TASKS:
+    for task in BUILT_IN:
         true = np.stack([sample.labels[task] for sample in shown])
         pred = np.stack([sample.predictions[task] for sample in shown])
         near = np.stack([prediction(task, label, 7, 0.01) for label in true])

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from dmp_core.config.stages import TASKS
 from dmp_core.labelers.encoding import encode_label, png_bytes
+from dmp_core.modalities import BUILT_IN
 from dmp_core.report.data import ModelRecord
 from dmp_core.report.dataset_card import DatasetCardInfo, card_from_manifests, dataset_card
 from dmp_core.store.workspace import Manifest
@@ -122,7 +122,7 @@ def write_shard(path: Path) -> None:
         for index in range(2):
             arrays = room(index, 16)
             members = {"png": png_bytes(arrays["rgb"]), "json": b'{"prompt": "a bedroom"}'}
-            members |= dict(encode_label(task, arrays[task]) for task in TASKS)
+            members |= dict(encode_label(task, arrays[task]) for task in BUILT_IN)
             for extension, data in members.items():
                 entry = tarfile.TarInfo(f"train-{index:08d}.{extension}")
                 entry.size = len(data)
