@@ -9,9 +9,10 @@ A package announces its own as an entry point of the group `dmp.modalities`, whi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module, metadata
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -23,7 +24,7 @@ ENTRY_POINTS = "dmp.modalities"
 BUILT_IN = ("normal", "depth", "segmentation", "albedo", "shading")
 """In the order in which tables and pictures show them."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-_TAKEN = {"image", "json", "png", "jpg", "jpeg", "npy", "truth", "seg", "flip", "pred", "view", "train", "none"}
+_TAKEN = {"image", "images", "json", "png", "jpg", "jpeg", "npy", "truth", "seg", "flip", "pred", "view", "train", "none"}
 
 Own = Mapping[str, OwnModality]
 
@@ -51,6 +52,21 @@ def find_modality(name: str, own: OwnModality | None = None) -> Modality:
 def modality_of(which: str | Modality) -> Modality:
     """The modality itself, or the one of that name."""
     return which if isinstance(which, Modality) else find_modality(which)
+
+
+def built_in() -> list[Modality]:
+    return [find_modality(name) for name in BUILT_IN]
+
+
+def with_built_in(modalities: Iterable[Modality]) -> list[Modality]:
+    """The built-in ones, then those that are not."""
+    return [*built_in(), *(modality for modality in modalities if modality.name not in BUILT_IN)]
+
+
+def modalities_of(config: Mapping[str, Any]) -> list[Modality]:
+    """All that a configuration may use, as plain data: those that every one knows, then its `own_modalities`."""
+    own = TypeAdapter[dict[str, OwnModality]](dict[str, OwnModality]).validate_python(config.get("own_modalities", {}))
+    return [*map(find_modality, modality_names()), *(find_modality(name, given) for name, given in own.items())]
 
 
 def check_own(own: Own) -> None:
