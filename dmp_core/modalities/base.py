@@ -277,6 +277,12 @@ class Modality(ABC):
         """What dataset-level metrics are computed from, (N, K, 3); None if there are no such metrics."""
         return None
 
+    def scores_and_areas(
+        self, pred: Array, true: Array
+    ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64] | None]:
+        """Both, for kinds that need one for the other."""
+        return self.scores(pred, true), self.areas(pred, true)
+
     def area_statistic(self, areas: NDArray[np.int64], name: str) -> Statistic:
         """One dataset-level metric as a function of resample weights."""
         raise InputError(f"metric {name!r}: {self.name} has no metric of the whole dataset")

@@ -144,6 +144,10 @@ class ClassMap(Modality):
     def scores(self, pred: Array, true: Array) -> dict[str, NDArray[np.float64]]:
         return image_scores(self.areas(pred, true))
 
+    def scores_and_areas(self, pred: Array, true: Array) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64]]:
+        areas = self.areas(pred, true)
+        return image_scores(areas), areas
+
     def areas(self, pred: Array, true: Array) -> NDArray[np.int64]:
         pred, true = self.channels_last(pred), self.channels_last(true)
         return class_areas(pred, true, len(self.classes), self.ignored, self.name)

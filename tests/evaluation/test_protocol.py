@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from dmp_core.config.stages import TASKS, Task
 from dmp_core.errors import InputError
-from dmp_core.evaluation.areas import class_areas
 from dmp_core.evaluation.constant import NothingLabelled
 from dmp_core.evaluation.histogram import HalfHistogram
 from dmp_core.evaluation.protocol import (
@@ -30,7 +29,9 @@ from dmp_core.evaluation.protocol import (
     score,
     score_constant,
 )
-from dmp_core.evaluation.registry import METRICS, describe, image_metric, metric, metrics_of, primary_metric
+from dmp_core.evaluation.registry import describe, image_metric, metric, metrics_of, primary_metric
+from dmp_core.modalities import BUILT_IN, find_modality
+from dmp_core.modalities.settings import ClassesModality
 
 N, H, W = 5, 12, 10
 KEYS = [f"test-{i:08d}" for i in range(N)]
@@ -199,7 +200,40 @@ def test_the_bootstrap_of_iou_equals_scoring_the_drawn_images() -> None:
 
 def test_a_label_that_is_no_class_is_refused() -> None:
     with pytest.raises(InputError, match=r"outside 0…149"):
-        class_areas(np.zeros((1, 2, 2)), np.full((1, 2, 2), 200))
+        find_modality("segmentation").areas(np.zeros((1, 2, 2)), np.full((1, 2, 2), 200))
+
+
+# ----------------------------------------------------------------------------- classes of one's own
+PARTS = ClassesModality(classes=["none", "bolt", "nut"], ignore=9, headline=["bolt", "nut"]).build("parts")
+
+
+def test_classes_of_ones_own_counted_by_hand(tmp_path: Path) -> None:
+    """Labels: 2 bolts, 2 of nothing, 1 ignored. Predicted: 1 bolt right, 1 bolt as nut, nothing right."""
+    table = score(PARTS, np.array([[[1, 2, 0, 0, 1]]]), np.array([[[1, 1, 0, 0, 9]]]), ["a"], split="test")
+    table.save(tmp_path / "scores.parquet")
+    values = ScoreTable.load(tmp_path / "scores.parquet", PARTS).dataset
+    assert set(values) == {m.name for m in PARTS.metrics}
+    assert values["overall_acc"] == pytest.approx(3 / 4)
+    assert values["mean_iou"] == values["mean_acc"] == pytest.approx(1 / 2)  # of bolts alone: no label is a nut
+    assert values["mean_iou_union"] == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert values["image_mean_iou"] == pytest.approx((1 / 2 + 1) / 2)
+    assert aggregate([table], samples=20)["parts"]["test"]["DMP"]["metrics"]["mean_iou"]["mean"] == 0.5
+
+
+def test_a_table_is_read_as_what_it_was_scored_as(tmp_path: Path) -> None:
+    score(PARTS, np.zeros((1, 4, 4), np.uint8), np.ones((1, 4, 4), np.uint8), ["a"]).save(tmp_path / "scores.parquet")
+    with pytest.raises(InputError, match="'parts' is unknown"):
+        ScoreTable.load(tmp_path / "scores.parquet")
+    with pytest.raises(InputError, match="scores of parts, not of normal"):
+        ScoreTable.load(tmp_path / "scores.parquet", find_modality("normal"))
+
+
+def test_blind_predictors_of_classes_of_ones_own() -> None:
+    labels = np.array([[[9, 9, 9, 2, 2, 0]]], dtype=np.uint8)
+    assert constant_prediction(PARTS, labels) == 2
+    assert mean_map(PARTS, labels).tolist() == [[2, 2, 2, 2, 2, 0]]
+    with pytest.raises(NothingLabelled, match="parts: no valid training label"):
+        mean_map(PARTS, np.full((1, 2, 2), 9, np.uint8))
 
 
 # ------------------------------------------------------------------------ tables and streaming
@@ -228,7 +262,7 @@ def test_a_saved_table_comes_back_whole(task: Task, tmp_path: Path) -> None:
     table = score(task, labels(task, 0), labels(task, 1), KEYS, row="VAE ceiling", split="out_of_domain")
     table.save(tmp_path / "scores.parquet")
     loaded = ScoreTable.load(tmp_path / "scores.parquet")
-    assert (loaded.task, loaded.row, loaded.split) == (task, "VAE ceiling", "out_of_domain")
+    assert (loaded.modality.name, loaded.row, loaded.split) == (task, "VAE ceiling", "out_of_domain")
     pd.testing.assert_frame_equal(loaded.values, table.values)
     assert loaded.dataset == pytest.approx(table.dataset, nan_ok=True)
     plain = pd.read_parquet(tmp_path / "scores.parquet")
@@ -410,7 +444,7 @@ def test_aggregates_are_valid_json_even_where_nothing_is_defined() -> None:
 
 def test_rows_must_share_their_images() -> None:
     ours, _, constant = three_rows()
-    other = ScoreTable("normal", constant.values.assign(key=list("vwxyz")), "constant", "in_domain")
+    other = ScoreTable(find_modality("normal"), constant.values.assign(key=list("vwxyz")), "constant", "in_domain")
     with pytest.raises(InputError, match="different images"):
         aggregate([ours, other], samples=100)
     with pytest.raises(InputError, match="two tables"):
@@ -422,20 +456,22 @@ def test_cases_follow_the_metrics_direction() -> None:
     values = pd.DataFrame(
         {"key": list("abcde"), "angular_deg": [5.0, 1, 9, 3, np.nan], "image_mean_iou": [5.0, 1, 9, 3, 2]}
     )
-    table = ScoreTable("normal", values)
+    table = ScoreTable(find_modality("normal"), values)
     assert pick_cases(table, metric("normal", "angular_deg")) == {"best": "b", "median": "a", "worst": "c"}
     assert pick_cases(table, image_metric("segmentation")) == {"best": "c", "median": "d", "worst": "b"}
-    assert pick_cases(ScoreTable("normal", values.assign(angular_deg=np.nan)), metric("normal", "angular_deg")) == {}
+    nothing = ScoreTable(table.modality, values.assign(angular_deg=np.nan))
+    assert pick_cases(nothing, metric("normal", "angular_deg")) == {}
 
 
 def test_the_registry_is_complete_and_names_are_unique() -> None:
-    assert set(METRICS) == set(TASKS)
-    for task, metrics in METRICS.items():
+    assert list(describe()) == list(BUILT_IN)
+    for task in BUILT_IN:
+        metrics = metrics_of(task)
         names = [m.name for m in metrics]
         assert len(set(names)) == len(names), task
         assert image_metric(task).level == "image"
         assert all(m.description.endswith(".") for m in metrics)
-    compat = [m.name for m in METRICS["normal"] if m.form == "dmp_compat"]
+    compat = [m.name for m in metrics_of("normal") if m.form == "dmp_compat"]
     assert compat == ["angular_dmp_compat"]
     assert json.loads(json.dumps(describe()))["normal"][0]["name"] == "angular_deg"
     with pytest.raises(InputError, match="choose one of: angular_deg"):

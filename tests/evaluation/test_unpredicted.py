@@ -14,10 +14,10 @@ from dmp_core.config.stages import TASKS, Task
 from dmp_core.errors import InputError
 from dmp_core.evaluation import metrics
 from dmp_core.evaluation.alignment import align_affine
-from dmp_core.evaluation.areas import class_areas
 from dmp_core.evaluation.constant import constant_prediction, mean_map
 from dmp_core.evaluation.protocol import aggregate, score, score_constant
 from dmp_core.evaluation.registry import metrics_of
+from dmp_core.modalities import find_modality
 
 N, H, W = 4, 8, 8
 PIXELS = H * W
@@ -190,7 +190,7 @@ def test_labels_that_are_no_numbers_do_not_count_in_constants_and_mean_maps(task
 def test_what_is_no_class_is_wrong_and_no_false_alarm(no_class: float) -> None:
     true = np.array([[[7, 7, 0, 255]]])
     pred = np.array([[[7, no_class, 0, no_class]]])
-    right, predicted, labelled = class_areas(pred, true)[0].T
+    right, predicted, labelled = find_modality("segmentation").areas(pred, true)[0].T
     assert (right[7], predicted[7], labelled[7]) == (1, 1, 2)
     assert predicted.sum() == 2
     reference = metrics.SegmentationScore(num_classes=150)
@@ -201,7 +201,7 @@ def test_what_is_no_class_is_wrong_and_no_false_alarm(no_class: float) -> None:
 @pytest.mark.parametrize("label", [np.nan, np.inf, 7.5, -1.0])
 def test_labels_that_are_no_class_are_refused(label: float) -> None:
     with pytest.raises(InputError, match=r"outside 0…149"):
-        class_areas(np.zeros((1, 2, 2)), np.full((1, 2, 2), label))
+        find_modality("segmentation").areas(np.zeros((1, 2, 2)), np.full((1, 2, 2), label))
     with pytest.raises(InputError, match=r"expected 0 … 149"):
         metrics.SegmentationScore(num_classes=150).update(torch.zeros(1, 2, 2), torch.full((1, 2, 2), label))
 
