@@ -154,7 +154,9 @@ def _panel(axes: Any, spec: CurveSpec, modality: Modality, points: pd.DataFrame,
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel(spec.label)
-    axes.set_ylabel(f"{metric.label}{f' ({metric.unit.strip()})' if metric.unit else ''} {metric.arrow}", parse_math=False)
+    axes.set_ylabel(
+        f"{metric.label}{f' ({metric.unit.strip()})' if metric.unit else ''} {metric.arrow}", parse_math=False
+    )
     axes.set_title(modality.title, fontsize=9, parse_math=False)
 
 

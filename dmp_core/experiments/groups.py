@@ -82,7 +82,11 @@ def markdown(spec: GroupSpec, found: Sequence[Group], reference: str, titles: Ma
     lines = [f"**{spec.title}**", "", f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(others) + 2)]
     for group in found:
         metric = group.modality.primary_metric
-        cells = [f"{markdown_text(group.modality.short)}, {group.name}", f"{metric.label} {metric.arrow}", str(group.images)]
+        cells = [
+            f"{markdown_text(group.modality.short)}, {group.name}",
+            f"{metric.label} {metric.arrow}",
+            str(group.images),
+        ]
         cells += [_cell(group.reference, metric.decimals, "")]
         cells += [_cell(group.differences.get(name), metric.decimals, "+") for name in others]
         lines.append(f"| {' | '.join(cells)} |")

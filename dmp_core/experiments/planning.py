@@ -70,7 +70,9 @@ def plan_experiment(
         config = validate(settings, source)
         if variant.optional and not Path(config.base.model).expanduser().is_dir():
             continue
-        chosen = [name for name in config.tasks if all(not only or name in only for only in (variant.modalities, modalities))]
+        chosen = [
+            name for name in config.tasks if all(not only or name in only for only in (variant.modalities, modalities))
+        ]
         if chosen:
             nodes = [node for node in plan(config) if _wanted(node, chosen)]
             planned.append(PlannedVariant(name, variant, config, _with_inputs(nodes)))

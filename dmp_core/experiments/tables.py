@@ -66,11 +66,18 @@ def layout(name: str, scores: pd.DataFrame, modalities: Sequence[Modality] | Non
     if name == "table3":
         return [_of_paper(split, modality, "mse") for split in both for modality in ("albedo", "shading")]
     if name == "table4":
-        return [_of_paper(split, "normal", metric_name) for split in both for metric_name in ("l1", "angular_dmp_compat")]
+        return [
+            _of_paper(split, "normal", metric_name) for split in both for metric_name in ("l1", "angular_dmp_compat")
+        ]
     scored = set(zip(scores["split"], scores["task"], strict=True))
     splits = list(dict.fromkeys(scores["split"]))
     known = built_in() if modalities is None else modalities
-    return [_column(s, modality, modality.primary_metric) for s in splits for modality in known if (s, modality.name) in scored]
+    return [
+        _column(s, modality, modality.primary_metric)
+        for s in splits
+        for modality in known
+        if (s, modality.name) in scored
+    ]
 
 
 def _of_paper(split: str, name: str, metric: str) -> Column:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, Po
 
 from dmp_core.config.base import Settings
 from dmp_core.config.stages import FitConfig, LoraConfig, MethodConfig
+from dmp_core.modalities import built_in
 
 Part = TypeVar("Part", bound=MethodConfig)
 

@@ -188,7 +188,9 @@ def _distribution(data: ReportData, split: str, modality: Modality) -> str:
     means = {row: float(table.values[metric.name].mean()) for row, table in tables.items()}
     lines = {row: means[row] for row in (CONSTANT, CEILING, DMP) if row in means}
     label = f"{metric.label} ({metric.unit.strip()})" if metric.unit else metric.label
-    return distribution(tables[DMP].values[metric.name].to_numpy(dtype=float), lines, label, f"dist-{split}-{modality.name}")
+    return distribution(
+        tables[DMP].values[metric.name].to_numpy(dtype=float), lines, label, f"dist-{split}-{modality.name}"
+    )
 
 
 def _curves(data: ReportData) -> list[tuple[str, TrainingRecord, str]]:

@@ -128,7 +128,9 @@ def _known(manifests: Iterable[Manifest]) -> list[Modality]:
         columns |= {role for role in manifest.inputs if role != "images" and not role.startswith("quality_")}
     known = modalities_of({"own_modalities": own})
     if unknown := columns - {modality.name for modality in known}:
-        raise InputError(f"the dataset has labels for {', '.join(sorted(unknown))}; install the package that defines it")
+        raise InputError(
+            f"the dataset has labels for {', '.join(sorted(unknown))}; install the package that defines it"
+        )
     return known
 
 

@@ -67,9 +67,7 @@ class Table:
         return [m.label.rsplit(" ", 1)[-1] if self.groups else m.label for m in self.columns]
 
 
-def score_tables(
-    metrics: Mapping[str, Any], split: str, modalities: Sequence[Modality] | None = None
-) -> list[Table]:
+def score_tables(metrics: Mapping[str, Any], split: str, modalities: Sequence[Modality] | None = None) -> list[Table]:
     """One table per modality that was scored on the split, with its brief metrics; the paper's classes apart.
 
     modalities: in the order to show, the built-in ones by default.
