@@ -2,6 +2,5 @@
 
 from dmp_core.config.base import Settings
 from dmp_core.config.pipeline import PipelineConfig, dump, load_config, preset_names
-from dmp_core.config.stages import TASKS, Task
 
-__all__ = ["TASKS", "PipelineConfig", "Settings", "Task", "dump", "load_config", "preset_names"]
+__all__ = ["PipelineConfig", "Settings", "dump", "load_config", "preset_names"]

@@ -1,4 +1,4 @@
-"""An experiment's results: one row per variant, modality, split and metric, read from the artefacts that are complete."""
+"""An experiment's results, per variant, modality, split and metric, read from the artefacts that are complete."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ COLUMNS = (
     "experiment", "variant", "method", "task", "split", "metric", "value", "ci_low", "ci_high", "images",
     "steps", "train_steps", "seconds", "train_seconds", "trainable_parameters", "fingerprint",
 )  # fmt: skip
-"""`method`: the row's name. `task`: the modality's, by the word of older tables. `steps`: of sampling. `seconds`: of prediction, per image. `train_seconds`: of the last
-uninterrupted stretch of training. `fingerprint`: of the scores' artefact."""
+"""`method`: the row's name. `task`: the modality's, by the word of older tables. `steps`: of sampling. `seconds`: of
+prediction, per image. `train_seconds`: of the last uninterrupted stretch of training. `fingerprint`: of the scores'
+artefact."""
 
 DIFFERENCES = (
     "variant", "method", "task", "split", "metric", "difference", "ci_low", "ci_high", "verdict",

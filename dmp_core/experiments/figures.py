@@ -73,7 +73,8 @@ def _shown(spec: GridSpec, variants: Sequence[PlannedVariant]) -> list[Modality]
 def _truth(config: PipelineConfig, modality: Modality | str) -> str:
     """What the row of labels is called: the predictor that made them, where one did."""
     modality = modality_of(modality)
-    kind = config.labels[modality.name].kind
+    labeler = config.labeler(modality.name)
+    kind = labeler.kind if labeler else "exact"
     return modality.short if kind == "exact" else f"{modality.short} ({_LABELERS.get(kind, kind)})"
 
 
@@ -97,17 +98,14 @@ def _columns(
 
 def _first(node: Node | None, modality: Modality | None, count: int, workspace: Workspace) -> Arrays:
     """The first labels of a modality, or images for None."""
-    samples = islice(finished_samples(node, workspace), count)
-    if modality is None:
-        return [column_array("image", sample) for sample in samples]
-    return [modality.decode(sample[modality.member]) for sample in samples]
+    return [column_array(modality, sample) for sample in islice(finished_samples(node, workspace), count)]
 
 
 # ---------------------------------------------------------------------------------------- plots
 def curve(spec: CurveSpec, shown: Sequence[PlannedVariant], scores: pd.DataFrame) -> Figure | None:
-    """Primary metric against one setting: a panel per modality, a colour per split, a marker per series; None without scores.
+    """Primary metric against one setting; None without scores.
 
-    Bars are the 95 % intervals; dotted lines the constant predictor and the VAE ceiling.
+    A panel per modality, a colour per split, a marker per series. Bars are the 95 % intervals; dotted lines the constant predictor and the VAE ceiling.
     """
     points = _points(spec, shown, scores)
     if points.empty:

@@ -51,14 +51,14 @@ def plan_experiment(
 
     base: a configuration or a preset; by default the experiment's own preset. A file, which may be a complete
         configuration, is what all variants start from, or else each would become what the file says.
-    modalities: only these; a variant that has none of them is left out, and so is one that asks for more training images
-        than the preset has, that is `only_on` another base model, or that is `optional` and has no base model.
+    modalities: only these; a variant that has none of them is left out, and so is one that asks for more training
+        images than the preset has, that is `only_on` another base model, or that is `optional` and has no base model.
     Raises InputError that names the variant and what is wrong with it.
     """
     config = base if isinstance(base, PipelineConfig) else load_config(base or experiment.preset, file)
     known = [modality.name for modality in _known(config)]
     if unknown := set(modalities) - set(known):
-        raise InputError(f"modality {', '.join(sorted(unknown))}: unknown; choose from: {', '.join(known)}")
+        raise InputError(f"--modalities {', '.join(sorted(unknown))}: unknown; choose from: {', '.join(known)}")
     below = config.model_dump(mode="json")
     planned = []
     for name, variant in experiment.variants.items():
@@ -71,7 +71,9 @@ def plan_experiment(
         if variant.optional and not Path(config.base.model).expanduser().is_dir():
             continue
         chosen = [
-            name for name in config.tasks if all(not only or name in only for only in (variant.modalities, modalities))
+            name
+            for name in config.modalities
+            if all(not only or name in only for only in (variant.modalities, modalities))
         ]
         if chosen:
             nodes = [node for node in plan(config) if _wanted(node, chosen)]

@@ -4,7 +4,7 @@ Everything that is about a modality belongs here: its files, units, axes, geomet
 predictors, quality scores, pictures and words. Light to import: no torch.
 """
 
-from dmp_core.modalities.base import Code, ErrorScale, Metric, Modality
+from dmp_core.modalities.base import CardText, Code, ErrorScale, Metric, Modality
 from dmp_core.modalities.registry import (
     BUILT_IN,
     built_in,
@@ -18,6 +18,7 @@ from dmp_core.modalities.registry import (
 
 __all__ = [
     "BUILT_IN",
+    "CardText",
     "Code",
     "ErrorScale",
     "Metric",

@@ -85,14 +85,25 @@ class CardText:
     """Task category of the Hugging Face hub."""
 
 
+DepthCurve = Literal["linear", "log", "sqrt"]
+Axes = Literal["opengl", "opencv", "directx", "unity"]
+"""Of vectors. x points right; y and z: up and toward the viewer (ours), down and away, down and toward, up and away."""
+
+
 @dataclass(frozen=True)
 class Code:
     """How labels become images for the VAE, as the configuration chooses it (`latents`)."""
 
     depth_scale: float = 8.0
     """Metres that become white."""
+    depth_curve: DepthCurve = "linear"
+    """How grey levels grow with depth."""
+    depth_clip: bool = True
+    """Whether what is deeper than `depth_scale` becomes white; False: brighter than white."""
     palette: str = "default"
     """Colour code of the ADE20K-150 classes."""
+    axes: Axes = "opengl"
+    """Of the vectors in predicted images; training images have ours."""
 
 
 class MeanMap(Protocol):
@@ -130,10 +141,11 @@ class Modality(ABC):
     """What `quality` returns: score → its type."""
     suffixes: tuple[str, ...] = (".png",)
     """Of label files that may be imported."""
-    averages: ClassVar[bool] = True
-    """Whether the mean of two predicted images is a prediction."""
-    described_by_latents: ClassVar[bool] = True
-    """Whether training needs nothing of the labels but their latents."""
+    description: Mapping[str, Any] = field(default_factory=dict)
+    """What the configuration's `own_modalities` says of it; empty: it is built in, or of a package."""
+    has_classes: ClassVar[bool] = False
+    """Whether pixels are of one class among several: nothing lies between two values, and latents do not say which
+    classes there are."""
 
     # ---------------------------------------------------------------------------------- files
     @property
@@ -157,10 +169,14 @@ class Modality(ABC):
         return self.decode(data)
 
     def imported(self, data: bytes, suffix: str) -> Array:
-        """A label file of the user's own, which may be stored in other ways than ours; raises InputError as `decode`."""
+        """A label file of the user's own, perhaps stored in other ways than ours; raises InputError as `decode`."""
         return self.decode(data)
 
-    def check_stored(self, data: bytes) -> None:
+    def turned(self, label: Array, axes: Axes) -> Array:
+        """A label whose vectors have these axes, with ours."""
+        return label
+
+    def check_stored(self, data: bytes) -> None:  # noqa: B027 (most have nothing to check)
         """Raise InputError if a label that decodes cannot be one all the same."""
 
     # ------------------------------------------------------------------------------- geometry
@@ -241,6 +257,10 @@ class Modality(ABC):
 
     def encoding(self, code: Code) -> dict[str, Any]:
         """What an adapter's card states of the images that it predicts, beside their defaults."""
+        return {}
+
+    def code_of(self, encoding: Mapping[str, Any]) -> dict[str, Any]:
+        """What an adapter's card says of the code, by the names of `Code`: the inverse of `encoding`."""
         return {}
 
     # ----------------------------------------------------------------------------- evaluation

@@ -22,6 +22,7 @@ from dmp_core.modalities.files import png_bytes
 from dmp_core.modalities.pictures import UNKNOWN_COLOUR
 from dmp_core.text import markdown
 
+_WRONG = ErrorScale("wrong class", 1.0, two_valued=True)
 CLASS_SCORES = {"labelled": float, "classes": int, "class_share": float}
 MOST_BYTE_CLASSES = 254
 MOST_CLASSES = 65534
@@ -35,8 +36,7 @@ class ClassMap(Modality):
     """
 
     channels: ClassVar[int] = 1
-    averages: ClassVar[bool] = False  # the mean of two classes' colours may be a third one's
-    described_by_latents: ClassVar[bool] = False  # they do not say which classes there are
+    has_classes: ClassVar[bool] = True
 
     classes: tuple[str, ...]
     """Names, by id."""
@@ -47,7 +47,7 @@ class ClassMap(Modality):
     """Classes that the primary metric is the mean of; None: all."""
     weights: Mapping[int, float] = field(default_factory=dict)
     """What pixels of a class count in training on decoded images (`train.loss: decoded`); the others count 1."""
-    error_scale: ErrorScale = ErrorScale("wrong class", 1.0, two_valued=True)
+    error_scale: ErrorScale = _WRONG
     flip_gate: str = "min_flip_agreement"
     gates: tuple[str, ...] = ("min_labelled", "min_classes", "max_class_share")
 
@@ -135,6 +135,9 @@ class ClassMap(Modality):
 
     def encoding(self, code: Code) -> dict[str, Any]:
         return {"palette": code.palette, "classes": "ADE20K-150"}
+
+    def code_of(self, encoding: Mapping[str, Any]) -> dict[str, Any]:
+        return {"palette": encoding["palette"]} if encoding.get("palette") else {}
 
     # ----------------------------------------------------------------------------- evaluation
     @property
@@ -269,7 +272,9 @@ def _small_ids(data: bytes) -> Array:
 
 
 # -------------------------------------------------------------------------------------- metrics
-def class_metrics(means: str = "the classes that occur in the labels", own: Sequence[Metric] = ()) -> tuple[Metric, ...]:
+def class_metrics(
+    means: str = "the classes that occur in the labels", own: Sequence[Metric] = ()
+) -> tuple[Metric, ...]:
     """The metrics of a class map, the primary one first.
 
     means: which classes the first two are the mean of.

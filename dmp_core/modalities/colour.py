@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from PIL import Image
 from dmp_core.errors import InputError
 from dmp_core.modalities.base import (
     Array,
+    Axes,
     Classes,
     Code,
     MeanMap,
@@ -29,6 +30,18 @@ from dmp_core.modalities.files import png_bytes
 from dmp_core.modalities.pictures import grey_picture
 from dmp_core.modalities.scalar import VALUE_GATES, value_scores
 
+_SIGNS: dict[Axes, tuple[int, int, int]] = {
+    "opengl": (1, 1, 1),
+    "opencv": (1, -1, -1),
+    "directx": (1, -1, 1),
+    "unity": (1, 1, -1),
+}
+_WORDS = {
+    "opengl": "right, up, toward",
+    "opencv": "right, down, away",
+    "directx": "right, down, toward",
+    "unity": "right, up, away",
+}
 NO_DIRECTION = 1e-6
 """Vectors shorter than this point nowhere; as in `metrics.angular_deg`, which counts them as 90°."""
 # An 8-bit code cannot hold a zero vector exactly: (128, 128, 128) decodes to length 0.007.
@@ -186,6 +199,9 @@ class VectorMap(ColourMap):
             )
         return self.decode(data)
 
+    def turned(self, label: Array, axes: Axes) -> Array:
+        return label if axes == "opengl" else label * np.array(_SIGNS[axes], dtype=label.dtype)
+
     def check_stored(self, data: bytes) -> None:
         share = self.quality(self.stored(data))["unit"]
         if share is not None and share < 1 - UNIT_TOLERANCE:
@@ -219,11 +235,22 @@ class VectorMap(ColourMap):
         """Unit vectors of any non-zero length; an exact zero looks at the viewer, the likeliest guess."""
         length = np.linalg.norm(values, axis=-1, keepdims=True)
         toward = np.array([0, 0, 1], dtype=np.float32)
+        values = self.turned(values, code.axes)
         found = np.where(length > NO_DIRECTION, values / np.maximum(length, NO_DIRECTION), toward)
         return found.astype(np.float32)
 
     def encoding(self, code: Code) -> dict[str, Any]:
         return {"axes": "right, up, toward the viewer; (n + 1) / 2"}
+
+    def code_of(self, encoding: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises InputError for axes that have no name."""
+        stated = encoding.get("axes")
+        if not stated:
+            return {}
+        for axes, words in _WORDS.items():
+            if stated == axes or str(stated).startswith(words):
+                return {"axes": axes}
+        raise InputError(f"encoding.axes: {stated!r} is unknown; choose one of: {', '.join(_WORDS)}")
 
     # ----------------------------------------------------------------------------- evaluation
     def scores(self, pred: Array, true: Array) -> dict[str, NDArray[np.float64]]:
@@ -282,7 +309,7 @@ class VectorMap(ColourMap):
 
 class _SummedVectors(SummedValues):
     def result(self) -> Array | None:
-        """Of mean vectors (…, 3), however short: labels that disagree still have a mean direction; (0, 0, 0) has none."""
+        """Of mean vectors, however short: labels that disagree still have a mean direction; (0, 0, 0) has none."""
         means = super().result()
         if means is None:
             return None

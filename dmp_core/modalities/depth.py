@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,18 @@ from PIL import Image
 from dmp_core.errors import InputError
 from dmp_core.evaluation.histogram import HalfHistogram
 from dmp_core.images import MOST_PIXELS
-from dmp_core.modalities.base import Array, CardText, Code, ErrorScale, MeanMap, Metric, SummedValues, check_range, float64
+from dmp_core.modalities.base import (
+    Array,
+    CardText,
+    Classes,
+    Code,
+    ErrorScale,
+    MeanMap,
+    Metric,
+    SummedValues,
+    check_range,
+    float64,
+)
 from dmp_core.modalities.scalar import ScalarMap
 
 
@@ -42,13 +53,24 @@ class Depth(ScalarMap):
     def _unit_range(self, label: Array, code: Code) -> Array:
         # Nothing was hit: as far away as the code reaches.
         far = np.where(self.valid(label), label, code.depth_scale)
-        return np.clip(far.astype(np.float32) / np.float32(code.depth_scale), 0, 1)
+        share = np.clip(far.astype(np.float32) / np.float32(code.depth_scale), 0, 1 if code.depth_clip else None)
+        return _CURVES[code.depth_curve][0](share)
 
-    def _from_grey(self, grey: Array, code: Code) -> Array:
-        return grey * code.depth_scale
+    def _from_values(self, values: Array, code: Code, classes: Classes, noise: float | None) -> Array:
+        grey = np.clip(((values + 1) / 2).mean(-1), 0, 1 if code.depth_clip else None)
+        return (_CURVES[code.depth_curve][1](grey) * code.depth_scale).astype(np.float32)
 
     def encoding(self, code: Code) -> dict[str, Any]:
-        return {"mode": "F", "scale": code.depth_scale, "units": "metres"}
+        stated: dict[str, Any] = {"mode": "F", "scale": code.depth_scale, "units": "metres"}
+        if code.depth_curve != "linear":
+            stated["curve"] = code.depth_curve
+        return stated if code.depth_clip else stated | {"clip": False}
+
+    def code_of(self, encoding: Mapping[str, Any]) -> dict[str, Any]:
+        if encoding.get("mode") != "F" or "scale" not in encoding:
+            return {}
+        curve, clip = encoding.get("curve", "linear"), encoding.get("clip", True)
+        return {"depth_scale": encoding["scale"], "depth_curve": curve, "depth_clip": clip}
 
     # ----------------------------------------------------------------------------- evaluation
     def tensor(self, array: Array) -> Any:
@@ -116,6 +138,19 @@ class Depth(ScalarMap):
         p, t = (self.image_channels_last(array).astype(np.float64) for array in (pred, true))
         valid = self.valid(t)
         return np.where(valid, 100 * np.abs(p - t) / np.where(valid, t, 1.0), np.nan)
+
+
+# The logarithm starts at this share of the scale; below, levels would be spent on what no camera focuses on.
+_NEAREST = np.float32(1 / 40)
+_CURVES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "linear": (lambda share: share, lambda grey: grey),
+    "sqrt": (np.sqrt, np.square),
+    "log": (
+        lambda share: 1 - np.log(np.maximum(share, _NEAREST)) / np.log(_NEAREST),
+        lambda grey: np.exp(np.log(_NEAREST) * (1 - grey)),
+    ),
+}
+"""Curve → (share of the scale to grey level, and back)."""
 
 
 class _SummedDepths(SummedValues):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import import_module, metadata
 from typing import Any
@@ -24,9 +25,21 @@ ENTRY_POINTS = "dmp.modalities"
 BUILT_IN = ("normal", "depth", "segmentation", "albedo", "shading")
 """In the order in which tables and pictures show them."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-_TAKEN = {"image", "images", "json", "png", "jpg", "jpeg", "npy", "truth", "seg", "flip", "pred", "view", "train", "none"}
+_TAKEN = {"image", "images", "train", "none"} | {
+    "json",
+    "png",
+    "jpg",
+    "jpeg",
+    "npy",
+    "truth",
+    "seg",
+    "flip",
+    "pred",
+    "view",
+}
 
 Own = Mapping[str, OwnModality]
+_OWN = TypeAdapter(dict[str, OwnModality])
 
 
 def modality_names() -> tuple[str, ...]:
@@ -40,7 +53,7 @@ def find_modality(name: str, own: OwnModality | None = None) -> Modality:
     Raises InputError for an unknown one, and for an entry point that names none.
     """
     if own is not None:
-        return _built(name, own.model_dump_json())
+        return _built(name, _OWN.dump_json({name: own}).decode())
     if name in BUILT_IN or name in modality_names():
         return _loaded(name)
     raise InputError(
@@ -64,9 +77,15 @@ def with_built_in(modalities: Iterable[Modality]) -> list[Modality]:
 
 
 def modalities_of(config: Mapping[str, Any]) -> list[Modality]:
-    """All that a configuration may use, as plain data: those that every one knows, then its `own_modalities`."""
-    own = TypeAdapter[dict[str, OwnModality]](dict[str, OwnModality]).validate_python(config.get("own_modalities", {}))
-    return [*map(find_modality, modality_names()), *(find_modality(name, given) for name, given in own.items())]
+    """Those that a stored configuration may name: all that are known, then those that it describes."""
+    own = _OWN.validate_python(config.get("own_modalities") or {})
+    return [*map(find_modality, modality_names()), *(find_modality(name, own[name]) for name in own)]
+
+
+def modality_of_stage(config: Mapping[str, Any]) -> Modality:
+    """That of a stage's stored settings (`task`, `own`)."""
+    own = config.get("own")
+    return find_modality(config["task"], None if own is None else _OWN.validate_python({"own": own})["own"])
 
 
 def check_own(own: Own) -> None:
@@ -79,7 +98,8 @@ def check_own(own: Own) -> None:
 
 @cache
 def _built(name: str, described: str) -> Modality:
-    return TypeAdapter[OwnModality](OwnModality).validate_json(described).build(name)
+    settings = _OWN.validate_json(described)[name]
+    return replace(settings.build(name), description=settings.model_dump(mode="json"))
 
 
 @cache
@@ -91,7 +111,9 @@ def _loaded(name: str) -> Modality:
     try:
         loaded = point.load()
     except Exception as error:  # whatever another package's import raises
-        raise InputError(f"modality {name!r}: {point.value} cannot be imported ({error}); fix or remove that package") from None
+        raise InputError(
+            f"modality {name!r}: {point.value} cannot be imported ({error}); fix or remove that package"
+        ) from None
     if not isinstance(loaded, Modality) or loaded.name != name:
         raise InputError(f"modality {name!r}: {point.value} is no Modality of that name; see docs/modalities.md")
     return loaded

@@ -120,7 +120,7 @@ class ScalarMap(Modality):
         # Without a label: the middle of the range, from where every value is nearest.
         return np.where(np.isfinite(values), self._in_range(values).clip(0, 1), 0.5).astype(np.float32)
 
-    def _in_range(self, values: Array) -> Array:
+    def _in_range(self, values: Any) -> Any:
         """Values as parts of the range, 0 to 1."""
         return (values - self.low) / (self.high - self.low)
 

@@ -29,9 +29,7 @@ def class_names() -> tuple[str, ...]:
 
 
 def _of_paper(name: str, label: str, description: str, *, brief: bool) -> Metric:
-    return Metric(
-        name, label, description, higher_is_better=True, paper="Table 2", level="dataset", brief=brief
-    )
+    return Metric(name, label, description, higher_is_better=True, paper="Table 2", level="dataset", brief=brief)
 
 
 MODALITY = Segmentation(

@@ -31,7 +31,7 @@ class _Own(Settings):
     instruction: str | None = _unset()
     """What models that edit by instructions are asked for; None: "make it into the corresponding NAME map"."""
 
-    def words(self, name: str) -> dict[str, str]:
+    def words(self, name: str) -> dict[str, Any]:
         plain = name.replace("_", " ")
         title = self.title or plain.capitalize()
         instruction = self.instruction or f"make it into the corresponding {plain} map"
@@ -64,7 +64,9 @@ class ScalarModality(_Own):
         unit = f" {self.unit}" if self.unit else ""
         member = f"{name}.png" if png else f"{name}.npy"
         decoder = (
-            f'np.asarray(Image.open(io.BytesIO(sample["{member}"]))) / 255.0' if png else f'np.load(io.BytesIO(sample["{member}"]))'
+            f'np.asarray(Image.open(io.BytesIO(sample["{member}"]))) / 255.0'
+            if png
+            else f'np.load(io.BytesIO(sample["{member}"]))'
         )
         between = f"from {low:g} to {high:g} {markdown(self.unit)}".rstrip()
         return ScalarMap(
@@ -81,7 +83,9 @@ class ScalarModality(_Own):
             quality_scores=VALUE_SCORES if png else {"labelled": float, **VALUE_SCORES},
             card=CardText(
                 stored="8-bit grey PNG" if png else "float16, shape (H, W)",
-                meaning="Values in [0, 1], `code / 255`." if png else f"Values {between}; what is not finite: no label.",
+                meaning="Values in [0, 1], `code / 255`."
+                if png
+                else f"Values {between}; what is not finite: no label.",
                 snippet=f"{_identifier(name)} = {decoder}  # (H, W){unit}",
             ),
             **self.words(name),
@@ -98,6 +102,7 @@ class ColourModality(_Own):
         from dmp_core.modalities.scalar import INTRINSIC_METRICS, VALUE_SCORES
 
         member = f"{name}.png"
+        decoder = f'np.asarray(Image.open(io.BytesIO(sample["{member}"]))) / 255.0'
         return ColourMap(
             name=name,
             member=member,
@@ -107,7 +112,7 @@ class ColourModality(_Own):
             card=CardText(
                 stored="8-bit RGB PNG",
                 meaning="Values in [0, 1], `code / 255`.",
-                snippet=f'{_identifier(name)} = np.asarray(Image.open(io.BytesIO(sample["{member}"]))) / 255.0  # (H, W, 3)',
+                snippet=f"{_identifier(name)} = {decoder}  # (H, W, 3)",
             ),
             **self.words(name),
         )
@@ -202,9 +207,7 @@ class ClassesModality(_Own):
         )
 
 
-OwnModality = Annotated[
-    ScalarModality | ColourModality | VectorModality | ClassesModality, Field(discriminator="kind")
-]
+OwnModality = Annotated[ScalarModality | ColourModality | VectorModality | ClassesModality, Field(discriminator="kind")]
 
 
 def _one_line(text: str) -> str:

@@ -165,7 +165,7 @@ def _listed(titles: Iterable[str]) -> str:
 
 
 def hero(galleries: Sequence[SplitGallery]) -> list[tuple[str, str, Picture, Sequence[tuple[str, Picture]]]]:
-    """The first image of every split and all predictions for it: (split title, prompt, image, (modality, prediction))."""
+    """The first image of every split with all its predictions: (split title, prompt, image, (modality, prediction))."""
     strips: list[tuple[str, str, Picture, Sequence[tuple[str, Picture]]]] = []
     for gallery in galleries:
         if gallery.shown:

@@ -115,7 +115,7 @@ def test_depth_beyond_half_precision_is_infinitely_far():
         ("segmentation", np.full((4, 4), 0.5), "integer class ids"),
         ("albedo", np.full((4, 4, 3), 7.0), "albedo: values 7"),
         ("shading", np.full((4, 4, 1), 0.5), r"shading: expected \(H, W\)"),
-        ("colour", np.zeros((4, 4)), "task: 'colour' is unknown"),
+        ("colour", np.zeros((4, 4)), "modality 'colour' is unknown"),
     ],
 )
 def test_wrong_labels_are_named(task, label, words):
