@@ -143,7 +143,7 @@ def _image_rows(images: Artefact, clip_model: str | None, runtime: RuntimeConfig
 
 
 def _image_row(sample: Sample) -> tuple[dict[str, Any], Any]:
-    record, rgb = json.loads(sample["json"]), column_array("image", sample)
+    record, rgb = json.loads(sample["json"]), column_array(None, sample)
     safety = record.get("safety") or {}
     row = {"key": sample["__key__"], "prompt": record.get("prompt") or "", "flagged": safety.get("flagged")}
     return row | image_scores(rgb), rgb

@@ -108,7 +108,7 @@ class LabelImages:
 
 
 class ClassWeights:
-    """What a pixel of a class map counts: its class's weight · (its class's share of all pixels)^-balance, on average 1.
+    """What a pixel of a class map counts: class weight · (class's share of all pixels)^-balance, 1 on average.
 
     The likeliest colour of a pixel is that of the majority: unweighted, small objects are painted over.
     """

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dmp_core.config.stages import TASKS
 from dmp_core.labelers.encoding import decode_label, encode_label
+from dmp_core.modalities import BUILT_IN
 from dmp_core.quality import (
     image_scores,
     label_scores,
@@ -197,5 +197,5 @@ def test_inconsistent_answers_are_measured_in_the_tasks_unit() -> None:
 
 
 def test_every_task_is_scored() -> None:
-    for task in TASKS:
+    for task in BUILT_IN:
         assert label_scores(task, room(0)[task])

@@ -144,7 +144,7 @@ def ceilings(vae: Any, scenes: Scenes, config: PriorConfig) -> dict[Task, float]
     result: dict[Task, float] = {}
     for task in TASKS:
         labels = label_array(task, scenes.labels[task])
-        decoded = vae_ceiling(vae, labels, task, depth_scale=settings.depth_scale, palette=settings.palette)
+        decoded = vae_ceiling(vae, labels, task, code=Code(depth_scale=settings.depth_scale, palette=settings.palette))
         table = score(task, decoded, labels, [str(n) for n in range(len(labels))])
         result[task] = table.dataset[primary_metric(task).name]
     return result
