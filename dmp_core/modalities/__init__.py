@@ -5,7 +5,16 @@ predictors, quality scores, pictures and words. Light to import: no torch.
 """
 
 from dmp_core.modalities.base import CardText, Code, ErrorScale, Metric, Modality
-from dmp_core.modalities.registry import BUILT_IN, check_own, find_modality, modality_names, modality_of
+from dmp_core.modalities.registry import (
+    BUILT_IN,
+    built_in,
+    check_own,
+    find_modality,
+    modalities_of,
+    modality_names,
+    modality_of,
+    with_built_in,
+)
 
 __all__ = [
     "BUILT_IN",
@@ -14,8 +23,11 @@ __all__ = [
     "ErrorScale",
     "Metric",
     "Modality",
+    "built_in",
     "check_own",
     "find_modality",
+    "modalities_of",
     "modality_names",
     "modality_of",
+    "with_built_in",
 ]

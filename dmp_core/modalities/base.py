@@ -376,6 +376,11 @@ class Modality(ABC):
         """Per-pixel error (H, W) in the unit of `error_scale`; NaN where there is no label."""
 
     @property
+    def picture_key(self) -> str:
+        """What its colours mean, in a few words; empty where pictures speak for themselves."""
+        return ""
+
+    @property
     def flat(self) -> bool:
         """Whether pictures of it are of few colours, so that resampling must not invent any."""
         return False

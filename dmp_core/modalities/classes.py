@@ -20,6 +20,7 @@ from dmp_core.images import GREY_STEPS, opened, raw_mode
 from dmp_core.modalities.base import Array, Classes, Code, ErrorScale, MeanMap, Metric, Modality, check_shape, read_png
 from dmp_core.modalities.files import png_bytes
 from dmp_core.modalities.pictures import UNKNOWN_COLOUR
+from dmp_core.text import markdown
 
 _WRONG = ErrorScale("wrong class", 1.0, two_valued=True)
 CLASS_SCORES = {"labelled": float, "classes": int, "class_share": float}
@@ -220,7 +221,7 @@ class ClassMap(Modality):
         return True
 
     def card_section(self) -> str:
-        listed = ", ".join(f"{index} {name}" for index, name in enumerate(self.classes))
+        listed = ", ".join(f"{index} {markdown(name)}" for index, name in enumerate(self.classes))
         heading = "## Classes" if self.name == "segmentation" else f"## Classes of {self.name}"
         summary = f"The {len(self.classes)} ids of `{self.member}`"
         return f"{heading}\n\n<details><summary>{summary}</summary>\n\n{listed}\n\n</details>"

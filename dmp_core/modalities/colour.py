@@ -305,6 +305,10 @@ class VectorMap(ColourMap):
         return float(metrics.angular_deg(self.tensor(self.mirror(mirrored)[None]), self.tensor(label[None])))
 
     # ------------------------------------------------------------------------------- pictures
+    @property
+    def picture_key(self) -> str:
+        return "red: to the right, green: up, blue: toward the viewer"
+
     def error_map(self, pred: Array, true: Array) -> NDArray[np.float64]:
         """Angle in degrees."""
         p, t = (self.image_channels_last(array).astype(np.float64) for array in (pred, true))

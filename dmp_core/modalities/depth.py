@@ -130,6 +130,9 @@ class Depth(ScalarMap):
         near, middle, far = np.quantile(values, [0.01, 0.5, 0.99])
         return float(near), float(max(min(far, 4 * middle), near + 1e-3))
 
+    def value_text(self, value: float) -> str:
+        return f"{value:.1f} m"
+
     def error_map(self, pred: Array, true: Array) -> NDArray[np.float64]:
         """Relative error in percent."""
         p, t = (self.image_channels_last(array).astype(np.float64) for array in (pred, true))

@@ -9,7 +9,7 @@ A package announces its own as an entry point of the group `dmp.modalities`, whi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib import import_module, metadata
@@ -25,7 +25,18 @@ ENTRY_POINTS = "dmp.modalities"
 BUILT_IN = ("normal", "depth", "segmentation", "albedo", "shading")
 """In the order in which tables and pictures show them."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-_TAKEN = {"image", "json", "png", "jpg", "jpeg", "npy", "truth", "seg", "flip", "pred", "view", "train", "none"}
+_TAKEN = {"image", "images", "train", "none"} | {
+    "json",
+    "png",
+    "jpg",
+    "jpeg",
+    "npy",
+    "truth",
+    "seg",
+    "flip",
+    "pred",
+    "view",
+}
 
 Own = Mapping[str, OwnModality]
 _OWN = TypeAdapter(dict[str, OwnModality])
@@ -54,6 +65,15 @@ def find_modality(name: str, own: OwnModality | None = None) -> Modality:
 def modality_of(which: str | Modality) -> Modality:
     """The modality itself, or the one of that name."""
     return which if isinstance(which, Modality) else find_modality(which)
+
+
+def built_in() -> list[Modality]:
+    return [find_modality(name) for name in BUILT_IN]
+
+
+def with_built_in(modalities: Iterable[Modality]) -> list[Modality]:
+    """The built-in ones, then those that are not."""
+    return [*built_in(), *(modality for modality in modalities if modality.name not in BUILT_IN)]
 
 
 def modalities_of(config: Mapping[str, Any]) -> list[Modality]:

@@ -204,6 +204,10 @@ class ScalarMap(Modality):
     def span(self, labels: Sequence[Array]) -> tuple[float, float] | None:
         return None if self.colour_map is None else (self.low, self.high)
 
+    def value_text(self, value: float) -> str:
+        """A value as colour bars print it."""
+        return f"{value:g} {self.unit}".rstrip()
+
     def error_map(self, pred: Array, true: Array) -> NDArray[np.float64]:
         p, t = (self.image_channels_last(array).astype(np.float64) for array in (pred, true))
         return np.abs(p - t)

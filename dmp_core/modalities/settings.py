@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import keyword
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, field_validator, model_validator
 
 from dmp_core.config.base import Settings
 from dmp_core.modalities.base import CardText, ErrorScale, Metric, Modality
 from dmp_core.reading import read_text, shown
+from dmp_core.text import markdown
 
+Label = Annotated[str, Field(max_length=100), AfterValidator(lambda text: _one_line(text))]
+"""A few words that reports and cards show."""
 Channel = Annotated[int, Field(ge=0, le=255)]
 _LONGEST_LIST = 2**22
 
@@ -22,7 +26,7 @@ def _unset(default: Any = None) -> Any:
 
 
 class _Own(Settings):
-    title: str | None = _unset()
+    title: Label | None = _unset()
     """Its name in reports; None: the key, capitalised."""
     instruction: str | None = _unset()
     """What models that edit by instructions are asked for; None: "make it into the corresponding NAME map"."""
@@ -40,7 +44,7 @@ class ScalarModality(_Own):
     kind: Literal["scalar"] = "scalar"
     range: tuple[float, float] = (0.0, 1.0)
     """Smallest and largest value. In [0, 1] without a unit, labels are 8-bit grey PNG; else .npy, NaN: no label."""
-    unit: str = _unset("")
+    unit: Label = _unset("")
     """Of the values, for reports: "°C"."""
     colour_map: str | None = _unset()
     """Of matplotlib, for pictures; None: grey for PNG, viridis for .npy."""
@@ -64,7 +68,7 @@ class ScalarModality(_Own):
             if png
             else f'np.load(io.BytesIO(sample["{member}"]))'
         )
-        between = f"from {low:g} to {high:g}{unit}"
+        between = f"from {low:g} to {high:g} {markdown(self.unit)}".rstrip()
         return ScalarMap(
             name=name,
             member=member,
@@ -206,6 +210,12 @@ class ClassesModality(_Own):
 OwnModality = Annotated[ScalarModality | ColourModality | VectorModality | ClassesModality, Field(discriminator="kind")]
 
 
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f"{shown(text)}: give one line of text, without control characters")
+    return text
+
+
 def _unpublished(metric: Metric) -> Metric:
     return replace(metric, paper="")
 
@@ -218,5 +228,9 @@ def _metrics_in(unit: str, span: float) -> tuple[Metric, ...]:
     )
 
 
+_USED = {"glob", "image", "io", "json", "np", "pattern", "prompt", "sample", "shard", "shards", "wds"}
+
+
 def _identifier(name: str) -> str:
-    return name.replace("-", "_")
+    """Of the modality's labels in the card's code, where some names mean something else."""
+    return f"{name}_map" if keyword.iskeyword(name) or name in _USED else name

@@ -162,7 +162,7 @@ def read_split(
     labelled = [modality for modality in modalities if f"labels/{split}-{modality.name}" in inputs]
     labels = {modality: _Column(inputs[f"labels/{split}-{modality.name}"]) for modality in labelled}
     shown = {m.name: _predictions(inputs.get(f"predict/{split}-{m.name}-dmp"), m, keys) for m in modalities}
-    collector, samples = StatisticsCollector(), []
+    collector, samples = StatisticsCollector(modalities), []
     collector.drop(len(inputs[f"images/{split}"].published().skipped))
     for image in read_artefact(inputs[f"images/{split}"]):
         key = image["__key__"]
@@ -177,8 +177,7 @@ def read_split(
                 record["prompt"],
                 record["keyword"],
                 rgb=rgb,
-                segmentation=truth.get("segmentation"),
-                depth=truth.get("depth"),
+                labels=truth,
                 family=scene.get("family") or "",
                 style=scene.get("style") or "",
             )

@@ -12,7 +12,7 @@ from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
 from dmp_core.report.dataset_card import card_from_manifests
-from dmp_core.report.dataset_record import uniform_record
+from dmp_core.report.dataset_record import record_schema, uniform_record
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import ShardsStage
 from dmp_core.stages.quality import drop_counts, failed, left_out, score_records, score_tables, skipped
@@ -123,7 +123,8 @@ def _merge(
         )
     found = {role: config.modality(role) for role in parts if role != "images"}
     labels = {role: f"{modality.card.stored} {modality.card.meaning}" for role, modality in found.items()}
-    record = uniform_record(json.loads(parts["images"]["json"]), labels, config.palette, scores)
+    schema = record_schema(found.values())
+    record = uniform_record(json.loads(parts["images"]["json"]), labels, config.palette, scores, schema)
     merged: Sample = {"__key__": key, **_image(parts["images"]["png"], config.shards.image_format)}
     merged |= {modality.member: parts[role][modality.member] for role, modality in found.items()}
     return merged | {"json": canonical_json(record).encode()}

@@ -99,7 +99,7 @@ def test_an_experiment_with_fewer_tasks_leaves_the_dataset_alone(made):
     workspace, config = made
     values = config.model_dump(mode="json")
     values["splits"] |= {"in_domain": {"keywords": ["bedroom"], "count": 1}}
-    planned = plan_experiment(load_experiment("compare"), PipelineConfig.model_validate(values), tasks=["normal"])
+    planned = plan_experiment(load_experiment("compare"), PipelineConfig.model_validate(values), modalities=["normal"])
     for variant in planned:
         check_overwrites(variant.nodes, Workspace(workspace))
 
