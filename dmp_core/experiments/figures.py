@@ -105,7 +105,8 @@ def _first(node: Node | None, modality: Modality | None, count: int, workspace: 
 def curve(spec: CurveSpec, shown: Sequence[PlannedVariant], scores: pd.DataFrame) -> Figure | None:
     """Primary metric against one setting; None without scores.
 
-    A panel per modality, a colour per split, a marker per series. Bars are the 95 % intervals; dotted lines the constant predictor and the VAE ceiling.
+    A panel per modality, a colour per split, a marker per series. Bars are the 95 % intervals; dotted lines the
+    constant predictor and the VAE ceiling.
     """
     points = _points(spec, shown, scores)
     if points.empty:
