@@ -70,7 +70,7 @@ class FolderSource:
         origin = {"file": row["file"], "sha256": row["sha256"], "height": rgb.shape[0], "width": rgb.shape[1]}
         generator = self.settings.model_dump(mode="json")
         fit, resolution = self.settings.fit, self.settings.resolution
-        sample = image_sample(row, fit_array(None, rgb, fit, resolution), generator, source=origin)
+        sample = image_sample(row, fit_array("image", rgb, fit, resolution), generator, source=origin)
         given: dict[str, dict[str, str]] = json.loads(row["labels"])
         truth = {}
         for one in self.modalities:
@@ -86,10 +86,10 @@ class FolderSource:
         return data
 
 
-def fit_array(modality: Modality | str | None, array: Array, fit: str, resolution: int | None) -> Array:
-    """An image (None), or the label of a modality, at the size that `SplitConfig.fit` asks for.
+def fit_array(column: Modality | str, array: Array, fit: str, resolution: int | None) -> Array:
+    """An image, or the label of a modality, at the size that `SplitConfig.fit` asks for.
 
-    array: (H, W[, 3]). What lies between two ids or depths is never made up; see `Modality.resize`.
+    column: `image` or a modality. array: (H, W[, 3]). Labels are resized as `Modality.resize` says.
     """
     if fit == "keep" or resolution is None:
         return array
@@ -101,12 +101,11 @@ def fit_array(modality: Modality | str | None, array: Array, fit: str, resolutio
         size = resolution, resolution
     else:
         size = round(height * resolution / side), round(width * resolution / side)
-    known = None if modality is None else modality_of(modality)
-    if size[0] * size[1] > MOST_PIXELS:
-        name = "image" if known is None else known.name
-        raise InputError(f"{name}: {width} × {height} pixels become {size[1]} × {size[0]}; use fit: crop")
-    if known is not None:
-        return known.resize(array, size)
+        if size[0] * size[1] > MOST_PIXELS:
+            name = column if isinstance(column, str) else column.name
+            raise InputError(f"{name}: {width} × {height} pixels become {size[1]} × {size[0]}; use fit: crop")
+    if column != "image":
+        return modality_of(column).resize(array, size)
     image = Image.fromarray(np.ascontiguousarray(array))
     return np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
 
