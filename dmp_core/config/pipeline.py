@@ -40,10 +40,10 @@ from dmp_core.modalities.settings import OwnModality
 from dmp_core.passwords import masked
 from dmp_core.reading import is_utf8
 from dmp_core.resources import manifest_path
+from dmp_core.synthesis import PROVIDES
 
 log = logging.getLogger(__name__)
 _LONGEST_PATH = 20
-RENDERED = ("normal", "depth", "segmentation", "albedo", "shading")
 
 
 class PipelineConfig(Settings):
@@ -97,7 +97,9 @@ class PipelineConfig(Settings):
             modality, labeler = self.modality(name), self.labeler(name)
             if labeler is None:
                 raise ValueError(f"labels.{name}: no labeler is set, but it is one of `modalities`")
-            if labeler.kind == "exact" and not (self.images.kind == "render" and name in RENDERED) and made:
+            if labeler.kind == "exact" and name not in PROVIDES:
+                continue  # labels come with one's own images; `plan` sees whether they do
+            if labeler.kind == "exact" and self.images.kind != "render" and made:
                 raise ValueError(
                     f"labels.{name}: exact labels need rendered images (images.kind: render), or a folder that holds "
                     f"them (splits.{made[0]}.folder)"
@@ -138,8 +140,8 @@ class PipelineConfig(Settings):
         return {name: of.axes for name, of in exact.items() if of.axes != "opengl"}
 
     def labeler(self, name: str) -> LabelsConfig | None:
-        """What labels a modality: of one's own, unless `labels` says otherwise, the files beside the images."""
-        return self.labels.get(name) or (ExactLabels() if name in self.own_modalities else None)
+        """What labels a modality; what no renderer provides, unless `labels` says otherwise, files beside the images."""
+        return self.labels.get(name) or (None if name in PROVIDES else ExactLabels())
 
 
 _LONGEST = 60

@@ -56,6 +56,7 @@ from dmp_core.stages.node import (
     TrainStage,
     model_named,
 )
+from dmp_core.synthesis import PROVIDES
 from dmp_core.synthesis.listing import UNKNOWN_SIZE, Listing, read_folder
 
 # Captions of a language model that the first rules of clean-up passed, and that pass today's: they are as they were.
@@ -263,6 +264,12 @@ def _own_images(config: PipelineConfig, split: str, listing: Listing) -> FolderI
 def _labelers(config: PipelineConfig, listing: Listing | None) -> dict[str, LabelsConfig]:
     """What labels a split: the configured labelers; of a folder its own labels first, and no renderer."""
     if listing is None:
+        for name in config.modalities:
+            if config.labeler(name) == ExactLabels() and name not in PROVIDES:
+                raise InputError(
+                    f"labels.{name}: nothing labels generated images with it; name a labeler, or take images that have "
+                    "such labels (`dmp dataset import`)"
+                )
         return {name: labeler for name in config.modalities if (labeler := config.labeler(name))}
     beside = listing.modalities
     exact = {name: of if isinstance(of := config.labels.get(name), ExactLabels) else ExactLabels() for name in beside}

@@ -37,7 +37,7 @@ def settings(overrides: list[str]) -> list[str]:
     return [part for override in overrides for part in ("--set", override)]
 
 
-def write_parts(folder: Path, count: int = 24) -> None:
+def write_parts(folder: Path, names: tuple[str, ...], count: int = 24) -> None:
     """Grey discs on a plate: brighter ones are rougher, and each has a class by its place."""
     folder.mkdir()
     y, x = np.mgrid[:64, :64]
@@ -54,14 +54,15 @@ def write_parts(folder: Path, count: int = 24) -> None:
         Image.fromarray(np.repeat(image.clip(0, 255).astype(np.uint8)[..., None], 3, -1)).save(
             folder / f"{index:02d}.png"
         )
-        for name, label in (("roughness", rough), ("defects", defect), ("edge", edges * 255)):
+        for name in names:
+            label = {"roughness": rough, "defects": defect, "edge": edges * 255}[name]
             Image.fromarray(label.astype(np.uint8)).save(folder / f"{index:02d}.{name}.png")
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("own")
-    write_parts(folder / "parts")
+    write_parts(folder / "parts", ("roughness", "defects"))
     (folder / "own.yaml").write_text(block("yaml", "scratch"))
     return folder
 
@@ -74,22 +75,24 @@ def trained(parts) -> Path:
     return parts / "runs"
 
 
+def scores(workspace: Path, name: str) -> dict[str, dict[str, float]]:
+    """Row → metric → its mean over the held-out images."""
+    rows = json.loads((workspace / "report" / "metrics.json").read_text())["metrics"][name]["in_domain"]
+    return {row: {metric: value["mean"] for metric, value in found["metrics"].items()} for row, found in rows.items()}
+
+
 def test_yaml_alone_takes_labels_to_scores(trained):
-    for name, metric in (("roughness", "mse"), ("defects", "mean_iou")):
-        folder = next((trained / "reports").glob("*/metrics.json"), trained / "report" / "metrics.json")
-        rows = json.loads(folder.read_text())[name]["in_domain"]
-        assert rows["DMP"]["images"] == 6
-        assert rows["VAE ceiling"]["metrics"][metric]["mean"] is not None
+    rough, defects = scores(trained, "roughness"), scores(trained, "defects")
+    assert rough["DMP"]["mse"] < rough["constant"]["mse"]
+    assert defects["DMP"]["mean_iou"] > defects["constant"]["mean_iou"]
     page = (trained / "report" / "index.html").read_text()
-    assert "Roughness" in page
-    assert "Defects" in page
+    assert all(title in page for title in ("Roughness", "Defects"))
 
 
-def test_the_vae_keeps_what_the_chosen_palette_paints(trained):
-    rows = json.loads((trained / "report" / "metrics.json").read_text())["defects"]["in_domain"]
-    assert rows["VAE ceiling"]["metrics"]["mean_iou"]["mean"] > 0.8
-    rough = json.loads((trained / "report" / "metrics.json").read_text())["roughness"]["in_domain"]
-    assert rough["VAE ceiling"]["metrics"]["mse"]["mean"] < rough["constant"]["metrics"]["mse"]["mean"] / 3
+def test_the_vae_keeps_what_is_painted(trained):
+    rough, defects = scores(trained, "roughness"), scores(trained, "defects")
+    assert defects["VAE ceiling"]["mean_iou"] > 0.9
+    assert rough["VAE ceiling"]["mse"] < rough["constant"]["mse"] / 5
 
 
 def test_the_dataset_holds_the_labels_and_its_card_says_what_they_are(trained, parts):
@@ -100,8 +103,8 @@ def test_the_dataset_holds_the_labels_and_its_card_says_what_they_are(trained, p
     samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode("l8"))
     assert len(samples) == 6
     name = samples[0]["json"]["source"]["file"].removesuffix(".png")
-    stored = np.asarray(Image.open(parts / "parts" / f"{name}.defects.png"))
-    assert np.array_equal(samples[0]["defects.png"], stored)
+    whole = Image.open(parts / "parts" / f"{name}.defects.png")
+    assert np.array_equal(samples[0]["defects.png"], whole.resize((32, 32), Image.Resampling.NEAREST))
     card = (dataset / "README.md").read_text()
     assert "| `{key}.roughness.png` | 8-bit grey PNG |" in card
     assert "0 none, 1 scratch, 2 dent, 3 stain" in card
@@ -122,7 +125,8 @@ def test_a_second_look_finds_everything_made(trained, parts):
     assert {row["status"] for row in rows["artefacts"]} == {"complete"}
 
 
-def test_a_package_brings_a_modality(parts, tmp_path):
+def test_a_package_brings_a_modality(tmp_path):
+    write_parts(tmp_path / "parts", ("edge",))
     package, site = tmp_path / "package", tmp_path / "site"
     package.mkdir()
     (package / "pyproject.toml").write_text(block("toml", "hatchling"))
@@ -140,9 +144,9 @@ def test_a_package_brings_a_modality(parts, tmp_path):
         package,
     ]
     subprocess.run(list(map(str, install)), check=True)
-    overrides = settings([*SMALL, "modalities=[edge]", "labels.edge={kind: exact}"])
-    command = ["dataset", "import", parts / "parts", "-p", "smoke", "--hold-out", "0.25", "-w", tmp_path / "runs"]
+    overrides = settings([*SMALL, "modalities=[edge]"])
+    command = ["dataset", "import", tmp_path / "parts", "-p", "smoke", "--hold-out", "0.25", "-w", tmp_path / "runs"]
     dmp(*command, *overrides, path=site)
-    rows = json.loads((tmp_path / "runs" / "report" / "metrics.json").read_text())["edge"]["in_domain"]
-    assert 0 <= rows["DMP"]["metrics"]["dice"]["mean"] <= 1
-    assert rows["VAE ceiling"]["metrics"]["dice"]["mean"] > 0.5
+    edge = scores(tmp_path / "runs", "edge")
+    assert 0 <= edge["DMP"]["dice"] <= 1
+    assert edge["VAE ceiling"]["dice"] > 0.5
