@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from dmp_core.config.stages import (
 )
 from dmp_core.errors import InputError
 from dmp_core.modalities import Modality, check_own, find_modality, modality_names
+from dmp_core.modalities.base import Axes
 from dmp_core.modalities.settings import OwnModality
 from dmp_core.passwords import masked
 from dmp_core.reading import is_utf8
@@ -126,7 +128,14 @@ class PipelineConfig(Settings):
     @property
     def known(self) -> list[Modality]:
         """All that files beside images may be labels of."""
-        return [self.modality(name) for name in (*modality_names(), *self.own_modalities)]
+        found = [self.modality(name) for name in (*modality_names(), *self.own_modalities)]
+        return [replace(m, file_axes=axes) if (axes := self.file_axes.get(m.name)) else m for m in found]
+
+    @property
+    def file_axes(self) -> dict[str, Axes]:
+        """Modality → axes of its files that are imported, where they are not ours."""
+        exact = {name: of for name, of in self.labels.items() if isinstance(of, ExactLabels)}
+        return {name: of.axes for name, of in exact.items() if of.axes != "opengl"}
 
     def labeler(self, name: str) -> LabelsConfig | None:
         """What labels a modality: of one's own, unless `labels` says otherwise, the files beside the images."""

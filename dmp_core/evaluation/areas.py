@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from dmp_core.errors import InputError
 from dmp_core.evaluation.bootstrap import Statistic
-from dmp_core.evaluation.colours import IGNORED
 
 INTERSECTION, PREDICTED, LABELLED = 0, 1, 2
 """Last axis of the areas (N, K, 3), in pixels."""
@@ -25,8 +24,8 @@ def class_areas(
     pred: NDArray[Any],
     true: NDArray[Any],
     num_classes: int,
-    ignored: int = IGNORED,
-    name: str = "segmentation",
+    ignored: int,
+    name: str,
 ) -> NDArray[np.int64]:
     """Per image and class: pixels right, predicted, labelled. ids (N, H, W) -> (N, num_classes, 3).
 

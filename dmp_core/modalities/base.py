@@ -141,6 +141,8 @@ class Modality(ABC):
     """What `quality` returns: score → its type."""
     suffixes: tuple[str, ...] = (".png",)
     """Of label files that may be imported."""
+    file_axes: Axes = "opengl"
+    """Of vectors in label files that are imported."""
     description: Mapping[str, Any] = field(default_factory=dict)
     """What the configuration's `own_modalities` says of it; empty: it is built in, or of a package."""
     has_classes: ClassVar[bool] = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -32,7 +32,7 @@ from dmp_core.config.stages import (
 from dmp_core.methods.diffusion_settings import InstructConfig
 from dmp_core.methods.registry import find_method
 from dmp_core.modalities import Code, Modality, find_modality
-from dmp_core.modalities.base import DepthCurve
+from dmp_core.modalities.base import Axes, DepthCurve
 from dmp_core.modalities.registry import modalities_of
 from dmp_core.modalities.settings import OwnModality
 from dmp_core.models.prior.config import SceneConfig
@@ -87,13 +87,16 @@ class FolderPromptsStage(Settings):
     """Where the files lie. Not part of the fingerprint: `digest` is."""
     own_modalities: dict[str, OwnModality] = Field(default={}, exclude=True)
     """What its labels may be of, besides those that are known."""
+    file_axes: dict[str, Axes] = Field(default={}, exclude=True)
+    """As in `PipelineConfig`."""
     digest: str
     """Of names and contents of the images, their captions and their labels."""
     seed: int
 
     @property
     def modalities(self) -> list[Modality]:
-        return modalities_of({"own_modalities": self.own_modalities})
+        found = modalities_of({"own_modalities": self.own_modalities})
+        return [replace(m, file_axes=self.file_axes.get(m.name, m.file_axes)) for m in found]
 
 
 class ImagesStage(Settings):

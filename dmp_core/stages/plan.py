@@ -242,6 +242,7 @@ def _add_listing(nodes: _Nodes, config: PipelineConfig, split: str, listing: Lis
         split=split,
         source=config.splits[split],
         own_modalities=config.own_modalities,
+        file_axes=config.file_axes,
         digest=listing.digest,
         seed=config.seed,
     )

@@ -109,12 +109,9 @@ def _quality(
     config: ReportStage, inputs: Inputs, splits: Iterable[str], modalities: Sequence[Modality]
 ) -> tuple[dict[str, dict[str, str]], QualityRecord]:
     """What the merged dataset leaves out of each split, key by key, and the same in numbers."""
-    asked = [modality for modality in modalities if modality.name in config.pipeline["tasks"]]
-    order = config.pipeline["tasks"].index
-    gates = gates_for(
-        QualityConfig.model_validate(config.pipeline["quality"]),
-        sorted(asked, key=lambda modality: order(modality.name)),
-    )
+    asked = {modality.name: modality for modality in modalities}
+    chosen = [asked[name] for name in config.pipeline["tasks"]]
+    gates = gates_for(QualityConfig.model_validate(config.pipeline["quality"]), chosen)
     dropped: dict[str, dict[str, str]] = {}
     scores: dict[str, list[float]] = {}
     names = [modality.name for modality in modalities]

@@ -206,7 +206,9 @@ def _checked(root: Path, image: OwnImage) -> tuple[list[str], dict[str, dict[str
             label = read_label(file.modality, path, data)
             _check_size(path, label.shape[:2], size)
             as_stored = file.modality.unrepaired(label, data)
-            scores[file.modality.name] = label_scores(file.modality, _thinned(as_stored))
+            scores[file.modality.name] = label_scores(
+                file.modality, file.modality.turned(_thinned(as_stored), file.modality.file_axes)
+            )
         except InputError as error:
             faults.append(str(error))
     return faults, scores
