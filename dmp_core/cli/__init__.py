@@ -21,7 +21,7 @@ def main() -> None:
 
 def _in_todays_words(arguments: list[str]) -> list[str]:
     """`--task` and `--tasks` are read as the options that they are called now, with a notice."""
-    words = {"--task": "--modality", "--tasks": "--modalities", "-t": "-m"}
+    words = {"--task": "--modality", "--tasks": "--modalities", "-t": "--modalities"}
     older = {argument.partition("=")[0] for argument in arguments} & words.keys()
     for word in sorted(older):
         sys.stderr.write(f"{word} is read as {words[word]}, its name now\n")

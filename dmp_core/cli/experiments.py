@@ -18,9 +18,7 @@ from dmp_core.stages.preflight import check_models, preflight
 from dmp_core.store import Workspace
 
 OtherPreset = Annotated[str | None, typer.Option("--preset", "-p", help="Instead of the experiment's own.")]
-Modalities = Annotated[
-    list[str] | None, typer.Option("--modalities", "-m", help="Only these; repeatable, or with commas.")
-]
+Modalities = Annotated[list[str] | None, typer.Option("--modalities", help="Only these; repeatable, or with commas.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be made, what is there, and for how long.")]
 _CHOICE = "Only these variants; repeatable, or with commas; all by default."
 Methods = Annotated[list[str] | None, typer.Option("--methods", "-m", help=_CHOICE)]

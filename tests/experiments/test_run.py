@@ -50,7 +50,7 @@ class Towards:
         pairs = data.latent_pairs(2, 0)
         assert len(pairs) == len(data)
         (out / "z.txt").write_text(str(settings.z))
-        return {"task": problem.task, "pairs": len(pairs)}
+        return {"task": problem.modality.name, "pairs": len(pairs)}
 
     def load(self, folder, problem, inference, *, device):
         normal = np.array([0.0, 0.0, float((folder / "z.txt").read_text())])
@@ -110,7 +110,7 @@ def test_an_error_leaves_the_tables_of_what_was_scored(experiment, planned, made
     monkeypatch.setattr("dmp_core.cli.experiments.run_experiment", broken)
     index = made[2] / "experiment.json"
     index.unlink()
-    run = CliRunner().invoke(app, ["compare", "-p", "smoke", "-t", "normal", "-w", str(made[0])])
+    run = CliRunner().invoke(app, ["compare", "-p", "smoke", "--modalities", "normal", "-w", str(made[0])])
     assert isinstance(run.exception, InputError) or run.exit_code == 2
     assert json.loads(index.read_text())["variants"]["dmp"]["scored"]
     write_outputs("compare", experiment, planned, Workspace(str(made[0])))
