@@ -16,6 +16,7 @@ import typer
 from benchmarks.documents import fill
 from dmp_core.config.stages import BaseConfig
 from dmp_core.evaluation.colours import load_palette
+from dmp_core.modalities import Code
 from dmp_core.training.base import load_vae
 from dmp_core.training.predict import vae_ceiling
 
@@ -36,7 +37,7 @@ def survivors(vae: Any, palette: str, side: int) -> tuple[int, float]:
     for partner in (1, 40, 77):
         true = pairs(side, partner)
         batches = np.split(true, 10)
-        read = np.concatenate([vae_ceiling(vae, b, "segmentation", depth_scale=8.0, palette=palette) for b in batches])
+        read = np.concatenate([vae_ceiling(vae, b, "segmentation", code=Code(palette=palette)) for b in batches])
         right += (read == true)[:, :, : side // 2] / 3
     share = right.mean(axis=(1, 2))
     return int((share > 0.5).sum()), float(share.mean())

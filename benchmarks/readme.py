@@ -16,15 +16,16 @@ import typer
 
 from benchmarks.documents import ROOT, fill
 from dmp_core.config import load_config
-from dmp_core.evaluation.registry import CEILING, CONSTANT, DMP, metric, primary_metric
+from dmp_core.evaluation.registry import CEILING, CONSTANT, DMP
+from dmp_core.modalities import built_in, find_modality
 from dmp_core.report import Sample, readme_figure
 from dmp_core.stages import plan
 from dmp_core.stages.report import read_split
 from dmp_core.store import Workspace
 
 SPLITS = ("in_domain", "out_of_domain", "arbitrary")
-FURTHER = {"depth": ["delta1"], "segmentation": ["five_iou"]}
-"""Shown below the primary metric: what the paper gives of these tasks."""
+FURTHER = ("delta1", "five_iou")
+"""Metrics of the paper that are shown below the primary one."""
 
 
 def main(
@@ -37,7 +38,7 @@ def main(
     samples: dict[str, list[Sample]] = {}
     for split in SPLITS:
         keys = [f"{split}-{index:08d}" for index in range(skip, skip + 2)]
-        samples[split] = read_split(split, inputs, keys)[1]
+        samples[split] = read_split(split, inputs, keys, (), built_in())[1]
     readme_figure(samples, ROOT / "docs" / "images" / "readme.png")
     results = json.loads((Path(workspace) / "report" / "metrics.json").read_text())
     fill("README.md", "results", results_table(results["metrics"], results["training"]))
@@ -46,17 +47,18 @@ def main(
 def results_table(metrics: dict[str, Any], training: dict[str, Any]) -> str:
     """DMP, the best constant and the VAE ceiling, in domain and out of domain: a row a metric."""
     columns = ["in-domain: DMP", "constant", "VAE ceiling", "out-of-domain: DMP", "constant", "VAE ceiling"]
-    lines = [f"| task | metric | {' | '.join(columns)} | adapter |", "|---" * (len(columns) + 3) + "|"]
-    for task, splits in metrics.items():
-        source = "trained in the demo" if "trained" in training[task]["source"] else "shipped"
-        for found in (primary_metric(task), *(metric(task, name) for name in FURTHER.get(task, []))):
+    lines = [f"| modality | metric | {' | '.join(columns)} | adapter |", "|---" * (len(columns) + 3) + "|"]
+    for name, splits in metrics.items():
+        source = "trained in the demo" if "trained" in training[name]["source"] else "shipped"
+        modality = find_modality(name)
+        for found in (modality.primary_metric, *(metric for metric in modality.metrics if metric.name in FURTHER)):
             cells = [
                 f"{splits[split][row]['metrics'][found.name]['mean']:.{found.decimals}f}"
                 for split in SPLITS[:2]
                 for row in (DMP, CONSTANT, CEILING)
             ]
-            name = f"{found.label}, {found.unit}" if found.unit else found.label
-            lines.append(f"| {task} | {name} {found.arrow} | {' | '.join(cells)} | {source} |")
+            label = f"{found.label}, {found.unit}" if found.unit else found.label
+            lines.append(f"| {name} | {label} {found.arrow} | {' | '.join(cells)} | {source} |")
     return "\n".join(lines) + "\n"
 
 

@@ -67,13 +67,12 @@ def rehearsal_config(models: Path, device: Literal["cpu", "cuda"], steps: int, s
     """
     paper = load_config("paper").model_dump(mode="json")
     dtype = {"dtype": "bfloat16"} if device == "cpu" else {"dtype": "float16"}
-    sd, pie = str(models / "stable-diffusion"), str(models / "pienet" / "real_world_model.t7")
+    sd = str(models / "stable-diffusion")
     weights = {
-        "normal": str(models / "omnidata" / "rgb2normal_omni_dpt_2d3daug.pth"),
-        "depth": str(models / "zoedepth"),
-        "segmentation": str(models / "eva02" / "eva02_L_ade_seg_upernet_sz512.pth"),
-        "albedo": pie,
-        "shading": pie,
+        "omnidata": str(models / "omnidata" / "rgb2normal_omni_dpt_2d3daug.pth"),
+        "zoedepth": str(models / "zoedepth"),
+        "eva02": str(models / "eva02" / "eva02_L_ade_seg_upernet_sz512.pth"),
+        "pienet": str(models / "pienet" / "real_world_model.t7"),
     }
     paper["splits"] = {
         "train": {"keywords": ["bedroom"], "count": 2},
@@ -83,8 +82,8 @@ def rehearsal_config(models: Path, device: Literal["cpu", "cuda"], steps: int, s
     paper["images"] |= {"model": sd, "num_inference_steps": steps, "resolution": size} | dtype
     # Labels of random networks fail any gate.
     paper["quality"] = {name: None for name in paper["quality"]} | {"drop_flagged": False}
-    for task, path in weights.items():
-        paper["labels"][task] |= {"weights": path} | dtype
+    for labeler in paper["labels"].values():
+        labeler |= {"weights": weights[labeler["kind"]]} | dtype
     paper["base"]["model"] = sd
     paper["train"] |= SHORT
     paper["train"]["mixed_precision"] = "bf16" if device == "cpu" else "fp16"
@@ -103,7 +102,7 @@ def method_configs(config: PipelineConfig, models: Path) -> Iterator[PipelineCon
     """
     plain = config.model_dump(mode="json")
     plain["editor"]["model"] = str(models / "instruct-pix2pix")
-    for variant in plan_experiment(load_experiment("compare"), "paper", tasks=["normal"]):
+    for variant in plan_experiment(load_experiment("compare"), "paper", modalities=["normal"]):
         own = variant.config.train.model_dump(mode="json")
         if own["method"] == "dmp":
             continue
@@ -117,12 +116,13 @@ def method_configs(config: PipelineConfig, models: Path) -> Iterator[PipelineCon
         yield validate(plain | {"train": own}, f"rehearsal of {variant.title}")
 
 
-def rehearse(config: PipelineConfig, workspace: Path, task: str | None = None) -> Iterator[Measured]:
-    """Make every artefact, each in a fresh process; of a task: what is trained, predicted and scored."""
+def rehearse(config: PipelineConfig, workspace: Path, modality: str | None = None) -> Iterator[Measured]:
+    """Make every artefact, each in a fresh process; of one modality: what is trained, predicted and scored."""
     place, known = Workspace(workspace), workspace / "measured.json"
     rows: dict[str, Any] = json.loads(known.read_text()) if known.exists() else {}
     for node in plan(config):
-        if task and node.stage != "editor" and (node.stage in _DATA or getattr(node.config, "task", None) != task):
+        other = node.stage in _DATA or getattr(node.config, "task", None) != modality
+        if modality and node.stage != "editor" and other:
             continue
         artefact = node.artefact(place)
         if artefact.status() != "complete" or artefact.fingerprint not in rows:
@@ -256,7 +256,7 @@ def _all_rows(config: PipelineConfig, workspace: Path, models: Path | None) -> I
     yield from rehearse(config, workspace)
     seen: set[str] = set()
     for other in method_configs(config, models) if models else ():
-        for row in rehearse(other, workspace, task="normal"):
+        for row in rehearse(other, workspace, modality="normal"):
             if row.node not in seen and not row.node.endswith("-ceiling"):
                 yield row
             if not row.node.startswith("evaluate"):

@@ -79,11 +79,11 @@ def _differences(folder: Path, index: dict[str, Any]) -> list[str]:
         return []
     reference = index["variants"][index["reference"]]["title"]
     lines = [
-        f"**Tasks on which each is better than {reference} / even / worse, by the paired intervals below**\n",
+        f"**Modalities on which each is better than {reference} / even / worse, by the paired intervals below**\n",
         *_tally(frame),
         "",
         f"**Each row minus {reference}, on the same images (95 % interval)**\n",
-        "| | task | split | metric | difference | verdict |",
+        "| | modality | split | metric | difference | verdict |",
         "|---|---|---|---|---:|---|",
     ]
     for row in frame.itertuples():

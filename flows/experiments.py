@@ -8,7 +8,7 @@ from prefect import Flow, flow
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 
-from dmp_core.config import PipelineConfig, Task
+from dmp_core.config import PipelineConfig
 from dmp_core.experiments.planning import choose, distinct_nodes, plan_experiment
 from dmp_core.experiments.settings import experiment_names, load_experiment
 from dmp_core.stages import StageOutput
@@ -33,7 +33,7 @@ def _experiment_flow(name: str) -> Flow[Any, Any]:
         workspace: str = "runs/default",
         force: bool = False,
         variants: list[str] = [],  # noqa: B006 (becomes the schema's default; never changed)
-        tasks: list[Task] = [],  # noqa: B006
+        modalities: list[str] = [],  # noqa: B006
         overrides: Overrides = [],  # noqa: B006
         config: PipelineConfig,
     ) -> list[StageOutput] | State[Any]:
@@ -43,11 +43,11 @@ def _experiment_flow(name: str) -> Flow[Any, Any]:
             workspace: local folder or fsspec URL.
             force: make artefacts anew even if they are complete.
             variants: only these rows; all by default. Tables show whatever the workspace holds.
-            tasks: only these; all by default.
+            modalities: only these; all by default.
             overrides: `field.subfield=value`, laid over every variant's configuration.
             config: what all variants start from; see `dmp config show`.
         """
-        planned = plan_experiment(experiment, config, overrides=overrides, tasks=tasks)
+        planned = plan_experiment(experiment, config, overrides=overrides, modalities=modalities)
         chosen = choose(planned, variants)
         outputs: list[StageOutput] = []
         own: dict[str, list[str]] = {variant.name: [] for variant in chosen}

@@ -16,7 +16,7 @@ def pipeline_run_name() -> str:
 def stage_run_name() -> str:
     """`labels depth train shards 3-7: bedrooms (mini) in runs/demo`"""
     given = flow_run.parameters
-    chosen = [given["task"], given["split"], given["shards"] and f"shards {given['shards']}"]
+    chosen = [given["modality"], given["split"], given["shards"] and f"shards {given['shards']}"]
     if len(only := given["only"] or []) == 1:
         chosen = [only[0].partition("/")[2]]
     words = [flow_run.flow_name, *(str(word) for word in chosen if word), "again" if given["force"] else ""]
@@ -39,7 +39,7 @@ def import_run_name() -> str:
 def experiment_run_name() -> str:
     """`compare dmp, spade: bedrooms (mini) in runs/demo`"""
     given = flow_run.parameters
-    words = [flow_run.flow_name, ", ".join(given["variants"]), ", ".join(given["tasks"])]
+    words = [flow_run.flow_name, ", ".join(given["variants"]), ", ".join(given["modalities"])]
     return f"{' '.join(filter(None, words))}: {pipeline_run_name()}"
 
 

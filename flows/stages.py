@@ -11,7 +11,7 @@ from prefect.flow_engine import FlowRunTimeoutError
 from prefect.utilities.timeout import timeout
 from pydantic import Field
 
-from dmp_core.config import PipelineConfig, Task
+from dmp_core.config import PipelineConfig
 from dmp_core.stages import STAGES, StageOutput, plan, select, shard_numbers
 from flows.crew import run_nodes
 from flows.naming import stage_run_name
@@ -32,7 +32,7 @@ def _stage_flow(stage: str) -> Flow[Any, Any]:
         *,
         workspace: str = "runs/default",
         force: bool = False,
-        task: Task | None = None,
+        modality: str | None = None,
         split: str | None = None,
         shards: str | None = None,
         only: list[str] | None = None,
@@ -43,8 +43,8 @@ def _stage_flow(stage: str) -> Flow[Any, Any]:
 
         Args:
             workspace: local folder or fsspec URL.
-            force: make artefacts anew even if they are complete.
-            task: only this task.
+            force: make artefacts again even if they are complete.
+            modality: only this one, e.g. `normal`.
             split: only this split.
             shards: redo these shards only, e.g. `3-7` or `0,4`.
             only: ids of artefacts (`stage/name`) as `dmp plan` lists them.
@@ -53,7 +53,7 @@ def _stage_flow(stage: str) -> Flow[Any, Any]:
         """
         settings = laid_over(config, overrides)
         numbers = shard_numbers(shards, stage)
-        nodes = select(plan(settings), stage, task, split)
+        nodes = select(plan(settings), stage, modality, split)
         with _time_limit(stage, settings.runtime.timeouts.get(stage)):
             outputs = run_nodes(settings, chosen(nodes, only), workspace, force, numbers)
         show_artefacts(outputs, f"{settings.dataset} {stage}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from dmp_core.modalities import Modality, modalities_of
 from dmp_core.stages import StageOutput
 from dmp_core.store import Workspace
 from dmp_core.text import markdown, markdown_code, one_line
@@ -30,20 +31,21 @@ def show_report(outputs: Sequence[StageOutput], dataset: str, workspace: str) ->
     for output in outputs:
         if output.id.startswith("report/"):
             metrics = json.loads(place.fs.cat_file(f"{output.path}/metrics.json"))["metrics"]
-            text = report_markdown(metrics, place.address(output.path))
+            made_with = json.loads(place.fs.cat_file(f"{output.path}/manifest.json"))["config"]["pipeline"]
+            text = report_markdown(metrics, place.address(output.path), modalities_of(made_with))
             create_markdown_artifact(text, artifact_key("report", dataset), f"Scores on {markdown(dataset)}")
 
 
-def report_markdown(metrics: dict[str, Any], path: str) -> str:
-    """A table with one row a task and split, and where the page lies: the interface shows no links to files."""
+def report_markdown(metrics: dict[str, Any], path: str, modalities: Sequence[Modality] | None = None) -> str:
+    """A table with one row per modality and split, and where the page lies: the interface shows no links to files."""
     from dmp_core.report.tables import headlines, split_name
 
-    lines = ["| task | metric | split | DMP | constant | VAE ceiling |", "|---|---|---|---:|---:|---:|"]
-    for card in headlines(metrics):
+    lines = ["| modality | metric | split | DMP | constant | VAE ceiling |", "|---|---|---|---:|---:|---:|"]
+    for card in headlines(metrics, modalities=modalities):
         for at in card.standings:
             metric = f"{card.metric.label} {'↑' if card.metric.higher_is_better else '↓'}"
-            shown = (card.title, metric, markdown(split_name(at.split)), at.value, at.constant, at.ceiling)
-            lines.append(f"| {' | '.join(shown)} |")
+            shown = (card.title, metric, split_name(at.split), at.value, at.constant, at.ceiling)
+            lines.append(f"| {' | '.join(map(markdown, shown))} |")
     where = markdown_code(f"{path}/index.html")
     return "\n".join([*lines, "", f"The whole report, with galleries and provenance: {where}"])
 

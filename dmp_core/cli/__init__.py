@@ -16,7 +16,16 @@ def main() -> None:
     with Interrupts():
         from dmp_core.cli.errors import guarded  # after the signals, since all commands take seconds to import
 
-        sys.exit(guarded(lambda: __getattr__("app")(standalone_mode=False)))
+        sys.exit(guarded(lambda: __getattr__("app")(_in_todays_words(sys.argv[1:]), standalone_mode=False)))
+
+
+def _in_todays_words(arguments: list[str]) -> list[str]:
+    """`--task` and `--tasks` are read as the options that they are called now, with a notice."""
+    words = {"--task": "--modality", "--tasks": "--modalities", "-t": "--modalities"}
+    older = {argument.partition("=")[0] for argument in arguments} & words.keys()
+    for word in sorted(older):
+        sys.stderr.write(f"{word} is read as {words[word]}, its name now\n")
+    return [words.get(word, word) + equals + value for word, equals, value in (a.partition("=") for a in arguments)]
 
 
 def __getattr__(name: str) -> Any:

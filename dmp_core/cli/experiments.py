@@ -18,7 +18,7 @@ from dmp_core.stages.preflight import check_models, preflight
 from dmp_core.store import Workspace
 
 OtherPreset = Annotated[str | None, typer.Option("--preset", "-p", help="Instead of the experiment's own.")]
-Tasks = Annotated[list[str] | None, typer.Option("--tasks", "-t", help="Only these; repeatable, or with commas.")]
+Modalities = Annotated[list[str] | None, typer.Option("--modalities", help="Only these; repeatable, or with commas.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be made, what is there, and for how long.")]
 _CHOICE = "Only these variants; repeatable, or with commas; all by default."
 Methods = Annotated[list[str] | None, typer.Option("--methods", "-m", help=_CHOICE)]
@@ -27,7 +27,7 @@ Variants = Annotated[list[str] | None, typer.Option("--variants", help=_CHOICE)]
 
 def compare(
     preset: OtherPreset = None,
-    tasks: Tasks = None,
+    modalities: Modalities = None,
     methods: Methods = None,
     workspace: WorkspaceOption = "runs/default",
     config: ConfigFile = None,
@@ -37,13 +37,13 @@ def compare(
 ) -> None:
     """Compare the methods: Tables 1-3 and Figures 3-5 of the paper, from one workspace; resumes after a kill."""
     experiment = load_experiment("compare")
-    planned = plan_experiment(experiment, preset, config, overrides or [], split_commas(tasks))
+    planned = plan_experiment(experiment, preset, config, overrides or [], split_commas(modalities))
     _run("compare", experiment, planned, split_commas(methods), workspace, dry_run, as_json)
 
 
 def ablate(
     preset: OtherPreset = None,
-    tasks: Tasks = None,
+    modalities: Modalities = None,
     variants: Variants = None,
     workspace: WorkspaceOption = "runs/default",
     config: ConfigFile = None,
@@ -53,7 +53,7 @@ def ablate(
 ) -> None:
     """Take the method apart: Table 4 and Figures 6-8 of the paper, rank, spacing, source and training-set size."""
     experiment = load_experiment("ablate")
-    planned = plan_experiment(experiment, preset, config, overrides or [], split_commas(tasks))
+    planned = plan_experiment(experiment, preset, config, overrides or [], split_commas(modalities))
     _run("ablate", experiment, planned, split_commas(variants), workspace, dry_run, as_json)
 
 

@@ -60,7 +60,7 @@ def import_folder(
 
 def _announce(listings: dict[str, Listing]) -> None:
     for key, listing in listings.items():
-        labels = ", ".join(listing.tasks) or "none"
+        labels = ", ".join(listing.modalities) or "none"
         stdout.print(f"{key}: {len(listing.images)} images; labels beside them: {labels}")
         if listing.ignored:
             some = ", ".join(listing.ignored[:5]) + (" …" if len(listing.ignored) > 5 else "")
@@ -78,7 +78,7 @@ def _results(settings: PipelineConfig, place: Workspace, workspace: str, nodes: 
 
 
 def _why_no_model(settings: PipelineConfig) -> str:
-    missing = [task for task in settings.tasks if task not in settings.adapters]
+    missing = [name for name in settings.modalities if name not in settings.adapters]
     if settings.splits.keys() == {"train"}:
         return "no predictions: all images are for training; add a folder in_domain, or use --hold-out 0.2"
     return (

@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 
 from dmp_core.cli.console import ConfigFile, Overrides, Preset, out_folder, stdout
-from dmp_core.config import TASKS
-from dmp_core.errors import InputError
 
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    task: Annotated[str, typer.Option(help=" | ".join(TASKS))],
     adapter: Annotated[str, typer.Option(help="Adapter folder, or shipped:NAME.")],
+    modality: Annotated[
+        str | None,
+        typer.Option("--modality", "-m", help="What is predicted; else what the adapter's card says."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the predictions.", callback=out_folder)] = Path("predictions"),
     preset: Preset = "mini",
     config: ConfigFile = None,
@@ -25,11 +26,8 @@ def predict(
 
     What the adapter's card states is used, unless --config or --set says otherwise.
     """
-    chosen = next((known for known in TASKS if known == task), None)
-    if chosen is None:
-        raise InputError(f"--task {task}: choose one of: {', '.join(TASKS)}")
     from dmp_core.stages.predict_files import predict_files, prediction_config
 
-    settings = prediction_config(preset, config, overrides, adapter, chosen)
+    settings, chosen = prediction_config(preset, config, overrides, adapter, modality)
     for written in predict_files(images, chosen, adapter, out, settings):
         stdout.print(str(written), soft_wrap=True)

@@ -135,7 +135,7 @@ def stage(
     workspace: WorkspaceOption = "runs/default",
     config: ConfigFile = None,
     overrides: Overrides = None,
-    task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
+    modality: Annotated[str | None, typer.Option("--modality", "-m", help="Only this modality.")] = None,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
     shards: Annotated[str | None, typer.Option(help="Redo these shards only, e.g. 3-7 or 0,4.")] = None,
     force: Force = False,
@@ -143,7 +143,7 @@ def stage(
     """Run one stage alone; its inputs are found in the workspace by their fingerprints."""
     settings = load_config(preset, config, overrides)
     nodes = plan(settings)
-    chosen = select(nodes, name, task, split)
+    chosen = select(nodes, name, modality, split)
     shard_numbers(shards, name)
     for output in run_nodes(settings, workspace, chosen, force, shards):
         stdout.print(f"{output.id}: {output.path}", soft_wrap=True)

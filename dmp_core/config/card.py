@@ -10,11 +10,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from dmp_core.config.base import raise_readable
-from dmp_core.config.stages import ScheduleConfig, Task
+from dmp_core.config.stages import ScheduleConfig
 from dmp_core.errors import InputError
+from dmp_core.modalities import Code, Modality, find_modality
+from dmp_core.modalities.base import DepthCurve
+from dmp_core.modalities.settings import OwnModality
 
 CARD_FILE = "dmp.json"
-_CLASSES = 150
+_MOST_CLASSES = 65534
+_PUBLISHED_AXES = "right, down, away"
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -28,14 +32,18 @@ class Encoding(BaseModel):
     """"RGB": three channels in [0, 1]; "F": one channel, their mean times `scale`."""
     scale: Positive = 1.0
     """For "F": what 1 stands for, e.g. 8 metres of depth."""
-    class_ids: tuple[Annotated[int, Field(ge=0, lt=_CLASSES)], ...] | None = None
-    """For segmentation: the classes of the training labels, which colours are decoded among; None: all."""
+    class_ids: tuple[Annotated[int, Field(ge=0, lt=_MOST_CLASSES)], ...] | None = None
+    """For class maps: the classes of the training labels, which colours are decoded among; None: all."""
     class_shares: tuple[Positive, ...] | None = None
     """In the same order, which part of all labelled pixels each covers."""
     axes: str | None = None
-    """For normals: where x, y and z point."""
+    """For normals: where x, y and z point, in words or by the name of a convention."""
     palette: str | None = None
     """For segmentation: the colour code of the classes."""
+    curve: DepthCurve = "linear"
+    """For depth: how grey levels grow with it."""
+    clip: bool = True
+    """For depth: whether what is deeper than `scale` is white."""
 
     @model_validator(mode="after")
     def _matching(self) -> Encoding:
@@ -52,6 +60,9 @@ class AdapterCard(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     task: str | None = None
+    """The modality's name, by the word of its first cards."""
+    own_modality: OwnModality | None = None
+    """Of a modality that is not built in: what it is."""
     method: str = "dmp"
     prediction: Literal["x", "y", "v"] = "v"
     schedule: ScheduleConfig = ScheduleConfig()
@@ -70,43 +81,60 @@ class AdapterCard(BaseModel):
     """`content_digest` of the U-Net. Adapters from before there was one are identified by the fingerprint alone."""
     vae_digest: str | None = None
 
-    def contradictions(self, task: Task, depth_scale: float | None = None, palette: str | None = None) -> list[str]:
-        """Why predictions of a task, with these settings, would not be what the adapter learned."""
+    @property
+    def modality(self) -> Modality | None:
+        """What it predicts; None where the card does not state it."""
+        return None if self.task is None else find_modality(self.task, self.own_modality)
+
+    def contradictions(self, modality: Modality, code: Code | None = None) -> list[str]:
+        """Why predictions of a modality, with this code, would not be what the adapter learned."""
         found = []
         if self.method != "dmp":
             found.append(f"it belongs to the method {self.method}, not to dmp")
-        if self.task not in (None, task):
-            found.append(f"it was trained for {self.task}, not for {task}")
-        scale, colours = self.scale_of(task), self.palette_of(task)
-        if depth_scale is not None and scale not in (None, depth_scale):
-            found.append(f"its depth scale is {scale:g}, latents.depth_scale is {depth_scale:g}")
-        if palette is not None and colours not in (None, palette):
-            found.append(f"its palette is {colours}, latents.palette is {palette}")
+        if self.task not in (None, modality.name):
+            found.append(f"it was trained for {self.task}, not for {modality.name}")
+        if self.own_modality is not None and modality.description:
+            learned, wanted = (
+                _essence(one) for one in (self.own_modality.model_dump(mode="json"), modality.description)
+            )
+            found += [
+                f"its {modality.name} has {name} {learned.get(name)}, own_modalities.{modality.name}.{name} is {value}"
+                for name, value in wanted.items()
+                if learned.get(name) != value
+            ]
+        for name, own in self.code_of(modality).items() if code is not None else ():
+            if name != "axes" and own != (wanted := getattr(code, name)):
+                found.append(f"its {name.replace('_', ' ')} is {_plain(own)}, latents.{name} is {_plain(wanted)}")
         return found
 
-    def check(self, source: object, task: Task, depth_scale: float | None = None, palette: str | None = None) -> None:
+    def code_of(self, modality: Modality) -> dict[str, Any]:
+        """What it states of how labels are images, by the names of `Code`."""
+        return modality.code_of(self.encoding.model_dump(exclude_unset=True))
+
+    def check(self, source: object, modality: Modality, code: Code | None = None) -> None:
         """Raise InputError for the first contradiction; `source` names the adapter."""
-        for contradiction in self.contradictions(task, depth_scale, palette):
+        for contradiction in self.contradictions(modality, code):
             raise InputError(f"{source}: {CARD_FILE}: {contradiction}; choose the adapter or the setting that fits")
-
-    def scale_of(self, task: Task) -> float | None:
-        """Metres that 1 stands for; None where the card does not state it or the task has none."""
-        return self.encoding.scale if task == "depth" and self.encoding.mode == "F" else None
-
-    def palette_of(self, task: Task) -> str | None:
-        """Colour code of the classes; None as in `scale_of`."""
-        return self.encoding.palette if task == "segmentation" else None
 
     def stated(self) -> dict[str, Any]:
         """What it states, as plain values; without defaults."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
+def _essence(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an own modality decides what its images mean."""
+    return {name: value for name, value in described.items() if name not in ("title", "instruction", "colour_map")}
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def read_card(folder: str | Path) -> AdapterCard:
     """``dmp.json`` of an adapter folder, or the paper's settings when there is none."""
     file = Path(folder) / CARD_FILE
     if not file.exists():
-        return AdapterCard()
+        return AdapterCard(encoding=Encoding(axes=_PUBLISHED_AXES))
     try:
         meta = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:

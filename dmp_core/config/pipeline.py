@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,15 @@ from pydantic import Field, ValidationError, model_validator
 
 from dmp_core.config.base import Settings, parse_yaml, raise_readable, read_yaml, shortened
 from dmp_core.config.stages import (
-    FLIP_GATES,
     BaseConfig,
     DiffusionImages,
     EditorConfig,
     EvaluateConfig,
+    ExactLabels,
     LabelsConfig,
     LatentsConfig,
     MethodSettings,
+    ModalityName,
     PromptsConfig,
     QualityConfig,
     RenderImages,
@@ -27,14 +31,18 @@ from dmp_core.config.stages import (
     SamplingConfig,
     ShardsConfig,
     SplitConfig,
-    Task,
     TrainConfig,
 )
 from dmp_core.errors import InputError
+from dmp_core.modalities import Modality, check_own, find_modality, modality_names
+from dmp_core.modalities.base import Axes
+from dmp_core.modalities.settings import OwnModality
 from dmp_core.passwords import masked
 from dmp_core.reading import is_utf8
 from dmp_core.resources import manifest_path
+from dmp_core.synthesis import PROVIDES
 
+log = logging.getLogger(__name__)
 _LONGEST_PATH = 20
 
 
@@ -47,48 +55,58 @@ class PipelineConfig(Settings):
     """Name of the merged dataset under `datasets/`."""
     seed: int = 0
     """Seed of the dataset; every sample's own seed derives from it and the sample's key."""
-    tasks: list[Task]
-    """What is labelled, learned and scored."""
+    modalities: list[ModalityName]
+    """What is labelled, learned and scored. Called `tasks` in older files."""
+    own_modalities: dict[ModalityName, OwnModality] = Field(default={}, exclude_if=lambda own: not own)
+    """Modalities that are not built in: name → what they are; see docs/modalities.md."""
     splits: dict[str, SplitConfig]
     """Splits by name; training reads `train`, the report scores all others."""
     prompts: PromptsConfig
     images: RenderImages | DiffusionImages = Field(discriminator="kind")
     """Where the images come from."""
-    labels: dict[Task, LabelsConfig]
-    """Task → its labeler: the renderer's truth (`exact`), or a predictor and its weights."""
+    labels: dict[ModalityName, LabelsConfig]
+    """Modality → its labeler: the renderer's truth (`exact`), or a predictor and its weights."""
     quality: QualityConfig = QualityConfig()
     shards: ShardsConfig = ShardsConfig()
     base: BaseConfig = BaseConfig()
     editor: EditorConfig = EditorConfig()
     latents: LatentsConfig = LatentsConfig()
     train: MethodSettings = TrainConfig()
-    """Which method learns the tasks, and how."""
-    adapters: dict[Task, str] = {}
-    """Tasks that start from a finished adapter of DMP instead of training: a folder, or `shipped:NAME`."""
+    """Which method learns them, and how."""
+    adapters: dict[ModalityName, str] = {}
+    """Modalities that start from a finished adapter of DMP instead of training: a folder, or `shipped:NAME`."""
     sampling: SamplingConfig = SamplingConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: ReportConfig = ReportConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _in_todays_words(cls, values: Any) -> Any:
+        return renamed(values, "configuration") if isinstance(values, dict) else values
+
     @model_validator(mode="after")
     def _consistent(self) -> PipelineConfig:
-        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
-            raise ValueError("tasks: name at least one task, each once")
+        if not self.modalities or len(set(self.modalities)) != len(self.modalities):
+            raise ValueError("modalities: name at least one, each once")
+        check_own(self.own_modalities)
         if "/" in self.dataset or self.dataset.startswith("."):
             raise ValueError(f"dataset: {self.dataset!r} names a folder; no slashes and no leading dot")
         made = [name for name, split in self.splits.items() if not split.folder]
-        for task in self.tasks:
-            labeler = self.labels.get(task)
+        for name in self.modalities:
+            modality, labeler = self.modality(name), self.labeler(name)
             if labeler is None:
-                raise ValueError(f"labels.{task}: no labeler is set, but the task is in `tasks`")
+                raise ValueError(f"labels.{name}: no labeler is set, but it is one of `modalities`")
+            if labeler.kind == "exact" and name not in PROVIDES:
+                continue  # labels come with one's own images; `plan` sees whether they do
             if labeler.kind == "exact" and self.images.kind != "render" and made:
                 raise ValueError(
-                    f"labels.{task}: exact labels need rendered images (images.kind: render), or a folder that holds "
+                    f"labels.{name}: exact labels need rendered images (images.kind: render), or a folder that holds "
                     f"them (splits.{made[0]}.folder)"
                 )
-            gate = FLIP_GATES[task]
+            gate = modality.flip_gate
             if getattr(self.quality, gate) is not None and not getattr(labeler, "check_flip", False):
-                raise ValueError(f"quality.{gate}: needs labels.{task}.check_flip: true, which makes that score")
+                raise ValueError(f"quality.{gate}: needs labels.{name}.check_flip: true, which makes that score")
         given = self.splits["train"].count if "train" in self.splits else None
         if given and self.train.samples and self.train.samples > given:
             raise ValueError(
@@ -99,6 +117,31 @@ class PipelineConfig(Settings):
         if any(not name.replace("_", "").replace("-", "").isalnum() for name in self.splits):
             raise ValueError("splits: names may hold letters, digits and underscores, and hyphens before a part's name")
         return self
+
+    def modality(self, name: str) -> Modality:
+        """A modality that this configuration knows."""
+        return find_modality(name, self.own_modalities.get(name))
+
+    @property
+    def chosen(self) -> list[Modality]:
+        """Those of `modalities`."""
+        return [self.modality(name) for name in self.modalities]
+
+    @property
+    def known(self) -> list[Modality]:
+        """All that files beside images may be labels of."""
+        found = [self.modality(name) for name in (*modality_names(), *self.own_modalities)]
+        return [replace(m, file_axes=axes) if (axes := self.file_axes.get(m.name)) else m for m in found]
+
+    @property
+    def file_axes(self) -> dict[str, Axes]:
+        """Modality → axes of its files that are imported, where they are not ours."""
+        exact = {name: of for name, of in self.labels.items() if isinstance(of, ExactLabels)}
+        return {name: of.axes for name, of in exact.items() if of.axes != "opengl"}
+
+    def labeler(self, name: str) -> LabelsConfig | None:
+        """What labels a modality; what no renderer provides, unless `labels` says otherwise, files beside the images."""
+        return self.labels.get(name) or (None if name in PROVIDES else ExactLabels())
 
 
 _LONGEST = 60
@@ -121,7 +164,7 @@ def load_config(
     Raises InputError that names the preset, file or field, and what would be right.
     """
     settings, source = merge(_resolve_parent(_read_preset(preset)), dict(defaults or {})), f"preset {preset}"
-    if file is not None and "extends" in (own := read_yaml(file)):
+    if file is not None and "extends" in (own := renamed(read_yaml(file), str(file))):
         parent = _resolve_parent({"extends": own["extends"]})
         settings = merge(merge(parent, dict(defaults or {})), own)
         preset, source, file = settings.pop("extends") or preset, str(file), None
@@ -140,9 +183,9 @@ def layered(
 ) -> tuple[dict[str, Any], str]:
     """Settings with a file, then `a.b=value` overrides laid over them, and what to call the whole in an error."""
     if file is not None:
-        settings, source = merge(settings, read_yaml(file)), str(file)
+        settings, source = merge(settings, renamed(read_yaml(file), str(file))), str(file)
     for override in overrides or []:
-        settings = merge(settings, parse_override(override))
+        settings = merge(settings, renamed(parse_override(override), f"--set {shortened(override)}"))
     if overrides:
         one = masked(overrides[0]) if len(overrides) == 1 else ""
         source = f"{source} with --set {one if len(one) <= _LONGEST else shortened(one)}".rstrip()
@@ -155,6 +198,24 @@ def validate(settings: dict[str, Any], source: str) -> PipelineConfig:
         return PipelineConfig.model_validate(settings)
     except ValidationError as error:
         raise_readable(error, source)
+
+
+def renamed(settings: dict[str, Any], source: str) -> dict[str, Any]:
+    """Settings in today's words, whatever version they were written for; one notice per process.
+
+    Raises InputError where both words are used.
+    """
+    if "tasks" not in settings:
+        return settings
+    if "modalities" in settings:
+        raise InputError(f"{source}: `tasks` is the older word for `modalities`; give one of the two")
+    _notice()
+    return {"modalities" if name == "tasks" else name: value for name, value in settings.items()}
+
+
+@cache
+def _notice() -> None:
+    log.warning("`tasks` is read as `modalities`, the word that configurations use now")
 
 
 def _resolve_parent(settings: dict[str, Any]) -> dict[str, Any]:

@@ -22,11 +22,14 @@ from pydantic import (
 )
 
 from dmp_core.config.base import Settings
+from dmp_core.modalities import BUILT_IN
+from dmp_core.modalities.base import Axes, Code, DepthCurve, Modality
+from dmp_core.modalities.settings import OwnModality
 from dmp_core.passwords import refuse_password
 
-Task = Literal["normal", "depth", "segmentation", "albedo", "shading"]
+ModalityName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60, examples=[*BUILT_IN])]
+"""Of a built-in modality, of one that a package announces, or of one of `own_modalities`."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
-TASKS: tuple[Task, ...] = ("normal", "depth", "segmentation", "albedo", "shading")
 
 MOST_SAMPLES = 100_000_000
 """Of one split: a sample's key has eight digits."""
@@ -218,8 +221,10 @@ class FolderImages(Settings):
     fit: Literal["crop", "shorter_side", "keep"]
     resolution: PositiveInt | None
     """Shorter side in pixels; None keeps the images as they are."""
-    labels: list[Task]
-    """Tasks whose labels lie beside the images, for all of them."""
+    labels: list[ModalityName]
+    """Modalities whose labels lie beside the images, for all of them."""
+    own_modalities: dict[ModalityName, OwnModality] = Field(default={}, exclude_if=lambda own: not own)
+    """What those are of them that are not built in."""
 
 
 # -------------------------------------------------------------------------------------- labels
@@ -227,6 +232,8 @@ class ExactLabels(Settings):
     """The truth that came with the image: from the renderer, or from files beside one's own images."""
 
     kind: Literal["exact"] = "exact"
+    axes: Axes = Field(default="opengl", exclude_if=lambda axes: axes == "opengl")
+    """Of vectors in files beside one's own images; the dataset always stores ours (`opengl`)."""
 
 
 def _list_labelers(schema: dict[str, Any]) -> None:
@@ -274,16 +281,6 @@ LabelsConfig = Annotated[
 # ------------------------------------------------------------------------------------- quality
 Share = Annotated[float, Field(ge=0, le=1)]
 Bits = Annotated[int, Field(ge=1, le=65)]
-
-
-FLIP_GATES: dict[Task, str] = {
-    "normal": "max_flip_degrees",
-    "depth": "max_flip_abs_rel",
-    "segmentation": "min_flip_agreement",
-    "albedo": "max_flip_mse",
-    "shading": "max_flip_mse",
-}
-"""The bound of what `check_flip` scores."""
 
 
 class QualityConfig(Settings):
@@ -374,20 +371,29 @@ class LatentsConfig(Settings):
     """Also encode every image mirrored; a mirrored normal map has its x negated."""
     resolution: PositiveInt | None = None
     """Resize images to this size before encoding; None keeps their size."""
-    resolutions: dict[Task, PositiveInt] = {}
-    """Of single tasks, where it is another: what is small needs more latents to be seen in."""
+    resolutions: dict[ModalityName, PositiveInt] = {}
+    """Of single modalities, where it is another: what is small needs more latents to be seen in."""
     batch_size: PositiveInt = 16
     depth_scale: PositiveFloat = 8.0
     """Depth is divided by this and clipped to [0, 1] before encoding; metres."""
+    depth_curve: DepthCurve = Field(default="linear", exclude_if=lambda value: value == "linear")
+    """How grey levels grow with depth: `log` and `sqrt` give near surfaces more of them; see docs/modalities.md."""
+    depth_clip: bool = Field(default=True, exclude_if=lambda value: value)
+    """False: what is deeper than `depth_scale` is brighter than white, instead of white."""
     palette: str = "default"
     """Colour code of the segmentation classes: a name in `data_manifests/palettes/`."""
     min_class_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Segmentation is predicted among the classes that cover at least this share of the training labels' pixels. Where
     two classes meet, colours lie in between, which may be those of a class that is hardly ever right."""
 
-    def resolution_of(self, task: Task) -> int | None:
-        """At which the network works for a task: shorter side in pixels; None: the images' own."""
-        return self.resolutions.get(task, self.resolution)
+    def resolution_of(self, modality: str) -> int | None:
+        """At which the network works for a modality: shorter side in pixels; None: the images' own."""
+        return self.resolutions.get(modality, self.resolution)
+
+    @property
+    def code(self) -> Code:
+        """How labels become images."""
+        return Code(self.depth_scale, self.depth_curve, self.depth_clip, self.palette)
 
 
 # ----------------------------------------------------------------------------------- diffusion
@@ -429,9 +435,9 @@ class SamplingConfig(Settings):
         guided = self.use_prompt and self.guidance_scale != 1
         return self.num_steps * (2 if guided else 1) * (2 if self.mirrored else 1)
 
-    def for_task(self, task: Task) -> SamplingConfig:
-        """Without what only other tasks read, so that it predicts nothing anew."""
-        other = {"mirrored": False} if task == "segmentation" else {"colour_noise": None}
+    def for_modality(self, modality: Modality) -> SamplingConfig:
+        """Without what only other modalities read, so that it predicts nothing again."""
+        other = {"mirrored": False} if modality.has_classes else {"colour_noise": None}
         return self.model_copy(update=other)
 
 
@@ -482,8 +488,8 @@ class MethodConfig(Settings):
         """What the fit reads, and no more: all else trains nothing anew, and methods whose fits agree share one."""
         return self
 
-    def for_task(self, task: Task) -> MethodConfig:
-        """Without what only other tasks read, so that it trains nothing anew."""
+    def for_modality(self, modality: Modality) -> MethodConfig:
+        """Without what only other modalities read, so that it trains nothing again."""
         return self
 
     @property
@@ -551,8 +557,8 @@ class TrainConfig(FitConfig, MethodConfig):
     def reads_labels(self) -> bool:
         return self.loss == "decoded"
 
-    def for_task(self, task: Task) -> TrainConfig:
-        return self if task == "segmentation" else self.model_copy(update={"colour_error": "l1"})
+    def for_modality(self, modality: Modality) -> TrainConfig:
+        return self if modality.has_classes else self.model_copy(update={"colour_error": "l1"})
 
     @model_validator(mode="after")
     def _trains_what_is_random(self) -> TrainConfig:
@@ -609,7 +615,7 @@ class ReportConfig(Settings):
     """The page of results."""
 
     gallery: PositiveInt = 8
-    """Images shown per split and task."""
+    """Images shown per split."""
 
 
 class BadSampleConfig(Settings):

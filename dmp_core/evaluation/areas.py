@@ -7,6 +7,7 @@ images, so a bootstrap over images costs one matrix product. A confusion matrix 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,25 +15,28 @@ from numpy.typing import NDArray
 
 from dmp_core.errors import InputError
 from dmp_core.evaluation.bootstrap import Statistic
-from dmp_core.evaluation.colours import IGNORED
-from dmp_core.evaluation.layout import NUM_CLASSES, channels_last
-from dmp_core.evaluation.registry import PAPER_CLASSES
 
 INTERSECTION, PREDICTED, LABELLED = 0, 1, 2
 """Last axis of the areas (N, K, 3), in pixels."""
 
 
-def class_areas(pred: NDArray[Any], true: NDArray[Any], num_classes: int = NUM_CLASSES) -> NDArray[np.int64]:
+def class_areas(
+    pred: NDArray[Any],
+    true: NDArray[Any],
+    num_classes: int,
+    ignored: int,
+    name: str,
+) -> NDArray[np.int64]:
     """Per image and class: pixels right, predicted, labelled. ids (N, H, W) -> (N, num_classes, 3).
 
-    Pixels labelled 255 count nowhere; a prediction that is no class is wrong, and no class's false alarm.
-    Raises InputError when a label holds an id that is no class.
+    Pixels labelled `ignored` count nowhere; a prediction that is no class is wrong, and no class's false alarm.
+    Raises InputError, which starts with `name`, when a label holds an id that is no class.
     """
-    pred, true = (_class_ids(channels_last("segmentation", ids)) for ids in (pred, true))
-    if true.size and (int(true[true != IGNORED].max(initial=0)) >= num_classes or int(true.min()) < 0):
-        raise InputError(f"segmentation: labels hold class ids outside 0…{num_classes - 1} and {IGNORED}")
+    pred, true = _class_ids(pred), _class_ids(true)
+    if true.size and (int(true[true != ignored].max(initial=0)) >= num_classes or int(true.min()) < 0):
+        raise InputError(f"{name}: labels hold class ids outside 0…{num_classes - 1} and {ignored}")
     images = np.arange(len(true))[:, None, None] * num_classes
-    labelled = true != IGNORED
+    labelled = true != ignored
     countable = labelled & (pred >= 0) & (pred < num_classes)
 
     def count(ids: NDArray[np.int64], where: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -73,28 +77,41 @@ def _mean_where(values: NDArray[np.float64], where: NDArray[np.bool_]) -> NDArra
     return _divide(np.where(where, values, 0.0).sum(-1), where.sum(-1))
 
 
-def area_statistic(areas: NDArray[np.int64], name: str) -> Statistic:
-    """One dataset-level metric of the registry as a function of resample weights; areas (N, K, 3)."""
+def area_score(
+    areas: NDArray[np.int64], name: str, single: Mapping[str, int], headline: Collection[int] | None = None
+) -> Statistic:
+    """One dataset-level metric of a class map as a function of resample weights; areas (N, K, 3).
+
+    single: classes with metrics of their own, `iou_NAME` and `acc_NAME`, and a common mean, `five_iou` and `five_acc`.
+    headline: classes that `mean_iou` and `mean_acc` are the means of; None: all.
+    """
     used = np.flatnonzero(areas.any(axis=(0, 2)))
     flat = areas[:, used].reshape(len(areas), -1).astype(np.float64)
 
     def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         summed = (weights @ flat).reshape(len(weights), len(used), 3)
-        return _dataset_score(summed, used, name)
+        return _dataset_score(summed, used, name, single, headline)
 
     return statistic
 
 
-def _dataset_score(areas: NDArray[np.float64], ids: NDArray[np.int64], name: str) -> NDArray[np.float64]:
-    """One metric of the registry from summed areas (S, K', 3) of the classes `ids` (K',): (S,)."""
+def _dataset_score(
+    areas: NDArray[np.float64],
+    ids: NDArray[np.int64],
+    name: str,
+    single: Mapping[str, int],
+    headline: Collection[int] | None,
+) -> NDArray[np.float64]:
+    """One metric from summed areas (S, K', 3) of the classes `ids` (K',): (S,)."""
     iou, accuracy = _iou_and_accuracy(areas)
     present = areas[..., LABELLED] > 0
-    five = present & np.isin(ids, list(PAPER_CLASSES.values()))
+    five = present & np.isin(ids, list(single.values()))
+    counted = present if headline is None else present & np.isin(ids, list(headline))
     if name == "overall_acc":
         return _divide(areas[..., INTERSECTION].sum(-1), areas[..., LABELLED].sum(-1))
     whole = {
-        "mean_iou": (iou, present),
-        "mean_acc": (accuracy, present),
+        "mean_iou": (iou, counted),
+        "mean_acc": (accuracy, counted),
         "five_iou": (iou, five),
         "five_acc": (accuracy, five),
         "mean_iou_union": (iou, np.isfinite(iou)),
@@ -102,7 +119,7 @@ def _dataset_score(areas: NDArray[np.float64], ids: NDArray[np.int64], name: str
     if name in whole:
         return _mean_where(*whole[name])
     kind, _, class_name = name.partition("_")
-    column = np.flatnonzero(ids == PAPER_CLASSES[class_name])
+    column = np.flatnonzero(ids == single[class_name])
     if column.size == 0:
         return np.full(len(areas), np.nan)
     return (iou if kind == "iou" else accuracy)[:, column[0]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import colorsys
 import csv
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +31,7 @@ Ids = NDArray[np.integer[Any]]
 RGB = NDArray[np.uint8]
 
 _CHUNK = 1 << 16
+_MOST_DISTANCES = 1 << 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,24 +45,28 @@ class Palette:
     name: str
     colours: RGB
     classes: tuple[str, ...] = ()
+    ignored: int = IGNORED
+    """Id of pixels without a label."""
 
     def encode(self, ids: Ids) -> RGB:
-        """Class ids (…) to colours (…, 3). 255 becomes black. Raises InputError on other ids beyond K."""
+        """Class ids (…) to colours (…, 3). `ignored` becomes black. Raises InputError on other ids beyond K."""
         ids = np.asarray(ids)
         if not np.issubdtype(ids.dtype, np.integer):
             raise InputError(f"ids: {ids.dtype}; expected integer class ids")
-        bad = (ids != IGNORED) & ((ids < 0) | (ids >= len(self.colours)))
+        bad = (ids != self.ignored) & ((ids < 0) | (ids >= len(self.colours)))
         if bad.any():
             raise InputError(
                 f"ids: {ids[bad].flat[0]} has no colour in palette {self.name!r}; expected 0 … "
-                f"{len(self.colours) - 1}, or {IGNORED} for no label"
+                f"{len(self.colours) - 1}, or {self.ignored} for no label"
             )
-        table = np.zeros((IGNORED + 1, 3), dtype=np.uint8)
+        table = np.zeros((max(self.ignored + 1, len(self.colours)), 3), dtype=np.uint8)
         table[: len(self.colours)] = self.colours
+        if self.ignored < len(self.colours):
+            table[self.ignored] = 0
         return table[ids]
 
-    def decode(self, rgb: RGB, classes: Iterable[int] | None = None, space: Space = "rgb") -> NDArray[np.uint8]:
-        """The class whose colour is nearest, lowest id on a tie. (…, 3) uint8 -> (…) uint8.
+    def decode(self, rgb: RGB, classes: Iterable[int] | None = None, space: Space = "rgb") -> NDArray[Any]:
+        """The class whose colour is nearest, lowest id on a tie. (…, 3) uint8 -> ids (…).
 
         classes: ids to choose among (all). space: distances in RGB, or "lab8", OpenCV's 8-bit Lab
         as published. Raises InputError on floats or unknown ids.
@@ -74,10 +81,10 @@ class Palette:
         if space == "lab8":
             points, centres = rgb_to_lab8(points), rgb_to_lab8(centres)
         nearest = _nearest(points, centres)
-        return kept[nearest].astype(np.uint8).reshape(rgb.shape[:-1])
+        return kept[nearest].astype(self._dtype).reshape(rgb.shape[:-1])
 
-    def likeliest(self, rgb: RGB, shares: Mapping[int, float], noise: float) -> NDArray[np.uint8]:
-        """The class that is likeliest by its colour and by its share. (…, 3) uint8 -> (…) uint8.
+    def likeliest(self, rgb: RGB, shares: Mapping[int, float], noise: float) -> NDArray[Any]:
+        """The class that is likeliest by its colour and by its share. (…, 3) uint8 -> ids (…).
 
         shares: class id -> its share of all pixels, above 0; ids to choose among.
         noise: the standard deviation of a channel from the class's colour, as a part of the channel's range: the
@@ -87,7 +94,11 @@ class Palette:
         kept = self._checked(shares)
         handicap = -2 * (255 * noise) ** 2 * np.log([shares[name] for name in kept.tolist()])
         nearest = _nearest(rgb.reshape(-1, 3), self.colours[kept], handicap.astype(np.float32))
-        return kept[nearest].astype(np.uint8).reshape(rgb.shape[:-1])
+        return kept[nearest].astype(self._dtype).reshape(rgb.shape[:-1])
+
+    @property
+    def _dtype(self) -> type[np.unsignedinteger[Any]]:
+        return np.uint8 if max(len(self.colours) - 1, self.ignored) < 256 else np.uint16
 
     def others_black(self, classes: Iterable[int] = DMP_CLASSES) -> Palette:
         """The published filter, for ``dmp_compat``: every class outside ``classes`` painted black.
@@ -154,7 +165,8 @@ def _nearest(points: RGB, centres: RGB, handicap: NDArray[np.float32] | float = 
     """
     c = centres.astype(np.float32)
     square = (c**2).sum(1) + handicap
-    chunks = (points[start : start + _CHUNK].astype(np.float32) for start in range(0, len(points), _CHUNK))
+    rows = max(1, min(_CHUNK, _MOST_DISTANCES // len(centres)))
+    chunks = (points[start : start + rows].astype(np.float32) for start in range(0, len(points), rows))
     found = [(square - 2 * chunk @ c.T).argmin(1) for chunk in chunks]
     return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
@@ -218,6 +230,27 @@ def spread_colours(count: int) -> RGB:
     if len(chosen) <= count:
         raise InputError(f"count: {count} colours; at most {len(chosen) - 1} are well apart")
     return np.array(chosen[1:], dtype=np.uint8)
+
+
+def class_colours(count: int) -> RGB:
+    """Colours of `count` classes, none of them black: the best separated ones, or, beyond 188, an even lattice."""
+    if count <= 188:
+        return spread_colours(count)
+    levels = math.ceil((count + 1) ** (1 / 3))
+    steps = np.rint(np.linspace(0, 255, levels)).astype(np.uint8)
+    lattice = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    return lattice[1 : count + 1]
+
+
+@cache
+def display_colours(classes: int) -> RGB:
+    """Colours to show classes in: distinct hues by the golden angle, alternating in lightness; (classes, 3)."""
+    colours = []
+    for index in range(classes):
+        lightness = (0.62, 0.42, 0.76, 0.52)[index % 4]
+        r, g, b = colorsys.hls_to_rgb((index * 0.61803398875 + 0.58) % 1.0, lightness, 0.55)
+        colours.append((round(r * 255), round(g * 255), round(b * 255)))
+    return np.array(colours, dtype=np.uint8)
 
 
 def default_colours(common: Sequence[int] = COMMON_CLASSES, count: int = 150) -> RGB:

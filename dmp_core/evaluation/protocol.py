@@ -1,8 +1,7 @@
 """Section 4's protocol: score predictions per image, put a constant beside them, aggregate with intervals.
 
-Arrays come in the dataset's own units and either layout (see `layout`): normal (N, H, W, 3) unit
-vectors in [-1, 1]; depth (N, H, W) metres; segmentation (N, H, W) class ids; albedo (N, H, W, 3) and
-shading (N, H, W) in [0, 1]. Depth that is not positive and finite, and class 255, mean "no label here".
+Arrays come in the dataset's own units, channels last or first: vectors and colours (N, H, W, 3), scalar maps and
+class ids (N, H, W); see `Modality.channels_last` and, for what means "no label here", `Modality.valid`.
 """
 
 from __future__ import annotations
@@ -12,15 +11,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dmp_core.config.stages import Task
 from dmp_core.errors import InputError
-from dmp_core.evaluation.areas import area_statistic, class_areas, image_scores
 from dmp_core.evaluation.bootstrap import (
     Interval,
     Statistic,
@@ -30,11 +27,8 @@ from dmp_core.evaluation.bootstrap import (
     weighted_mean,
 )
 from dmp_core.evaluation.constant import constant_like, constant_prediction, map_like, mean_map
-from dmp_core.evaluation.layout import NUM_CLASSES, metric_tensor
-from dmp_core.evaluation.registry import CONSTANT, DMP, Metric, metrics_of, primary_metric
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from dmp_core.evaluation.registry import CONSTANT, DMP
+from dmp_core.modalities import Metric, Modality, modality_of
 
 __all__ = [
     "ScoreTable",
@@ -58,20 +52,20 @@ CHUNK = 64
 class ScoreTable:
     """Scores of one predictor on one split: what `score` returns and `aggregate` reads."""
 
-    task: Task
+    modality: Modality
     values: pd.DataFrame
-    """One row per image: `key`, then the per-image metrics of the registry; NaN where undefined."""
+    """One row per image: `key`, then the modality's per-image metrics; NaN where undefined."""
     row: str = DMP
     """Name of the predictor: DMP, VAE ceiling, constant, or a compared method."""
     split: str = ""
     areas: NDArray[np.int64] | None = field(default=None, repr=False)
-    """Segmentation only, (N, K, 3): pixels right, pixels predicted, pixels labelled, per image and class."""
+    """Of class maps, (N, K, 3): pixels right, pixels predicted, pixels labelled, per image and class."""
 
     @property
     def dataset(self) -> dict[str, float]:
         """The value of every metric over the whole set (without intervals)."""
         whole = np.ones((1, len(self.values)))
-        return {m.name: float(self.statistic(m)(whole)[0]) for m in metrics_of(self.task)}
+        return {m.name: float(self.statistic(m)(whole)[0]) for m in self.modality.metrics}
 
     def statistic(self, metric: Metric) -> Statistic:
         """The metric as a function of resample weights."""
@@ -79,7 +73,7 @@ class ScoreTable:
             return weighted_mean(self.values[metric.name].to_numpy(dtype=np.float64))
         if self.areas is None:
             raise InputError(f"{metric.name}: this table holds no class areas; score the predictions again")
-        return area_statistic(self.areas, metric.name)
+        return self.modality.area_statistic(self.areas, metric.name)
 
     def only(self, keys: Collection[str]) -> ScoreTable:
         """The rows of these images, in the table's order."""
@@ -95,17 +89,23 @@ class ScoreTable:
             frame["classes"] = [ids.tolist() for ids in shown]
             frame["areas"] = [image[ids].ravel().tolist() for image, ids in zip(self.areas, shown, strict=True)]
             frame["num_classes"] = self.areas.shape[1]
-        frame.attrs = {"task": self.task, "row": self.row, "split": self.split}
+        frame.attrs = {"task": self.modality.name, "row": self.row, "split": self.split}
         frame.to_parquet(path, index=False)
 
     @classmethod
-    def load(cls, path: str | Path) -> ScoreTable:
-        """Read what `save` wrote; raises InputError when the file is something else."""
+    def load(cls, path: str | Path, modality: Modality | None = None) -> ScoreTable:
+        """Read what `save` wrote; raises InputError when the file is something else.
+
+        modality: the one of the table's name, which is looked up if None; needed for those of `own_modalities`.
+        """
         try:
             frame = pd.read_parquet(path)
-            about = {name: frame.attrs[name] for name in ("task", "row", "split")}
+            name, row, split = (frame.attrs[field] for field in ("task", "row", "split"))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path}: not a table of scores ({error}); run the evaluate stage again") from None
+        modality = modality or modality_of(name)
+        if modality.name != name:
+            raise InputError(f"{path}: scores of {name}, not of {modality.name}")
         areas = None
         if "areas" in frame:
             areas = np.zeros((len(frame), int(frame["num_classes"].iloc[0]), 3), dtype=np.int64)
@@ -114,15 +114,14 @@ class ScoreTable:
                 areas[image, np.asarray(ids, dtype=np.int64)] = np.reshape(np.asarray(flat, dtype=np.int64), (-1, 3))
             frame = frame.drop(columns=["classes", "areas", "num_classes"])
         frame.attrs = {}
-        return cls(values=frame, areas=areas, **about)
+        return cls(modality, frame, row, split, areas)
 
 
 class Scorer:
     """Collects scores batch by batch, so that a split need not fit into memory."""
 
-    def __init__(self, task: Task, *, row: str = DMP, split: str = "", num_classes: int = NUM_CLASSES) -> None:
-        metrics_of(task)
-        self.task, self.row, self.split, self.num_classes = task, row, split, num_classes
+    def __init__(self, modality: Modality | str, *, row: str = DMP, split: str = "") -> None:
+        self.modality, self.row, self.split = modality_of(modality), row, split
         self._frames: list[pd.DataFrame] = []
         self._areas: list[NDArray[np.int64]] = []
 
@@ -131,143 +130,90 @@ class Scorer:
         pred, true = np.asarray(pred), np.asarray(true)
         if pred.shape != true.shape or len(pred) != len(keys):
             raise InputError(
-                f"{self.task}: prediction {pred.shape}, label {true.shape} and {len(keys)} keys do not belong together"
+                f"{self.modality.name}: prediction {pred.shape}, label {true.shape} and {len(keys)} keys "
+                "do not belong together"
             )
         for start in range(0, len(keys), CHUNK):
             part = slice(start, start + CHUNK)
             self._score_chunk(pred[part], true[part], list(keys[part]))
 
     def _score_chunk(self, pred: NDArray[Any], true: NDArray[Any], keys: list[str]) -> None:
-        if self.task == "segmentation":
-            areas = class_areas(pred, true, self.num_classes)
+        columns, areas = self.modality.scores_and_areas(pred, true)
+        if areas is not None:
             self._areas.append(areas)
-            columns = image_scores(areas)
-        else:
-            columns = _SCORES[self.task](*(metric_tensor(self.task, array) for array in (pred, true)))
         self._frames.append(pd.DataFrame({"key": keys, **columns}))
 
     def table(self) -> ScoreTable:
         """All scores so far; raises InputError when there are none."""
         if not self._frames:
-            raise InputError(f"{self.task}: no images to score in split {self.split!r}")
+            raise InputError(f"{self.modality.name}: no images to score in split {self.split!r}")
         values = pd.concat(self._frames, ignore_index=True)
         areas = np.concatenate(self._areas) if self._areas else None
-        return ScoreTable(self.task, values, self.row, self.split, areas)
+        return ScoreTable(self.modality, values, self.row, self.split, areas)
 
 
 def score(
-    task: Task,
+    modality: Modality | str,
     pred: NDArray[Any],
     true: NDArray[Any],
     keys: Sequence[str],
     *,
     row: str = DMP,
     split: str = "",
-    num_classes: int = NUM_CLASSES,
 ) -> ScoreTable:
     """Score predictions (N, ...) against labels (N, ...); shapes and units as in the module's docstring.
 
-    Raises InputError when shapes or the number of keys disagree, or the task is unknown.
+    Raises InputError when shapes or the number of keys disagree, or the modality is unknown.
     """
-    scorer = Scorer(task, row=row, split=split, num_classes=num_classes)
+    scorer = Scorer(modality, row=row, split=split)
     scorer.update(pred, true, keys)
     return scorer.table()
 
 
-# ----------------------------------------------------------------------------- per-image values
-def _normal_scores(pred: Tensor, true: Tensor) -> dict[str, NDArray[np.float64]]:
-    import torch
-
-    from dmp_core.evaluation import metrics
-
-    angles, labelled = metrics.angles_deg(pred, true), metrics.has_normal(true)
-    return {
-        "angular_deg": _numpy(metrics.masked_mean(angles, labelled)),
-        "angular_median_deg": _numpy(angles.where(labelled, torch.nan).flatten(1).nanquantile(0.5, dim=1)),
-        "l1": _numpy(metrics.l1_normals(pred, true)),
-        "angular_dmp_compat": _numpy(metrics.angular_dmp_compat((pred + 1) / 2, (true + 1) / 2)),
-    }
-
-
-def _depth_scores(pred: Tensor, true: Tensor) -> dict[str, NDArray[np.float64]]:
-    from dmp_core.evaluation import metrics
-    from dmp_core.evaluation.alignment import align_affine
-
-    aligned = align_affine(pred, true)
-    return {
-        "abs_rel": _numpy(metrics.abs_rel(pred, true)),
-        "delta1": _numpy(metrics.delta1(pred, true)),
-        "rmse_relative": _numpy(metrics.rmse_relative(pred, true)),
-        "abs_rel_aligned": _numpy(metrics.abs_rel(aligned, true)),
-        "delta1_aligned": _numpy(metrics.delta1(aligned, true)),
-    }
-
-
-def _intrinsic_scores(pred: Tensor, true: Tensor) -> dict[str, NDArray[np.float64]]:
-    from dmp_core.evaluation import metrics
-
-    return {
-        "mse": _numpy(metrics.mse(pred, true)),
-        "l1": _numpy(metrics.l1(pred, true)),
-        "si_mse": _numpy(metrics.si_mse(pred, true)),
-    }
-
-
-_SCORES = {
-    "normal": _normal_scores,
-    "depth": _depth_scores,
-    "albedo": _intrinsic_scores,
-    "shading": _intrinsic_scores,
-}
-
-
-def _numpy(values: Any) -> NDArray[np.float64]:
-    return np.asarray(values, dtype=np.float64)
-
-
 def score_constant(
-    task: Task,
+    modality: Modality | str,
     value: NDArray[np.float64],
     true: NDArray[Any],
     keys: Sequence[str],
     *,
     split: str = "",
-    num_classes: int = NUM_CLASSES,
 ) -> ScoreTable:
     """Score the constant predictor on the same labels."""
-    prediction = constant_like(task, value, true)
-    return score(task, prediction, true, keys, row=CONSTANT, split=split, num_classes=num_classes)
+    prediction = constant_like(modality, value, true)
+    return score(modality, prediction, true, keys, row=CONSTANT, split=split)
 
 
 # ------------------------------------------------------------------------------------ aggregate
 def aggregate(tables: Iterable[ScoreTable], *, samples: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Means and 95 % intervals of every table, as plain data that JSON can hold (NaN becomes None).
 
-    Returns {task: {split: {row: {"images": n, "metrics": {name: {"mean", "low", "high"}},
+    Returns {modality: {split: {row: {"images": n, "metrics": {name: {"mean", "low", "high"}},
     "beats_constant": bool | None, "versus_constant": {"metric", "difference", "low", "high"} | None}}}}.
-    Images are resampled `samples` times from `seed`; segmentation scores are recomputed from the
-    resampled areas. A row beats the constant when the interval of the paired difference on the task's
+    Images are resampled `samples` times from `seed`; scores of class maps are recomputed from the
+    resampled areas. A row beats the constant when the interval of the paired difference on the modality's
     primary metric lies wholly on the better side; None where no label is valid.
     Raises InputError for two tables of one name.
     """
-    groups: dict[tuple[Task, str], dict[str, ScoreTable]] = defaultdict(dict)
+    groups: dict[tuple[str, str], dict[str, ScoreTable]] = defaultdict(dict)
     for table in tables:
-        rows = groups[table.task, table.split]
+        rows = groups[table.modality.name, table.split]
         if table.row in rows:
-            raise InputError(f"aggregate: two tables for {table.task}, split {table.split!r}, row {table.row!r}")
+            raise InputError(
+                f"aggregate: two tables for {table.modality.name}, split {table.split!r}, row {table.row!r}"
+            )
         rows[table.row] = table
     result: dict[str, Any] = {}
-    for (task, split), rows in groups.items():
+    for (name, split), rows in groups.items():
         constant = rows.get(CONSTANT)
-        result.setdefault(task, {})[split] = {
-            name: _summary(table, constant, samples, seed) for name, table in rows.items()
+        result.setdefault(name, {})[split] = {
+            row: _summary(table, constant, samples, seed) for row, table in rows.items()
         }
     return result
 
 
 def _summary(table: ScoreTable, constant: ScoreTable | None, samples: int, seed: int) -> dict[str, Any]:
     weights = resample_weights(len(table.values), samples, seed)
-    metrics = {m.name: _plain(percentile_interval(table.statistic(m), weights)) for m in metrics_of(table.task)}
+    metrics = {m.name: _plain(percentile_interval(table.statistic(m), weights)) for m in table.modality.metrics}
     entry: dict[str, Any] = {"images": len(table.values), "metrics": metrics}
     entry["beats_constant"], entry["versus_constant"] = None, None
     if constant is not None and table.row != CONSTANT:
@@ -278,9 +224,10 @@ def _summary(table: ScoreTable, constant: ScoreTable | None, samples: int, seed:
 def _versus(table: ScoreTable, constant: ScoreTable, weights: NDArray[np.float64]) -> dict[str, Any]:
     if list(table.values["key"]) != list(constant.values["key"]):
         raise InputError(
-            f"{table.task}, split {table.split!r}: {table.row!r} and the constant were scored on different images"
+            f"{table.modality.name}, split {table.split!r}: {table.row!r} and the constant were scored on "
+            "different images"
         )
-    metric = primary_metric(table.task)
+    metric = table.modality.primary_metric
     interval = paired_interval(table.statistic(metric), constant.statistic(metric), weights)
     wins = interval.excludes_zero() and metric.better(interval.value, 0.0)
     plain = _plain(interval)

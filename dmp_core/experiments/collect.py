@@ -1,4 +1,4 @@
-"""An experiment's results: one row a variant, task, split and metric, read from the artefacts that are complete."""
+"""An experiment's results, per variant, modality, split and metric, read from the artefacts that are complete."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pandas as pd
 
 from dmp_core.evaluation.bootstrap import Interval, paired_interval, resample_weights
 from dmp_core.evaluation.protocol import ScoreTable
-from dmp_core.evaluation.registry import CEILING, CONSTANT, MEAN_MAP, primary_metric
-from dmp_core.experiments.planning import PlannedVariant
+from dmp_core.evaluation.registry import CEILING, CONSTANT, MEAN_MAP
+from dmp_core.experiments.planning import PlannedVariant, known_modalities
 from dmp_core.methods.registry import find_method
 from dmp_core.stages import Node
 from dmp_core.store import Manifest, Sample, Workspace, read_artefact
@@ -20,8 +20,9 @@ COLUMNS = (
     "experiment", "variant", "method", "task", "split", "metric", "value", "ci_low", "ci_high", "images",
     "steps", "train_steps", "seconds", "train_seconds", "trainable_parameters", "fingerprint",
 )  # fmt: skip
-"""`method`: the row's name. `steps`: of sampling. `seconds`: of prediction, per image. `train_seconds`: of the last
-uninterrupted stretch of training. `fingerprint`: of the scores' artefact."""
+"""`method`: the row's name. `task`: the modality's, by the word of older tables. `steps`: of sampling. `seconds`: of
+prediction, per image. `train_seconds`: of the last uninterrupted stretch of training. `fingerprint`: of the scores'
+artefact."""
 
 DIFFERENCES = (
     "variant", "method", "task", "split", "metric", "difference", "ci_low", "ci_high", "verdict",
@@ -43,14 +44,14 @@ def collect(experiment: str, planned: Sequence[PlannedVariant], workspace: Works
         for node, manifest in _scores(variant, workspace):
             own = find_method(variant.config.train.method).title
             found = json.loads(node.artefact(workspace).read_input("metrics.json"))
-            for task, split, row, entry in _entries(found):
-                told = (REFERENCES.get(row, variant.name), task, split)
+            for modality, split, row, entry in _entries(found):
+                told = (REFERENCES.get(row, variant.name), modality, split)
                 if row not in (own, *REFERENCES) or told in seen:
                     continue
                 seen.add(told)
-                about = {"experiment": experiment, "variant": told[0], "task": task, "split": split}
+                about = {"experiment": experiment, "variant": told[0], "task": modality, "split": split}
                 about["method"] = variant.title if row == own else row
-                about |= _costs(variant, task, split, workspace) if row == own else {}
+                about |= _costs(variant, modality, split, workspace) if row == own else {}
                 rows.extend({**about, **score} for score in _values(entry, manifest))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -88,13 +89,13 @@ def differences(planned: Sequence[PlannedVariant], reference: str, workspace: Wo
             other, of_other = tables.get(reference, {}).get(place, (None, ""))
             if variant.name == reference or other is None or (interval := versus(table, other)) is None:
                 continue
-            metric = primary_metric(table.task)
+            metric = table.modality.primary_metric
             better = metric.better(interval.value, 0.0)
             rows.append(
                 {
                     "variant": variant.name,
                     "method": variant.title,
-                    "task": table.task,
+                    "task": table.modality.name,
                     "split": table.split,
                     "metric": metric.name,
                     "difference": interval.value,
@@ -115,7 +116,7 @@ def versus(table: ScoreTable, reference: ScoreTable) -> Interval | None:
     """
     if list(reference.values["key"]) != list(table.values["key"]):
         return None
-    metric = primary_metric(table.task)
+    metric = table.modality.primary_metric
     weights = resample_weights(len(table.values), RESAMPLES)
     interval = paired_interval(table.statistic(metric), reference.statistic(metric), weights)
     return interval if interval.known else None
@@ -139,22 +140,23 @@ def _finished(node: Node | None, workspace: Workspace) -> Manifest | None:
 
 
 def score_tables(variant: PlannedVariant, workspace: Workspace) -> dict[tuple[str, str], tuple[ScoreTable, str]]:
-    """(task, split) → the variant's scores, and the fingerprint of their artefact."""
+    """(modality, split) → the variant's scores, and the fingerprint of their artefact."""
     own = find_method(variant.config.train.method).title
+    known = {modality.name: modality for modality in known_modalities([variant])}
     found: dict[tuple[str, str], tuple[ScoreTable, str]] = {}
     for node, manifest in _scores(variant, workspace):
         for path in sorted(node.artefact(workspace).local_path().glob("*.parquet")):
-            table = ScoreTable.load(path)
+            table = ScoreTable.load(path, known.get(getattr(node.config, "task", "")))
             if table.row == own:
-                found[table.task, table.split] = table, manifest.fingerprint
+                found[table.modality.name, table.split] = table, manifest.fingerprint
     return found
 
 
 def _entries(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
-    for task, splits in metrics.items():
+    for modality, splits in metrics.items():
         for split, rows in splits.items():
             for row, entry in rows.items():
-                yield task, split, row, entry
+                yield modality, split, row, entry
 
 
 def _values(entry: Mapping[str, Any], manifest: Manifest) -> Iterator[dict[str, Any]]:
@@ -169,10 +171,10 @@ def _values(entry: Mapping[str, Any], manifest: Manifest) -> Iterator[dict[str, 
         }
 
 
-def _costs(variant: PlannedVariant, task: str, split: str, workspace: Workspace) -> dict[str, Any]:
+def _costs(variant: PlannedVariant, modality: str, split: str, workspace: Workspace) -> dict[str, Any]:
     """What the variant took to train and takes to run, as far as the manifests tell."""
-    train = _finished(variant.find(f"train/{task}-{variant.config.train.fitted.method}"), workspace)
-    predict = _finished(variant.prediction(split, task), workspace)
+    train = _finished(variant.find(f"train/{modality}-{variant.config.train.fitted.method}"), workspace)
+    predict = _finished(variant.prediction(split, modality), workspace)
     return {
         "steps": getattr(variant.config.train.inference, "num_steps", variant.config.sampling.num_steps),
         "train_steps": train.details.get("steps") if train else None,

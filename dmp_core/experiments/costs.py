@@ -10,10 +10,10 @@ from dmp_core.experiments.planning import PlannedVariant
 
 
 def markdown(title: str, shown: Sequence[PlannedVariant], scores: pd.DataFrame) -> str:
-    """A row a variant that has scores: samples drawn, minutes of fitting a task, weights fitted, time an image.
+    """A row per variant that has scores: samples drawn, minutes of fitting a modality, weights fitted, time an image.
 
-    scores: of `collect`. Times are medians over tasks and splits, on the machine that they were made on; fits that were
-    stopped and taken up count from there.
+    scores: of `collect`. Times are medians over modalities and splits, on the machine that they were made on; fits that
+    were stopped and resumed count from there.
     """
     lines = [f"**{title}**", ""]
     lines += [

@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dmp_core.config.stages import TASKS, Task
 from dmp_core.evaluation.bootstrap import Interval, percentile_interval, resample_weights
-from dmp_core.evaluation.registry import primary_metric
 from dmp_core.experiments.collect import RESAMPLES, finished_samples, score_tables, versus
-from dmp_core.experiments.planning import PlannedVariant, shared_node
+from dmp_core.experiments.planning import PlannedVariant, known_modalities, shared_node
 from dmp_core.experiments.settings import GroupSpec
-from dmp_core.report.tables import DASH, SHORT_NAMES
+from dmp_core.modalities import Modality
+from dmp_core.report.tables import DASH
 from dmp_core.store import Workspace, decode_member
+from dmp_core.text import markdown as markdown_text
 
 
 @dataclass(frozen=True)
 class Group:
-    """The primary metric of one task on some of the images."""
+    """The primary metric of one modality on some of the images."""
 
-    task: Task
+    modality: Modality
     name: str
     images: int
     reference: Interval
@@ -30,19 +30,19 @@ class Group:
 
 
 def groups(spec: GroupSpec, shown: Sequence[PlannedVariant], reference: str, workspace: Workspace) -> list[Group]:
-    """Every task's groups, in the order of `spec.names`; none while the reference has no scores.
+    """Every modality's groups, in the order of `spec.names`; none while the reference has no scores.
 
     Images whose metadata has another value, or no such field, belong to no group; nor is there a group of no images.
     """
     scores = {variant.name: score_tables(variant, workspace) for variant in shown}
     members = _members(spec, shown, workspace)
     found = []
-    for task in TASKS:
-        place = task, spec.split
+    for modality in known_modalities(shown):
+        place = modality.name, spec.split
         tables = {name: known[place][0] for name, known in scores.items() if place in known}
         if reference not in tables:
             continue
-        metric = primary_metric(task)
+        metric = modality.primary_metric
         for value, name in spec.names.items():
             parts = {variant: table.only(members[value]) for variant, table in tables.items()}
             own = parts.pop(reference)
@@ -51,7 +51,7 @@ def groups(spec: GroupSpec, shown: Sequence[PlannedVariant], reference: str, wor
             score = percentile_interval(own.statistic(metric), resample_weights(len(own.values), RESAMPLES))
             against = {variant: versus(part, own) for variant, part in parts.items()}
             differences = {variant: interval for variant, interval in against.items() if interval}
-            found.append(Group(task, name, len(own.values), score, differences))
+            found.append(Group(modality, name, len(own.values), score, differences))
     return found
 
 
@@ -73,7 +73,7 @@ def _text(field: str, metadata: Any) -> str:
 
 
 def markdown(spec: GroupSpec, found: Sequence[Group], reference: str, titles: Mapping[str, str]) -> str:
-    """A row a task and group: the reference's score, then every other variant's difference from it.
+    """A row per modality and group: the reference's score, then every other variant's difference from it.
 
     titles: variant → what it is called, the columns in their order.
     """
@@ -81,8 +81,12 @@ def markdown(spec: GroupSpec, found: Sequence[Group], reference: str, titles: Ma
     heads = ["", "metric", "images", titles[reference], *(f"{titles[name]}, minus it" for name in others)]
     lines = [f"**{spec.title}**", "", f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(others) + 2)]
     for group in found:
-        metric = primary_metric(group.task)
-        cells = [f"{SHORT_NAMES[group.task]}, {group.name}", f"{metric.label} {metric.arrow}", str(group.images)]
+        metric = group.modality.primary_metric
+        cells = [
+            f"{markdown_text(group.modality.short)}, {group.name}",
+            f"{metric.label} {metric.arrow}",
+            str(group.images),
+        ]
         cells += [_cell(group.reference, metric.decimals, "")]
         cells += [_cell(group.differences.get(name), metric.decimals, "+") for name in others]
         lines.append(f"| {' | '.join(cells)} |")

@@ -59,7 +59,7 @@ def worth(column: Column, value: float) -> float:
 
 
 def markdown(title: str, found: Sequence[Ranking]) -> str:
-    """A row a column of the tables, best method first."""
+    """A row per column of the tables, best method first."""
     lines = [f"**{title}**", "", "| table | column | ours, best first | the paper's | pairs in the same order |"]
     lines.append("|---|---|---|---|---:|")
     for ranking in found:

@@ -17,7 +17,7 @@ import pandas as pd
 from dmp_core.experiments import costs, groups, order, tables
 from dmp_core.experiments.collect import COLUMNS, DIFFERENCES, collect, differences, with_earlier
 from dmp_core.experiments.figures import curve, grid, save_plot
-from dmp_core.experiments.planning import PlannedVariant
+from dmp_core.experiments.planning import PlannedVariant, known_modalities
 from dmp_core.experiments.settings import (
     CostSpec,
     CurveSpec,
@@ -75,7 +75,7 @@ def _write(
     spec = experiment.outputs[output]
     if isinstance(spec, ScoreTableSpec):
         variants = {variant.name: variant.variant for variant in shown}
-        table = tables.build(spec.title, spec.layout, scores, variants)
+        table = tables.build(spec.title, spec.layout, scores, variants, known_modalities(shown))
         formats = {"md": tables.markdown, "tex": tables.latex, "html": tables.html}
         for suffix, render in formats.items():
             (folder / f"{output}.{suffix}").write_text(render(table))

@@ -10,9 +10,9 @@ from typing import Any
 
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.config.pipeline import layered, merge, validate
-from dmp_core.config.stages import TASKS
 from dmp_core.errors import InputError
 from dmp_core.experiments.settings import Experiment, Variant
+from dmp_core.modalities import Modality, built_in, modalities_of
 from dmp_core.stages import Node, plan
 
 RunNodes = Callable[[PipelineConfig, str, list[Node]], Any]
@@ -35,9 +35,9 @@ class PlannedVariant:
     def find(self, node_id: str) -> Node | None:
         return next((node for node in self.nodes if node.id == node_id), None)
 
-    def prediction(self, split: str, task: str) -> Node | None:
+    def prediction(self, split: str, modality: str) -> Node | None:
         """The node with its predictions."""
-        return self.find(f"predict/{split}-{task}-{self.config.train.method}")
+        return self.find(f"predict/{split}-{modality}-{self.config.train.method}")
 
 
 def plan_experiment(
@@ -45,19 +45,20 @@ def plan_experiment(
     base: PipelineConfig | str | None = None,
     file: Path | None = None,
     overrides: Sequence[str] = (),
-    tasks: Sequence[str] = (),
+    modalities: Sequence[str] = (),
 ) -> list[PlannedVariant]:
     """Every variant, each with a valid configuration: base < file < experiment < variant < overrides.
 
     base: a configuration or a preset; by default the experiment's own preset. A file, which may be a complete
         configuration, is what all variants start from, or else each would become what the file says.
-    tasks: only these; a variant that has none of them is left out, and so is one that asks for more training images
-        than the preset has, that is `only_on` another base model, or that is `optional` and has no base model.
+    modalities: only these; a variant that has none of them is left out, and so is one that asks for more training
+        images than the preset has, that is `only_on` another base model, or that is `optional` and has no base model.
     Raises InputError that names the variant and what is wrong with it.
     """
-    if unknown := set(tasks) - set(TASKS):
-        raise InputError(f"--tasks {', '.join(sorted(unknown))}: unknown; choose from: {', '.join(TASKS)}")
     config = base if isinstance(base, PipelineConfig) else load_config(base or experiment.preset, file)
+    known = [modality.name for modality in _known(config)]
+    if unknown := set(modalities) - set(known):
+        raise InputError(f"--modalities {', '.join(sorted(unknown))}: unknown; choose from: {', '.join(known)}")
     below = config.model_dump(mode="json")
     planned = []
     for name, variant in experiment.variants.items():
@@ -69,7 +70,11 @@ def plan_experiment(
         config = validate(settings, source)
         if variant.optional and not Path(config.base.model).expanduser().is_dir():
             continue
-        chosen = [t for t in config.tasks if (not variant.tasks or t in variant.tasks) and (not tasks or t in tasks)]
+        chosen = [
+            name
+            for name in config.modalities
+            if all(not only or name in only for only in (variant.modalities, modalities))
+        ]
         if chosen:
             nodes = [node for node in plan(config) if _wanted(node, chosen)]
             planned.append(PlannedVariant(name, variant, config, _with_inputs(nodes)))
@@ -84,6 +89,15 @@ def choose(planned: Sequence[PlannedVariant], names: Sequence[str]) -> list[Plan
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"no such variant: {', '.join(unknown)}; choose from: {', '.join(known)}, or all")
     return [known[name] for name in known if name in names]
+
+
+def known_modalities(planned: Sequence[PlannedVariant]) -> list[Modality]:
+    """All that the variants' common configuration knows, in the order to show them."""
+    return _known(planned[0].config) if planned else built_in()
+
+
+def _known(config: PipelineConfig) -> list[Modality]:
+    return modalities_of(config.model_dump(mode="json", include={"own_modalities"}))
 
 
 def shared_node(planned: Sequence[PlannedVariant], node_id: str) -> Node | None:
@@ -121,9 +135,9 @@ def _layered(
     return layered(settings, f"variant {name}", None, list(overrides))
 
 
-def _wanted(node: Node, tasks: Sequence[str]) -> bool:
-    """What ends in a score or a picture of these tasks; reports and merged datasets are for `dmp run`."""
-    return node.stage in ("labels", "predict", "evaluate") and getattr(node.config, "task", None) in tasks
+def _wanted(node: Node, modalities: Sequence[str]) -> bool:
+    """What ends in a score or a picture of these; reports and merged datasets are for `dmp run`."""
+    return node.stage in ("labels", "predict", "evaluate") and getattr(node.config, "task", None) in modalities
 
 
 def _with_inputs(wanted: Sequence[Node]) -> list[Node]:

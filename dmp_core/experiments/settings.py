@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from dmp_core.config.base import Settings, raise_readable, read_yaml
-from dmp_core.config.stages import Task
 from dmp_core.errors import InputError
 from dmp_core.resources import manifest_path
 
@@ -25,7 +24,7 @@ class Variant(Settings):
     """Base model → laid over that where it is the base: learning rates depend on the network."""
     per_preset: dict[str, dict[str, Any]] = {}
     """Preset → laid over that where it is the one: methods with settings of their own do not read the preset's."""
-    tasks: list[Task] = []
+    modalities: list[str] = []
     """Only these; empty: all."""
     feeds: list[Name] = []
     """Tables and figures that show it."""
@@ -47,7 +46,7 @@ class ScoreTableSpec(Settings):
     kind: Literal["table"] = "table"
     title: str
     layout: Literal["table1", "table2", "table3", "table4", "primary"]
-    """One of the paper's, or `primary`: every task's primary metric on every split."""
+    """One of the paper's, or `primary`: every modality's primary metric on every split."""
 
 
 class OrderSpec(Settings):
@@ -66,7 +65,7 @@ class CostSpec(Settings):
 
 
 class GroupSpec(Settings):
-    """Every task's primary metric on parts of one split, and how far each variant is from the reference there."""
+    """Every modality's primary metric on parts of one split, and how far each variant is from the reference there."""
 
     kind: Literal["groups"] = "groups"
     title: str
@@ -78,7 +77,7 @@ class GroupSpec(Settings):
 
 
 class CurveSpec(Settings):
-    """Error against one setting, a panel a task, a line a split and series."""
+    """Error against one setting, a panel per modality, a line per split and series."""
 
     kind: Literal["curve"] = "curve"
     title: str
@@ -88,11 +87,11 @@ class CurveSpec(Settings):
 
 
 class GridSpec(Settings):
-    """Pictures: the image, then for every task the label and each variant's prediction."""
+    """Pictures: the image, then for every modality the label and each variant's prediction."""
 
     kind: Literal["grid"] = "grid"
     title: str
-    tasks: list[Task]
+    modalities: list[str]
     splits: list[str]
     """Shown from left to right, where the preset has them."""
     per_split: PositiveInt = 4

@@ -8,11 +8,13 @@ from html import escape
 
 import pandas as pd
 
-from dmp_core.config.stages import TASKS, Task
-from dmp_core.evaluation.registry import CEILING, CONSTANT, MEAN_MAP, PAPER_CLASSES, Metric, metric, primary_metric
+from dmp_core.evaluation.registry import CEILING, CONSTANT, MEAN_MAP
 from dmp_core.experiments.paper import Place, paper_table
 from dmp_core.experiments.settings import Variant
-from dmp_core.report.tables import DASH, SHORT_NAMES, format_number, split_name
+from dmp_core.modalities import Metric, Modality, built_in, find_modality
+from dmp_core.modalities.segmentation import PAPER_CLASSES
+from dmp_core.report.tables import DASH, format_number, split_name
+from dmp_core.text import markdown as markdown_text
 
 NOT_RUN = "not run"
 
@@ -23,18 +25,18 @@ class Column:
 
     split: str
     metric: Metric
-    task: Task
+    modality: Modality
     heads: tuple[str, str, str]
-    """Split, task or class, metric; equal neighbours are set as one."""
+    """Split, modality or class, metric; equal neighbours are set as one."""
 
     @property
     def place(self) -> Place:
-        return self.split, self.task, self.metric.name
+        return self.split, self.modality.name, self.metric.name
 
 
 @dataclass(frozen=True)
 class Line:
-    """One row: its name, what kind it is, and a (value, interval) a column."""
+    """One row: its name, what kind it is, and a (value, interval) per column."""
 
     name: str
     kind: str
@@ -49,44 +51,67 @@ class PaperTable:
     lines: Sequence[Line]
 
 
-def layout(name: str, scores: pd.DataFrame) -> list[Column]:
-    """The columns of the paper's `table1` to `table4`, or `primary`: every task and split that was scored."""
+def layout(name: str, scores: pd.DataFrame, modalities: Sequence[Modality] | None = None) -> list[Column]:
+    """The columns of the paper's `table1` to `table4`, or `primary`: every modality and split that was scored.
+
+    modalities: those that `primary` may show, in its order; the built-in ones by default.
+    """
     both = ("in_domain", "out_of_domain")
     if name == "table1":
-        pairs: list[tuple[Task, str]] = [("normal", "l1"), ("normal", "angular_dmp_compat")]
+        pairs = [("normal", "l1"), ("normal", "angular_dmp_compat")]
         pairs += [("depth", "abs_rel"), ("depth", "delta1"), ("depth", "rmse_relative")]
-        return [_column(split, task, metric_name) for split in both for task, metric_name in pairs]
+        return [_of_paper(split, modality, metric_name) for split in both for modality, metric_name in pairs]
     if name == "table2":
         return [*_class_columns("in_domain")]
     if name == "table3":
-        return [_column(split, task, "mse") for split in both for task in ("albedo", "shading")]
+        return [_of_paper(split, modality, "mse") for split in both for modality in ("albedo", "shading")]
     if name == "table4":
-        return [_column(split, "normal", metric_name) for split in both for metric_name in ("l1", "angular_dmp_compat")]
+        return [
+            _of_paper(split, "normal", metric_name) for split in both for metric_name in ("l1", "angular_dmp_compat")
+        ]
     scored = set(zip(scores["split"], scores["task"], strict=True))
     splits = list(dict.fromkeys(scores["split"]))
-    return [_column(s, task, primary_metric(task).name) for s in splits for task in TASKS if (s, task) in scored]
+    known = built_in() if modalities is None else modalities
+    return [
+        _column(s, modality, modality.primary_metric)
+        for s in splits
+        for modality in known
+        if (s, modality.name) in scored
+    ]
 
 
-def _column(split: str, task: Task, name: str, head: str = "") -> Column:
-    found = metric(task, name)
-    label = f"{found.label.removesuffix(' (paper)')}{found.unit.strip() and f' ({found.unit.strip()})'} {found.arrow}"
-    return Column(split, found, task, (split_name(split), head or SHORT_NAMES[task], label))
+def _of_paper(split: str, name: str, metric: str) -> Column:
+    modality = find_modality(name)
+    return _column(split, modality, modality.metric(metric))
+
+
+def _column(split: str, modality: Modality, metric: Metric) -> Column:
+    unit = metric.unit.strip() and f" ({metric.unit.strip()})"
+    label = f"{metric.label.removesuffix(' (paper)')}{unit} {metric.arrow}"
+    return Column(split, metric, modality, (split_name(split), modality.short, label))
 
 
 def _class_columns(split: str) -> Iterable[Column]:
+    modality = find_modality("segmentation")
     for title, suffix in [*((name, f"_{name}") for name in PAPER_CLASSES), ("Mean", "")]:
         for kind, label in (("acc", "Acc ↑"), ("iou", "mIoU ↑")):
-            found = metric("segmentation", f"{kind}{suffix}" if suffix else f"five_{kind}")
-            yield Column(split, found, "segmentation", (split_name(split), title, label))
+            found = modality.metric(f"{kind}{suffix}" if suffix else f"five_{kind}")
+            yield Column(split, found, modality, (split_name(split), title, label))
 
 
-def build(title: str, layout_name: str, scores: pd.DataFrame, variants: Mapping[str, Variant]) -> PaperTable:
+def build(
+    title: str,
+    layout_name: str,
+    scores: pd.DataFrame,
+    variants: Mapping[str, Variant],
+    modalities: Sequence[Modality] | None = None,
+) -> PaperTable:
     """Rows in the paper's order, the paper's own number below each; then ours that it has not; then the references.
 
     scores: of `collect`. variants: those that the table shows. Methods of the paper without scores are `not run`;
-    the paper's rows come only with the paper's own layouts.
+    the paper's rows come only with the paper's own layouts. modalities: as for `layout`.
     """
-    columns = layout(layout_name, scores)
+    columns = layout(layout_name, scores, modalities)
     known = {(v, s, t, m): (value, low, high) for v, s, t, m, value, low, high in _tuples(scores)}
     printed = paper_table(layout_name)
     rows = {variant.paper or variant.title: (name, variant) for name, variant in variants.items()}
@@ -131,7 +156,7 @@ def _cell(value: tuple[float, float, float] | None, metric: Metric) -> tuple[str
 # ------------------------------------------------------------------------------------- formats
 def markdown(table: PaperTable) -> str:
     """A table with one line of heads, as GitHub shows it; intervals in small print below the value."""
-    heads = [" ".join(dict.fromkeys(column.heads)) for column in table.columns]
+    heads = [markdown_text(" ".join(dict.fromkeys(column.heads))) for column in table.columns]
     lines = [f"| | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
     for line in table.lines:
         name, cells = line.name, [f"{v}<br><sub>{i}</sub>" if i else v for v, i in line.cells]

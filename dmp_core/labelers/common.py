@@ -12,7 +12,7 @@ from dmp_core.errors import InputError, NotFinite
 from dmp_core.finite import check_outputs
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-"""Precisions of the networks' products, by the names of `labels.<task>.dtype`; labels are float32 all the same."""
+"""Precisions of the networks' products, by the names of `labels.<modality>.dtype`; labels are float32 all the same."""
 
 
 def check_shape(images: Any) -> None:
@@ -48,7 +48,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 def check_finite(maps: Tensor) -> None:
     """Raise `NotFinite` for NaN and infinity, out of which postprocessing would make labels like any other."""
-    check_outputs(maps, "are the labeler's weights damaged, or is labels.<task>.dtype too low a precision?")
+    check_outputs(maps, "are the labeler's weights damaged, or is labels.<modality>.dtype too low a precision?")
 
 
 def in_parts(images: Tensor, batch_size: int, label: Callable[[Tensor], Tensor]) -> Tensor:

@@ -1,6 +1,6 @@
 """Which labelers there are, by name.
 
-A labeler is a callable: images (B, 3, H, W) float in [0, 1] -> {task: Tensor}, in the units of
+A labeler is a callable: images (B, 3, H, W) float in [0, 1] -> {modality: Tensor}, in the units of
 `encoding`, channels first (normal (B, 3, H, W), depth (B, H, W) …). It is built by a factory
 
     build(weights: str | Path | None, device: str, **options) -> Labeler
@@ -34,7 +34,7 @@ class Labeler(Protocol):
     """A predictor that makes pseudo-labels."""
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Images (B, 3, H, W) in [0, 1] to one tensor a task."""
+        """Images (B, 3, H, W) in [0, 1] to one tensor per modality."""
         ...
 
 

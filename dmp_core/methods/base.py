@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmp_core.config.stages import Task
 from dmp_core.errors import InputError
+from dmp_core.modalities import Modality, modality_of
 from dmp_core.training.data import draw_indices, mirrored
 
 Array = NDArray[Any]
@@ -26,18 +26,18 @@ class ImagePairs:
 
     keys: N names, one a sample.
     images: uint8 (N, H, W, 3).
-    targets: (N, 3, H, W), as `dmp_core.labelers.encoding.to_vae_image` makes them: floats in [-1, 1], or
+    targets: (N, 3, H, W), as `Modality.to_image` makes them: floats in [-1, 1], or
         the same as uint8 codes (v + 1) · 127.5, which take a quarter of the memory.
-    task: decides what mirroring does to a label: the x of normals changes sign.
+    modality: decides what mirroring does to a label: the x of normals changes sign.
 
     The arrays are only ever indexed, so memory-mapped ones do. Raises InputError when they do not fit together.
     """
 
-    def __init__(self, keys: Sequence[str], images: Array, targets: Array, task: Task) -> None:
+    def __init__(self, keys: Sequence[str], images: Array, targets: Array, modality: Modality | str) -> None:
         self.keys = tuple(keys)
         self.images = images
         self.targets = targets
-        self.task = task
+        self.modality = modality_of(modality)
         self._check()
 
     def __len__(self) -> int:
@@ -58,12 +58,13 @@ class ImagePairs:
         images, targets = np.moveaxis(self.images[indices], -1, 1), self.targets[indices]
         if flip:
             where = np.random.default_rng([seed, _FLIP, step]).integers(0, 2, size).astype(bool)
-            images, targets = mirrored(images, "albedo", where), mirrored(targets, self.task, where)
+            images[where] = np.flip(images[where], -1)
+            targets = mirrored(targets, self.modality, where)
         return _to_unit(images), _to_unit(targets)
 
     def digest(self) -> str:
         """SHA-256 of everything that is drawn from: the same digest, the same batches."""
-        digest = hashlib.sha256("\n".join((self.task, *self.keys)).encode())
+        digest = hashlib.sha256("\n".join((self.modality.name, *self.keys)).encode())
         for array in (self.images, self.targets):
             digest.update(f"{array.dtype} {array.shape}".encode())
             for sample in array:

@@ -11,7 +11,8 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from dmp_core.config.base import Settings
-from dmp_core.config.stages import FitConfig, LoraConfig, MethodConfig, Task
+from dmp_core.config.stages import FitConfig, LoraConfig, MethodConfig
+from dmp_core.modalities import built_in
 
 Part = TypeVar("Part", bound=MethodConfig)
 
@@ -140,25 +141,21 @@ class EditorMethodConfig(MethodConfig):
         return True
 
 
-INSTRUCTIONS: dict[Task, str] = {
-    "normal": "make it into the corresponding surface normal map",
-    "depth": "make it into the corresponding depth map",
-    "segmentation": "make it into the corresponding semantic segmentation map",
-    "albedo": "make it into the corresponding albedo map",
-    "shading": "make it into the corresponding shading map",
-}
-"""One a task; the paper cites the depth map's."""
+def _instructions(given: dict[str, str] | None = None) -> dict[str, str]:
+    """Modality → instruction: the modalities' own, unless others are given. (The paper cites the depth map's.)"""
+    return {modality.name: modality.instruction for modality in built_in()} | (given or {})
 
-Instructions = Annotated[dict[Task, str], BeforeValidator(lambda given: {**INSTRUCTIONS, **given})]
-"""Tasks that are not named keep theirs."""
+
+Instructions = Annotated[dict[str, str], BeforeValidator(_instructions), Field(default_factory=_instructions)]
+"""Modalities that are not named keep theirs."""
 
 
 class HardInstructFit(EditorMethodConfig):
     """Nothing is trained: the instruction is written down."""
 
     method: Literal["ip2p_hard"] = "ip2p_hard"
-    instructions: Instructions = INSTRUCTIONS
-    """Task → what the editor is told."""
+    instructions: Instructions
+    """Modality → what the editor is told."""
 
 
 class HardInstructConfig(HardInstructFit):
@@ -246,8 +243,8 @@ class VisiiFit(EditorMethodConfig):
 
     method: Literal["visii"] = "visii"
     fit: VisiiFitConfig = VisiiFitConfig()
-    initial_instructions: Instructions = INSTRUCTIONS
-    """One a task: what the embedding starts from. (The authors caption the first `after` image instead.)"""
+    initial_instructions: Instructions
+    """One per modality: what the embedding starts from. (The authors caption the first `after` image instead.)"""
 
     @property
     def draws(self) -> int:

@@ -42,10 +42,9 @@ class DMP:
         base = load_trainable(problem.base, settings.weights, settings.mixed_precision, device)
         default = SamplingConfig()
         card = make_card(
-            problem.task,
+            problem.modality,
             problem.base.model,
-            depth_scale=problem.depth_scale,
-            palette=problem.palette,
+            code=problem.code,
             classes=problem.classes,
             class_shares=problem.class_shares,
             sampling={"source": default.source, "num_steps": settings.num_timesteps or default.num_steps},
@@ -69,18 +68,17 @@ class DMP:
         from dmp_core.training.predict import load_predictor, predict_batch
 
         pipeline = load_predictor(
-            problem.base, folder, device, inference.sampling.dtype, task=problem.task,
-            depth_scale=problem.depth_scale, palette=problem.palette,
+            problem.base, folder, device, inference.sampling.dtype, modality=problem.modality,
+            code=problem.code,
         )  # fmt: skip
 
         def predict(images: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
             return predict_batch(
                 pipeline,
                 images,
-                problem.task,
+                problem.modality,
                 inference.sampling,
-                depth_scale=problem.depth_scale,
-                palette=problem.palette,
+                code=problem.code,
                 resolution=inference.resolution,
                 prompts=[inference.captions[key] for key in keys] if inference.captions else None,
             )

@@ -155,7 +155,7 @@ class HardInstruct:
         device: str,
         progress: Progress,
     ) -> dict[str, Any]:
-        return _write_instruction(out, settings.instructions[problem.task])
+        return _write_instruction(out, settings.instructions.get(problem.modality.name, problem.modality.instruction))
 
     def load(self, folder: Path, problem: Problem, inference: Inference, *, device: str) -> Predictor:
         return _instructed(_open_editor(problem, inference, device), _read_instruction(folder), problem, inference)
@@ -219,7 +219,10 @@ class Visii:
         from dmp_core.methods.visii import fit_visii
         from dmp_core.training.precision import within_reach
 
-        config, start = within_reach(settings.fit, device), settings.initial_instructions[problem.task]
+        config, start = (
+            within_reach(settings.fit, device),
+            settings.initial_instructions.get(problem.modality.name, problem.modality.instruction),
+        )
         editor = _trained_with(problem, config.mixed_precision, device)
         before, after = data.latent_pairs(config.batch_size, config.seed).columns
         card = _card(problem, data)
@@ -308,8 +311,7 @@ def _predictor(vae: Any, problem: Problem, inference: Inference, generate: Gener
 
     def predict(images: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
         latents = generate(working_images(vae, images, inference.resolution), keys)
-        encoding = problem.depth_scale, problem.palette, problem.classes
-        return decode_labels(vae, latents, problem.task, images.shape[1:3], *encoding)
+        return decode_labels(vae, latents, problem.modality, images.shape[1:3], problem.code, problem.classes)
 
     return predict
 
@@ -317,9 +319,9 @@ def _predictor(vae: Any, problem: Problem, inference: Inference, generate: Gener
 def _card(problem: Problem, data: TrainingData) -> dict[str, Any]:
     """What a fit is about, beside its settings."""
     return {
-        "task": problem.task,
+        "task": problem.modality.name,
         "base": problem.base.model,
-        "depth_scale": problem.depth_scale,
-        "palette": problem.palette,
+        "depth_scale": problem.code.depth_scale,
+        "palette": problem.code.palette,
         "data": dict(data.fingerprints),
     }

@@ -73,7 +73,7 @@ def fit_label_prior(
     labels: latents of label images, plain and perhaps flipped.
     work: checkpoints and logs, kept. out: a PEFT folder, or one with the whole U-Net in `unet`; and `dmp.json`.
     prompts: one caption a sample, in the order of `labels.keys`; needed if `config.use_prompt`.
-    card: what the run is about: task, encoding, fingerprints of the data.
+    card: what the run is about: modality, encoding, fingerprints of the data.
 
     Raises InputError as `dmp_core.training.loop.fit` does.
     """

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dmp_core.config.base import Settings
-from dmp_core.config.stages import BaseConfig, EditorConfig, MethodConfig, SamplingConfig, Task
+from dmp_core.config.stages import BaseConfig, EditorConfig, MethodConfig, SamplingConfig
+from dmp_core.modalities import Code, Modality
 from dmp_core.progress import Progress
 
 if TYPE_CHECKING:
@@ -31,19 +32,17 @@ Predictor = Callable[["NDArray[Any]", Sequence[str]], "NDArray[Any]"]
 class Problem:
     """What is learnt and with which means, whatever the method."""
 
-    task: Task
+    modality: Modality
     base: BaseConfig
     """The pre-trained text-to-image model, for methods that use one."""
-    depth_scale: float
-    """Metres that 1 stands for in a label image."""
-    palette: str
-    """Colour code of the classes in a label image."""
+    code: Code = field(default_factory=Code)
+    """How labels are images."""
     editor: EditorConfig | None = None
     """The model that edits by instructions, for methods whose settings say `reads_editor`."""
     classes: tuple[int, ...] | None = None
-    """Of segmentation, those of the training labels, which predictions choose among; None: unknown, so all."""
+    """Of a class map, those of the training labels, which predictions choose among; None: unknown, so all."""
     class_shares: tuple[float, ...] | None = None
-    """In the same order, which part of the labelled pixels each covers; told to fits alone."""
+    """In the same order, which part of the labelled pixels each covers; for fits alone."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Inference:
 
 
 class TrainingData(Protocol):
-    """The training split of one task, without what the quality gates leave out."""
+    """The training split of one modality, without what the quality gates leave out."""
 
     fingerprints: Mapping[str, str]
     """Of the artefacts that it comes from, by role."""

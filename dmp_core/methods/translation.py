@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dmp_core.config.stages import MethodConfig
-from dmp_core.labelers.encoding import from_vae_image, image_to_vae
+from dmp_core.labelers.encoding import image_to_vae
 from dmp_core.methods.adversarial import MODEL, AdversarialConfig, Translator
 from dmp_core.methods.drit import DritConfig, DritModel, fit_drit
 from dmp_core.methods.protocol import Inference, Needs, Predictor, Problem, TrainingData
@@ -68,13 +68,7 @@ class _Translation:
 
         def predict(images: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
             labels = model(image_to_vae(images).to(device)).float().cpu()
-            return from_vae_image(
-                problem.task,
-                labels,
-                depth_scale=problem.depth_scale,
-                palette=problem.palette,
-                classes=problem.classes,
-            )
+            return problem.modality.from_image(labels, problem.code, classes=problem.classes)
 
         return predict
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from dmp_core.config.card import CARD_FILE, AdapterCard, read_card
-from dmp_core.config.stages import LatentsConfig, Task
 from dmp_core.errors import InputError
+from dmp_core.modalities import Code, Modality
 from dmp_core.models.shipped import resolve_folder
 
 
-def check_finished(reference: str, task: Task, latents: LatentsConfig) -> None:
-    """Raise InputError for a finished adapter of another task or label encoding than the configuration's."""
-    folder = adapter_folder(reference, f"adapters.{task}")
+def check_finished(reference: str, modality: Modality, code: Code) -> None:
+    """Raise InputError for a finished adapter of another modality or label encoding than the configuration's."""
+    field = f"adapters.{modality.name}"
+    folder = adapter_folder(reference, field)
     if folder.is_file():
-        raise InputError(f"adapters.{task}: {reference}: a file; give the folder that holds it and its {CARD_FILE}")
-    read_card(folder).check(f"adapters.{task}: {reference}", task, latents.depth_scale, latents.palette)
+        raise InputError(f"{field}: {reference}: a file; give the folder that holds it and its {CARD_FILE}")
+    read_card(folder).check(f"{field}: {reference}", modality, code)
 
 
 def adapter_folder(reference: str, field: str = "adapter") -> Path:

@@ -53,14 +53,14 @@ def main(
     preset: Annotated[str, typer.Option(help="What they were trained with.")] = "mini-adapters",
     workspace: Annotated[str, typer.Option(help="Where.")] = "runs/adapters",
     out: Annotated[Path | None, typer.Option(help="data_manifests/adapters by default.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
+    modality: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
 ) -> None:
     from dmp_core.stages import find, plan
 
     root = out or manifest_root() / "adapters"
     config = load_config(preset)
     nodes = plan(config)
-    for wanted in task or config.tasks:
+    for wanted in modality or config.modalities:
         ship_adapter(find(nodes, f"train/{wanted}-dmp").artefact(Workspace(workspace)), root / wanted)
 
 

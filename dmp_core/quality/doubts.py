@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dmp_core.config.base import read_yaml
-from dmp_core.config.stages import TASKS, QualityConfig
+from dmp_core.config.stages import QualityConfig
+from dmp_core.modalities import Modality, find_modality, modality_names
 from dmp_core.quality.gates import failing, gates_for
 from dmp_core.resources import manifest_path
 
@@ -19,28 +21,37 @@ _CAUSES = {
     "min_unit": "are they 8 bits of (n + 1) / 2, and not scaled or compressed?",
     "min_normal_z": "are the axes others? x points right, y up, z towards the viewer",
     "max_far": "are they millimetres? Metres are expected",
-    "min_classes": "are they class ids of ADE20K-150, and not a mask?",
-    "min_label_std": "is the map constant, or in another range than 0 to 255?",
+    "min_classes": "are they {values}, and not a mask?",
+    "min_label_std": "is the map constant, or in another range than {values}?",
 }
+"""Gate → why labels fail it, given what values their files hold."""
 
 
-def doubts(tables: Mapping[str, pd.DataFrame], quality: QualityConfig | None = None) -> list[str]:
-    """One line per task and bound of the paper preset that samples fail; none for bounds that `quality` sets itself.
+def doubts(
+    tables: Mapping[str, pd.DataFrame],
+    quality: QualityConfig | None = None,
+    own: Mapping[str, Modality] = MappingProxyType({}),
+) -> list[str]:
+    """One line per modality and bound of the paper preset that samples fail; none for bounds that `quality` sets.
 
-    tables: task → its scores, one row per sample, as `label_scores` has them.
+    tables: modality → its scores, one row per sample, as `label_scores` has them. own: modalities that are not built
+    in, by name.
     """
     lines = []
-    for task, gates in gates_for(_paper(), TASKS).items():
-        for gate, bound in gates.items() if task in tables else ():
+    known = {name: find_modality(name) for name in modality_names() if name in tables and name not in own}
+    modalities = {**known, **own}
+    for name, gates in gates_for(_paper(), modalities.values()).items():
+        for gate, bound in gates.items() if name in tables and name in modalities else ():
             if gate not in _CAUSES or (quality is not None and getattr(quality, gate) is not None):
                 continue
-            table, score = tables[task], gate.partition("_")[2]
+            table, score = tables[name], gate.partition("_")[2]
             keys = failing(table, gate, bound)
             if keys:
                 middle = table[table["key"].isin(keys)][score].median()
+                cause = _CAUSES[gate].format(values=modalities[name].stored_values)
                 lines.append(
-                    f"{len(keys)} of {len(table)} {task} labels look wrong ({score} {middle:.3g}, usual are "
-                    f"{'at least' if gate.startswith('min') else 'at most'} {bound:g}): {_CAUSES[gate]} "
+                    f"{len(keys)} of {len(table)} {name} labels look wrong ({score} {middle:.3g}, usual are "
+                    f"{'at least' if gate.startswith('min') else 'at most'} {bound:g}): {cause} "
                     f"(--set quality.{gate}={bound:g} leaves such samples out)"
                 )
     return lines

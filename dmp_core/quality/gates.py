@@ -5,52 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from dmp_core.config.stages import QualityConfig, Task
+from dmp_core.config.stages import QualityConfig
+from dmp_core.modalities import Modality, modality_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 IMAGE = "image"
-"""The table that scores image and prompt; the others have a task's name and score its label."""
+"""The table that scores image and prompt; the others have a modality's name and score its label."""
 
 Gates = dict[str, dict[str, float]]
 """Table → gate → bound, set gates only."""
 
-_INTRINSIC = ("min_label_std", "max_label_clipped", "max_flip_mse")
-_GATES: dict[str, tuple[str, ...]] = {
-    IMAGE: (
-        "drop_flagged",
-        "min_std",
-        "max_clipped",
-        "min_sharpness",
-        "min_hash_distance",
-        "min_test_distance",
-        "max_prompt_similarity",
-        "min_clip_score",
-    ),
-    "normal": ("min_labelled", "min_unit", "min_normal_z", "max_flip_degrees"),
-    "depth": ("min_labelled", "max_far", "max_flip_abs_rel"),
-    "segmentation": ("min_labelled", "min_classes", "max_class_share", "min_flip_agreement"),
-    "albedo": _INTRINSIC,
-    "shading": _INTRINSIC,
-}
+IMAGE_GATES = (
+    "drop_flagged",
+    "min_std",
+    "max_clipped",
+    "min_sharpness",
+    "min_hash_distance",
+    "min_test_distance",
+    "max_prompt_similarity",
+    "min_clip_score",
+)
 
 
-def gates_for(quality: QualityConfig, tasks: Iterable[Task]) -> Gates:
-    """The gates that are set, of the images and of these tasks' labels."""
+def gates_for(quality: QualityConfig, modalities: Iterable[Modality | str]) -> Gates:
+    """The gates that are set, of the images and of these modalities' labels."""
     # 0 is a bound.
     bounds = {name: value for name, value in quality.model_dump().items() if value is not None and value is not False}
-    tables = {table: {gate: bounds[gate] for gate in _GATES[table] if gate in bounds} for table in (IMAGE, *tasks)}
+    known = {IMAGE: IMAGE_GATES} | {one.name: (*one.gates, one.flip_gate) for one in map(modality_of, modalities)}
+    tables = {table: {gate: bounds[gate] for gate in gates if gate in bounds} for table, gates in known.items()}
     return {table: gates for table, gates in tables.items() if gates}
 
 
 def kept(tables: Mapping[str, pd.DataFrame], gates: Gates) -> tuple[list[str], dict[str, str]]:
     """The keys that pass all gates, in order, and for each other key the first gate that it failed.
 
-    tables: by the names in `gates`, one row a sample, the same samples in each: `key` and the scores. Gates of a table
-    that is not there are not applied, and a score that is missing fails no gate. `min_X` asks for a score X of at least
-    the bound, `max_X` for one of at most the bound, `drop_X` for one that is not true. Reasons name the gates of labels
-    `<task>.<gate>`.
+    tables: by the names in `gates`, one row per sample, the same samples in each: `key` and the scores. Gates of a
+    table that is not there are not applied, and a score that is missing fails no gate. `min_X` asks for a score X of at
+    least the bound, `max_X` for one of at most the bound, `drop_X` for one that is not true. Reasons name the gates of
+    labels `<modality>.<gate>`.
     """
     reasons: dict[str, str] = {}
     for name, (table, gate, bound) in _named(gates).items():

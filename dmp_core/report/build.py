@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dmp_core.config.stages import TASKS
-from dmp_core.evaluation.registry import CEILING, CONSTANT, DMP, describe, image_metric
+from dmp_core.evaluation.registry import CEILING, CONSTANT, DMP, describe
+from dmp_core.modalities import Modality, with_built_in
 from dmp_core.report.data import QualityRecord, ReportData, SplitStatistics, TrainingRecord
 from dmp_core.report.gallery import Painter, Picture, SplitGallery
 from dmp_core.report.plots import distribution, loss_curve
 from dmp_core.report.tables import (
     DASH,
-    SHORT_NAMES,
-    TASK_NAMES,
     Table,
     format_number,
     headlines,
@@ -53,8 +51,8 @@ def metrics_record(data: ReportData) -> dict[str, Any]:
     return {
         "title": data.title,
         "metrics": data.metrics,
-        "registry": describe(),
-        "training": {task: _training_record(record) for task, record in data.training.items()},
+        "registry": describe(with_built_in(data.modalities)),
+        "training": {name: _training_record(record) for name, record in data.training.items()},
         "statistics": {split: _statistics_record(s) for split, s in data.statistics.items()},
         "quality": {"gates": data.quality.gates, "dropped": data.quality.dropped},
         "timing": [asdict(timing) for timing in data.timing],
@@ -107,7 +105,7 @@ class SplitScores:
     title: str
     tables: Sequence[Table]
     plots: Sequence[tuple[str, str]]
-    """Task title and inline SVG."""
+    """Modality's title and inline SVG."""
 
 
 def render_page(data: ReportData, galleries: Sequence[SplitGallery]) -> str:
@@ -126,7 +124,7 @@ def render_page(data: ReportData, galleries: Sequence[SplitGallery]) -> str:
     return environment.get_template("index.html").render(
         data=data,
         summary=data.summary or summary_sentence(data),
-        cards=headlines(data.metrics),
+        cards=headlines(data.metrics, modalities=data.modalities),
         wins=[(split_name(s), *wins(data.metrics, s)) for s in scored_splits(data.metrics)],
         results=[_split_scores(data, split) for split in scored_splits(data.metrics)],
         galleries=galleries,
@@ -138,8 +136,6 @@ def render_page(data: ReportData, galleries: Sequence[SplitGallery]) -> str:
         live_seconds=sum(t.seconds or 0.0 for t in data.timing if t.cached is False),
         shows_cache=any(t.cached is not None for t in data.timing),
         split_name=split_name,
-        task_names=TASK_NAMES,
-        short_names=SHORT_NAMES,
         references={"dmp": DMP, "ceiling": CEILING, "constant": CONSTANT},
         dash=DASH,
     )
@@ -147,13 +143,13 @@ def render_page(data: ReportData, galleries: Sequence[SplitGallery]) -> str:
 
 def summary_sentence(data: ReportData) -> str:
     """What was trained and on what, in one or two sentences."""
-    live = [task for task, record in data.training.items() if record.source == "trained in this run"]
-    rest = [task for task in data.training if task not in live]
+    live = [name for name, record in data.training.items() if record.source == "trained in this run"]
+    rest = [name for name in data.training if name not in live]
     parts = []
     if live:
-        parts.append(f"{_listed(live)} trained in this run")
+        parts.append(f"{_listed(map(data.title_of, live))} trained in this run")
     if rest:
-        parts.append(f"{_listed(rest)} from finished adapters")
+        parts.append(f"{_listed(map(data.title_of, rest))} from finished adapters")
     trained = f"{'; '.join(parts)}." if parts else ""
     train = data.statistics.get("train")
     images = (
@@ -163,44 +159,47 @@ def summary_sentence(data: ReportData) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def _listed(tasks: Sequence[str]) -> str:
-    *most, last = (TASK_NAMES[task].lower() for task in tasks)
+def _listed(titles: Iterable[str]) -> str:
+    *most, last = (title.lower() for title in titles)
     return f"{', '.join(most)} and {last}" if most else last
 
 
 def hero(galleries: Sequence[SplitGallery]) -> list[tuple[str, str, Picture, Sequence[tuple[str, Picture]]]]:
-    """The first image of every split and all predictions for it: (split title, prompt, image, (task, prediction))."""
+    """The first image of every split with all its predictions: (split title, prompt, image, (modality, prediction))."""
     strips: list[tuple[str, str, Picture, Sequence[tuple[str, Picture]]]] = []
     for gallery in galleries:
         if gallery.shown:
             first = gallery.shown[0]
-            predictions = [(SHORT_NAMES[p.task], p.prediction) for p in first.panels if p.prediction]
+            predictions = [(p.modality.short, p.prediction) for p in first.panels if p.prediction]
             strips.append((gallery.title, first.prompt, first.rgb, predictions))
     return strips
 
 
 def _split_scores(data: ReportData, split: str) -> SplitScores:
-    plots = [(TASK_NAMES[task], svg) for task in TASKS if (svg := _distribution(data, split, task))]
-    return SplitScores(split, split_name(split), score_tables(data.metrics, split), plots)
+    plots = [(m.title, svg) for m in data.modalities if (svg := _distribution(data, split, m))]
+    return SplitScores(split, split_name(split), score_tables(data.metrics, split, data.modalities), plots)
 
 
-def _distribution(data: ReportData, split: str, task: str) -> str:
-    tables = {t.row: t for t in data.tables if t.split == split and t.task == task}
+def _distribution(data: ReportData, split: str, modality: Modality) -> str:
+    tables = {t.row: t for t in data.tables if t.split == split and t.modality.name == modality.name}
     if DMP not in tables:
         return ""
-    metric = image_metric(tables[DMP].task)
+    metric = modality.image_metric
     means = {row: float(table.values[metric.name].mean()) for row, table in tables.items()}
     lines = {row: means[row] for row in (CONSTANT, CEILING, DMP) if row in means}
     label = f"{metric.label} ({metric.unit.strip()})" if metric.unit else metric.label
-    return distribution(tables[DMP].values[metric.name].to_numpy(dtype=float), lines, label, f"dist-{split}-{task}")
+    return distribution(
+        tables[DMP].values[metric.name].to_numpy(dtype=float), lines, label, f"dist-{split}-{modality.name}"
+    )
 
 
 def _curves(data: ReportData) -> list[tuple[str, TrainingRecord, str]]:
-    """Task, its record, and the loss curve as inline SVG (empty without a curve)."""
+    """Modality's title, its record, and the loss curve as inline SVG (empty without a curve)."""
     shown = []
-    for task, record in data.training.items():
+    for name, record in data.training.items():
         has_curve = record.curve is not None and len(record.curve) > 1
-        shown.append((task, record, loss_curve(record.curve, f"loss-{task}") if has_curve else ""))  # type: ignore[arg-type]
+        svg = loss_curve(record.curve, f"loss-{name}") if has_curve else ""  # type: ignore[arg-type]
+        shown.append((data.title_of(name), record, svg))
     return shown
 
 

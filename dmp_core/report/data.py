@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dmp_core.config.stages import Task
+from dmp_core.modalities import Modality, built_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with what is known about it. Arrays as in `dmp_core.report.pictures`."""
+    """One image with what is known about it. Arrays as `dmp_core.modalities` describes them."""
 
     key: str
     prompt: str
     rgb: NDArray[np.uint8]
     """(H, W, 3)."""
-    labels: Mapping[Task, NDArray[Any]]
-    predictions: Mapping[Task, NDArray[Any]] = field(default_factory=dict)
+    labels: Mapping[str, NDArray[Any]]
+    """By the names of their modalities, as are predictions."""
+    predictions: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     keyword: str = ""
     source: str = ""
     """Name and size of the file that an imported image came from."""
@@ -42,7 +43,7 @@ class SplitStatistics:
     prompt_characters: Sequence[int] = ()
     """Length of every prompt."""
     class_pixels: Mapping[str, float] = field(default_factory=dict)
-    """Share of the labelled pixels per class name, 0 to 1."""
+    """Share of the labelled pixels per class name, 0 to 1; of several class maps, names follow that of the map."""
     class_images: Mapping[str, int] = field(default_factory=dict)
     """Images that show the class."""
     depth_metres: tuple[float, float, float] | None = None
@@ -62,7 +63,7 @@ class QualityRecord:
     """What the quality gates left out, and the scores that they went by."""
 
     gates: Mapping[str, float] = field(default_factory=dict)
-    """Gate → bound; gates of labels are called `<task>.<gate>`."""
+    """Gate → bound; gates of labels are called `<modality>.<gate>`."""
     dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Per split: gate → images that failed it first."""
     scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -71,7 +72,7 @@ class QualityRecord:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How one task's adapter came to be."""
+    """How one modality's adapter came to be."""
 
     source: Literal["trained in this run", "shipped adapter", "cached from an earlier run"]
     curve: pd.DataFrame | None = None
@@ -89,7 +90,7 @@ class StageTiming:
 
     stage: str
     detail: str = ""
-    """Split and task, for example `train · normal`."""
+    """Split and modality, for example `train · normal`."""
     seconds: float | None = None
     """Time that the work took when it was done, in this run or an earlier one."""
     samples: int | None = None
@@ -129,6 +130,8 @@ class ReportData:
     config_yaml: str
     metrics: Mapping[str, Any]
     """What `dmp_core.evaluation.protocol.aggregate` returned."""
+    modalities: Sequence[Modality] = field(default_factory=built_in)
+    """Those that may be shown, in this order."""
     tables: Sequence[ScoreTable] = ()
     """Per-image values, for the error distributions and the best and worst cases."""
     samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
@@ -142,9 +145,11 @@ class ReportData:
     quality: QualityRecord = field(default_factory=QualityRecord)
     timing: Sequence[StageTiming] = ()
     provenance: Provenance = field(default_factory=Provenance)
-    palette: NDArray[np.uint8] | None = None
-    """Colours of the segmentation classes, (K, 3); None shows them in a neutral palette."""
     summary: str = ""
     """One sentence under the title; empty: it is written from the data."""
     notes: Sequence[str] = ()
     """Remarks for the reader: known limits, failures, what was skipped."""
+
+    def title_of(self, modality: str) -> str:
+        """Of a modality, by its name."""
+        return next((shown.title for shown in self.modalities if shown.name == modality), modality)

@@ -5,54 +5,21 @@ Light: no torch, no pandas, no matplotlib, so that `dmp dataset card` answers at
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from dmp_core.config.stages import TASKS
+from dmp_core.errors import InputError
+from dmp_core.modalities import Code, Modality, built_in, modalities_of
 from dmp_core.report.data import ModelRecord
-from dmp_core.report.dataset_record import UNKNOWN, features
-from dmp_core.resources import manifest_path
+from dmp_core.report.dataset_record import UNKNOWN, features, record_schema
 from dmp_core.store.workspace import Manifest
 from dmp_core.text import markdown, markdown_code, one_line
 
-MEMBERS: dict[str, tuple[str, str, str]] = {
-    "normal": (
-        "normal.png",
-        "8-bit RGB PNG of (n + 1) / 2",
-        "Unit normal in camera axes: x to the right, y up, z toward the viewer. "
-        "Decode as `code / 255 * 2 - 1`, then divide by the length; (128, 128, 128) means no surface. "
-        "Mirroring an image negates x.",
-    ),
-    "depth": (
-        "depth.npy",
-        "float16, shape (H, W)",
-        "Metres along the optical axis (z depth, not the length of the ray). "
-        "Values that are not positive or not finite mean no surface.",
-    ),
-    "segmentation": ("seg.png", "8-bit grey PNG", "Class id, 0 to 149 in ADE20K-150 order; 255 means no label."),
-    "albedo": (
-        "albedo.png",
-        "8-bit RGB PNG",
-        "Reflectance as display values in [0, 1], `code / 255`. Rendered, not stylised images equal "
-        "albedo × shading up to 8-bit rounding, away from light sources.",
-    ),
-    "shading": ("shading.png", "8-bit grey PNG", "Incoming light as display values in [0, 1], `code / 255`."),
-}
-"""Per task: member of a sample, storage, meaning."""
-
 FOLDER = "folder"
 """Generator of images that were not generated."""
-
-TASK_CATEGORIES = {
-    "depth": "depth-estimation",
-    "segmentation": "image-segmentation",
-    "normal": "image-to-image",
-    "albedo": "image-to-image",
-    "shading": "image-to-image",
-}
 
 
 @dataclass(frozen=True)
@@ -62,10 +29,10 @@ class DatasetCardInfo:
     name: str
     splits: Mapping[str, int]
     """Samples per split, in the order to list them."""
-    tasks: Sequence[str] = TASKS
-    """Those that any split has labels for."""
-    split_tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Per split, where it is not all of `tasks`."""
+    modalities: Sequence[Modality] = field(default_factory=built_in)
+    """Those that any split has labels for, in the order to list them."""
+    split_modalities: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Per split their names, where it does not have all of them."""
     imported: Sequence[str] = ()
     """Splits whose images came out of a folder instead of a generator."""
     keywords: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -80,9 +47,9 @@ class DatasetCardInfo:
     prompts: str = ""
     """What wrote the captions."""
     labelers: Mapping[str, str] = field(default_factory=dict)
-    """Per task: what made the labels."""
+    """Per modality: what made the labels."""
     palette: str = ""
-    """Name of the colour code used to train on class ids; the files hold ids."""
+    """Name of the colour code used to train on ADE20K's class ids; the files hold ids."""
     models: Sequence[ModelRecord] = ()
     licence: str = ""
     """Licence of the dataset, a Hugging Face identifier such as `cc-by-4.0`."""
@@ -90,6 +57,11 @@ class DatasetCardInfo:
     """Per split."""
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Per split: quality gate → samples that failed it."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of its modalities."""
+        return [modality.name for modality in self.modalities]
 
 
 def dataset_card(info: DatasetCardInfo) -> str:
@@ -102,7 +74,7 @@ def dataset_card(info: DatasetCardInfo) -> str:
         _members(info),
         _usage(info),
         _origin(info),
-        _classes() if "segmentation" in info.tasks else "",
+        *(modality.card_section() for modality in info.modalities),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -116,8 +88,9 @@ def card_from_manifests(manifests: Mapping[str, Manifest]) -> str:
     first = next(iter(manifests.values()))
     made = next((m for m in manifests.values() if m.details.get("generator") != FOLDER), first)
     details = made.details
-    held = {split: [task for task in TASKS if task in manifest.inputs] for split, manifest in manifests.items()}
-    labelers = {task: name for m in manifests.values() for task, name in m.details.get("labelers", {}).items()}
+    known = _known(manifests.values())
+    held = {split: [m.name for m in known if m.name in manifest.inputs] for split, manifest in manifests.items()}
+    labelers = {label: made_by for m in manifests.values() for label, made_by in m.details.get("labelers", {}).items()}
     models = {
         (m["name"], m["used_for"]): ModelRecord(**m) for s in manifests.values() for m in s.details.get("models", [])
     }
@@ -127,8 +100,8 @@ def card_from_manifests(manifests: Mapping[str, Manifest]) -> str:
         DatasetCardInfo(
             name=str(first.config.get("dataset", first.name)),
             splits={split: manifest.samples for split, manifest in manifests.items()},
-            tasks=[task for task in TASKS if any(task in had for had in held.values())],
-            split_tasks=held,
+            modalities=[modality for modality in known if any(modality.name in had for had in held.values())],
+            split_modalities=held,
             imported=[split for split, manifest in manifests.items() if manifest.details.get("generator") == FOLDER],
             keywords={s: m.details["keywords"] for s, m in manifests.items() if m.details.get("keywords")},
             image_format=formats[0],
@@ -146,15 +119,32 @@ def card_from_manifests(manifests: Mapping[str, Manifest]) -> str:
     )
 
 
+def _known(manifests: Iterable[Manifest]) -> list[Modality]:
+    """The modalities that these splits may have labels for; raises InputError if they have others."""
+    own: dict[str, Any] = {}
+    columns: set[str] = set()
+    for manifest in manifests:
+        own |= manifest.config.get("own_modalities", {})
+        columns |= {role for role in manifest.inputs if role != "images" and not role.startswith("quality_")}
+    known = modalities_of({"own_modalities": own})
+    if unknown := columns - {modality.name for modality in known}:
+        raise InputError(
+            f"the dataset has labels for {', '.join(sorted(unknown))}; install the package that defines it"
+        )
+    return known
+
+
 def _header(info: DatasetCardInfo) -> dict[str, Any]:
     header: dict[str, Any] = {"pretty_name": one_line(info.name), "language": ["en"]}
     if info.licence or info.imported:
         header["license"] = info.licence or "other"
-    if info.tasks:
-        header["task_categories"] = sorted({TASK_CATEGORIES[task] for task in info.tasks})
+    if info.modalities:
+        header["task_categories"] = sorted({modality.card.category for modality in info.modalities})
     header["size_categories"] = [_size(sum(info.splits.values()))]
     made = ["synthetic"] if len(info.imported) < len(info.splits) else []
-    header["tags"] = [*made, "webdataset", *(tag for tag in info.tasks if tag not in ("depth", "segmentation"))]
+    # What the category does not say already.
+    tags = [m.name for m in info.modalities if m.name not in m.card.category.split("-")]
+    header["tags"] = [*made, "webdataset", *tags]
     files = [{"split": split, "path": paths} for split, paths in _paths(info).items()]
     header["configs"] = [{"config_name": "default", "data_files": files}]
     header["dataset_info"] = {"features": _features(info)}
@@ -163,13 +153,13 @@ def _header(info: DatasetCardInfo) -> dict[str, Any]:
 
 def _features(info: DatasetCardInfo) -> list[dict[str, Any]]:
     """The columns of all splits, as `datasets` reads them: what a split or a part lacks is then empty there."""
-    depth = MEMBERS["depth"][0]
-    members = [*_formats(info), *(MEMBERS[task][0] for task in info.tasks)]
+    arrays = {"list": {"list": "float16"}}
+    members = [*_formats(info), *(modality.member for modality in info.modalities)]
     return [
         {"name": "__key__", "dtype": "string"},
         {"name": "__url__", "dtype": "string"},
-        *({"name": m, **({"list": {"list": "float16"}} if m == depth else {"dtype": "image"})} for m in members),
-        {"name": "json", "struct": features()},
+        *({"name": m, **(arrays if m.endswith(".npy") else {"dtype": "image"})} for m in members),
+        {"name": "json", "struct": features(record_schema(info.modalities))},
     ]
 
 
@@ -197,10 +187,10 @@ def _introduction(info: DatasetCardInfo) -> str:
     total = sum(info.splits.values())
     if not info.imported:
         return (
-            f"{total} synthetic images with their captions{size}, each with pixel-wise labels: {', '.join(info.tasks)}."
+            f"{total} synthetic images with their captions{size}, each with pixel-wise labels: {', '.join(info.names)}."
             " Made by DMP Pipeline from keywords alone; any sample can be made again from its key and seed."
         )
-    labels = f", with pixel-wise labels: {', '.join(info.tasks)}" if info.tasks else ""
+    labels = f", with pixel-wise labels: {', '.join(info.names)}" if info.names else ""
     splits = ", ".join(markdown_code(name) for name in info.imported)
     rest = "" if len(info.imported) == len(info.splits) else "; the others were made by DMP Pipeline from keywords"
     return (
@@ -216,11 +206,11 @@ def _splits(info: DatasetCardInfo) -> str:
         more = f" … ({len(words)} in all)" if len(words) > 6 else ""
         shown = ", ".join(markdown(word) for word in words[:6]) + more
         lines.append(f"| `{split}` | {samples} | {shown or '—'} | `{info.fingerprints.get(split, '—')}` |")
-    for split, tasks in info.split_tasks.items():
-        if set(tasks) != set(info.tasks):
+    for split, names in info.split_modalities.items():
+        if set(names) != set(info.names):
             lines += [
                 "",
-                f"`{split}` has labels for {', '.join(tasks)} only." if tasks else f"`{split}` has no labels.",
+                f"`{split}` has labels for {', '.join(names)} only." if names else f"`{split}` has no labels.",
             ]
     reasons = [
         f"`{split}` {sum(gates.values())} ({', '.join(f'{gate} {count}' for gate, count in gates.items())})"
@@ -244,9 +234,7 @@ def _members(info: DatasetCardInfo) -> str:
         "|---|---|---|",
         *(f"| `{{key}}.{name}` | 8-bit RGB | The image. |" for name in _formats(info)),
     ]
-    for task in info.tasks:
-        member, stored, meaning = MEMBERS[task]
-        lines.append(f"| `{{key}}.{member}` | {stored} | {meaning} |")
+    lines += [f"| `{{key}}.{m.member}` | {m.card.stored} | {m.card.meaning} |" for m in info.modalities]
     lines.append(
         "| `{key}.json` | UTF-8 JSON | Origin: prompt, keyword, seed, generator, labels, palette; quality scores. |"
     )
@@ -262,15 +250,12 @@ def _members(info: DatasetCardInfo) -> str:
 def _usage(info: DatasetCardInfo) -> str:
     split, paths = next(iter(_paths(info).items()), ("train", "train/*.tar"))
     patterns = [paths] if isinstance(paths, str) else paths
-    decoders = {
-        "normal": 'normal = np.asarray(Image.open(io.BytesIO(sample["normal.png"]))) / 255.0 * 2 - 1  # (H, W, 3)',
-        "depth": 'depth = np.load(io.BytesIO(sample["depth.npy"]))  # (H, W) metres',
-        "segmentation": 'classes = np.asarray(Image.open(io.BytesIO(sample["seg.png"])))  # (H, W) ids',
-        "albedo": 'albedo = np.asarray(Image.open(io.BytesIO(sample["albedo.png"]))) / 255.0  # (H, W, 3)',
-        "shading": 'shading = np.asarray(Image.open(io.BytesIO(sample["shading.png"]))) / 255.0  # (H, W)',
-    }
     folders = [folder for folder in info.splits if folder.partition("-")[0] == split]
-    labelled = [task for task in info.tasks if all(task in info.split_tasks.get(f, info.tasks) for f in folders)]
+    labelled = [
+        m for m in info.modalities if all(m.name in info.split_modalities.get(folder, info.names) for folder in folders)
+    ]
+    arrays = ", ".join(f"the {m.name}" for m in info.modalities if m.member.endswith(".npy"))
+    arrays = arrays and f", {arrays} as nested lists or an array"
     formats = [f'sample["{info.image_format}"]'] if len(_formats(info)) == 1 else ['sample.get("png")', 'sample["jpg"]']
     lines = [
         "import io",
@@ -284,7 +269,7 @@ def _usage(info: DatasetCardInfo) -> str:
         f"shards = sorted(shard for pattern in {patterns} for shard in glob(pattern))",
         "for sample in wds.WebDataset(shards, shardshuffle=False):  # bytes: no decoder is chosen by a member's name",
         f"    image = Image.open(io.BytesIO({' or '.join(formats)}))",
-        *(f"    {decoders[task]}" for task in labelled),
+        *(f"    {modality.card.snippet}" for modality in labelled),
         '    prompt = json.loads(sample["json"])["prompt"]',
     ]
     datasets_lines = [
@@ -294,7 +279,7 @@ def _usage(info: DatasetCardInfo) -> str:
         "",
         "# `streaming` reads the shards in place; without it they are copied to a cache.",
         f'dataset = load_dataset(os.getcwd(), split="{split}", streaming=True)',
-        "sample = next(iter(dataset))  # PNG members arrive as PIL images, the depth as nested lists or an array",
+        f"sample = next(iter(dataset))  # PNG members arrive as PIL images{arrays}",
     ]
     return "\n".join(
         [
@@ -321,8 +306,8 @@ def _origin(info: DatasetCardInfo) -> str:
         ("Captions", markdown(info.prompts)),
         ("Images", "a folder of files" if info.generator == FOLDER else markdown(info.generator)),
     ]
-    facts += [(f"Labels, {task}", markdown(info.labelers.get(task, ""))) for task in info.tasks]
-    if "segmentation" in info.tasks and info.palette:
+    facts += [(f"Labels, {name}", markdown(info.labelers.get(name, ""))) for name in info.names]
+    if info.palette and any("palette" in modality.encoding(Code()) for modality in info.modalities):
         shown = f"palette {markdown_code(info.palette)}; the files hold ids, not colours"
         facts.append(("Colour code for training", shown))
     lines = ["## Where it comes from", "", *(f"- {name}: {text}" for name, text in facts if text)]
@@ -331,10 +316,3 @@ def _origin(info: DatasetCardInfo) -> str:
         rows = ((m.name, m.used_for, m.revision or "—", m.licence or "—") for m in info.models)
         lines += [f"| {' | '.join(markdown(cell) for cell in row)} |" for row in rows]
     return "\n".join(lines) if len(lines) > 2 else ""
-
-
-def _classes() -> str:
-    text = manifest_path("ade20k_classes.txt").read_text()
-    names = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    listed = ", ".join(f"{index} {name}" for index, name in enumerate(names))
-    return f"## Classes\n\n<details><summary>The {len(names)} ids of `seg.png`</summary>\n\n{listed}\n\n</details>"

@@ -6,10 +6,10 @@ there all the same, with a value that cannot be mistaken for a real one, in samp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dmp_core.config.stages import FLIP_GATES, TASKS, Task
+from dmp_core.modalities import Modality, with_built_in
 from dmp_core.store import canonical_json
 
 UNKNOWN = -9999
@@ -19,55 +19,68 @@ Schema = Mapping[str, Any]
 """Entry → its value where nothing is known, whose type is the entry's; or the entries inside."""
 
 _REAL, _WHOLE, _TEXT = float(UNKNOWN), UNKNOWN, ""
-_OWN_SCORES: dict[Task, dict[str, Any]] = {
-    "normal": {"labelled": _REAL, "unit": _REAL, "normal_z": _REAL},
-    "depth": {"labelled": _REAL, "near": _REAL, "far": _REAL},
-    "segmentation": {"labelled": _REAL, "classes": _WHOLE, "class_share": _REAL},
-    "albedo": {"label_mean": _REAL, "label_std": _REAL, "label_clipped": _REAL},
-    "shading": {"label_mean": _REAL, "label_std": _REAL, "label_clipped": _REAL},
-}
 _IMAGE_SCORES = {
     **{"phash": _TEXT, "mean": _REAL, "std": _REAL, "clipped": _REAL, "sharpness": _REAL, "clip_score": _REAL},
     **{"hash_distance": _WHOLE, "nearest": _TEXT, "test_distance": _WHOLE, "test_nearest": _TEXT},
     **{"prompt_similarity": _REAL, "prompt_nearest": _TEXT},
 }
-SCORES: Schema = {"image": _IMAGE_SCORES} | {
-    task: _OWN_SCORES[task] | {f"flip_{FLIP_GATES[task].split('_', 2)[2]}": _REAL} for task in TASKS
-}
-"""Table → score; `flagged` is the sample's `safety`."""
-RECORD: Schema = {
-    **{"key": _TEXT, "prompt": _TEXT, "keyword": _TEXT, "seed": _WHOLE},
-    "generator": {"kind": _TEXT, "settings": _TEXT},
-    "scene": _TEXT,
-    "source": {"file": _TEXT, "sha256": _TEXT, "height": _WHOLE, "width": _WHOLE},
-    "safety": {"checked": False, "flagged": False},
-    "labels": {task: _TEXT for task in TASKS},
-    "palette": _TEXT,
-    "quality": SCORES,
-    "other": _TEXT,
-}
+
+
+def record_schema(modalities: Iterable[Modality] = ()) -> Schema:
+    """What the json of a sample holds in a dataset with these modalities.
+
+    The built-in ones are listed always, so that all datasets without others have the same entries.
+    """
+    listed = with_built_in(modalities)
+    return {
+        **{"key": _TEXT, "prompt": _TEXT, "keyword": _TEXT, "seed": _WHOLE},
+        "generator": {"kind": _TEXT, "settings": _TEXT},
+        "scene": _TEXT,
+        "source": {"file": _TEXT, "sha256": _TEXT, "height": _WHOLE, "width": _WHOLE},
+        "safety": {"checked": False, "flagged": False},
+        "labels": {modality.name: _TEXT for modality in listed},
+        "palette": _TEXT,
+        # `flagged` is the sample's `safety`.
+        "quality": {"image": _IMAGE_SCORES} | {modality.name: _scores(modality) for modality in listed},
+        "other": _TEXT,
+    }
+
+
+def _scores(modality: Modality) -> Schema:
+    unknown = {float: _REAL, int: _WHOLE, str: _TEXT}
+    return {name: unknown[kind] for name, kind in modality.quality_scores.items()} | {modality.flip_score: _REAL}
+
+
+RECORD = record_schema()
+"""Of a dataset with built-in modalities alone."""
+SCORES: Schema = RECORD["quality"]
+"""Table → score."""
 
 
 def uniform_record(
-    found: Mapping[str, Any], labels: Mapping[str, str], palette: str, quality: Mapping[str, Mapping[str, Any]]
+    found: Mapping[str, Any],
+    labels: Mapping[str, str],
+    palette: str,
+    quality: Mapping[str, Mapping[str, Any]],
+    schema: Schema = RECORD,
 ) -> dict[str, Any]:
     """The json of a merged sample, out of its image's, `found`.
 
-    What depends on the generator (its settings, its scene, and entries that `RECORD` does not list) becomes text that
-    holds JSON.
-    labels: task → how it is stored. quality: table → score.
+    What depends on the generator (its settings, its scene, and entries that the schema does not list) becomes text
+    that holds JSON.
+    labels: modality → how it is stored. quality: table → score. schema: of `record_schema`.
     """
     generator, flagged = found.get("generator") or {}, (found.get("safety") or {}).get("flagged")
     scores = {table: {k: v for k, v in row.items() if k != "flagged"} for table, row in quality.items()}
     made = {
-        **{name: value for name, value in found.items() if name in RECORD},
+        **{name: value for name, value in found.items() if name in schema},
         "generator": {"kind": generator.get("kind"), "settings": _json_text(generator)},
         "scene": _json_text(found.get("scene")),
         "safety": {"checked": flagged is not None, "flagged": flagged},
         **{"labels": labels, "palette": palette, "quality": scores},
-        "other": _json_text({name: value for name, value in found.items() if name not in RECORD}),
+        "other": _json_text({name: value for name, value in found.items() if name not in schema}),
     }
-    return _filled(RECORD, made, "json")
+    return _filled(schema, made, "json")
 
 
 def features(schema: Schema = RECORD) -> list[dict[str, Any]]:
@@ -83,7 +96,7 @@ def features(schema: Schema = RECORD) -> list[dict[str, Any]]:
 
 def _filled(schema: Schema, found: Mapping[str, Any], place: str) -> dict[str, Any]:
     if unlisted := set(found) - set(schema):
-        raise ValueError(f"{place}: {', '.join(sorted(unlisted))} not listed in dataset_record.RECORD")
+        raise ValueError(f"{place}: {', '.join(sorted(unlisted))} not listed in the schema of dataset_record")
     return {name: _value(default, found.get(name), f"{place}.{name}") for name, default in schema.items()}
 
 

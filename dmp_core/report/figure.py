@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dmp_core.config.stages import TASKS, Task
 from dmp_core.errors import InputError
+from dmp_core.modalities import Modality, built_in
 from dmp_core.report.data import Sample
-from dmp_core.report.pictures import RGB, SheetRow, SheetStyle, colourise, contact_sheet, depth_range
-from dmp_core.report.tables import SHORT_NAMES, split_name
+from dmp_core.report.pictures import RGB, SheetRow, SheetStyle, contact_sheet
+from dmp_core.report.tables import split_name
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,28 +21,30 @@ def readme_figure(
     path: str | Path | None = None,
     *,
     per_split: int = 2,
-    palette: NDArray[np.uint8] | None = None,
+    modalities: Sequence[Modality] | None = None,
     style: SheetStyle | None = None,
 ) -> Image.Image:
-    """A grid with the first `per_split` samples of every split: image, then label and prediction a task.
+    """A grid with the first `per_split` samples of every split: image, then label and prediction per modality.
 
-    samples: split -> samples, in the order to show. The depth colours span one range per split. Writes a
-    PNG when `path` is given. Raises InputError when there is nothing to show.
+    samples: split -> samples, in the order to show. Colours that depend on a range span one per split.
+    modalities: those that may be shown, the built-in ones by default. Writes a PNG when `path` is given.
+    Raises InputError when there is nothing to show.
     """
     shown = {split: list(chosen)[:per_split] for split, chosen in samples.items() if chosen}
-    tasks = [t for t in TASKS if any(t in s.predictions for chosen in shown.values() for s in chosen)]
-    if not tasks:
+    known = built_in() if modalities is None else modalities
+    columns = [m for m in known if any(m.name in s.predictions for chosen in shown.values() for s in chosen)]
+    if not columns:
         raise InputError("readme_figure: no sample has a prediction; run the predict stage first")
     rows = [
-        SheetRow(_cells(sample, tasks, palette, metres), split_name(split) if first else "", gap_above=first)
+        SheetRow(_cells(sample, columns, spans), split_name(split) if first else "", gap_above=first)
         for split, chosen in shown.items()
-        for metres in [depth_range([s.labels["depth"] for s in chosen if "depth" in s.labels])]
+        for spans in [{m.name: m.span([s.labels[m.name] for s in chosen if m.name in s.labels]) for m in columns}]
         for first, sample in [(sample is chosen[0], sample) for sample in chosen]
     ]
     sheet = contact_sheet(
         rows,
-        ["", *["label", "prediction"] * len(tasks)],
-        groups=[("Image", 1), *((SHORT_NAMES[task], 2) for task in tasks)],
+        ["", *["label", "prediction"] * len(columns)],
+        groups=[("Image", 1), *((modality.short, 2) for modality in columns)],
         style=style or SheetStyle(cell=112, font_size=14),
     )
     if path is not None:
@@ -55,10 +54,10 @@ def readme_figure(
 
 
 def _cells(
-    sample: Sample, tasks: Sequence[Task], palette: NDArray[np.uint8] | None, metres: tuple[float, float]
+    sample: Sample, modalities: Sequence[Modality], spans: Mapping[str, tuple[float, float] | None]
 ) -> list[RGB | None]:
     cells: list[RGB | None] = [sample.rgb]
-    for task in tasks:
-        for array in (sample.labels.get(task), sample.predictions.get(task)):
-            cells.append(None if array is None else colourise(task, array, palette=palette, metres=metres))
+    for modality in modalities:
+        for array in (sample.labels.get(modality.name), sample.predictions.get(modality.name)):
+            cells.append(None if array is None else modality.colourise(array, span=spans[modality.name]))
     return cells

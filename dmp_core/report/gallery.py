@@ -12,25 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmp_core.config.stages import TASKS, Task
-from dmp_core.evaluation.colours import IGNORED
 from dmp_core.evaluation.protocol import ScoreTable, pick_cases
-from dmp_core.evaluation.registry import DMP, image_metric
+from dmp_core.evaluation.registry import DMP
+from dmp_core.modalities import Modality
+from dmp_core.modalities.classes import ClassMap
+from dmp_core.modalities.scalar import ScalarMap
 from dmp_core.report.data import ReportData, Sample
 from dmp_core.report.pictures import (
-    DEPTH_MAP,
     ERROR_MAP,
-    ERROR_SCALES,
     RGB,
-    class_names,
-    colourise,
     colourise_error,
     css_gradient,
-    depth_range,
-    display_palette,
     enlarge,
 )
-from dmp_core.report.tables import SHORT_NAMES, TASK_NAMES, format_number, split_name
+from dmp_core.report.tables import format_number, split_name
 
 FOLDER = "images"
 THUMBNAIL = 160
@@ -38,6 +33,9 @@ THUMBNAIL = 160
 PHOTO = 208
 """Longest side of a written input image; tiny ones are enlarged smoothly, since browsers do it badly."""
 LEGEND_CLASSES = 24
+
+Spans = Mapping[str, tuple[float, float] | None]
+"""Modality → the range of values that the colours of a split's pictures span."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Panel:
-    """One task of one sample."""
+    """One modality of one sample."""
 
-    task: Task
-    title: str
+    modality: Modality
     label: Picture | None
     prediction: Picture | None
     error: Picture | None
@@ -77,11 +74,20 @@ class Shown:
 
 @dataclass(frozen=True)
 class Case:
-    """A best, median or worst image of one task."""
+    """A best, median or worst image of one modality."""
 
     rank: str
     shown: Shown
     panel: Panel
+
+
+@dataclass(frozen=True)
+class ColourBar:
+    """How a colour map is to be read."""
+
+    title: str
+    gradient: str
+    ends: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -93,13 +99,14 @@ class SplitGallery:
     scored: bool
     shown: Sequence[Shown]
     cases: Mapping[str, Sequence[Case]]
-    """Per task: best, median, worst."""
-    legend: Sequence[tuple[str, str]]
-    """Class name and CSS colour, most frequent first."""
-    depth_span: tuple[str, str]
-    depth_gradient: str
+    """Per modality: best, median, worst."""
+    bars: Sequence[ColourBar]
+    keys: Sequence[tuple[str, str]]
+    """Title and `picture_key` of modalities that have one."""
+    legends: Sequence[tuple[str, Sequence[tuple[str, str]]]]
+    """Per class map: title; class name and CSS colour, most frequent first."""
     errors: Sequence[tuple[str, str, str]]
-    """Task title, what the error map shows, its range."""
+    """Modality, what its error map shows, its range."""
     error_gradient: str
 
 
@@ -111,7 +118,7 @@ def keys_to_show(tables: Iterable[ScoreTable], keys: Sequence[str], gallery: int
     wanted = list(keys[:gallery])
     for table in tables:
         if table.row == DMP:
-            wanted.extend(pick_cases(table, image_metric(table.task)).values())
+            wanted.extend(pick_cases(table, table.modality.image_metric).values())
     return list(dict.fromkeys(wanted))
 
 
@@ -120,8 +127,7 @@ class Painter:
 
     def __init__(self, data: ReportData, out: Path) -> None:
         self.data, self.out = data, out
-        self.palette = display_palette() if data.palette is None else np.asarray(data.palette)
-        self._scores = {(t.split, t.task): t for t in data.tables if t.row == DMP}
+        self._scores = {(t.split, t.modality.name): t for t in data.tables if t.row == DMP}
         self._panels: dict[tuple[str, str, str], Panel] = {}
         self._inputs: dict[tuple[str, str], Picture] = {}
         (out / FOLDER).mkdir(parents=True, exist_ok=True)
@@ -131,34 +137,34 @@ class Painter:
         samples = {sample.key: sample for sample in self.data.samples[split]}
         first = list(samples.values())[: self.data.gallery]
         scored = split not in self.data.unscored
-        metres = depth_range(_seen("depth", samples.values()))
-        tasks = [task for task in TASKS if any(task in s.labels or task in s.predictions for s in samples.values())]
+        shown = [m for m in self.data.modalities if _seen(m, samples.values())]
+        spans = {m.name: m.span(_seen(m, samples.values())) for m in shown}
         return SplitGallery(
             split=split,
             title=split_name(split),
             scored=scored,
-            shown=[self._shown(split, sample, tasks, metres) for sample in first],
-            cases=self._cases(split, samples, metres) if scored else {},
-            legend=self._legend(samples.values()),
-            depth_span=(f"{metres[0]:.1f} m", f"{metres[1]:.1f} m"),
-            depth_gradient=css_gradient(DEPTH_MAP),
-            errors=[(SHORT_NAMES[t].lower(), ERROR_SCALES[t].label, ERROR_SCALES[t].range_text) for t in tasks],
+            shown=[self._shown(split, sample, shown, spans) for sample in first],
+            cases=self._cases(split, samples, spans) if scored else {},
+            bars=_colour_bars(shown, spans),
+            keys=[(m.short, m.picture_key) for m in shown if m.picture_key],
+            legends=[(m.short, _legend(m, samples.values())) for m in shown if isinstance(m, ClassMap)],
+            errors=[(m.short.lower(), m.error_scale.label, m.error_scale.range_text) for m in shown],
             error_gradient=css_gradient(ERROR_MAP),
         )
 
-    def _shown(self, split: str, sample: Sample, tasks: Sequence[Task], metres: tuple[float, float]) -> Shown:
-        panels = [self._panel(split, sample, task, metres) for task in tasks]
+    def _shown(self, split: str, sample: Sample, modalities: Sequence[Modality], spans: Spans) -> Shown:
+        panels = [self._panel(split, sample, modality, spans) for modality in modalities]
         return Shown(sample.key, sample.prompt, sample.keyword, self._input(split, sample), panels, sample.source)
 
-    def _cases(self, split: str, samples: Mapping[str, Sample], metres: tuple[float, float]) -> dict[str, list[Case]]:
+    def _cases(self, split: str, samples: Mapping[str, Sample], spans: Spans) -> dict[str, list[Case]]:
         cases: dict[str, list[Case]] = {}
-        for task in TASKS:
-            table = self._scores.get((split, task))
-            picked = pick_cases(table, image_metric(task)) if table else {}
+        for modality in self.data.modalities:
+            table = self._scores.get((split, modality.name))
+            picked = pick_cases(table, modality.image_metric) if table else {}
             found = [(rank, samples[key]) for rank, key in picked.items() if key in samples]
             for rank, sample in found:
-                shown = self._shown(split, sample, [task], metres)
-                cases.setdefault(task, []).append(Case(rank, shown, shown.panels[0]))
+                shown = self._shown(split, sample, [modality], spans)
+                cases.setdefault(modality.name, []).append(Case(rank, shown, shown.panels[0]))
         return cases
 
     # ------------------------------------------------------------------------------- one picture
@@ -168,41 +174,45 @@ class Painter:
             self._inputs[place] = self._write_photo(sample)
         return self._inputs[place]
 
-    def _panel(self, split: str, sample: Sample, task: Task, metres: tuple[float, float]) -> Panel:
-        place = (split, sample.key, task)
+    def _panel(self, split: str, sample: Sample, modality: Modality, spans: Spans) -> Panel:
+        place = (split, sample.key, modality.name)
         if place not in self._panels:
-            self._panels[place] = self._paint(split, sample, task, metres)
+            self._panels[place] = self._paint(split, sample, modality, spans.get(modality.name))
         return self._panels[place]
 
-    def _paint(self, split: str, sample: Sample, task: Task, metres: tuple[float, float]) -> Panel:
-        label, prediction = sample.labels.get(task), sample.predictions.get(task)
+    def _paint(self, split: str, sample: Sample, modality: Modality, span: tuple[float, float] | None) -> Panel:
+        name = modality.name
+        label, prediction = sample.labels.get(name), sample.predictions.get(name)
         error = None
         if label is not None and prediction is not None and split not in self.data.unscored:
-            error = self._write(
-                colourise_error(task, prediction, label), f"{sample.key}-{task}-error", f"{task}: error map"
-            )
+            picture = colourise_error(modality, prediction, label)
+            error = self._write(picture, f"{sample.key}-{name}-error", f"{name}: error map")
         return Panel(
-            task=task,
-            title=TASK_NAMES[task],
-            label=self._map(sample, task, "label", label, metres),
-            prediction=self._map(sample, task, "prediction", prediction, metres),
+            modality=modality,
+            label=self._map(sample, modality, "label", label, span),
+            prediction=self._map(sample, modality, "prediction", prediction, span),
             error=error,
-            score=self._score(split, sample.key, task),
+            score=self._score(split, sample.key, modality),
         )
 
     def _map(
-        self, sample: Sample, task: Task, kind: str, array: NDArray[Any] | None, metres: tuple[float, float]
+        self,
+        sample: Sample,
+        modality: Modality,
+        kind: str,
+        array: NDArray[Any] | None,
+        span: tuple[float, float] | None,
     ) -> Picture | None:
         if array is None:
             return None
-        picture = colourise(task, array, palette=self.palette, metres=metres)
-        return self._write(picture, f"{sample.key}-{task}-{kind}", f"{task}: {kind}", flat=task == "segmentation")
+        picture, name = modality.colourise(array, span=span), modality.name
+        return self._write(picture, f"{sample.key}-{name}-{kind}", f"{name}: {kind}", flat=modality.flat)
 
-    def _score(self, split: str, key: str, task: Task) -> str:
-        table = self._scores.get((split, task))
+    def _score(self, split: str, key: str, modality: Modality) -> str:
+        table = self._scores.get((split, modality.name))
         if table is None or split in self.data.unscored:
             return ""
-        metric = image_metric(task)
+        metric = modality.image_metric
         row = table.values.loc[table.values["key"] == key, metric.name]
         value = float(row.iloc[0]) if len(row) else None
         label = "" if metric.unit else f" {metric.label.removesuffix(' per image')}"
@@ -231,18 +241,27 @@ class Painter:
         Image.fromarray(np.ascontiguousarray(picture)).save(self.out / path, **options)
         return Picture(path, alt, picture.shape[1], picture.shape[0])
 
-    def _legend(self, samples: Iterable[Sample]) -> list[tuple[str, str]]:
-        counts: Counter[int] = Counter()
-        for sample in samples:
-            for classes in _seen("segmentation", [sample]):
-                ids, pixels = np.unique(classes, return_counts=True)
-                counts.update(dict(zip(ids.tolist(), pixels.tolist(), strict=True)))
-        names = class_names()
-        known = [c for c, _ in counts.most_common() if c != IGNORED and c < min(len(names), len(self.palette))]
-        return [(names[c], "#{:02x}{:02x}{:02x}".format(*self.palette[c].tolist())) for c in known[:LEGEND_CLASSES]]
+
+def _colour_bars(modalities: Iterable[Modality], spans: Spans) -> list[ColourBar]:
+    """Of scalar maps that are shown in colours."""
+    return [
+        ColourBar(m.short, css_gradient(m.colour_map), (m.value_text(span[0]), m.value_text(span[1])))
+        for m in modalities
+        if isinstance(m, ScalarMap) and m.colour_map and (span := spans[m.name])
+    ]
 
 
-def _seen(task: Task, samples: Iterable[Sample]) -> list[NDArray[Any]]:
-    """The task's labels, or predictions where there are none: what legends and ranges go by."""
-    found = (sample.labels.get(task, sample.predictions.get(task)) for sample in samples)
+def _legend(modality: ClassMap, samples: Iterable[Sample]) -> list[tuple[str, str]]:
+    counts: Counter[int] = Counter()
+    for classes in _seen(modality, samples):
+        ids, pixels = np.unique(classes, return_counts=True)
+        counts.update(dict(zip(ids.tolist(), pixels.tolist(), strict=True)))
+    names, palette = modality.classes, modality.display_palette
+    known = [c for c, _ in counts.most_common() if c != modality.ignored and 0 <= c < len(names)]
+    return [(names[c], "#{:02x}{:02x}{:02x}".format(*palette[c].tolist())) for c in known[:LEGEND_CLASSES]]
+
+
+def _seen(modality: Modality, samples: Iterable[Sample]) -> list[NDArray[Any]]:
+    """The modality's labels, or predictions where there are none: what legends and ranges go by."""
+    found = (sample.labels.get(modality.name, sample.predictions.get(modality.name)) for sample in samples)
     return [array for array in found if array is not None]

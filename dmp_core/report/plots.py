@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dmp_core.report.extra import load_matplotlib
+from dmp_core.modalities.pictures import load_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +97,7 @@ def distribution(
         axes.hist(shown, bins=bins.tolist(), color=ACCENT, alpha=0.55, edgecolor="none")
         for row, value in marks.items():
             axes.axvline(value, color=line_colour(row), linewidth=1.8, linestyle="-" if row == "DMP" else (0, (4, 2)))
-        axes.set_xlabel(label)
+        axes.set_xlabel(label, parse_math=False)
         axes.set_ylabel("images")
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.set_xlim(bins[0], bins[-1])

@@ -1,31 +1,38 @@
-"""Counts over a split, gathered one sample at a time."""
+"""Counts over a split, gathered sample by sample."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmp_core.evaluation.colours import IGNORED
 from dmp_core.evaluation.histogram import HalfHistogram
+from dmp_core.modalities import Modality, built_in
+from dmp_core.modalities.classes import ClassMap
+from dmp_core.modalities.depth import Depth
 from dmp_core.report.data import SplitStatistics
-from dmp_core.report.pictures import class_names
 
 
 class StatisticsCollector:
-    """Feed it every sample of a split once, then ask for `result`."""
+    """Feed it every sample of a split once, then ask for `result`.
 
-    def __init__(self) -> None:
+    modalities: those whose labels may come, the built-in ones by default. Classes are counted of every class map;
+    metres of the first one that has depth.
+    """
+
+    def __init__(self, modalities: Sequence[Modality] | None = None) -> None:
+        modalities = built_in() if modalities is None else modalities
         self._images = self._failures = 0
         self._keywords: Counter[str] = Counter()
         self._families: Counter[str] = Counter()
         self._styles: Counter[str] = Counter()
         self._prompt_characters: list[int] = []
-        self._class_pixels: NDArray[np.int64] = np.zeros(256, dtype=np.int64)
-        self._class_images: NDArray[np.int64] = np.zeros(256, dtype=np.int64)
-        self._depth = HalfHistogram()
+        self._classes = [_ClassCounts(modality) for modality in modalities if isinstance(modality, ClassMap)]
+        self._depth = next((modality.name for modality in modalities if isinstance(modality, Depth)), None)
+        self._metres = HalfHistogram()
         self._colour: NDArray[np.float64] = np.zeros(3)
         self._coloured = 0
 
@@ -35,12 +42,11 @@ class StatisticsCollector:
         keyword: str = "",
         *,
         rgb: NDArray[np.uint8] | None = None,
-        segmentation: NDArray[Any] | None = None,
-        depth: NDArray[Any] | None = None,
+        labels: Mapping[str, NDArray[Any]] | None = None,
         family: str = "",
         style: str = "",
     ) -> None:
-        """Count one sample. rgb (H, W, 3) uint8; segmentation (H, W) ids; depth (H, W) metres."""
+        """Count one sample. rgb: (H, W, 3) uint8. labels: by the names of their modalities."""
         self._images += 1
         if prompt:
             self._prompt_characters.append(len(prompt))
@@ -50,27 +56,26 @@ class StatisticsCollector:
         if rgb is not None:
             self._colour += np.asarray(rgb).reshape(-1, 3).mean(axis=0) / 255
             self._coloured += 1
-        if segmentation is not None:
-            counts = np.bincount(np.asarray(segmentation).ravel().astype(np.int64), minlength=256)[:256]
-            self._class_pixels += counts
-            self._class_images += counts > 0
-        if depth is not None:
-            self._depth.update(depth)
+        labels = labels or {}
+        for classes in self._classes:
+            if classes.modality.name in labels:
+                classes.update(labels[classes.modality.name])
+        if self._depth is not None and self._depth in labels:
+            self._metres.update(labels[self._depth])
 
     def drop(self, count: int = 1) -> None:
         """Count samples that were lost on the way."""
         self._failures += count
 
     def result(self) -> SplitStatistics:
-        depths = tuple(self._depth.quantile(share) for share in (0.05, 0.5, 0.95))
-        shown = [c for c in np.argsort(-self._class_pixels, kind="stable") if self._class_pixels[c] and c != IGNORED]
-        pixels = max(1, int(self._class_pixels[:IGNORED].sum()))
+        depths = tuple(self._metres.quantile(share) for share in (0.05, 0.5, 0.95))
+        seen = [classes for classes in self._classes if classes.pixels.any()]
         return SplitStatistics(
             images=self._images,
             keywords=dict(self._keywords.most_common()),
             prompt_characters=tuple(self._prompt_characters),
-            class_pixels={_name(c): float(self._class_pixels[c] / pixels) for c in shown},
-            class_images={_name(c): int(self._class_images[c]) for c in shown},
+            class_pixels={name: share for one in seen for name, share in one.shares(len(seen) > 1)},
+            class_images={name: count for one in seen for name, count in one.shown_by(len(seen) > 1)},
             depth_metres=None if np.isnan(depths[0]) else (depths[0], depths[1], depths[2]),
             families=dict(self._families.most_common()),
             styles=dict(self._styles.most_common()),
@@ -85,6 +90,33 @@ class StatisticsCollector:
         return red, green, blue
 
 
-def _name(class_id: int) -> str:
-    names = class_names()
-    return names[class_id] if class_id < len(names) else f"class {class_id}"
+class _ClassCounts:
+    """Pixels and images of each class of one modality."""
+
+    def __init__(self, modality: ClassMap) -> None:
+        self.modality = modality
+        self.pixels: NDArray[np.int64] = np.zeros(np.iinfo(modality.dtype).max + 1, dtype=np.int64)
+        self.images = np.zeros_like(self.pixels)
+
+    def update(self, label: NDArray[Any]) -> None:
+        ids = np.asarray(label).ravel().astype(np.int64)
+        counts = np.bincount(ids[ids != self.modality.ignored], minlength=len(self.pixels))
+        self.pixels += counts
+        self.images += counts > 0
+
+    def shares(self, with_title: bool) -> list[tuple[str, float]]:
+        """Class → its share of the labelled pixels, largest first."""
+        return [(self._name(c, with_title), float(self.pixels[c] / self.pixels.sum())) for c in self._seen()]
+
+    def shown_by(self, with_title: bool) -> list[tuple[str, int]]:
+        """Class → number of images that show it, in the same order."""
+        return [(self._name(c, with_title), int(self.images[c])) for c in self._seen()]
+
+    def _seen(self) -> list[int]:
+        order = np.argsort(-self.pixels, kind="stable")
+        return [int(c) for c in order[self.pixels[order] > 0]]
+
+    def _name(self, class_id: int, with_title: bool) -> str:
+        names = self.modality.classes
+        name = names[class_id] if class_id < len(names) else f"class {class_id}"
+        return f"{self.modality.title}: {name}" if with_title else name

@@ -7,34 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dmp_core.config.stages import TASKS, Task
-from dmp_core.evaluation.registry import (
-    CEILING,
-    CONSTANT,
-    DMP,
-    MEAN_MAP,
-    PAPER_CLASSES,
-    Metric,
-    metric,
-    metrics_of,
-    primary_metric,
-)
+from dmp_core.evaluation.registry import CEILING, CONSTANT, DMP, MEAN_MAP
+from dmp_core.modalities import Metric, Modality, built_in, modality_of
+from dmp_core.modalities.classes import ClassMap
 
 DASH = "—"
-TASK_NAMES = {
-    "normal": "Surface normals",
-    "depth": "Depth",
-    "segmentation": "Segmentation",
-    "albedo": "Albedo",
-    "shading": "Shading",
-}
-SHORT_NAMES = {
-    "normal": "Normals",
-    "depth": "Depth",
-    "segmentation": "Classes",
-    "albedo": "Albedo",
-    "shading": "Shading",
-}
 SPLIT_NAMES = {
     "train": "Training",
     "in_domain": "In-domain",
@@ -74,9 +51,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Scores of one task on one split."""
+    """Scores of one modality on one split."""
 
-    task: Task
+    modality: Modality
     title: str
     images: int
     columns: Sequence[Metric]
@@ -90,34 +67,39 @@ class Table:
         return [m.label.rsplit(" ", 1)[-1] if self.groups else m.label for m in self.columns]
 
 
-def score_tables(metrics: Mapping[str, Any], split: str) -> list[Table]:
-    """One table a task that was scored on the split, with the registry's brief metrics; the five classes apart."""
+def score_tables(metrics: Mapping[str, Any], split: str, modalities: Sequence[Modality] | None = None) -> list[Table]:
+    """One table per modality that was scored on the split, with its brief metrics; the paper's classes apart.
+
+    modalities: in the order to show, the built-in ones by default.
+    """
     tables = []
-    for task in TASKS:
-        rows = metrics.get(task, {}).get(split)
-        if rows:
-            columns = [m for m in metrics_of(task) if m.brief]
-            tables.append(_table(task, TASK_NAMES[task], rows, columns))
-        if rows and task == "segmentation":
-            tables.append(class_table(rows))
+    for modality in built_in() if modalities is None else modalities:
+        if rows := metrics.get(modality.name, {}).get(split):
+            columns = [m for m in modality.metrics if m.brief]
+            tables.append(_table(modality, modality.title, rows, columns))
+            if isinstance(modality, ClassMap) and modality.paper_classes:
+                tables.append(class_table(modality, rows))
     return tables
 
 
-def class_table(rows: Mapping[str, Any]) -> Table:
-    """Accuracy and IoU of the paper's five classes (Table 2); rows: one split's segmentation rows."""
-    columns = [metric("segmentation", f"{kind}_{name}") for name in PAPER_CLASSES for kind in ("acc", "iou")]
-    table = _table("segmentation", "The paper's five classes (Table 2) ↑", rows, columns, brief=True)
-    return replace(table, groups=[(name, 2) for name in PAPER_CLASSES])
+def class_table(modality: ClassMap, rows: Mapping[str, Any]) -> Table:
+    """Accuracy and IoU of the paper's five classes (Table 2); rows: one split's rows of the modality."""
+    names = modality.paper_classes
+    columns = [modality.metric(f"{kind}_{name}") for name in names for kind in ("acc", "iou")]
+    table = _table(modality, "The paper's five classes (Table 2) ↑", rows, columns, brief=True)
+    return replace(table, groups=[(name, 2) for name in names])
 
 
-def _table(task: Task, title: str, rows: Mapping[str, Any], columns: Sequence[Metric], *, brief: bool = False) -> Table:
+def _table(
+    modality: Modality, title: str, rows: Mapping[str, Any], columns: Sequence[Metric], *, brief: bool = False
+) -> Table:
     ordered = sorted(rows, key=_row_order)
     best = {m.name: _best_row(rows, m) for m in columns}
     shown = [
         Row(name, _row_kind(name), [_cell(rows[name], m, best[m.name] == name, brief) for m in columns])
         for name in ordered
     ]
-    return Table(task, title, max(int(row["images"]) for row in rows.values()), columns, shown)
+    return Table(modality, title, max(int(row["images"]) for row in rows.values()), columns, shown)
 
 
 def _row_kind(name: str) -> str:
@@ -159,7 +141,7 @@ def _cell(row: Mapping[str, Any], metric: Metric, bold: bool = False, brief: boo
 # ------------------------------------------------------------------------------------- headline
 @dataclass(frozen=True)
 class Standing:
-    """Where DMP stands on one task and split, between the constant predictor and the VAE ceiling."""
+    """Where DMP stands on one modality and split, between the constant predictor and the VAE ceiling."""
 
     split: str
     value: str
@@ -174,28 +156,30 @@ class Standing:
 
 @dataclass(frozen=True)
 class Headline:
-    """One task's card at the top of the report."""
+    """One modality's card at the top of the report."""
 
-    task: Task
+    modality: Modality
     title: str
     metric: Metric
     standings: Sequence[Standing]
 
 
-def headlines(metrics: Mapping[str, Any], row: str = DMP) -> list[Headline]:
-    """A card per task that has a score for `row`."""
+def headlines(
+    metrics: Mapping[str, Any], row: str = DMP, modalities: Sequence[Modality] | None = None
+) -> list[Headline]:
+    """A card per modality that has a score for `row`; modalities: as for `score_tables`."""
     cards = []
-    for task in TASKS:
-        splits = {split: rows for split, rows in metrics.get(task, {}).items() if row in rows}
+    for modality in built_in() if modalities is None else modalities:
+        splits = {split: rows for split, rows in metrics.get(modality.name, {}).items() if row in rows}
         if splits:
-            standings = [standing(task, split, rows, row) for split, rows in splits.items()]
-            cards.append(Headline(task, TASK_NAMES[task], primary_metric(task), standings))
+            standings = [standing(modality, split, rows, row) for split, rows in splits.items()]
+            cards.append(Headline(modality, modality.title, modality.primary_metric, standings))
     return cards
 
 
-def standing(task: Task, split: str, rows: Mapping[str, Any], row: str = DMP) -> Standing:
+def standing(modality: Modality | str, split: str, rows: Mapping[str, Any], row: str = DMP) -> Standing:
     """Compare one row with the references on the primary metric."""
-    primary = primary_metric(task)
+    primary = modality_of(modality).primary_metric
     ours, constant, ceiling = (mean_of(rows.get(name), primary.name) for name in (row, CONSTANT, CEILING))
     wins = rows[row].get("beats_constant")
     return Standing(
@@ -233,7 +217,7 @@ def _verdict(row: Mapping[str, Any], metric: Metric) -> str:
 
 
 def wins(metrics: Mapping[str, Any], split: str, row: str = DMP) -> tuple[int, int]:
-    """On how many tasks of a split the row beats the constant: (wins, tasks compared)."""
+    """On how many modalities of a split the row beats the constant: (wins, modalities compared)."""
     verdicts = [
         splits[split][row].get("beats_constant")
         for splits in metrics.values()

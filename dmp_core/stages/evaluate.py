@@ -1,4 +1,4 @@
-"""predictions + labels → metrics.json and per-image values, one artefact a task"""
+"""predictions + labels → metrics.json and per-image values, one artefact per modality"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from dmp_core.config.stages import RuntimeConfig, Task
+from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
 from dmp_core.evaluation.constant import NothingLabelled
 from dmp_core.evaluation.protocol import (
@@ -20,8 +20,8 @@ from dmp_core.evaluation.protocol import (
     mean_map,
 )
 from dmp_core.evaluation.registry import CEILING, CONSTANT, MEAN_MAP
-from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label
 from dmp_core.methods.registry import find_method
+from dmp_core.modalities import Modality
 from dmp_core.progress import Progress, silent
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import EvaluateStage
@@ -46,7 +46,7 @@ def run(
     What the gates leave out, of the splits and of the training labels, counts nowhere, nor does a sample without a
     label. A sample that was skipped when it was predicted counts as not predicted: as wrong as it can be.
     """
-    own = find_method(config.method).title
+    own, modality = find_method(config.method).title, config.modality
     blind = _blind(config, inputs)
     total = len(config.splits) * (len(blind) + 2)
     tables: list[ScoreTable] = []
@@ -55,8 +55,8 @@ def run(
         dropped = left_out(score_tables(inputs, split), config.gates, split)
         answers = blind | {own: inputs[f"{config.method}_{split}"], CEILING: inputs[f"ceiling_{split}"]}
         for row, answer in answers.items():
-            scorer = Scorer(config.task, row=row, split=split)
-            for key, prediction, label in _answered(config.task, answer, labels):
+            scorer = Scorer(modality, row=row, split=split)
+            for key, prediction, label in _answered(modality, answer, labels):
                 if key not in dropped:
                     scorer.update(prediction[None], label[None], [key])
             tables.append(scorer.table())
@@ -73,35 +73,35 @@ def _blind(config: EvaluateStage, inputs: Inputs) -> dict[str, Answer]:
     """The rows that know the training labels and not the image; none without a valid training label."""
     if "labels_train" not in inputs:
         return {}
-    task, unused = config.task, left_out(score_tables(inputs, "train"), config.gates, "train")
+    modality, unused = config.modality, left_out(score_tables(inputs, "train"), config.gates, "train")
 
     def training() -> Iterator[np.ndarray]:
-        return (label for key, label in read_labels(inputs["labels_train"], task) if key not in unused)
+        return (label for key, label in read_labels(inputs["labels_train"], modality) if key not in unused)
 
     try:
-        constant, everywhere = constant_prediction(task, training()), mean_map(task, training())
+        constant, everywhere = constant_prediction(modality, training()), mean_map(modality, training())
     except NothingLabelled:
         return {}
     return {
-        CONSTANT: lambda label: constant_like(task, constant, label[None])[0],
-        MEAN_MAP: lambda label: map_like(task, everywhere, label),
+        CONSTANT: lambda label: constant_like(modality, constant, label[None])[0],
+        MEAN_MAP: lambda label: map_like(modality, everywhere, label),
     }
 
 
-def read_labels(artefact: Artefact, task: Task) -> Iterator[tuple[str, np.ndarray]]:
+def read_labels(artefact: Artefact, modality: Modality) -> Iterator[tuple[str, np.ndarray]]:
     """(key, label) of every sample of a label or prediction artefact, in the dataset's units."""
     for sample in read_artefact(artefact):
-        yield sample["__key__"], decode_label(task, sample[LABEL_EXTENSIONS[task]])
+        yield sample["__key__"], modality.decode(sample[modality.member])
 
 
-def _answered(task: Task, answer: Answer, labels: Artefact) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def _answered(modality: Modality, answer: Answer, labels: Artefact) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """(key, prediction, label) of every sample."""
     if not isinstance(answer, Artefact):
-        yield from ((key, answer(label), label) for key, label in read_labels(labels, task))
+        yield from ((key, answer(label), label) for key, label in read_labels(labels, modality))
         return
     known, lost = labels.published().skipped, answer.published().skipped
-    predictions = (pair for pair in read_labels(answer, task) if pair[0] not in known)
-    for key, label in read_labels(labels, task):
+    predictions = (pair for pair in read_labels(answer, modality) if pair[0] not in known)
+    for key, label in read_labels(labels, modality):
         if key in lost:
             yield key, np.full(label.shape, np.nan), label
             continue

@@ -1,4 +1,4 @@
-"""A folder of one's own images as a configuration: which splits, which tasks, trained or by finished adapters."""
+"""A folder of one's own images as a configuration: which splits, which modalities, trained or by finished adapters."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dmp_core.config.pipeline import PipelineConfig, dump, validate
-from dmp_core.config.stages import RuntimeConfig, Task
+from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
+from dmp_core.modalities import modality_names
 from dmp_core.stages.overwrites import held_dataset, imported, same_source, stored_folders, stored_path
 from dmp_core.stages.parts import asked, dataset_name
 from dmp_core.store import Workspace
@@ -40,7 +41,7 @@ def import_settings(
     """
     splits = _splits(folder, split, hold_out, fit)
     folders = {key: (value["folder"], value["share"]) for key, value in splits.items()}
-    listings = read_folders(folders, keeps_broken=base.runtime.on_bad_sample.skips)
+    listings = read_folders(folders, keeps_broken=base.runtime.on_bad_sample.skips, modalities=base.known)
     return _config(base, plain, dataset_name(name, folder.resolve().name), splits, listings), listings
 
 
@@ -120,27 +121,27 @@ def _refuse_strays(root: Path, own: list[str]) -> None:
 def _config(
     base: PipelineConfig, plain: PipelineConfig, name: str, splits: Splits, listings: dict[str, Listing]
 ) -> PipelineConfig:
-    """The preset with these splits; each task is trained if it can be, else predicted by a finished adapter."""
-    by_model = [task for task in base.tasks if base.labels[task].kind != "exact"]
-    labelled = {key: {*by_model, *listing.tasks} for key, listing in listings.items()}
+    """The preset with these splits; each modality is trained if it can be, else predicted by a finished adapter."""
+    by_model = [name for name in base.modalities if (of := base.labeler(name)) and of.kind != "exact"]
+    labelled = {key: {*by_model, *listing.modalities} for key, listing in listings.items()}
     trains = labelled.get("train", set()) if len(splits) > 1 else set()
-    adapters = {task: found for task in base.tasks if (found := _adapter(base, plain, task, task in trains))}
+    adapters = {name: found for name in base.modalities if (found := _adapter(base, plain, name, name in trains))}
     any_labels = set().union(*labelled.values()) if "train" not in splits or len(splits) == 1 else set()
-    tasks = [task for task in base.tasks if task in trains or task in adapters or task in any_labels]
-    if not tasks:
+    chosen = [name for name in base.modalities if name in trains or name in adapters or name in any_labels]
+    if not chosen:
         raise InputError(
             f"{next(iter(listings.values())).root}: no labels beside the images, no labeler and no adapter, so nothing "
             "to make; add labels (docs/own_images.md) or --set adapters.normal=FOLDER"
         )
     for key, values in splits.items():
-        values["scored"] = key in ("in_domain", "out_of_domain", "train") or bool(listings[key].tasks)
+        values["scored"] = key in ("in_domain", "out_of_domain", "train") or bool(listings[key].modalities)
     # The network works at the size that it knows, whatever size the images are kept at.
     resolution = base.latents.resolution or plain.images.resolution
     values = base.model_dump(mode="json") | {
         "dataset": name,
         "splits": splits,
-        "tasks": tasks,
-        "adapters": {task: adapter for task, adapter in adapters.items() if task in tasks},
+        "modalities": chosen,
+        "adapters": {name: adapter for name, adapter in adapters.items() if name in chosen},
     }
     shown = max((len(listing.images) for key, listing in listings.items() if key != "train"), default=0)
     values["report"]["gallery"] = max(base.report.gallery, min(shown, _GALLERY))
@@ -148,9 +149,10 @@ def _config(
     return validate(values, "dmp dataset import")
 
 
-def _adapter(base: PipelineConfig, plain: PipelineConfig, task: Task, trains: bool) -> str | None:
-    """A task that can be trained uses no finished adapter, unless the user named one."""
-    found = base.adapters.get(task)
+def _adapter(base: PipelineConfig, plain: PipelineConfig, name: str, trains: bool) -> str | None:
+    """A modality that can be trained uses no finished adapter, unless the user named one."""
+    found = base.adapters.get(name)
     if trains:
-        return found if found != plain.adapters.get(task) else None
-    return found or (f"shipped:{task}" if base.base.model == "shipped:mini" else None)
+        return found if found != plain.adapters.get(name) else None
+    shipped = base.base.model == "shipped:mini" and name in modality_names()
+    return found or (f"shipped:{name}" if shipped else None)

@@ -1,6 +1,6 @@
 """image shards → one column of label shards: `{key}.normal.png`, `{key}.depth.npy` …
 
-With `check_flip` also `{key}.<task>.flip.json`: how far the labels of an image and of its mirrored copy are apart.
+With `check_flip` also `{key}.<modality>.flip.json`: how far the labels of an image and of its mirrored copy are apart.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmp_core.attempts import batch_or_each
-from dmp_core.config.stages import ModelLabels, RuntimeConfig, Task
+from dmp_core.config.stages import ModelLabels, RuntimeConfig
 from dmp_core.errors import InputError, NotFinite, WrongSetting
-from dmp_core.labelers.encoding import encode_label
 from dmp_core.labelers.exact import unpack_truth
 from dmp_core.labelers.registry import Labeler, build_labeler, labeler_options
+from dmp_core.modalities import Modality
 from dmp_core.models.shipped import resolve_model
 from dmp_core.progress import Progress, silent
 from dmp_core.quality.labels import flip_difference
@@ -68,12 +68,15 @@ def run(
 
 
 def _labeled(config: LabelsStage, runtime: RuntimeConfig) -> Labeled:
-    skips = runtime.on_bad_sample.skips
+    skips, modality = runtime.on_bad_sample.skips, config.modality
     if isinstance(config.labeler, ModelLabels):
-        return _by_model(config.task, config.labeler, runtime, skips)
+        return _by_model(config.modality, config.labeler, runtime, skips)
+
+    axes = config.labeler.axes
 
     def exact(samples: Sequence[Sample]) -> list[Sample]:
-        return [_encoded(config.task, s["__key__"], unpack_truth(s["truth.npz"])[config.task]) for s in samples]
+        truths = {sample["__key__"]: _truth(sample, modality.name) for sample in samples}
+        return [_encoded(modality, key, modality.turned(truth, axes)) for key, truth in truths.items()]
 
     def each(samples: list[Sample]) -> Iterator[Sample | Skipped]:
         for sample in samples:
@@ -82,18 +85,26 @@ def _labeled(config: LabelsStage, runtime: RuntimeConfig) -> Labeled:
     return each
 
 
-def _encoded(task: Task, key: str, label: NDArray[Any]) -> Sample:
+def _truth(sample: Sample, name: str) -> NDArray[Any]:
+    found = unpack_truth(sample["truth.npz"], (name,)) if "truth.npz" in sample else {}
+    if name not in found:
+        raise InputError(f"{sample['__key__']}: came without {name} labels; run the images stage again")
+    return found[name]
+
+
+def _encoded(modality: Modality, key: str, label: NDArray[Any]) -> Sample:
     try:
-        extension, data = encode_label(task, label)
+        data = modality.encode(label)
     except InputError as error:
         raise InputError(f"{key}: {error}") from None
-    return {"__key__": key, extension: data}
+    return {"__key__": key, modality.member: data}
 
 
-def _by_model(task: Task, settings: ModelLabels, runtime: RuntimeConfig, skips: bool) -> Labeled:
+def _by_model(modality: Modality, settings: ModelLabels, runtime: RuntimeConfig, skips: bool) -> Labeled:
     import torch
 
-    labeler = cache(lambda: _built(task, settings, runtime))
+    name = modality.name
+    labeler = cache(lambda: _built(name, settings, runtime))
 
     def predicted(images: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -101,32 +112,32 @@ def _by_model(task: Task, settings: ModelLabels, runtime: RuntimeConfig, skips: 
             answer = labeler()(pixels.float() / 255)
         except NotFinite as error:
             raise error.named(keys) from None
-        if task not in answer:
+        if name not in answer:
             made = ", ".join(answer)
-            raise WrongSetting(f"labels.{task}.kind: {settings.kind!r} makes {made}; choose a labeler for {task}")
-        labels = answer[task].cpu().numpy()
+            raise WrongSetting(f"labels.{name}.kind: {settings.kind!r} makes {made}; choose a labeler for {name}")
+        labels = answer[name].cpu().numpy()
         return np.moveaxis(labels, 1, -1) if labels.ndim == 4 else labels
 
     def batch(images: Images) -> list[Sample]:
         keys, pixels = [key for key, _ in images], np.stack([image for _, image in images])
         labels = predicted(pixels, keys)
-        made = [_encoded(task, key, label) for key, label in zip(keys, labels, strict=True)]
+        made = [_encoded(modality, key, label) for key, label in zip(keys, labels, strict=True)]
         if settings.check_flip:
             mirrored = predicted(np.ascontiguousarray(pixels[:, :, ::-1]), keys)
             for sample, label, other in zip(made, labels, mirrored, strict=True):
-                difference = flip_difference(task, label, other)
-                sample[f"{task}.flip.json"] = canonical_json(difference).encode()
+                difference = flip_difference(modality, label, other)
+                sample[f"{name}.flip.json"] = canonical_json(difference).encode()
         return made
 
     def by_model(samples: list[Sample]) -> Iterator[Sample | Skipped]:
-        for images in same_size_batches(samples, "image", settings.batch_size):
+        for images in same_size_batches(samples, None, settings.batch_size):
             labeler()  # what fails here is not about a sample
             yield from batch_or_each(images, [key for key, _ in images], batch, skips=skips)
 
     return by_model
 
 
-def _built(task: Task, settings: ModelLabels, runtime: RuntimeConfig) -> Labeler:
+def _built(name: str, settings: ModelLabels, runtime: RuntimeConfig) -> Labeler:
     from dmp_core.training.base import choose_device
 
     taken = labeler_options(settings.kind)
@@ -135,9 +146,9 @@ def _built(task: Task, settings: ModelLabels, runtime: RuntimeConfig) -> Labeler
     if unknown:
         known = "anything" if taken is None else ", ".join(sorted(taken - own.keys())) or "none"
         raise InputError(
-            f"labels.{task}.options: labeler {settings.kind!r} takes no {', '.join(unknown)} there; it takes: {known}"
+            f"labels.{name}.options: labeler {settings.kind!r} takes no {', '.join(unknown)} there; it takes: {known}"
         )
-    located = resolve_model(settings.weights, f"labels.{task}.weights")
+    located = resolve_model(settings.weights, f"labels.{name}.weights")
     own |= {"revision": located.revision} if located.revision else {}
     given = {name: value for name, value in own.items() if taken is None or name in taken}
     return build_labeler(settings.kind, located.place, choose_device(runtime.device), **given, **settings.options)

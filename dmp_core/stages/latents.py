@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmp_core.config.stages import RuntimeConfig
-from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label
+from dmp_core.modalities import Modality, find_modality
 from dmp_core.progress import Progress, silent
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import LatentsStage
@@ -35,6 +35,7 @@ def run(
 
     column = inputs["column"]
     read = shard_reader(column)
+    modality = None if config.column == "image" else find_modality(config.column, config.own)
     vae = cache(lambda: load_vae(config.base, choose_device(runtime.device)))
 
     def encode(samples: list[Sample]) -> bytes:
@@ -42,13 +43,12 @@ def run(
             return empty_shard(config.column)
         return encode_column(
             vae(),
-            config.column,  # type: ignore[arg-type]  # `image` or a task; plan() makes no other
+            modality or "image",
             [sample["__key__"] for sample in samples],
-            (column_array(config.column, sample) for sample in samples),
+            (column_array(modality, sample) for sample in samples),
             batch_size=config.batch_size,
             flip=config.flip,
-            depth_scale=config.depth_scale,
-            palette=config.palette,
+            code=config.code,
             resolution=config.resolution,
         )
 
@@ -59,21 +59,20 @@ def run(
     return StageResult(samples=sum(plan.planned for plan in plans), files=files)
 
 
-def column_array(column: str, sample: Sample) -> NDArray[Any]:
-    """The array of one sample: RGB uint8 (H, W, 3) for `image`, else the task's label."""
-    if column == "image":
+def column_array(modality: Modality | None, sample: Sample) -> NDArray[Any]:
+    """The array of one sample: its label, or, of None, its image as RGB uint8 (H, W, 3)."""
+    if modality is None:
         return np.asarray(open_image(sample["png"], ("PNG",)).convert("RGB"))
-    for task, extension in LABEL_EXTENSIONS.items():
-        if task == column:
-            return decode_label(task, sample[extension])
-    raise KeyError(column)
+    return modality.decode(sample[modality.member])
 
 
-def same_size_batches(samples: Iterable[Sample], column: str, size: int) -> Iterator[list[tuple[str, NDArray[Any]]]]:
-    """Neighbours of one size, at most `size` of them; order is kept."""
+def same_size_batches(
+    samples: Iterable[Sample], modality: Modality | None, size: int
+) -> Iterator[list[tuple[str, NDArray[Any]]]]:
+    """Neighbours of one size, at most `size` of them; order is kept. modality: as in `column_array`."""
     batch: list[tuple[str, NDArray[Any]]] = []
     for sample in samples:
-        array = column_array(column, sample)
+        array = column_array(modality, sample)
         if batch and (len(batch) == size or batch[0][1].shape != array.shape):
             yield batch
             batch = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -19,18 +19,22 @@ from dmp_core.config.stages import (
     LabelsConfig,
     MethodConfig,
     MethodSettings,
+    ModalityName,
     ModelLabels,
     PromptsConfig,
     RenderImages,
     SamplingConfig,
     ShardsConfig,
     SplitConfig,
-    Task,
     TransformersPrompts,
     VLLMPrompts,
 )
 from dmp_core.methods.diffusion_settings import InstructConfig
 from dmp_core.methods.registry import find_method
+from dmp_core.modalities import Code, Modality, find_modality
+from dmp_core.modalities.base import Axes, DepthCurve
+from dmp_core.modalities.registry import modalities_of
+from dmp_core.modalities.settings import OwnModality
 from dmp_core.models.prior.config import SceneConfig
 from dmp_core.quality.gates import Gates
 from dmp_core.store import Artefact, Workspace, fingerprint
@@ -81,9 +85,18 @@ class FolderPromptsStage(Settings):
     split: str
     source: SplitConfig = Field(exclude=True)
     """Where the files lie. Not part of the fingerprint: `digest` is."""
+    own_modalities: dict[str, OwnModality] = Field(default={}, exclude=True)
+    """What its labels may be of, besides those that are known."""
+    file_axes: dict[str, Axes] = Field(default={}, exclude=True)
+    """As in `PipelineConfig`."""
     digest: str
     """Of names and contents of the images, their captions and their labels."""
     seed: int
+
+    @property
+    def modalities(self) -> list[Modality]:
+        found = modalities_of({"own_modalities": self.own_modalities})
+        return [replace(m, file_axes=self.file_axes.get(m.name, m.file_axes)) for m in found]
 
 
 class ImagesStage(Settings):
@@ -97,9 +110,38 @@ class DiffusionImagesStage(ImagesStage):
     model_hash: str
 
 
-class LabelsStage(Settings):
+class OfModality(Settings):
+    """What stages read that work on one modality."""
+
+    task: ModalityName
+    """The modality's name, by the word that fingerprints know."""
+    own: OwnModality | None = _Optional
+    """What it is, if the configuration describes it."""
+
+    @property
+    def modality(self) -> Modality:
+        return find_modality(self.task, self.own)
+
+
+class Coded(Settings):
+    """How labels are images; what is not set of it is left out, and so are newer settings that have their default."""
+
+    depth_scale: float | None
+    palette: str | None
+    depth_curve: DepthCurve = Field(default="linear", exclude_if=lambda value: value == "linear")
+    depth_clip: bool = Field(default=True, exclude_if=lambda value: value)
+
+    @property
+    def code(self) -> Code:
+        stated = {name: value for name in _CODE if (value := getattr(self, name)) is not None}
+        return Code(**stated)
+
+
+_CODE = ("depth_scale", "depth_curve", "depth_clip", "palette")
+
+
+class LabelsStage(OfModality):
     split: str
-    task: Task
     labeler: LabelsConfig
 
 
@@ -111,8 +153,9 @@ class PinnedLabelsStage(LabelsStage):
 
 class QualityStage(Settings):
     split: str
-    task: Task | None
-    """None: image and prompt."""
+    task: ModalityName | None
+    """The modality whose labels are scored; None: image and prompt."""
+    own: OwnModality | None = _Optional
     clip_model: str | None = None
     clip_hash: str | None = None
 
@@ -123,17 +166,20 @@ class ShardsStage(Settings):
     shards: ShardsConfig
     palette: str
     gates: GatesField
+    own_modalities: dict[str, OwnModality] = Field(default={}, exclude_if=lambda own: not own)
+
+    def modality(self, name: str) -> Modality:
+        return find_modality(name, self.own_modalities.get(name))
 
 
-class LatentsStage(Settings):
+class LatentsStage(Coded):
     column: str
-    """`image` or a task."""
+    """`image` or a modality."""
+    own: OwnModality | None = _Optional
     base: BaseConfig
     base_hash: str
     flip: bool
     resolution: int | None
-    depth_scale: float | None
-    palette: str | None
     batch_size: int
 
 
@@ -144,18 +190,15 @@ class EditorStage(Settings):
     fit: InstructConfig
 
 
-class TrainStage(Settings):
-    task: Task
+class TrainStage(OfModality, Coded):
     train: MethodSettings | None
     """None: the adapter is finished already and only installed."""
     adapter: str | None
     adapter_hash: str | None
     base: BaseConfig
     base_hash: str
-    depth_scale: float
-    palette: str
     min_class_share: float = Field(default=0.0, exclude_if=lambda share: share == 0)
-    """Of segmentation alone."""
+    """Of class maps alone."""
     gates: GatesField
     editor: EditorConfig | None = _Optional
     """The one that the settings name; None: none is asked, or the DAG makes it."""
@@ -168,8 +211,7 @@ class OwnModelTrainStage(TrainStage):
     model_hash: str
 
 
-class PredictStage(Settings):
-    task: Task
+class PredictStage(OfModality, Coded):
     split: str
     row: str
     """A method's name, or `ceiling`: the label itself, through the VAE and back."""
@@ -177,8 +219,6 @@ class PredictStage(Settings):
     base_hash: str
     sampling: SamplingConfig
     resolution: int | None
-    depth_scale: float
-    palette: str
     inference: SerializeAsAny[Settings] | None = _Optional
     """What the method's own settings say of it."""
     editor: EditorConfig | None = _Optional
@@ -186,8 +226,7 @@ class PredictStage(Settings):
     editor_hash: str | None = _Optional
 
 
-class EvaluateStage(Settings):
-    task: Task
+class EvaluateStage(OfModality):
     splits: list[str]
     evaluate: EvaluateConfig
     gates: GatesField

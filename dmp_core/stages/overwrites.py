@@ -11,8 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from dmp_core.config.stages import TASKS
 from dmp_core.errors import InputError
+from dmp_core.modalities.registry import modalities_of
 from dmp_core.stages.node import FolderPromptsStage, Node, PromptsStage
 from dmp_core.store import Manifest, Workspace
 from dmp_core.store.workspace import FOLDERS, split_manifests
@@ -96,7 +96,7 @@ def stored_folders(workspace: Workspace, name: str) -> dict[str, str]:
 
 def _lost(node: Node, held: Manifest, workspace: Workspace) -> str:
     """What of the finished split would be gone, in words; empty if it would only be made in another way."""
-    columns = [task for task in TASKS if task in held.inputs and task not in node.inputs]
+    columns = [m.name for m in modalities_of(held.config) if m.name in held.inputs and m.name not in node.inputs]
     if columns:
         return f"labels of {', '.join(columns)}"
     prompts = node.inputs["images"].inputs["prompts"].config

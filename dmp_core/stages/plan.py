@@ -16,7 +16,6 @@ from typing import Any
 from dmp_core.config.base import Settings
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.config.stages import (
-    TASKS,
     DiffusionImages,
     EditorConfig,
     ExactLabels,
@@ -24,10 +23,10 @@ from dmp_core.config.stages import (
     GrammarPrompts,
     LabelsConfig,
     SamplingConfig,
-    Task,
 )
 from dmp_core.errors import InputError
 from dmp_core.methods.registry import find_method
+from dmp_core.modalities import Modality
 from dmp_core.models.adapters import check_finished
 from dmp_core.models.editor import recipe_with
 from dmp_core.models.shipped import identity, local_digest, registered
@@ -37,6 +36,7 @@ from dmp_core.prompts.keywords import split_keywords
 from dmp_core.prompts.subject import refuse_unusable
 from dmp_core.quality.gates import IMAGE, Gates, gates_for
 from dmp_core.stages.node import (
+    Coded,
     DiffusionImagesStage,
     EditorStage,
     EvaluateStage,
@@ -56,6 +56,7 @@ from dmp_core.stages.node import (
     TrainStage,
     model_named,
 )
+from dmp_core.synthesis import PROVIDES
 from dmp_core.synthesis.listing import UNKNOWN_SIZE, Listing, read_folder
 
 # Captions of a language model that the first rules of clean-up passed, and that pass today's: they are as they were.
@@ -80,12 +81,18 @@ def plan(config: PipelineConfig) -> list[Node]:
     """All nodes of the DAG, each after its inputs.
 
     Models are planned if there is something to predict, and something to train on or a finished adapter for every
-    task. Raises InputError for what can be known to be wrong before work starts: a keyword file, a folder of
+    modality. Raises InputError for what can be known to be wrong before work starts: a keyword file, a folder of
     images, a base model folder, an adapter.
     """
     nodes = _Nodes()
     listings = {
-        name: read_folder(split.folder, split.share, split.count, keeps_broken=config.runtime.on_bad_sample.skips)
+        name: read_folder(
+            split.folder,
+            split.share,
+            split.count,
+            keeps_broken=config.runtime.on_bad_sample.skips,
+            modalities=config.known,
+        )
         for name, split in config.splits.items()
         if split.folder
     }
@@ -102,14 +109,20 @@ def plan(config: PipelineConfig) -> list[Node]:
     refuse_unusable(given, config.prompts.max_characters)
     for split in sorted(config.splits, key=lambda name: name == "train"):
         _add_dataset(nodes, config, split, keywords, listings.get(split))
-    trained = "train" in config.splits or all(task in config.adapters for task in config.tasks)
+    trained = "train" in config.splits or all(name in config.adapters for name in config.modalities)
     if trained and config.splits.keys() - {"train"}:
-        for task in config.tasks:
-            _add_model(nodes, config, task)
+        for modality in config.chosen:
+            _add_model(nodes, config, modality)
         if config.train.method == "dmp":  # other methods are compared with it by `dmp compare`
-            shown = ReportStage(pipeline=config.model_dump(mode="json", exclude={"runtime", "editor"}))
+            shown = ReportStage(pipeline=_as_first_written(config))
             nodes.add("report", config.dataset, shown, _report_inputs(nodes))
     return list(nodes.by_id.values())
+
+
+def _as_first_written(config: PipelineConfig) -> dict[str, Any]:
+    """The configuration by the words that fingerprints of reports know."""
+    values = config.model_dump(mode="json", exclude={"runtime", "editor"})
+    return {"tasks" if name == "modalities" else name: value for name, value in values.items()}
 
 
 class _Nodes:
@@ -144,19 +157,21 @@ def _add_dataset(
     count, stage = prompts.samples, _images_stage(config, split, listing, prompts.samples)
     images = nodes.add("images", split, stage, {"prompts": prompts}, count)
     columns = {"images": images}
-    for task, labeler in _labelers(config, listing).items():
-        labels = _pinned(LabelsStage(split=split, task=task, labeler=labeler), PinnedLabelsStage)
-        columns[task] = nodes.add("labels", f"{split}-{task}", labels, {"images": images}, count)
+    for name, labeler in _labelers(config, listing).items():
+        stage_of = LabelsStage(split=split, task=name, own=config.own_modalities.get(name), labeler=labeler)
+        labels = _pinned(stage_of, PinnedLabelsStage)
+        columns[name] = nodes.add("labels", f"{split}-{name}", labels, {"images": images}, count)
     _add_quality(nodes, config, split, columns)
-    tasks = [task for task in config.tasks if task in columns]
+    labelled = [modality for modality in config.chosen if modality.name in columns]
     merged = ShardsStage(
         dataset=config.dataset,
         split=split,
         shards=config.shards,
         palette=config.latents.palette,
-        gates=gates_for(config.quality, tasks),
+        gates=gates_for(config.quality, labelled),
+        own_modalities={m.name: config.own_modalities[m.name] for m in labelled if m.name in config.own_modalities},
     )
-    scores = _scores(nodes, split, [IMAGE, *tasks])
+    scores = _scores(nodes, split, [IMAGE, *(modality.name for modality in labelled)])
     nodes.add("shards", f"{config.dataset}/{split}", merged, columns | scores, count)
 
 
@@ -166,17 +181,16 @@ def _add_quality(nodes: _Nodes, config: PipelineConfig, split: str, columns: dic
     Training images are also held against those of the scored splits that share a keyword with them; so another test
     set retrains nothing.
     """
-    for task in (task for task in TASKS if task in columns):
-        labels = columns[task]
-        nodes.add(
-            "quality", f"{split}-{task}", QualityStage(split=split, task=task), {"labels": labels}, labels.samples
-        )
+    for name, labels in columns.items():
+        if name != "images":
+            scored = QualityStage(split=split, task=name, own=config.own_modalities.get(name))
+            nodes.add("quality", f"{split}-{name}", scored, {"labels": labels}, labels.samples)
     model = config.quality.clip_model
     clip_hash = identity(model, None, "priors", field="quality.clip_model") if model else None
     stage = QualityStage(split=split, task=None, clip_model=model, clip_hash=clip_hash)
     shared = [role.removeprefix("exclude_") for role in nodes[f"prompts/{split}"].inputs]
-    scored = [name for name in shared if name in config.splits and config.splits[name].scored]
-    tests = {f"test_{name}": nodes[f"quality/{name}"] for name in scored}
+    tested = [name for name in shared if name in config.splits and config.splits[name].scored]
+    tests = {f"test_{name}": nodes[f"quality/{name}"] for name in tested}
     nodes.add("quality", split, stage, {"images": columns["images"]} | tests, columns["images"].samples)
 
 
@@ -187,7 +201,7 @@ def _scores(nodes: _Nodes, split: str, tables: Iterable[str]) -> dict[str, Node]
 
 
 def quality_node(split: str, table: str) -> str:
-    """Id of the node that makes one score table: `image`, or a task."""
+    """Id of the node that makes one score table: `image`, or a modality."""
     return f"quality/{split}" if table == IMAGE else f"quality/{split}-{table}"
 
 
@@ -225,7 +239,14 @@ def _judged_alike(stage: PromptsStage) -> bool:
 
 def _add_listing(nodes: _Nodes, config: PipelineConfig, split: str, listing: Listing) -> Node:
     """A folder's captions: what stands for prompts where images are not made but given."""
-    stage = FolderPromptsStage(split=split, source=config.splits[split], digest=listing.digest, seed=config.seed)
+    stage = FolderPromptsStage(
+        split=split,
+        source=config.splits[split],
+        own_modalities=config.own_modalities,
+        file_axes=config.file_axes,
+        digest=listing.digest,
+        seed=config.seed,
+    )
     return nodes.add("prompts", split, stage, {}, len(listing.images))
 
 
@@ -235,16 +256,25 @@ def _own_images(config: PipelineConfig, split: str, listing: Listing) -> FolderI
         folder=str(listing.root),
         fit=fit,
         resolution=None if fit == "keep" else config.images.resolution,
-        labels=list(listing.tasks),
+        labels=list(listing.modalities),
+        own_modalities={name: own for name, own in config.own_modalities.items() if name in listing.modalities},
     )
 
 
-def _labelers(config: PipelineConfig, listing: Listing | None) -> dict[Task, LabelsConfig]:
+def _labelers(config: PipelineConfig, listing: Listing | None) -> dict[str, LabelsConfig]:
     """What labels a split: the configured labelers; of a folder its own labels first, and no renderer."""
     if listing is None:
-        return {task: config.labels[task] for task in config.tasks}
-    given = {task: ExactLabels() if task in listing.tasks else config.labels[task] for task in config.tasks}
-    return {task: labeler for task, labeler in given.items() if labeler.kind != "exact" or task in listing.tasks}
+        for name in config.modalities:
+            if config.labeler(name) == ExactLabels() and name not in PROVIDES:
+                raise InputError(
+                    f"labels.{name}: nothing labels generated images with it; name a labeler, or take images that have "
+                    "such labels (`dmp dataset import`)"
+                )
+        return {name: labeler for name in config.modalities if (labeler := config.labeler(name))}
+    beside = listing.modalities
+    exact = {name: of if isinstance(of := config.labels.get(name), ExactLabels) else ExactLabels() for name in beside}
+    given = {name: exact.get(name) or config.labeler(name) for name in config.modalities}
+    return {name: of for name, of in given.items() if of is not None and (of.kind != "exact" or name in beside)}
 
 
 def _check_apart(config: PipelineConfig, listings: dict[str, Listing]) -> None:
@@ -260,7 +290,7 @@ def _check_apart(config: PipelineConfig, listings: dict[str, Listing]) -> None:
                     f"splits.{name}: {listing.root / image.file} is also trained on, as "
                     f"{train.root / learnt[image.sha256]}; take it out of one of the two"
                 )
-    trains = len(config.splits) > 1 and any(task not in config.adapters for task in config.tasks)
+    trains = len(config.splits) > 1 and any(name not in config.adapters for name in config.modalities)
     if (
         trains
         and config.splits["train"].fit != "crop"
@@ -269,26 +299,25 @@ def _check_apart(config: PipelineConfig, listings: dict[str, Listing]) -> None:
         raise InputError("splits.train.fit: images of several sizes cannot be trained on in one batch; use crop")
 
 
-def _add_model(nodes: _Nodes, config: PipelineConfig, task: Task) -> None:
-    """latents → train → predict → evaluate of one task."""
-    adapter, method = _add_adapter(nodes, config, task), config.train.method
+def _add_model(nodes: _Nodes, config: PipelineConfig, modality: Modality) -> None:
+    """latents → train → predict → evaluate of one modality."""
+    adapter, method, name = _add_adapter(nodes, config, modality), config.train.method, modality.name
     base_hash = _base_hash(config)
     named, made = _add_editor(nodes, config)
-    gates = gates_for(config.quality, [task])
+    gates = gates_for(config.quality, [modality])
     scored, total = [], 0
-    learnt = nodes.by_id.get(f"labels/train-{task}")
+    learnt = nodes.by_id.get(f"labels/train-{name}")
     evaluation = {"labels_train": learnt, **_scores(nodes, "train", gates)} if learnt else {}
-    for split in (name for name in config.splits if name != "train"):
+    for split in (split for split in config.splits if split != "train"):
         settings = PredictStage(
-            task=task,
+            **_of(config, modality),
+            **_code(config, modality),
             split=split,
             row=method,
             base=config.base,
             base_hash=base_hash,
-            sampling=config.sampling.for_task(task),
-            resolution=config.latents.resolution_of(task),
-            depth_scale=config.latents.depth_scale,
-            palette=config.latents.palette,
+            sampling=config.sampling.for_modality(modality),
+            resolution=config.latents.resolution_of(name),
             inference=config.train.inference,
             **named,
         )
@@ -296,58 +325,72 @@ def _add_model(nodes: _Nodes, config: PipelineConfig, task: Task) -> None:
         count, inputs = images.samples, {"adapter": adapter, "images": images, **made}
         if config.sampling.use_prompt:
             inputs["prompts"] = nodes[f"prompts/{split}"]
-        predicted = nodes.add("predict", f"{split}-{task}-{method}", settings, inputs, count)
-        labels = nodes.by_id.get(f"labels/{split}-{task}")
+        predicted = nodes.add("predict", f"{split}-{name}-{method}", settings, inputs, count)
+        labels = nodes.by_id.get(f"labels/{split}-{name}")
         if labels and config.splits[split].scored:
             own = {"inference": None, "editor": None, "editor_hash": None}
             limit = settings.model_copy(update={"row": "ceiling", "sampling": SamplingConfig()} | own)
-            ceiling = nodes.add("predict", f"{split}-{task}-ceiling", limit, {"labels": labels}, count)
+            ceiling = nodes.add("predict", f"{split}-{name}-ceiling", limit, {"labels": labels}, count)
             evaluation |= {f"labels_{split}": labels, f"{method}_{split}": predicted, f"ceiling_{split}": ceiling}
             evaluation |= _scores(nodes, split, gates)
             scored.append(split)
             total += count
     if scored:
-        stage = EvaluateStage(task=task, splits=scored, evaluate=config.evaluate, gates=gates, method=method)
-        nodes.add("evaluate", task, stage, evaluation, total)
+        stage = EvaluateStage(
+            **_of(config, modality), splits=scored, evaluate=config.evaluate, gates=gates, method=method
+        )
+        nodes.add("evaluate", name, stage, evaluation, total)
 
 
-def _add_adapter(nodes: _Nodes, config: PipelineConfig, task: Task) -> Node:
+def _of(config: PipelineConfig, modality: Modality) -> dict[str, Any]:
+    """Settings of `OfModality`."""
+    return {"task": modality.name, "own": config.own_modalities.get(modality.name)}
+
+
+def _code(config: PipelineConfig, modality: Modality) -> dict[str, Any]:
+    """Settings of `Coded`: those that were first are stated of every modality, later ones of those that read them."""
+    code = config.latents.code
+    read = {"depth_scale", "palette", *modality.code_of(modality.encoding(code))} & Coded.model_fields.keys()
+    return {name: getattr(code, name) for name in read}
+
+
+def _add_adapter(nodes: _Nodes, config: PipelineConfig, modality: Modality) -> Node:
     """The fitted method. Named after whoever fits it: settings of inference, and other methods, may share it."""
-    finished, fitted = config.adapters.get(task), config.train.fitted.for_task(task)
+    name = modality.name
+    finished, fitted = config.adapters.get(name), config.train.fitted.for_modality(modality)
     learns = not finished and find_method(fitted.method).needs != "nothing"
-    gates: Gates = gates_for(config.quality, [task]) if learns else {}
+    gates: Gates = gates_for(config.quality, [modality]) if learns else {}
     named, made = _add_editor(nodes, config) if learns else ({}, {})
     if finished:
-        check_finished(finished, task, config.latents)
+        check_finished(finished, modality, config.latents.code)
     stage = TrainStage(
-        task=task,
+        **_of(config, modality),
+        **_code(config, modality),
         train=None if finished else fitted,
         adapter=finished,
-        adapter_hash=identity(finished, None, "adapters", field=f"adapters.{task}") if finished else None,
+        adapter_hash=identity(finished, None, "adapters", field=f"adapters.{name}") if finished else None,
         base=config.base,
         base_hash=_base_hash(config),
-        depth_scale=config.latents.depth_scale,
-        palette=config.latents.palette,
-        min_class_share=config.latents.min_class_share if learns and task == "segmentation" else 0.0,
+        min_class_share=config.latents.min_class_share if learns and modality.has_classes else 0.0,
         gates=gates,
         **named,
     )
-    name = f"{task}-{fitted.method}"
+    node = f"{name}-{fitted.method}"
     if not learns:
-        return nodes.add("train", name, stage)
-    if f"labels/train-{task}" not in nodes.by_id:
+        return nodes.add("train", node, stage)
+    if f"labels/train-{name}" not in nodes.by_id:
         raise InputError(
-            f"splits.train: its folder holds no {task} labels to train on; add them, name a labeler "
-            f"(labels.{task}) or a finished adapter (adapters.{task}), or leave {task} out of `tasks`"
+            f"splits.train: its folder holds no {name} labels to train on; add them, name a labeler "
+            f"(labels.{name}) or a finished adapter (adapters.{name}), or leave {name} out of `modalities`"
         )
     if own := fitted.own_model:
         stage = OwnModelTrainStage(
             **dict(stage), model_hash=identity(own[1], own[2], "priors", field=f"train.{own[0]}")
         )
-    inputs = _training_data(nodes, config, task) | _scores(nodes, "train", gates) | made
+    inputs = _training_data(nodes, config, modality) | _scores(nodes, "train", gates) | made
     if fitted.reads_prompts:
         inputs["prompts"] = nodes["prompts/train"]
-    return nodes.add("train", name, stage, inputs, fitted.draws)
+    return nodes.add("train", node, stage, inputs, fitted.draws)
 
 
 def _add_editor(nodes: _Nodes, config: PipelineConfig) -> tuple[dict[str, Any], dict[str, Node]]:
@@ -364,34 +407,35 @@ def _add_editor(nodes: _Nodes, config: PipelineConfig) -> tuple[dict[str, Any], 
     return {}, {"editor": nodes.add("editor", "instruct", stage, samples=recipe.scenes.scenes)}
 
 
-def _training_data(nodes: _Nodes, config: PipelineConfig, task: Task) -> dict[str, Node]:
+def _training_data(nodes: _Nodes, config: PipelineConfig, modality: Modality) -> dict[str, Node]:
     """What the method learns from, by role."""
     match find_method(config.train.fitted.method).needs:
         case "latents":
             latents = {
-                "source": _add_latents(nodes, config, "image", task),
-                "target": _add_latents(nodes, config, task, task),
+                "source": _add_latents(nodes, config, modality, "image"),
+                "target": _add_latents(nodes, config, modality, modality.name),
             }
-            # Latents do not tell which classes there are.
-            labels = task == "segmentation" or config.train.fitted.reads_labels
-            return latents | ({"labels": nodes[f"labels/train-{task}"]} if labels else {})
+            labels = modality.has_classes or config.train.fitted.reads_labels
+            return latents | ({"labels": nodes[f"labels/train-{modality.name}"]} if labels else {})
         case "images":
-            return {"images": nodes["images/train"], "labels": nodes[f"labels/train-{task}"]}
+            return {"images": nodes["images/train"], "labels": nodes[f"labels/train-{modality.name}"]}
         case "nothing":
             return {}
 
 
-def _add_latents(nodes: _Nodes, config: PipelineConfig, column: str, task: Task) -> Node:
+def _add_latents(nodes: _Nodes, config: PipelineConfig, modality: Modality, column: str) -> Node:
     """One column only, so that a new labeler re-encodes no images; those of the images once a resolution."""
-    resolution = config.latents.resolution_of(task)
+    resolution, code = config.latents.resolution_of(modality.name), config.latents.code
+    read = {} if column == "image" else modality.code_of(modality.encoding(code))
+    read = {name: value for name, value in read.items() if name in Coded.model_fields}
     stage = LatentsStage(
         column=column,
         base=config.base,
         base_hash=_base_hash(config),
         flip=config.latents.flip,
         resolution=resolution,
-        depth_scale=config.latents.depth_scale if column == "depth" else None,
-        palette=config.latents.palette if column == "segmentation" else None,
+        own=None if column == "image" else config.own_modalities.get(column),
+        **{"depth_scale": None, "palette": None} | read,
         batch_size=config.latents.batch_size,
     )
     source = nodes["images/train" if column == "image" else f"labels/train-{column}"]

@@ -11,7 +11,6 @@ import numpy as np
 from dmp_core.attempts import batch_or_each
 from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import NotFinite
-from dmp_core.labelers.encoding import encode_label
 from dmp_core.methods.protocol import Inference, Predictor, Problem
 from dmp_core.methods.registry import find_method
 from dmp_core.progress import Progress, silent
@@ -38,10 +37,11 @@ def run(
     shards: Iterable[int] | None = None,
     progress: Progress = silent,
 ) -> StageResult:
-    """Predict one task on one split, a shard at a time, in batches."""
+    """Predict one modality on one split, a shard at a time, in batches."""
     of_labels = config.row == "ceiling"
     predictor = _ceiling(config, runtime) if of_labels else _fitted(config, inputs, runtime)
-    column, source = (config.task, inputs["labels"]) if of_labels else ("image", inputs["images"])
+    modality = config.modality
+    column, source = (modality, inputs["labels"]) if of_labels else (None, inputs["images"])
     read = shard_reader(source)
 
     def predicted(batch: Batch) -> list[Sample]:
@@ -51,8 +51,9 @@ def run(
             check_labels(labels)
         except NotFinite as error:
             raise error.named(keys) from None
-        encoded = [encode_label(config.task, label) for label in labels]
-        return [{"__key__": key, extension: data} for key, (extension, data) in zip(keys, encoded, strict=True)]
+        return [
+            {"__key__": key, modality.member: modality.encode(label)} for key, label in zip(keys, labels, strict=True)
+        ]
 
     def produce(plan: ShardPlan) -> Iterator[Sample | Skipped]:
         for batch in same_size_batches(read(plan.index), column, config.sampling.batch_size):
@@ -89,10 +90,9 @@ def _fitted(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig) -> Cal
         return find_method(config.row).load(
             inputs["adapter"].local_path(),
             Problem(
-                config.task,
+                config.modality,
                 config.base,
-                config.depth_scale,
-                config.palette,
+                config.code,
                 editor_of(config, inputs),
                 tuple(classes) if classes else None,
             ),
@@ -113,9 +113,8 @@ def _ceiling(config: PredictStage, runtime: RuntimeConfig) -> Callable[[], Predi
         return lambda labels, keys: vae_ceiling(
             vae,
             labels,
-            config.task,
-            depth_scale=config.depth_scale,
-            palette=config.palette,
+            config.modality,
+            code=config.code,
             resolution=config.resolution,
         )
 

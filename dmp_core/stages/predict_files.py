@@ -21,10 +21,9 @@ from dmp_core.attempts import first_that_works
 from dmp_core.config import load_config
 from dmp_core.config.card import AdapterCard
 from dmp_core.config.pipeline import PipelineConfig
-from dmp_core.config.stages import Task
 from dmp_core.errors import InputError, NotFinite
 from dmp_core.images import check_picture, open_rgb
-from dmp_core.labelers.encoding import LABEL_EXTENSIONS, encode_label
+from dmp_core.modalities import Modality, find_modality, modality_names
 from dmp_core.models.adapters import adapter_card, adapter_folder
 from dmp_core.reading import shown
 from dmp_core.store import Sample, SkipCount, Skipped
@@ -38,33 +37,45 @@ _START = b'{"file"'
 
 
 def prediction_config(
-    preset: str, file: Path | None, overrides: list[str] | None, adapter: str, task: Task
-) -> PipelineConfig:
+    preset: str, file: Path | None, overrides: list[str] | None, adapter: str, name: str | None
+) -> tuple[PipelineConfig, Modality]:
     """The configuration, with what the adapter's card states laid over the preset, below the user's own settings.
 
-    Raises InputError where these contradict what the adapter learned.
+    name: the modality to predict; None: that of the card. Also returns that modality.
+    Raises InputError where these contradict what the adapter learned, and where nobody says what it predicts.
     """
     card = adapter_card(adapter)
-    card.check(adapter, task)
-    config = load_config(preset, file, overrides, _stated(card, task))
-    card.check(adapter, task, config.latents.depth_scale, config.latents.palette)
-    return config
+    modality = _asked(card, adapter, name)
+    if modality is not None:
+        card.check(adapter, modality)
+    config = load_config(preset, file, overrides, _stated(card, modality))
+    modality = modality or config.modality(str(name))
+    card.check(adapter, modality, config.latents.code)
+    return config, modality
 
 
-def _stated(card: AdapterCard, task: Task) -> dict[str, Any]:
+def _asked(card: AdapterCard, adapter: str, name: str | None) -> Modality | None:
+    """None: only the configuration may know it."""
+    if name is None and card.modality is None:
+        raise InputError(f"{adapter}: its card does not state what it predicts; say it with --modality NAME")
+    if name is None or name == card.task:
+        return card.modality
+    return find_modality(name) if name in modality_names() else None
+
+
+def _stated(card: AdapterCard, modality: Modality | None) -> dict[str, Any]:
     """What a card states, by the names of the configuration."""
     sampling: dict[str, Any] = {name: getattr(card, name) for name in ("num_steps", "source") if name in card.stated()}
     if card.encoding.class_shares is None:
         sampling["colour_noise"] = None
-    latents: dict[str, Any] = {"depth_scale": card.scale_of(task), "palette": card.palette_of(task)}
-    latents = {name: value for name, value in latents.items() if value is not None}
+    latents: dict[str, Any] = {} if modality is None else card.code_of(modality)
     if card.resolution is not None:
         latents |= {"resolution": card.resolution, "resolutions": {}}
     return {"sampling": sampling, "latents": latents}
 
 
 def predict_files(
-    images: Sequence[Path], task: Task, adapter: str, out: Path, config: PipelineConfig
+    images: Sequence[Path], modality: Modality, adapter: str, out: Path, config: PipelineConfig
 ) -> Iterator[Path]:
     """Predict image files one by one; gives the pictures to look at.
 
@@ -79,13 +90,13 @@ def predict_files(
     bounds = config.runtime.on_bad_sample.bounds
     for image in images if bounds is None else ():
         check_picture(image)
-    outputs = _outputs(images, task, out)
+    outputs = _outputs(images, modality, out)
     written = Written(out, [file for output in outputs for file in (output.label, output.view)])
     device = choose_device(config.runtime.device)
     pipeline = load_predictor(config.base, adapter_folder(adapter), device, config.sampling.dtype)
     count = None if bounds is None else SkipCount("dmp predict", len(outputs), bounds)
     for output in outputs:
-        make = partial(_predicted, pipeline, output.image, task, config)
+        make = partial(_predicted, pipeline, output.image, modality, config)
         sample = make() if count is None else first_that_works(shown(output.image), [make, make])
         if isinstance(sample, Skipped):
             assert count is not None
@@ -98,7 +109,7 @@ def predict_files(
         yield output.view
 
 
-def _predicted(pipeline: DMPPipeline, image: Path, task: Task, config: PipelineConfig) -> Sample:
+def _predicted(pipeline: DMPPipeline, image: Path, modality: Modality, config: PipelineConfig) -> Sample:
     """The bytes of an image's `label` and of the `view` to look at."""
     from dmp_core.training.predict import predict_batch
 
@@ -108,24 +119,21 @@ def _predicted(pipeline: DMPPipeline, image: Path, task: Task, config: PipelineC
         label = predict_batch(
             pipeline,
             rgb[None],
-            task,
+            modality,
             config.sampling,
-            depth_scale=latents.depth_scale,
-            palette=latents.palette,
-            resolution=latents.resolution_of(task) or pipeline.native_resolution,
+            code=latents.code,
+            resolution=latents.resolution_of(modality.name) or pipeline.native_resolution,
         )[0]
     except NotFinite as error:
         raise error.named([shown(image)]) from None
     except InputError as error:
         raise InputError(f"{shown(image)}: {error}") from None
-    return {"__key__": str(image), "label": encode_label(task, label)[1], "view": _picture(task, label)}
+    return {"__key__": str(image), "label": modality.encode(label), "view": _picture(modality, label)}
 
 
-def _picture(task: Task, label: np.ndarray) -> bytes:
-    from dmp_core.report.pictures import colourise
-
+def _picture(modality: Modality, label: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(colourise(task, label)).save(buffer, "PNG")
+    Image.fromarray(modality.colourise(label)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -137,7 +145,7 @@ class _Output:
     view: Path
 
 
-def _outputs(images: Iterable[Path], task: Task, out: Path) -> list[_Output]:
+def _outputs(images: Iterable[Path], modality: Modality, out: Path) -> list[_Output]:
     """Where each image's results go: by its name, or by its path below the images' common folder if names clash."""
     unique = list({os.path.abspath(image): image for image in images}.values())
     stems = [Path(image.stem) for image in unique]
@@ -147,12 +155,12 @@ def _outputs(images: Iterable[Path], task: Task, out: Path) -> list[_Output]:
     if twins := clash(stems):
         same = [str(image) for image, stem in zip(unique, stems, strict=True) if _folded(stem) == twins]
         raise InputError(f"{' and '.join(same)}: their results would have one name; predict them apart, or rename one")
-    word, _, suffix = LABEL_EXTENSIONS[task].partition(".")
+    word, _, suffix = modality.member.partition(".")
     return [
         _Output(
             image,
             out / stem.with_name(f"{stem.name}.{word}.pred.{suffix}"),
-            out / stem.with_name(f"{stem.name}.{task}.view.png"),
+            out / stem.with_name(f"{stem.name}.{modality.name}.view.png"),
         )
         for image, stem in zip(unique, stems, strict=True)
     ]

@@ -68,7 +68,9 @@ def _of_folder(config: FolderPromptsStage, runtime: RuntimeConfig) -> tuple[pd.D
     from dmp_core.synthesis.folder import check_folder
 
     source, choice = config.source, runtime.on_bad_sample
-    listing = read_folder(str(source.folder), source.share, source.count, keeps_broken=choice.skips)
+    listing = read_folder(
+        str(source.folder), source.share, source.count, keeps_broken=choice.skips, modalities=config.modalities
+    )
     bad = check_folder(listing, choice.bounds)
     table = prompts_table(listing, config.split, config.seed)
     if not bad:

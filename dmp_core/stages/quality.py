@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dmp_core.config.stages import RuntimeConfig, Task
+from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
-from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label
+from dmp_core.modalities import Modality, find_modality
 from dmp_core.progress import Progress, silent
 from dmp_core.quality import (
     Gates,
@@ -27,7 +27,7 @@ from dmp_core.quality import (
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import column_array
 from dmp_core.stages.node import QualityStage
-from dmp_core.store import Artefact, Sample, open_image, read_artefact
+from dmp_core.store import Artefact, Sample, read_artefact
 
 FILE = "quality.parquet"
 _CLIP_BATCH = 32
@@ -46,7 +46,7 @@ def run(
     if config.task is None:
         table = _image_table(config, inputs, runtime, progress)
     else:
-        table = _label_table(config.task, inputs["labels"], progress)
+        table = _label_table(find_modality(config.task, config.own), inputs["labels"], progress)
     numbers = table.select_dtypes("float").columns
     table[numbers] = table[numbers].round(6)
     out.write_bytes(FILE, table.to_parquet(index=False))
@@ -59,7 +59,7 @@ def read_scores(artefact: Artefact) -> pd.DataFrame:
 
 
 def score_tables(inputs: Mapping[str, Artefact], split: str) -> dict[str, pd.DataFrame]:
-    """The score tables of one split among a stage's inputs: `image`, or a task's name → table."""
+    """The score tables of one split among a stage's inputs: `image`, or a modality's name → table."""
     prefix = f"quality_{split}_"
     return {role.removeprefix(prefix): read_scores(inputs[role]) for role in inputs if role.startswith(prefix)}
 
@@ -143,7 +143,7 @@ def _image_rows(images: Artefact, clip_model: str | None, runtime: RuntimeConfig
 
 
 def _image_row(sample: Sample) -> tuple[dict[str, Any], Any]:
-    record, rgb = json.loads(sample["json"]), column_array("image", sample)
+    record, rgb = json.loads(sample["json"]), column_array(None, sample)
     safety = record.get("safety") or {}
     row = {"key": sample["__key__"], "prompt": record.get("prompt") or "", "flagged": safety.get("flagged")}
     return row | image_scores(rgb), rgb
@@ -161,19 +161,13 @@ def _add_nearest(table: pd.DataFrame, pool: pd.DataFrame, distance_column: str, 
 
 
 # ---------------------------------------------------------------------------------------- labels
-def _label_table(task: Task, labels: Artefact, progress: Progress) -> pd.DataFrame:
+def _label_table(modality: Modality, labels: Artefact, progress: Progress) -> pd.DataFrame:
     total, rows = labels.published().samples, []
     for sample in read_artefact(labels):
-        scores = label_scores(task, _stored(task, sample[LABEL_EXTENSIONS[task]]))
-        rows.append({"key": sample["__key__"], **scores, **_flip_score(sample.get(f"{task}.flip.json"))})
+        scores = label_scores(modality, modality.stored(sample[modality.member]))
+        rows.append({"key": sample["__key__"], **scores, **_flip_score(sample.get(f"{modality.name}.flip.json"))})
         progress(len(rows), total)
     return pd.DataFrame(rows)
-
-
-def _stored(task: Task, data: bytes) -> Any:
-    """The label as it is stored: decoding makes normals unit vectors, and whether they are is the question."""
-    decoded = decode_label(task, data)
-    return np.asarray(open_image(data, ("PNG",)), dtype=np.float64) / 127.5 - 1 if task == "normal" else decoded
 
 
 def _flip_score(member: bytes | None) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from dmp_core.config.stages import TASKS, QualityConfig, RuntimeConfig, Task
+from dmp_core.config.stages import QualityConfig, RuntimeConfig
 from dmp_core.evaluation.protocol import ScoreTable
-from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label
+from dmp_core.modalities import Modality
+from dmp_core.modalities.registry import modalities_of
 from dmp_core.progress import Progress, silent
 from dmp_core.quality import IMAGE, bounds_by_name, doubts, gates_for
 from dmp_core.report import (
@@ -51,21 +52,23 @@ def run(
 ) -> StageResult:
     """Gather what every other stage left, and build the page."""
     gallery = config.pipeline["report"]["gallery"]
-    tables = list(_tables(inputs))
+    modalities = modalities_of(config.pipeline)
+    tables = list(_tables(inputs, modalities))
     manifests = [artefact.published() for artefact in inputs.values()]
     splits = [name for name in config.pipeline["splits"] if f"images/{name}" in inputs]
-    dropped, quality = _quality(config, inputs, splits)
+    dropped, quality = _quality(config, inputs, splits, modalities)
     samples: dict[str, list[Sample]] = {}
     statistics: dict[str, SplitStatistics] = {}
     for done, split in enumerate(splits, 1):
         chosen = [table for table in tables if table.split == split]
         good = [key for key in read_prompts(inputs[f"prompts/{split}"])["key"] if key not in dropped[split]]
         keys = keys_to_show(chosen, good, gallery) if split != "train" else []
-        statistics[split], samples[split] = read_split(split, inputs, keys, dropped[split])
+        statistics[split], samples[split] = read_split(split, inputs, keys, dropped[split], modalities)
         progress(done, len(splits))
     data = ReportData(
         title=f"DMP: {config.pipeline['dataset']}",
         config_yaml=yaml.safe_dump(config.pipeline, sort_keys=False, width=100),
+        modalities=modalities,
         metrics=_metrics(inputs),
         tables=tables,
         samples={split: chosen for split, chosen in samples.items() if chosen},
@@ -76,18 +79,19 @@ def run(
         quality=quality,
         timing=_timing(manifests),
         provenance=_provenance(config, manifests),
-        notes=[note for split in splits for note in _doubts(config, inputs, split, dropped[split])],
+        notes=[note for split in splits for note in _doubts(config, inputs, split, dropped[split], modalities)],
     )
     with staged_folder(out) as folder:
         build_report(data, folder)
     return StageResult(samples=sum(record.images for record in statistics.values()))
 
 
-def _tables(inputs: Inputs) -> Iterator[ScoreTable]:
+def _tables(inputs: Inputs, modalities: Iterable[Modality]) -> Iterator[ScoreTable]:
+    known = {modality.name: modality for modality in modalities}
     for node_id, artefact in inputs.items():
         if node_id.startswith("evaluate/"):
             for path in sorted(artefact.local_path().glob("*.parquet")):
-                yield ScoreTable.load(path)
+                yield ScoreTable.load(path, known[artefact.published().config["task"]])
 
 
 def _metrics(inputs: Inputs) -> dict[str, Any]:
@@ -102,16 +106,19 @@ _SHOWN_SCORES = ("std", "sharpness", "hash_distance", "test_distance", "prompt_s
 
 
 def _quality(
-    config: ReportStage, inputs: Inputs, splits: Iterable[str]
+    config: ReportStage, inputs: Inputs, splits: Iterable[str], modalities: Sequence[Modality]
 ) -> tuple[dict[str, dict[str, str]], QualityRecord]:
     """What the merged dataset leaves out of each split, key by key, and the same in numbers."""
-    gates = gates_for(QualityConfig.model_validate(config.pipeline["quality"]), config.pipeline["tasks"])
+    asked = {modality.name: modality for modality in modalities}
+    chosen = [asked[name] for name in config.pipeline["tasks"]]
+    gates = gates_for(QualityConfig.model_validate(config.pipeline["quality"]), chosen)
     dropped: dict[str, dict[str, str]] = {}
     scores: dict[str, list[float]] = {}
+    names = [modality.name for modality in modalities]
     for split in splits:
-        nodes = {table: quality_node(split, table) for table in (IMAGE, *TASKS)}
+        nodes = {table: quality_node(split, table) for table in (IMAGE, *names)}
         tables = {table: read_scores(inputs[node]) for table, node in nodes.items() if node in inputs}
-        columns = [inputs[f"images/{split}"], *_labels(inputs, split)]
+        columns = [inputs[f"images/{split}"], *_labels(inputs, split, names)]
         dropped[split] = left_out(tables, gates, split) | failed(columns)
         for name in _SHOWN_SCORES:
             if name in tables[IMAGE]:
@@ -120,38 +127,45 @@ def _quality(
     return dropped, QualityRecord(bounds_by_name(gates), counts, scores)
 
 
-def _labels(inputs: Inputs, split: str) -> Iterator[Artefact]:
-    yield from (inputs[node] for task in TASKS if (node := f"labels/{split}-{task}") in inputs)
+def _labels(inputs: Inputs, split: str, names: Iterable[str]) -> Iterator[Artefact]:
+    yield from (inputs[node] for name in names if (node := f"labels/{split}-{name}") in inputs)
 
 
-def _doubts(config: ReportStage, inputs: Inputs, split: str, dropped: Collection[str]) -> Iterator[str]:
+def _doubts(
+    config: ReportStage, inputs: Inputs, split: str, dropped: Collection[str], modalities: Iterable[Modality]
+) -> Iterator[str]:
     """Of labels that came with the user's own images: which hardly are what they should be."""
     if not config.pipeline["splits"][split].get("folder"):
         return
     tables: dict[str, pd.DataFrame] = {}
-    for task in TASKS:
-        labels, scores = inputs.get(f"labels/{split}-{task}"), inputs.get(quality_node(split, task))
+    for modality in modalities:
+        labels = inputs.get(f"labels/{split}-{modality.name}")
+        scores = inputs.get(quality_node(split, modality.name))
         if labels and scores and labels.published().config["labeler"]["kind"] == "exact":
             table = read_scores(scores)
-            tables[task] = table[~table["key"].isin(dropped)]
+            tables[modality.name] = table[~table["key"].isin(dropped)]
     quality = QualityConfig.model_validate(config.pipeline["quality"])
     yield from (f"{split_name(split)}: {line}" for line in doubts(tables, quality))
 
 
 def read_split(
-    split: str, inputs: Inputs, keys: Sequence[str], dropped: Collection[str] = ()
+    split: str,
+    inputs: Inputs,
+    keys: Sequence[str],
+    dropped: Collection[str],
+    modalities: Sequence[Modality],
 ) -> tuple[SplitStatistics, list[Sample]]:
     """Statistics of the split without what is dropped, and the samples with these keys, in their order; in one pass."""
-    tasks = [task for task in TASKS if f"labels/{split}-{task}" in inputs]
-    labels = {task: _Column(inputs[f"labels/{split}-{task}"]) for task in tasks}
-    shown = {task: _predictions(inputs.get(f"predict/{split}-{task}-dmp"), task, keys) for task in TASKS}
-    collector, samples = StatisticsCollector(), []
+    labelled = [modality for modality in modalities if f"labels/{split}-{modality.name}" in inputs]
+    labels = {modality: _Column(inputs[f"labels/{split}-{modality.name}"]) for modality in labelled}
+    shown = {m.name: _predictions(inputs.get(f"predict/{split}-{m.name}-dmp"), m, keys) for m in modalities}
+    collector, samples = StatisticsCollector(modalities), []
     collector.drop(len(inputs[f"images/{split}"].published().skipped))
     for image in read_artefact(inputs[f"images/{split}"]):
         key = image["__key__"]
-        found = {task: label for task, column in labels.items() if (label := column.of(key)) is not None}
-        truth = {task: decode_label(task, label[LABEL_EXTENSIONS[task]]) for task, label in found.items()}
-        record, rgb = json.loads(image["json"]), column_array("image", image)
+        found = {modality: label for modality, column in labels.items() if (label := column.of(key)) is not None}
+        truth = {modality.name: column_array(modality, label) for modality, label in found.items()}
+        record, rgb = json.loads(image["json"]), column_array(None, image)
         scene = record.get("scene", {})
         if key in dropped:
             collector.drop()
@@ -160,20 +174,19 @@ def read_split(
                 record["prompt"],
                 record["keyword"],
                 rgb=rgb,
-                segmentation=truth.get("segmentation"),
-                depth=truth.get("depth"),
+                labels=truth,
                 family=scene.get("family") or "",
                 style=scene.get("style") or "",
             )
         if key in keys:
-            predicted = {task: answers[key] for task, answers in shown.items() if key in answers}
+            predicted = {name: answers[key] for name, answers in shown.items() if key in answers}
             source = _source(record.get("source"))
             samples.append(Sample(key, record["prompt"], rgb, truth, predicted, record["keyword"], source))
     return collector.result(), sorted(samples, key=lambda sample: keys.index(sample.key))
 
 
 class _Column:
-    """The labels of one task, read along with the images: of a sample that was skipped there is none."""
+    """The labels of one modality, read along with the images: of a sample that was skipped there is none."""
 
     def __init__(self, artefact: Artefact) -> None:
         self.skipped, self.samples = artefact.published().skipped, read_artefact(artefact)
@@ -186,12 +199,11 @@ def _source(origin: dict[str, Any] | None) -> str:
     return f"{origin['file']}, {origin['width']} × {origin['height']}" if origin else ""
 
 
-def _predictions(artefact: Artefact | None, task: Task, keys: Sequence[str]) -> dict[str, Any]:
+def _predictions(artefact: Artefact | None, modality: Modality, keys: Sequence[str]) -> dict[str, Any]:
     if artefact is None or not keys:
         return {}
-    extension = LABEL_EXTENSIONS[task]
     samples = read_artefact(artefact)
-    return {s["__key__"]: decode_label(task, s[extension]) for s in samples if s["__key__"] in keys}
+    return {sample["__key__"]: column_array(modality, sample) for sample in samples if sample["__key__"] in keys}
 
 
 def _training(inputs: Inputs) -> dict[str, TrainingRecord]:

@@ -1,4 +1,4 @@
-"""Choose nodes of a plan: by stage, task and split, by shard, and in batches that can run one after the other."""
+"""Choose nodes of a plan: by stage, modality and split, by shard, and in batches that can run one after the other."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ CHUNKED = ("images", "labels", "latents", "predict")
 """Those whose shards several tasks or runs may make at once; the others write files that belong to all shards."""
 
 
-def select(nodes: list[Node], stage: str, task: str | None = None, split: str | None = None) -> list[Node]:
-    """The nodes of one stage, or those of them that belong to a task or a split.
+def select(nodes: list[Node], stage: str, modality: str | None = None, split: str | None = None) -> list[Node]:
+    """The nodes of one stage, or those of them that belong to a modality or a split.
 
     Raises InputError if there is no such stage, or nothing fits.
     """
     if stage not in STAGES:
         raise InputError(f"stage {stage!r} does not exist; choose one of: {', '.join(STAGES)}")
-    chosen = [node for node in nodes if node.stage == stage and _matches(node, task, split)]
+    chosen = [node for node in nodes if node.stage == stage and _matches(node, modality, split)]
     if not chosen:
-        raise InputError(f"--task {task} --split {split}: no artefact of stage {stage!r} matches; see `dmp plan`")
+        raise InputError(
+            f"--modality {modality} --split {split}: no artefact of stage {stage!r} matches; see `dmp plan`"
+        )
     return chosen
 
 
-def _matches(node: Node, task: str | None, split: str | None) -> bool:
+def _matches(node: Node, modality: str | None, split: str | None) -> bool:
     values = node.config.model_dump()
-    fits_task = task is None or values.get("task", values.get("column")) == task
-    return fits_task and (split is None or values.get("split") == split)
+    fits = modality is None or values.get("task", values.get("column")) == modality
+    return fits and (split is None or values.get("split") == split)
 
 
 def batches(nodes: list[Node]) -> Iterator[tuple[str, list[Node]]]:

@@ -11,8 +11,8 @@ from typing import Any
 from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
-from dmp_core.report.dataset_card import MEMBERS, card_from_manifests
-from dmp_core.report.dataset_record import uniform_record
+from dmp_core.report.dataset_card import card_from_manifests
+from dmp_core.report.dataset_record import record_schema, uniform_record
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import ShardsStage
 from dmp_core.stages.quality import drop_counts, failed, left_out, score_records, score_tables, skipped
@@ -100,7 +100,7 @@ def _details(inputs: Inputs) -> dict[str, Any]:
         "prompts": ", ".join(made.details["prompts"]),
         "resolution": [settings["resolution"]] * 2 if settings.get("fit", "crop") == "crop" else None,
         "generator": _generator(settings),
-        "labelers": {task: manifest.config["labeler"]["kind"] for task, manifest in manifests.items()},
+        "labelers": {name: manifest.config["labeler"]["kind"] for name, manifest in manifests.items()},
     }
 
 
@@ -121,12 +121,12 @@ def _merge(
             f"datasets/{config.dataset}/{config.split}: columns disagree: {key} is not among {', '.join(lacking)}; "
             "rerun labels"
         )
-    labels = {role: " ".join(MEMBERS[role][1:]) for role in parts if role != "images"}
-    record = uniform_record(json.loads(parts["images"]["json"]), labels, config.palette, scores)
+    found = {role: config.modality(role) for role in parts if role != "images"}
+    labels = {role: f"{modality.card.stored} {modality.card.meaning}" for role, modality in found.items()}
+    schema = record_schema(found.values())
+    record = uniform_record(json.loads(parts["images"]["json"]), labels, config.palette, scores, schema)
     merged: Sample = {"__key__": key, **_image(parts["images"]["png"], config.shards.image_format)}
-    for role, part in parts.items():
-        if role != "images":
-            merged[MEMBERS[role][0]] = part[MEMBERS[role][0]]
+    merged |= {modality.member: parts[role][modality.member] for role, modality in found.items()}
     return merged | {"json": canonical_json(record).encode()}
 
 

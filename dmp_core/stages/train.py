@@ -11,10 +11,9 @@ import numpy as np
 
 from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
-from dmp_core.evaluation.colours import IGNORED
-from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label, resize, to_vae_image
 from dmp_core.methods.protocol import Problem
 from dmp_core.methods.registry import find_method
+from dmp_core.modalities.classes import ClassMap
 from dmp_core.models.adapters import adapter_folder
 from dmp_core.progress import Progress, silent
 from dmp_core.stages.editor import editor_of
@@ -41,7 +40,7 @@ def run(
     shards: Iterable[int] | None = None,
     progress: Progress = silent,
 ) -> StageResult:
-    """Fit a method to one task, resuming at its last checkpoint; or install a finished adapter."""
+    """Fit a method to one modality, resuming at its last checkpoint; or install a finished adapter."""
     if config.train is None:
         return _install(config, out)
     from dmp_core.training.base import choose_device
@@ -50,7 +49,7 @@ def run(
     shares = data.class_shares()
     classes = tuple(shares) or None
     problem = Problem(
-        config.task, config.base, config.depth_scale, config.palette, editor_of(config, inputs),
+        config.modality, config.base, config.code, editor_of(config, inputs),
         classes, tuple(shares.values()) or None,
     )  # fmt: skip
     with staged_folder(out) as folder, threads_of_work(folder) as threads:
@@ -73,7 +72,7 @@ class TrainingSplit:
     """The training split as methods see it: see `dmp_core.methods.protocol.TrainingData`."""
 
     def __init__(self, config: TrainStage, inputs: Inputs) -> None:
-        self.config, self.inputs = config, inputs
+        self.config, self.inputs, self.modality = config, inputs, config.modality
         self.fingerprints: Mapping[str, str] = {role: artefact.fingerprint for role, artefact in inputs.items()}
         self.failed = failed(
             artefact for artefact in inputs.values() if artefact.stage in ("images", "labels", "latents")
@@ -96,9 +95,9 @@ class TrainingSplit:
         for sample, label in zip(self._read("images"), self._read("labels"), strict=True):
             if sample["__key__"] in self._kept:
                 keys.append(sample["__key__"])
-                images.append(column_array("image", sample))
+                images.append(column_array(None, sample))
                 targets.append(self._label_image(label))
-        return ImagePairs(keys, np.stack(images), np.stack(targets), self.config.task)
+        return ImagePairs(keys, np.stack(images), np.stack(targets), self.modality)
 
     def _read(self, role: str) -> Iterator[Sample]:
         """The samples that no column lacks."""
@@ -111,22 +110,22 @@ class TrainingSplit:
         codes = np.empty((len(self), 3, *size), dtype=np.uint8)  # at once: a list of them would be held twice
         for number, label in enumerate(kept):
             codes[number] = self._label_image(label, size)
-        return LabelImages(codes, self.config.task)
+        return LabelImages(codes, self.modality)
 
     def prompts(self) -> list[str]:
         table = read_prompts(self.inputs["prompts"])
         return list(table["prompt"][table["key"].isin(list(self._kept))])
 
     def class_shares(self) -> dict[int, float]:
-        """For segmentation, what the labels show enough of, and how much; nothing where nothing is learnt from them."""
-        if self.config.task != "segmentation" or "labels" not in self.inputs:
+        """For class maps, what the labels show enough of, and how much; nothing where nothing is learnt from them."""
+        if not isinstance(self.modality, ClassMap) or "labels" not in self.inputs:
             return {}
-        pixels = np.zeros(IGNORED + 1, dtype=np.int64)
+        pixels = np.zeros(len(self.modality.classes), dtype=np.int64)
         for sample in read_artefact(self.inputs["labels"]):
             if sample["__key__"] in self._kept:
-                label = decode_label("segmentation", sample[LABEL_EXTENSIONS["segmentation"]])
-                pixels += np.bincount(label.ravel(), minlength=len(pixels))
-        shares = pixels[:IGNORED] / max(1, pixels[:IGNORED].sum())
+                label = self.modality.decode(sample[self.modality.member])
+                pixels += np.bincount(label[label != self.modality.ignored], minlength=len(pixels))
+        shares = pixels / max(1, pixels.sum())
         enough = np.flatnonzero((shares > 0) & (shares >= self.config.min_class_share))
         return dict(zip(enough.tolist(), shares[enough].tolist(), strict=True))
 
@@ -160,11 +159,9 @@ class TrainingSplit:
 
     def _label_image(self, sample: Sample, size: tuple[int, int] | None = None) -> np.ndarray:
         """The label as the VAE and all image methods see it, in 8-bit codes: uint8 (3, H, W), of `size` or its own."""
-        label = decode_label(self.config.task, sample[LABEL_EXTENSIONS[self.config.task]])
-        label = label if size is None else resize(self.config.task, label, size)
-        pixels = to_vae_image(
-            self.config.task, label[None], depth_scale=self.config.depth_scale, palette=self.config.palette
-        )
+        label = column_array(self.modality, sample)
+        label = label if size is None else self.modality.resize(label, size)
+        pixels = self.modality.to_image(label[None], self.config.code)
         return ((pixels[0] + 1) * 127.5).round().clamp(0, 255).byte().numpy()
 
 

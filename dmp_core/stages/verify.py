@@ -13,16 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import numpy as np
 from PIL import Image
 
-from dmp_core.config.stages import Task
 from dmp_core.errors import InputError
-from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label
+from dmp_core.modalities import Modality
+from dmp_core.modalities.registry import modalities_of, modality_of_stage
 from dmp_core.progress import Progress, silent
-from dmp_core.quality.labels import UNIT_TOLERANCE, label_scores
 from dmp_core.stages.select import SHARDED
 from dmp_core.store import Artefact, Manifest, Sample, Workspace, shard_plans, shard_reader
 from dmp_core.store.folders import hidden_in, names_in
@@ -314,29 +312,28 @@ def _image(sample: Sample) -> Image.Image:
 
 
 def _check_label(sample: Sample, manifest: Manifest, size: tuple[int, int] | None) -> None:
-    task = cast(Task, manifest.config["task"])
-    _check_map(sample["__key__"], task, sample.get(LABEL_EXTENSIONS[task]), size)
+    modality = modality_of_stage(manifest.config)
+    _check_map(sample["__key__"], modality, sample.get(modality.member), size)
 
 
-def _check_map(key: str, task: Task, data: bytes | None, size: tuple[int, int] | None) -> None:
+def _check_map(key: str, modality: Modality, data: bytes | None, size: tuple[int, int] | None) -> None:
     if data is None:
-        raise InputError(f"{key}: has no {task} label")
-    label = decode_label(task, data)
+        raise InputError(f"{key}: has no {modality.name} label")
+    label = modality.decode(data)
     if size is not None and label.shape[:2] != size:
-        raise InputError(f"{key}: its {task} label is {label.shape[:2]} pixels, its image {size}")
-    if task == "normal":
-        stored = np.asarray(open_image(data, ("PNG",)), dtype=np.float64) / 127.5 - 1
-        unit = label_scores(task, stored)["unit"]
-        if unit is not None and unit < 1 - UNIT_TOLERANCE:
-            raise InputError(f"{key}: only {unit:.0%} of its normals are unit vectors")
+        raise InputError(f"{key}: its {modality.name} label is {label.shape[:2]} pixels, its image {size}")
+    try:
+        modality.check_stored(data)
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from None
 
 
 def _check_merged(sample: Sample, manifest: Manifest, size: tuple[int, int] | None) -> None:
     _check_image(sample, manifest, None)
     found = _image(sample).size[::-1]
-    for task, extension in LABEL_EXTENSIONS.items():
-        if extension in sample:
-            _check_map(sample["__key__"], task, sample[extension], found)
+    for modality in modalities_of(manifest.config):
+        if modality.member in sample:
+            _check_map(sample["__key__"], modality, sample[modality.member], found)
 
 
 _SAMPLES: dict[str, Callable[[Sample, Manifest, tuple[int, int] | None], None]] = {

@@ -11,15 +11,13 @@ import math
 import zipfile
 import zlib
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from dmp_core.errors import InputError
-
-Name = TypeVar("Name", bound=str)
 
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 2**26
 """Of one image; Pillow's own limit is twice that."""
@@ -74,11 +72,12 @@ def read_npy(data: bytes) -> NDArray[Any]:
     return array
 
 
-def read_npz(data: bytes, names: Sequence[Name]) -> dict[Name, NDArray[Any]]:
-    """Those arrays of a `.npz` file that it holds. Raises InputError."""
+def read_npz(data: bytes, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Those arrays of a `.npz` file that it holds; names: None for all. Raises InputError."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            held = [name for name in names if f"{name}.npy" in archive.NameToInfo]
+            there = [name.removesuffix(".npy") for name in archive.NameToInfo if name.endswith(".npy")]
+            held = there if names is None else [name for name in names if name in there]
             return {name: read_npy(_inflated(archive.getinfo(f"{name}.npy"), archive)) for name in held}
     except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"not a whole .npz file ({error})") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -18,17 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dmp_core.attempts import first_that_works
-from dmp_core.config.stages import BadSampleConfig, FolderImages, RuntimeConfig, Task
+from dmp_core.config.stages import BadSampleConfig, FolderImages, RuntimeConfig
 from dmp_core.errors import InputError
-from dmp_core.evaluation.colours import IGNORED
-from dmp_core.images import GREY_STEPS, MOST_PIXELS, decoding, open_rgb, opened, raw_mode
-from dmp_core.labelers.encoding import decode_label, resize
+from dmp_core.images import MOST_PIXELS, decoding, open_rgb, opened
 from dmp_core.labelers.exact import pack_truth
+from dmp_core.modalities import Modality, find_modality, modality_of
 from dmp_core.quality import doubts, label_scores
 from dmp_core.reading import read_file, shown
 from dmp_core.store import Bounds, Sample, SkipCount, Skipped
-from dmp_core.store.members import open_image
-from dmp_core.synthesis.listing import Listing, OwnImage, refuse
+from dmp_core.synthesis.listing import SUFFIXES, Listing, OwnImage, refuse
 from dmp_core.synthesis.sources import Row, image_sample
 from dmp_core.text import one_line
 
@@ -40,9 +37,6 @@ __all__ = ["FolderSource", "check_folder", "decode_image", "fit_array", "open_rg
 Array = NDArray[Any]
 log = logging.getLogger(__name__)
 
-_CLASSES = 150
-# Codes of interpolated edges are shorter than 1; a picture that is no normal map is so nearly everywhere.
-_UNIT_SLACK, _UNIT_SHARE = 0.15, 0.5
 # Pixels that suffice for scores that only warn.
 _SCORED_SIDE = 256
 
@@ -52,6 +46,7 @@ class FolderSource:
 
     def __init__(self, settings: FolderImages, runtime: RuntimeConfig) -> None:
         self.settings = settings
+        self.modalities = [find_modality(name, settings.own_modalities.get(name)) for name in settings.labels]
         self.skips = runtime.on_bad_sample.skips
         self.pool = ThreadPoolExecutor(runtime.workers)
 
@@ -74,13 +69,14 @@ class FolderSource:
         rgb = decode_image(self._read(row), row["file"])
         origin = {"file": row["file"], "sha256": row["sha256"], "height": rgb.shape[0], "width": rgb.shape[1]}
         generator = self.settings.model_dump(mode="json")
-        sample = image_sample(row, self._fit("image", rgb), generator, source=origin)
-        given: dict[Task, dict[str, str]] = json.loads(row["labels"])
-        tasks = self.settings.labels
-        truth = {
-            task: self._fit(task, read_label(task, given[task]["file"], self._read(given[task]))) for task in tasks
-        }
-        return sample | ({"truth.npz": pack_truth(truth, tasks)} if tasks else {})
+        fit, resolution = self.settings.fit, self.settings.resolution
+        sample = image_sample(row, fit_array("image", rgb, fit, resolution), generator, source=origin)
+        given: dict[str, dict[str, str]] = json.loads(row["labels"])
+        truth = {}
+        for one in self.modalities:
+            label = read_label(one, given[one.name]["file"], self._read(given[one.name]))
+            truth[one.name] = fit_array(one, label, fit, resolution)
+        return sample | ({"truth.npz": pack_truth(truth, self.modalities)} if truth else {})
 
     def _read(self, record: Row) -> bytes:
         path = Path(self.settings.folder).expanduser() / record["file"]
@@ -89,14 +85,11 @@ class FolderSource:
             raise InputError(f"{path}: changed or gone since the run began; run again")
         return data
 
-    def _fit(self, column: str, array: Array) -> Array:
-        return fit_array(column, array, self.settings.fit, self.settings.resolution)
 
+def fit_array(column: Modality | str, array: Array, fit: str, resolution: int | None) -> Array:
+    """An image, or the label of a modality, at the size that `SplitConfig.fit` asks for.
 
-def fit_array(column: str, array: Array, fit: str, resolution: int | None) -> Array:
-    """An image, or the label of a task, at the size that `SplitConfig.fit` asks for.
-
-    column: `image` or a task. array: (H, W[, 3]). Ids and depth are never averaged.
+    column: `image` or a modality. array: (H, W[, 3]). Labels are resized as `Modality.resize` says.
     """
     if fit == "keep" or resolution is None:
         return array
@@ -109,9 +102,10 @@ def fit_array(column: str, array: Array, fit: str, resolution: int | None) -> Ar
     else:
         size = round(height * resolution / side), round(width * resolution / side)
         if size[0] * size[1] > MOST_PIXELS:
-            raise InputError(f"{column}: {width} × {height} pixels become {size[1]} × {size[0]}; use fit: crop")
+            name = column if isinstance(column, str) else column.name
+            raise InputError(f"{name}: {width} × {height} pixels become {size[1]} × {size[0]}; use fit: crop")
     if column != "image":
-        return resize(column, array, size)  # type: ignore[arg-type]  # `image` or a task
+        return modality_of(column).resize(array, size)
     image = Image.fromarray(np.ascontiguousarray(array))
     return np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
 
@@ -121,89 +115,17 @@ def decode_image(data: bytes, name: str | Path) -> NDArray[np.uint8]:
     return open_rgb(io.BytesIO(data), name)
 
 
-def read_label(task: Task, name: str | Path, data: bytes) -> Array:
-    """A label file as `labelers.encoding` has it in memory.
+def read_label(modality: Modality | str, name: str | Path, data: bytes) -> Array:
+    """A label file as it is in memory; see `Modality.imported` for what it may hold besides what a dataset does.
 
-    As in a dataset, and besides: depth as 16-bit PNG of millimetres, class ids as a PNG with a palette or with grey of
-    1, 2 or 4 bits, NaN in a depth map as "no surface". Raises InputError that names the file and what it should hold.
+    Raises InputError that names the file and what it should hold.
     """
+    suffix = Path(name).suffix.lower()
     with decoding(name, "not readable", "write it again"):
-        label = _decode(task, data, str(name).lower().endswith(".npy"))
-        if task == "segmentation" and ((label >= _CLASSES) & (label != IGNORED)).any():
-            raise InputError(f"class ids up to {label[label != IGNORED].max()}; ADE20K-150 has 0 to 149, 255: none")
-    return label
-
-
-def _decode(task: Task, data: bytes, array: bool) -> Array:
-    if array:
-        return _depth_npy(data)
-    with opened(io.BytesIO(data)) as image:  # checks its kind and size; what follows reads the bytes again
-        stored, mode = raw_mode(image), image.mode
-    if task == "depth":
-        return _depth_png(data)
-    if task == "segmentation" and (mode == "P" or stored in GREY_STEPS):
-        return _small_ids(data)
-    if task == "normal":
-        _check_unit(data)
-    return decode_label(task, data)
-
-
-def _depth_npy(data: bytes) -> Array:
-    """A .npy file, after its header was checked: NumPy trusts the shape there, however large."""
-    _check_header(data)
-    loaded = np.load(io.BytesIO(data), allow_pickle=False)
-    if np.isnan(loaded).any():
-        buffer = io.BytesIO()
-        np.save(buffer, np.nan_to_num(loaded, nan=0, posinf=np.inf, neginf=0))
-        data = buffer.getvalue()
-    return decode_label("depth", data)
-
-
-def _check_header(data: bytes) -> None:
-    if data.startswith(b"PK"):
-        raise InputError("depth: an .npz archive called .npy; write one array with numpy.save")
-    stream = io.BytesIO(data)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(stream)
-    if version not in readers:
-        raise InputError(f"depth: a .npy file of version {version}; write float16 metres with numpy.save")
-    shape, _, dtype = readers[version](stream)
-    if not np.issubdtype(dtype, np.floating):
-        raise InputError(f"depth: expected metres as floats in the .npy file, found {dtype}"[:200])
-    if len(shape) != 2 or min(shape) < 1:
-        raise InputError(f"depth: expected (H, W), found shape {shape}"[:200])
-    if math.prod(shape) > MOST_PIXELS:
-        raise InputError(f"depth: more than {MOST_PIXELS / 1e6:.0f} million pixels; scale it down")
-    if math.prod(shape) * dtype.itemsize > len(data) - stream.tell():
-        raise InputError(f"depth: the file ends before the {shape[0]} × {shape[1]} values that its header names")
-
-
-def _small_ids(data: bytes) -> Array:
-    """Class ids as they are stored: of a palette the index, of few bits the level, which Pillow stretches to 255."""
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        step = GREY_STEPS.get(raw_mode(image))
-        return np.array(image) if step is None else np.array(image.convert("L")) // np.uint8(step)
-
-
-def _check_unit(data: bytes) -> None:
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        codes = np.asarray(image)
-    if codes.ndim != 3 or codes.shape[2] != 3:
-        return  # said better by decode_label
-    length = np.linalg.norm(codes / 127.5 - 1, axis=-1)
-    fine = (abs(length - 1) < _UNIT_SLACK) | (length < _UNIT_SLACK)
-    if fine.mean() < _UNIT_SHARE:
-        raise InputError(
-            f"normal: only {fine.mean():.0%} of the codes are unit vectors; write 8 bits of (n + 1) / 2, and "
-            "(128, 128, 128) where there is no surface"
-        )
-
-
-def _depth_png(data: bytes) -> Array:
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        if not image.mode.startswith("I"):
-            raise InputError(f"depth: expected a 16-bit grey PNG of millimetres, found mode {image.mode}; or use .npy")
-        return (np.asarray(image).astype(np.float64) / 1000).astype(np.float32)
+        if suffix in SUFFIXES:
+            with opened(io.BytesIO(data)):  # checks its kind and size; what follows reads the bytes again
+                pass
+        return modality_of(modality).imported(data, suffix)
 
 
 # ------------------------------------------------------------------------------------ all files
@@ -215,20 +137,20 @@ def check_folder(listing: Listing, bounds: BadSampleConfig | None = None) -> Map
     Raises one InputError that names all that cannot be used, or the last one above the bounds.
     Labels that can be used but hardly are what they should be (metres, axes) are logged, with the likely cause.
     """
-    scores: dict[Task, list[dict[str, Any]]] = {}
+    scores: dict[str, list[dict[str, Any]]] = {}
     faults: dict[str, list[str]] = {}
     with ThreadPoolExecutor() as pool:
         found = pool.map(lambda image: _checked(listing.root, image), listing.images)
         for image, (problems, rows) in zip(listing.images, found, strict=True):
             faults[image.file] = problems
-            for task, row in rows.items() if not problems else ():
-                scores.setdefault(task, []).append({"key": image.file, **row})
+            for name, row in rows.items() if not problems else ():
+                scores.setdefault(name, []).append({"key": image.file, **row})
     if bounds is None:
         refuse(problem for problems in faults.values() for problem in problems)
         skipped: Mapping[str, str] = {}
     else:
         skipped = _skipped(listing.root, faults, bounds)
-    for line in doubts(_tables(scores)):
+    for line in doubts(_tables(scores), own={modality.name: modality for modality in listing.labelled}):
         log.warning("%s: warning: %s", shown(listing.root), line)
     return skipped
 
@@ -263,13 +185,13 @@ def pixel_faults(root: Path, images: Iterable[OwnImage]) -> Iterator[str]:
             yield from faults
 
 
-def _tables(scores: Mapping[Task, list[dict[str, Any]]]) -> dict[str, pd.DataFrame]:
+def _tables(scores: Mapping[str, list[dict[str, Any]]]) -> dict[str, pd.DataFrame]:
     import pandas as pd
 
-    return {task: pd.DataFrame(rows) for task, rows in scores.items()}
+    return {name: pd.DataFrame(rows) for name, rows in scores.items()}
 
 
-def _checked(root: Path, image: OwnImage) -> tuple[list[str], dict[Task, dict[str, Any]]]:
+def _checked(root: Path, image: OwnImage) -> tuple[list[str], dict[str, dict[str, Any]]]:
     """The faults of an image and its labels, and the scores of the labels."""
     faults, scores = [], {}
     size: tuple[int, ...] | None = None
@@ -281,17 +203,15 @@ def _checked(root: Path, image: OwnImage) -> tuple[list[str], dict[Task, dict[st
         path = root / file.file
         try:
             data = read_file(path)
-            label = read_label(file.task, path, data)
+            label = read_label(file.modality, path, data)
             _check_size(path, label.shape[:2], size)
-            scores[file.task] = label_scores(file.task, _thinned(_stored(file.task, data, label)))
+            as_stored = file.modality.unrepaired(label, data)
+            scores[file.modality.name] = label_scores(
+                file.modality, file.modality.turned(_thinned(as_stored), file.modality.file_axes)
+            )
         except InputError as error:
             faults.append(str(error))
     return faults, scores
-
-
-def _stored(task: Task, data: bytes, label: Array) -> Array:
-    """Normals as they are in the file: reading makes them unit vectors, and whether they are is a score."""
-    return np.asarray(open_image(data, ("PNG",))) / 127.5 - 1 if task == "normal" else label
 
 
 def _thinned(label: Array) -> Array:

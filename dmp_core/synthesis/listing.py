@@ -12,17 +12,16 @@ import re
 import reprlib
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from dmp_core.config.stages import TASKS, Task
 from dmp_core.errors import InputError
 from dmp_core.images import decoding, opened, orientation
-from dmp_core.labelers.encoding import LABEL_EXTENSIONS
+from dmp_core.modalities import BUILT_IN, Modality, find_modality, modality_names
 from dmp_core.reading import is_utf8, read_text, regular_size, shown
 from dmp_core.store import canonical_json, sample_key, sample_seed
 from dmp_core.store.fingerprint import sha256_stream
@@ -31,17 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-LABEL_NAMES: dict[str, Task] = {LABEL_EXTENSIONS[task].partition(".")[0]: task for task in TASKS} | {
-    str(task): task for task in TASKS
-}
-"""What a label's folder, or the word before its suffix, may be called."""
-LABEL_SUFFIXES: dict[Task, tuple[str, ...]] = {
-    task: (".npy", ".png") if task == "depth" else (".png",) for task in TASKS
-}
 SPLIT_FOLDERS = ("train", "in_domain", "out_of_domain", "arbitrary")
 METADATA = "metadata.jsonl"
-PREDICTION = re.compile(rf".*\.(?:{'|'.join(LABEL_NAMES)})\.(?:pred|view)\.(?:png|npy)", re.DOTALL)
-"""What `dmp predict` writes, perhaps beside the images: neither image nor label."""
 _CAPTIONS = ("prompt", "text", "caption")
 UNKNOWN_SIZE = (0, 0)
 # A wall of a thousand lines hides the first; the rest shows once these are fixed.
@@ -55,7 +45,7 @@ _MOST_LINKS = 8
 class LabelFile:
     """A label that came with an image; `file` is relative to the folder, with forward slashes."""
 
-    task: Task
+    modality: Modality
     file: str
     sha256: str
 
@@ -83,35 +73,49 @@ class Listing:
     """Files that are neither image nor label nor caption, and links that lead back to a folder above them."""
 
     @property
-    def tasks(self) -> tuple[Task, ...]:
-        """Tasks whose label lies beside every image. Raises InputError for one that only some images have."""
-        have = Counter(label.task for image in self.images for label in image.labels)
-        for task in TASKS:
-            if 0 < have[task] < len(self.images):
-                first = next(image for image in self.images if all(label.task != task for label in image.labels))
-                wanted = str(PurePosixPath(first.file).with_suffix(f".{LABEL_EXTENSIONS[task]}"))
+    def labelled(self) -> list[Modality]:
+        """Those that some image has a label of; what is not built in comes last, by name."""
+        found = {label.modality for image in self.images for label in image.labels}
+        order = {name: place for place, name in enumerate(BUILT_IN)}
+        return sorted(found, key=lambda modality: (order.get(modality.name, len(order)), modality.name))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of those whose label lies beside every image. Raises InputError for one that only some images have."""
+        have = Counter(label.modality for image in self.images for label in image.labels)
+        for modality in self.labelled:
+            if have[modality] < len(self.images):
+                first = next(i for i in self.images if all(label.modality != modality for label in i.labels))
+                wanted = str(PurePosixPath(first.file).with_suffix(f".{modality.member}"))
                 raise InputError(
-                    f"{self.root / wanted}: missing, though {have[task]} of {len(self.images)} images have their "
-                    f"{task}; add the label, or take those of the other images away"
+                    f"{self.root / wanted}: missing, though {have[modality]} of {len(self.images)} images have their "
+                    f"{modality.name}; add the label, or take those of the other images away"
                 )
-        return tuple(task for task in TASKS if have[task])
+        return tuple(modality.name for modality in self.labelled)
 
     @property
     def digest(self) -> str:
         """Stands for names and contents of images, captions and labels; not for where they lie."""
         rows = [
-            (i.file, i.sha256, i.keyword, i.prompt, [(x.task, x.file, x.sha256) for x in i.labels]) for i in self.images
+            (i.file, i.sha256, i.keyword, i.prompt, [(x.modality.name, x.file, x.sha256) for x in i.labels])
+            for i in self.images
         ]
         return hashlib.sha256(canonical_json(rows).encode()).hexdigest()[:16]
 
 
 def read_folder(
-    folder: str | Path, share: tuple[float, float] = (0.0, 1.0), count: int | None = None, *, keeps_broken: bool = False
+    folder: str | Path,
+    share: tuple[float, float] = (0.0, 1.0),
+    count: int | None = None,
+    *,
+    keeps_broken: bool = False,
+    modalities: Sequence[Modality] | None = None,
 ) -> Listing:
     """List a folder with its sub-folders; files are read again only when their size or time has changed.
 
     share, count: see `SplitConfig`.
     keeps_broken: list images whose header cannot be read as well; `check_folder` finds them among those to skip.
+    modalities: what files may be labels of; None: those that every configuration knows.
     Raises one InputError with a line for every file that cannot be used, and how to fix it.
     """
     if not is_utf8(str(folder)):
@@ -123,18 +127,22 @@ def read_folder(
         raise InputError(f"{shown(folder)}: cannot be read ({error})") from None
     if not there:
         raise InputError(f"{shown(folder)}: no such folder; give one that holds {_accepted()} files")
-    whole = _scan(root, _walk(root), keeps_broken)
+    known = map(find_modality, modality_names()) if modalities is None else modalities
+    whole = _scan(root, _walk(root), keeps_broken, tuple(known))
     return replace(whole, images=_part(whole, share)[:count])
 
 
 def read_folders(
-    asked: Mapping[str, tuple[str, tuple[float, float]]], *, keeps_broken: bool = False
+    asked: Mapping[str, tuple[str, tuple[float, float]]],
+    *,
+    keeps_broken: bool = False,
+    modalities: Sequence[Modality] | None = None,
 ) -> dict[str, Listing]:
     """Several folders, each with its share, by the names of their splits. Raises one InputError for all of them."""
     found, problems = {}, []
     for name, (folder, share) in asked.items():
         try:
-            found[name] = read_folder(folder, share, keeps_broken=keeps_broken)
+            found[name] = read_folder(folder, share, keeps_broken=keeps_broken, modalities=modalities)
         except InputError as error:
             problems += str(error).split("\n")
     refuse(dict.fromkeys(problems))
@@ -146,7 +154,7 @@ def prompts_table(listing: Listing, split: str, seed: int) -> pd.DataFrame:
     import pandas as pd
 
     keys = [sample_key(split, index) for index in range(len(listing.images))]
-    labels = [{x.task: {"file": x.file, "sha256": x.sha256} for x in image.labels} for image in listing.images]
+    labels = [{x.modality.name: {"file": x.file, "sha256": x.sha256} for x in image.labels} for image in listing.images]
     return pd.DataFrame(
         {
             "key": keys,
@@ -164,7 +172,7 @@ def prompts_table(listing: Listing, split: str, seed: int) -> pd.DataFrame:
 
 
 def refuse(problems: Iterable[str]) -> None:
-    """Raise one InputError with a line a problem, if there is any."""
+    """Raise one InputError with a line per problem, if there is any."""
     lines = list(problems)
     if len(lines) > _MOST_PROBLEMS:
         lines = [*lines[:_MOST_PROBLEMS], f"… and {len(lines) - _MOST_PROBLEMS} more"]
@@ -256,12 +264,13 @@ def _below(folder: _Folder, entry: os.DirEntry[str]) -> _Folder | None:
 
 
 @lru_cache(maxsize=16)
-def _scan(root: Path, tree: _Tree, keeps_broken: bool) -> Listing:
+def _scan(root: Path, tree: _Tree, keeps_broken: bool, modalities: tuple[Modality, ...]) -> Listing:
     """The whole folder; sizes and times in `tree` are the cache's key only."""
     decodable = (PurePosixPath(name) for name, _, _ in tree.files if is_utf8(name))
-    names = [name for name in decodable if not PREDICTION.fullmatch(name.name)]
+    words = _label_words(modalities)
+    names = [name for name in decodable if not _prediction(tuple(words)).fullmatch(name.name)]
     problems = [*tree.problems, *_undecodable(root, tree)]
-    labels, more = _labels(root, names)
+    labels, more = _labels(root, names, words)
     images = [name for name in names if name not in labels and name.suffix.lower() in SUFFIXES]
     if not images and not problems + more:
         raise InputError(f"{shown(root)}: no image in it; put {_accepted()} files there")
@@ -279,7 +288,7 @@ def _scan(root: Path, tree: _Tree, keeps_broken: bool) -> Listing:
     for name, header in headers.items():
         keyword, prompt = captions.entries[_stem(name)]
         files = beside.get(_stem(name), {})
-        given = tuple(LabelFile(task, str(file), digests[file].sha256) for task, file in files.items())
+        given = tuple(LabelFile(modality, str(file), digests[file].sha256) for modality, file in files.items())
         listed.append(OwnImage(str(name), header.sha256, header.size, keyword, prompt, given))
     kept = keeps_broken and {name for name, header in headers.items() if header.sha256}
     files_read = [header for name, header in headers.items() if not kept or name not in kept] + [*digests.values()]
@@ -329,60 +338,87 @@ def _stem(name: PurePosixPath) -> str:
     return str(name.with_suffix(""))
 
 
+def _label_words(modalities: Iterable[Modality]) -> dict[str, Modality]:
+    """What a label's folder, or the word before its suffix, may be called."""
+    modalities = list(modalities)
+    return {one.word: one for one in modalities} | {one.name: one for one in modalities}
+
+
+@cache
+def _prediction(words: tuple[str, ...]) -> re.Pattern[str]:
+    """What `dmp predict` writes, perhaps beside the images: neither image nor label."""
+    return re.compile(rf".*\.(?:{'|'.join(map(re.escape, words))})\.(?:pred|view)\.(?:png|npy)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class _Label:
+    """What a label file's name says."""
+
+    modality: Modality
+    stem: str
+    """Of its image."""
+    folder: str | None = None
+    """The folder that makes it a label, if its own name does not."""
+
+
 def _labels(
-    root: Path, names: Iterable[PurePosixPath]
-) -> tuple[dict[PurePosixPath, tuple[Task, str, str | None]], list[str]]:
-    """Label file → (task, stem of its image, the folder that makes it one), and what is wrong with their suffixes."""
-    found: dict[PurePosixPath, tuple[Task, str, str | None]] = {}
+    root: Path, names: Iterable[PurePosixPath], words: Mapping[str, Modality]
+) -> tuple[dict[PurePosixPath, _Label], list[str]]:
+    """The label files, and what is wrong with the suffixes of others that are called like one."""
+    found: dict[PurePosixPath, _Label] = {}
     problems = []
     for name in names:
-        label = _as_label(name)
+        label = _as_label(name, words)
         if label is None:
             continue
-        if name.suffix.lower() in LABEL_SUFFIXES[label[0]]:
+        suffixes = label.modality.suffixes
+        if name.suffix.lower() in suffixes:
             found[name] = label
         elif name.suffix.lower() in (*SUFFIXES, ".npy"):
-            allowed = " or ".join(LABEL_SUFFIXES[label[0]])
-            hint = f"; if it is an image, rename the folder {label[2]}" if label[2] else ""
+            allowed = " or ".join(suffixes)
+            hint = f"; if it is an image, rename the folder {label.folder}" if label.folder else ""
             problems.append(
-                f"{shown(root / name)}: a label of {label[0]} is a {allowed} file; convert it or rename it{hint}"
+                f"{shown(root / name)}: a label of {label.modality.name} is a {allowed} file; "
+                f"convert it or rename it{hint}"
             )
     return found, problems
 
 
-def _as_label(name: PurePosixPath) -> tuple[Task, str, str | None] | None:
+def _as_label(name: PurePosixPath, words: Mapping[str, Modality]) -> _Label | None:
     """`x/NAME.normal.png`, `x/normal/NAME.png` and `normal/x/NAME.png` are the normals of the image `x/NAME`."""
     for position, folder in enumerate(name.parts[:-1]):
-        if folder in LABEL_NAMES:
+        if folder in words:
             rest = PurePosixPath(*name.parts[:position], *name.parts[position + 1 :])
-            return LABEL_NAMES[folder], _stem(rest), "/".join(name.parts[: position + 1])
+            return _Label(words[folder], _stem(rest), "/".join(name.parts[: position + 1]))
     stem, _, word = name.stem.rpartition(".")
-    return (LABEL_NAMES[word], str(name.with_name(stem)), None) if stem and word in LABEL_NAMES else None
+    return _Label(words[word], str(name.with_name(stem))) if stem and word in words else None
 
 
 def _matched(
-    root: Path,
-    labels: Mapping[PurePosixPath, tuple[Task, str, str | None]],
-    stems: Callable[[str], str | None],
-) -> tuple[dict[str, dict[Task, PurePosixPath]], list[str]]:
+    root: Path, labels: Mapping[PurePosixPath, _Label], stems: Callable[[str], str | None]
+) -> tuple[dict[str, dict[Modality, PurePosixPath]], list[str]]:
     """Stem of an image → its labels, and labels that have no image or that another one has taken already."""
-    beside: dict[str, dict[Task, PurePosixPath]] = {}
+    beside: dict[str, dict[Modality, PurePosixPath]] = {}
     problems = []
-    used = {folder for _, stem, folder in labels.values() if stems(stem) is not None}
-    strangers = dict.fromkeys(folder for _, _, folder in labels.values() if folder is not None and folder not in used)
-    for name, (task, stem, folder) in labels.items():
-        image = stems(stem)
+    used = {label.folder for label in labels.values() if stems(label.stem) is not None}
+    strangers = {
+        label.folder: label.modality.name
+        for label in labels.values()
+        if label.folder is not None and label.folder not in used
+    }
+    for name, label in labels.items():
+        image = stems(label.stem)
         if image is not None:
-            first = beside.setdefault(image, {}).setdefault(task, name)
+            first = beside.setdefault(image, {}).setdefault(label.modality, name)
             if first != name:
                 problems.append(f"{shown(root / name)}: the same label as {shown(first)}; keep one of them")
-        elif folder not in strangers:
-            missing = f"there is no {shown(stem)}.jpg, .png … beside it"
+        elif label.folder not in strangers:
+            missing = f"there is no {shown(label.stem)}.jpg, .png … beside it"
             problems.append(f"{shown(root / name)}: a label without an image; {missing}")
     problems += [
-        f"{shown(root / folder)}: by its name, a folder of {LABEL_NAMES[PurePosixPath(folder).name]} labels, but no "
+        f"{shown(root / folder)}: by its name, a folder of {modality} labels, but no "
         "image is called like one of its files; if these are images themselves, call the folder something else"
-        for folder in strangers
+        for folder, modality in strangers.items()
     ]
     return beside, problems
 

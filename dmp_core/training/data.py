@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dmp_core.config.stages import Task
 from dmp_core.diffusion.latents import downscale_factor
 from dmp_core.errors import InputError
-from dmp_core.labelers.encoding import flip as flip_label
+from dmp_core.modalities import Code, Modality, modality_of
+from dmp_core.modalities.classes import ClassMap
 from dmp_core.training.latents import LatentColumn
 
 # Streams of random numbers that must not run in step with each other.
@@ -99,16 +99,16 @@ class LabelImages:
     """The true labels as images, sample by sample in the order of the pairs: what a decoded prediction should be."""
 
     codes: NDArray[np.uint8]
-    """(N, 3, H, W), as `dmp_core.labelers.encoding.to_vae_image` makes them: (v + 1) · 127.5."""
-    task: Task
+    """(N, 3, H, W), as `Modality.to_image` makes them: (v + 1) · 127.5."""
+    modality: Modality | str
 
     def gather(self, batch: Batch) -> NDArray[np.uint8]:
         """Those of a draw, (B, 3, H, W)."""
-        return mirrored(self.codes[batch.indices.numpy()], self.task, batch.flips.bool().numpy())
+        return mirrored(self.codes[batch.indices.numpy()], self.modality, batch.flips.bool().numpy())
 
 
 class ClassWeights:
-    """What a pixel of segmentation counts: (its class's share of all pixels)^-balance, 1 on average.
+    """What a pixel of a class map counts: class weight · (class's share of all pixels)^-balance, 1 on average.
 
     The likeliest colour of a pixel is that of the majority: unweighted, small objects are painted over.
     """
@@ -120,12 +120,22 @@ class ClassWeights:
             pixels.update(dict(zip(colours.tolist(), counts.tolist(), strict=True)))
         self.colours = np.array(sorted(pixels))
         shares = np.array([pixels[colour] for colour in self.colours.tolist()]) / pixels.total()
-        weights = shares**-balance
+        weights = shares**-balance * _weights_of(modality_of(labels.modality), self.colours)
         self.weights = (weights / (weights * shares).sum()).astype(np.float32)
 
     def __call__(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, 1, H, W), for label images (B, 3, H, W) in the colours of the labels."""
         return self.weights[np.searchsorted(self.colours, _packed(codes))]
+
+
+def _weights_of(modality: Modality, colours: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The modality's own weights of the classes that packed colours (K,) stand for."""
+    weights = np.ones(len(colours))
+    if isinstance(modality, ClassMap) and modality.weights:
+        palette = modality.palette(Code()).colours
+        for number, weight in modality.weights.items():
+            weights[colours == _packed(palette[number][None, :, None, None]).item()] = weight
+    return weights
 
 
 def _packed(codes: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -134,12 +144,10 @@ def _packed(codes: NDArray[np.uint8]) -> NDArray[np.int32]:
     return ((red << 16) + (green << 8) + blue)[:, None]
 
 
-def mirrored(label_images: NDArray[Any], task: Task, where: NDArray[np.bool_]) -> NDArray[Any]:
+def mirrored(label_images: NDArray[Any], modality: Modality | str, where: NDArray[np.bool_]) -> NDArray[Any]:
     """Label images (B, 3, H, W), those that `where` (B,) selects mirrored: of normals the x changes sign."""
     found = label_images.copy()
-    # They have three channels whatever the task, as albedo has, which is mirrored and no more.
-    kind: Task = "normal" if task == "normal" else "albedo"
-    found[where] = np.moveaxis(flip_label(kind, np.moveaxis(found[where], 1, -1)), -1, 1)
+    found[where] = np.moveaxis(modality_of(modality).mirror_image(np.moveaxis(found[where], 1, -1)), -1, 1)
     return found
 
 

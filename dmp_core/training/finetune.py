@@ -31,6 +31,8 @@ from dmp_core.diffusion.latents import decode_latents
 from dmp_core.diffusion.process import estimate_x, estimate_y
 from dmp_core.diffusion.sampler import unet_denoiser
 from dmp_core.errors import InputError
+from dmp_core.modalities import Code, Modality, modality_of
+from dmp_core.modalities.classes import ClassMap
 from dmp_core.progress import Progress, silent
 from dmp_core.training.base import DTYPES
 from dmp_core.training.data import ClassWeights, LabelImages, LatentPairs
@@ -79,7 +81,7 @@ def finetune(
     pairs: image and label latents, batch size and seed.
     work: checkpoints, `loss.csv` and TensorBoard files go here; kept between runs.
     out: the finished adapter goes here: a PEFT folder or the whole U-Net, `dmp.json`, and a copy of `loss.csv`.
-    card: what the run is about, for `dmp.json`: task, sampling defaults, label encoding, data
+    card: what the run is about, for `dmp.json`: modality, sampling defaults, label encoding, data
         fingerprints (see `make_card`).
     prompts: one caption a sample, in the order of `pairs.keys`; needed if `config.use_prompt`.
     labels: in the same order, of the size that latents decode to; needed if `config.reads_labels`.
@@ -135,7 +137,7 @@ class MorphingLoss:
         self.pairs = pairs
         self.labels = labels
         self.class_weights: ClassWeights | None = None
-        if labels is not None and labels.task == "segmentation" and config.class_balance > 0:
+        if labels is not None and _weighs(labels, config):
             self.class_weights = ClassWeights(labels, config.class_balance)
         self.accelerator = accelerator
         self.vae = base.vae.to(accelerator.device).requires_grad_(False) if config.loss == "decoded" else None
@@ -166,7 +168,7 @@ class MorphingLoss:
         told = decode_latents(self.vae, estimate_y(y_t, output, alpha, self.config.prediction)).float()
         codes = self.labels.gather(batch)
         error = told - torch.from_numpy(codes).to(device) / 255
-        if self.labels.task == "segmentation" and self.config.colour_error == "l2":
+        if modality_of(self.labels.modality).has_classes and self.config.colour_error == "l2":
             error = torch.linalg.vector_norm(error, dim=1, keepdim=True) / error.shape[1] ** 0.5
         else:
             error = error.abs()
@@ -179,6 +181,11 @@ class MorphingLoss:
         alpha = self.schedule.alphas_cumprod.to(x.device)[timesteps].view(-1, 1, 1, 1)
         first = timesteps.view(-1, 1, 1, 1) == self.timesteps[-1]
         return torch.where(first, estimate_x(x, y, alpha, "y"), x)
+
+
+def _weighs(labels: LabelImages, config: TrainConfig) -> bool:
+    modality = modality_of(labels.modality)
+    return isinstance(modality, ClassMap) and (config.class_balance > 0 or bool(modality.weights))
 
 
 def _trainable(unet: Any, config: TrainConfig) -> dict[str, nn.Parameter]:
@@ -204,11 +211,10 @@ def _trained_timesteps(schedule: Schedule, num_steps: int | None) -> Tensor:
 
 # -------------------------------------------------------------------------------------- card
 def make_card(
-    task: str,
+    modality: Modality | str,
     base_name: str,
     *,
-    depth_scale: float,
-    palette: str,
+    code: Code | None = None,
     classes: Sequence[int] | None = None,
     class_shares: Sequence[float] | None = None,
     sampling: Mapping[str, Any],
@@ -216,24 +222,19 @@ def make_card(
 ) -> dict[str, Any]:
     """The part of `dmp.json` that the trainer cannot know: what the labels mean, and where they come from.
 
-    classes: ids in the training labels, which segmentation is decoded among.
+    classes: ids in the training labels, which a class map is decoded among.
     class_shares: in the same order, which part of the labelled pixels each covers.
     sampling: `num_steps` and `source` that the adapter should be run with by default.
     data: fingerprints of the latents and of whatever else went in.
     """
+    modality = modality_of(modality)
     encoding: dict[str, Any] = {"mode": "RGB", "scale": 1.0, "axes": None, "palette": None}
-    if task == "normal":
-        encoding["axes"] = "right, up, toward the viewer; (n + 1) / 2"
-    elif task == "depth":
-        encoding |= {"mode": "F", "scale": depth_scale, "units": "metres"}
-    elif task == "segmentation":
-        encoding |= {"palette": palette, "classes": "ADE20K-150"}
-        known = {"class_ids": classes, "class_shares": class_shares}
-        encoding |= {name: list(values) for name, values in known.items() if values is not None}
-    elif task == "shading":
-        encoding |= {"mode": "F"}
+    encoding |= modality.encoding(code or Code())
+    known = {"class_ids": classes, "class_shares": class_shares}
+    encoding |= {name: list(values) for name, values in known.items() if values is not None}
     return {
-        "task": task,
+        "task": modality.name,
+        **({"own_modality": dict(modality.description)} if modality.description else {}),
         "base": base_name,
         "encoding": encoding,
         "source": sampling["source"],

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,17 +21,16 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from dmp_core.config.stages import Task
 from dmp_core.diffusion.latents import downscale_factor
 from dmp_core.diffusion.latents import encode_images as encode_unit_images
 from dmp_core.diffusion.latents import working_size as working_size
 from dmp_core.errors import InputError, NotFinite
 from dmp_core.finite import check_outputs, check_weights
-from dmp_core.labelers.encoding import flip as flip_label
-from dmp_core.labelers.encoding import image_to_vae, to_vae_image
-from dmp_core.labelers.encoding import resize as resize_label
+from dmp_core.labelers.encoding import image_to_vae, resize_image
+from dmp_core.modalities import Code, Modality, modality_of
 
-Column = Task | Literal["image"]
+IMAGE = "image"
+"""The column of the images themselves; the others are modalities."""
 Array = NDArray[Any]
 
 # One metadata entry only: safetensors writes several in no fixed order, and the bytes must not vary.
@@ -49,30 +48,31 @@ def encode_images(vae: Any, images: Tensor, batch_size: int = 16) -> Tensor:
 
 def encode_column(
     vae: Any,
-    column: Column,
+    column: Modality | str,
     keys: Sequence[str],
     arrays: Iterable[Array],
     *,
     batch_size: int = 16,
     flip: bool = True,
-    depth_scale: float | None = None,
-    palette: str | None = None,
+    code: Code | None = None,
     resolution: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> bytes:
     """One latent shard of a column.
 
-    column: `image`, or a task.
+    column: `image`, or a modality.
     keys, arrays: the samples, in order; RGB images uint8 (H, W, 3), labels as in `labelers.encoding`.
         All of one size. Read one batch at a time.
     flip: also encode them mirrored.
-    depth_scale, palette: of `to_vae_image`; None takes the configuration's defaults.
+    code: how labels become images; None: the configuration's defaults.
     resolution: shorter side that images are resized to, in pixels; None keeps their size.
     dtype: of the stored latents; float16 halves the cache.
 
     The bytes depend on nothing but the arguments. Raises InputError when sizes differ or counts disagree.
     """
-    encoder = _ColumnEncoder(vae, column, depth_scale or 8.0, palette or "default", resolution, dtype)
+    modality = None if column == IMAGE else modality_of(column)
+    name = IMAGE if modality is None else modality.name
+    encoder = _ColumnEncoder(vae, modality, code or Code(), resolution, dtype)
     plain: list[Tensor] = []
     mirrored: list[Tensor] = []
     for batch in _batches(arrays, batch_size):
@@ -82,14 +82,14 @@ def encode_column(
             mirrored.append(encoder.encode([encoder.flip(array) for array in prepared]))
     count = sum(map(len, plain))
     if count != len(keys) or not plain:
-        raise InputError(f"latents of {column}: {len(keys)} keys for {count} arrays; give one key an array")
+        raise InputError(f"latents of {name}: {len(keys)} keys for {count} arrays; give one key an array")
     tensors = {"plain": torch.cat(plain)} | ({"flipped": torch.cat(mirrored)} if flip else {})
     for latents in tensors.values():
         try:
             check_outputs(latents, "is the base model damaged, or is it kept in too low a precision?")
         except NotFinite as error:
             raise error.named(list(keys)) from None
-    return save_safetensors(tensors, _about(column, keys))
+    return save_safetensors(tensors, _about(name, keys))
 
 
 def empty_shard(column: str) -> bytes:
@@ -105,32 +105,29 @@ class _ColumnEncoder:
     """From one column's arrays to latents."""
 
     def __init__(
-        self, vae: Any, column: Column, depth_scale: float, palette: str, resolution: int | None, dtype: torch.dtype
+        self, vae: Any, modality: Modality | None, code: Code, resolution: int | None, dtype: torch.dtype
     ) -> None:
+        """modality: None encodes RGB images."""
         self.vae = vae
-        self.column: Column = column
-        self.depth_scale = depth_scale
-        self.palette = palette
+        self.modality = modality
+        self.code = code
         self.resolution = resolution
         self.dtype = dtype
 
     def prepare(self, array: Array) -> Array:
         size = working_size(array.shape[:2], self.resolution, downscale_factor(self.vae))
-        # An RGB image is resized as an albedo is: bilinear, 8-bit stays 8-bit.
-        return resize_label("albedo" if self.column == "image" else self.column, array, size)
+        return resize_image(array, size) if self.modality is None else self.modality.resize(array, size)
 
     def flip(self, array: Array) -> Array:
-        return flip_label("albedo" if self.column == "image" else self.column, array)
+        return np.flip(array, -2).copy() if self.modality is None else self.modality.mirror(array)
 
     def encode(self, arrays: list[Array]) -> Tensor:
         sizes = sorted({array.shape for array in arrays})
+        name = IMAGE if self.modality is None else self.modality.name
         if len(sizes) > 1:
-            raise InputError(f"latents of {self.column}: images differ in size ({sizes}); set latents.resolution")
+            raise InputError(f"latents of {name}: images differ in size ({sizes}); set latents.resolution")
         stacked = np.stack(arrays)
-        if self.column == "image":
-            pixels = image_to_vae(stacked)
-        else:
-            pixels = to_vae_image(self.column, stacked, depth_scale=self.depth_scale, palette=self.palette)
+        pixels = image_to_vae(stacked) if self.modality is None else self.modality.to_image(stacked, self.code)
         return encode_images(self.vae, pixels, len(arrays)).to(self.dtype).contiguous()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from dmp_core.config.card import Encoding, read_card
-from dmp_core.config.stages import BaseConfig, SamplingConfig, Task
+from dmp_core.config.stages import BaseConfig, SamplingConfig
 from dmp_core.diffusion.adapters import find_adapter
 from dmp_core.diffusion.latents import decode_latents, downscale_factor
 from dmp_core.diffusion.schedule import Schedule
 from dmp_core.errors import InputError
-from dmp_core.evaluation.colours import IGNORED
 from dmp_core.finite import check_outputs
-from dmp_core.labelers.encoding import from_vae_image, image_to_vae, resize, to_vae_image
+from dmp_core.labelers.encoding import image_to_vae, resize_image
+from dmp_core.modalities import Code, Modality, modality_of
+from dmp_core.modalities.base import Classes
 from dmp_core.training.base import load_base
 from dmp_core.training.data import mirrored
 from dmp_core.training.latents import encode_images, working_size
@@ -35,20 +37,19 @@ def load_predictor(
     device: str = "cpu",
     dtype: str = "float32",
     *,
-    task: Task | None = None,
-    depth_scale: float | None = None,
-    palette: str | None = None,
+    modality: Modality | None = None,
+    code: Code | None = None,
 ) -> DMPPipeline:
     """The base model with an adapter on it, ready for `predict_batch`.
 
     dtype: "float32", "float16" or "bfloat16".
-    task, depth_scale, palette: what it is going to be asked for; None is not checked.
+    modality, code: what it is going to be asked for; None is not checked.
 
     Raises InputError when either cannot be read, when the adapter belongs to another base model, and when its card
     contradicts what it is asked for.
     """
-    if task is not None:
-        read_card(find_adapter(adapter).parent).check(adapter, task, depth_scale, palette)
+    if modality is not None:
+        read_card(find_adapter(adapter).parent).check(adapter, modality, code)
     pipeline = load_base(config, device, getattr(torch, dtype))
     pipeline.load_adapter(adapter)
     pipeline.unet.to(device)
@@ -58,33 +59,35 @@ def load_predictor(
 def predict_batch(
     pipeline: DMPPipeline,
     images: Array,
-    task: Task,
+    modality: Modality | str,
     sampling: SamplingConfig,
     *,
-    depth_scale: float,
-    palette: str,
+    code: Code | None = None,
     resolution: int | None = None,
     prompts: Sequence[str] | None = None,
 ) -> Array:
     """Labels of a batch of images, in the images' size and in the units of `labelers.encoding`.
 
     images: uint8 (B, H, W, 3).
+    code: how label images are read, where the adapter's card does not say; None: the configuration's defaults.
     resolution: shorter side at which the network works; None takes the images' own.
     prompts: one caption an image; used only if `sampling.use_prompt`.
     The adapter's card decides what the network predicts, on which schedule (`dmp.json`), but for `sampling.spacing`,
     and among which classes. Raises InputError when `sampling` asks for prompts or class shares that are not there.
     """
-    sampling = sampling.for_task(task)
+    modality = modality_of(modality)
+    sampling = sampling.for_modality(modality)
     if sampling.use_prompt and (prompts is None or len(prompts) != len(images)):
         raise InputError(f"sampling.use_prompt: needs one prompt an image ({len(images)})")
     classes = _classes(pipeline.card.encoding, sampling)
+    code = replace(code or Code(), **pipeline.card.code_of(modality))
     working = working_images(pipeline.vae, images, resolution)
     decoded = _predict(pipeline, working, sampling, prompts)
     if sampling.mirrored:
         other = _predict(pipeline, working.flip(-1), sampling, prompts).cpu().numpy()
-        back = mirrored(other, task, np.ones(len(other), dtype=np.bool_))
+        back = mirrored(other, modality, np.ones(len(other), dtype=np.bool_))
         decoded = (decoded.cpu() + torch.from_numpy(back)) / 2
-    return _read(decoded, task, images.shape[1:3], depth_scale, palette, classes, sampling.colour_noise)
+    return _read(decoded, modality, images.shape[1:3], code, classes, sampling.colour_noise)
 
 
 def _predict(
@@ -105,7 +108,7 @@ def _predict(
     return _decode(pipeline.vae, latents)
 
 
-def _classes(encoding: Encoding, sampling: SamplingConfig) -> Iterable[int] | Mapping[int, float] | None:
+def _classes(encoding: Encoding, sampling: SamplingConfig) -> Classes:
     """The adapter's, with their shares where `sampling.colour_noise` needs them."""
     if sampling.colour_noise is None:
         return encoding.class_ids
@@ -128,16 +131,15 @@ def _schedule(pipeline: DMPPipeline, sampling: SamplingConfig) -> Schedule | Non
 def working_images(vae: Any, images: Array, resolution: int | None) -> torch.Tensor:
     """Images uint8 (B, H, W, 3) in the size at which networks work: (B, 3, h, w) in [0, 1]."""
     size = working_size(images.shape[1:3], resolution, downscale_factor(vae))
-    return image_to_vae(np.stack([resize("albedo", image, size) for image in images])) / 2 + 0.5
+    return image_to_vae(np.stack([resize_image(image, size) for image in images])) / 2 + 0.5
 
 
 def vae_ceiling(
     vae: Any,
     labels: Array,
-    task: Task,
+    modality: Modality | str,
     *,
-    depth_scale: float,
-    palette: str,
+    code: Code | None = None,
     resolution: int | None = None,
 ) -> Array:
     """Labels after the VAE's round trip: what a perfect U-Net would score (its upper bound).
@@ -145,33 +147,31 @@ def vae_ceiling(
     labels: a batch, channels last, as in `labelers.encoding`; returned in the same form and size. Classes are
         decoded among those of the image itself, so that no predictor knows more.
     """
-    labels = np.asarray(labels)
+    modality, code, labels = modality_of(modality), code or Code(), np.asarray(labels)
     size = working_size(labels.shape[1:3], resolution, downscale_factor(vae))
-    working = np.stack([resize(task, label, size) for label in labels])
-    pixels = to_vae_image(task, working, depth_scale=depth_scale, palette=palette)
+    working = np.stack([modality.resize(label, size) for label in labels])
+    pixels = modality.to_image(working, code)
     decoded = _decode(vae, encode_images(vae, pixels, len(pixels)))
     check_outputs(decoded)
     parts = []
     for label, image in zip(labels, decoded.split(1), strict=True):
-        classes = np.setdiff1d(label, [IGNORED]).tolist() or None if task == "segmentation" else None
-        parts.append(_read(image, task, label.shape[:2], depth_scale, palette, classes))
+        parts.append(_read(image, modality, label.shape[:2], code, modality.classes_in(label)))
     return np.concatenate(parts)
 
 
 def decode_labels(
     vae: Any,
     latents: torch.Tensor,
-    task: Task,
+    modality: Modality,
     size: Sequence[int],
-    depth_scale: float,
-    palette: str,
-    classes: Iterable[int] | None = None,
+    code: Code,
+    classes: Classes = None,
 ) -> Array:
     """Labels of `size` = (height, width), channels last, from the latents of label images (B, C, h, w).
 
-    classes: see `from_vae_image`.
+    classes: see `Modality.from_image`.
     """
-    return _read(_decode(vae, latents), task, size, depth_scale, palette, classes)
+    return _read(_decode(vae, latents), modality, size, code, classes)
 
 
 @torch.no_grad()
@@ -182,15 +182,12 @@ def _decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
 
 def _read(
     decoded: torch.Tensor,
-    task: Task,
+    modality: Modality,
     size: Sequence[int],
-    depth_scale: float,
-    palette: str,
-    classes: Iterable[int] | Mapping[int, float] | None,
-    colour_noise: float | None = None,
+    code: Code,
+    classes: Classes,
+    noise: float | None = None,
 ) -> Array:
     """Labels of `size` from label images."""
-    labels = from_vae_image(
-        task, decoded, depth_scale=depth_scale, palette=palette, classes=classes, colour_noise=colour_noise
-    )
-    return np.stack([resize(task, label, (size[0], size[1])) for label in labels])
+    labels = modality.from_image(decoded, code, classes=classes, noise=noise)
+    return np.stack([modality.resize(label, (size[0], size[1])) for label in labels])

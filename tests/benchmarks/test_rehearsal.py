@@ -12,7 +12,7 @@ from dmp_core.stages import plan
 @pytest.mark.parametrize(("device", "dtype", "precision"), [("cpu", "bfloat16", "bf16"), ("cuda", "float16", "fp16")])
 def test_it_is_the_paper_preset_with_local_models(device, dtype, precision):
     paper, config = load_config("paper"), rehearsal.rehearsal_config(Path("models"), device, steps=2, size=512)
-    assert config.tasks == paper.tasks
+    assert config.modalities == paper.modalities
     assert (config.sampling.dtype, config.train.mixed_precision) == (dtype, precision)
     assert {task: labels.kind for task, labels in config.labels.items()} == {
         task: labels.kind for task, labels in paper.labels.items()

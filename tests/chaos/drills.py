@@ -121,7 +121,7 @@ class Run:
 
 def write_config(file: Path) -> Path:
     """The smoke preset with one task and two splits: every stage, in seconds."""
-    config = load_config("smoke", None, ["tasks=[normal]", "runtime.workers=1", "runtime.device=cpu"])
+    config = load_config("smoke", None, ["modalities=[normal]", "runtime.workers=1", "runtime.device=cpu"])
     values = config.model_dump(mode="json") | {"extends": None}
     values["splits"] = {name: values["splits"][name] for name in ("train", "in_domain")}
     file.write_text(yaml.safe_dump(values))

@@ -83,7 +83,7 @@ def other_commands(arena: Arena) -> Tally:
     for number in range(200):
         Image.new("RGB", (64, 64), (number, 0, 0)).save(photos / f"{number}.png")
     recipe = ["--set", "scenes.scenes=64", "--set", "scenes.scenes_per_shard=4", "--set", "workers=2"]
-    adapter = ["--task", "normal", "--adapter", "shipped:normal"]
+    adapter = ["--modality", "normal", "--adapter", "shipped:normal"]
     commands = {
         "dataset new": ["dataset", "new", "-k", "kitchen", "-n", "64", "-p", "smoke", "-w", "WORKSPACE"],
         "dataset import": ["dataset", "import", str(photos), "-p", "smoke", "-w", "WORKSPACE", "--only-dataset"],

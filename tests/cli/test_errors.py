@@ -30,7 +30,7 @@ REQUIRED = {
     "IMAGES": "photos/a.png",
     "FOLDER": "photos",
     "NAME": "prompts",
-    "--task": "normal",
+    "--modality": "normal",
     "--adapter": "shipped:normal",
     "--out": "out",
     "--work": "work",
@@ -45,14 +45,14 @@ BAD = {
         "photos", "binary.yaml", "list.yaml", "nowhere.yaml", "broken.yaml", "tag.yaml", "child.yaml", "a.txt/x",
     ],
     "--set": [
-        "a", "=", "=1", "a.b.c=1", "..=1", "tasks=[nope]", "splits=[", "images=3", "seed={}",
+        "a", "=", "=1", "a.b.c=1", "..=1", "modalities=[nope]", "splits=[", "images=3", "seed={}",
         "train.steps=" + "9" * 5000, "splits.train.count=1000000000000", "images={kind: nope}",
     ],
     "--workspace": ["a.txt", "a.txt/below", "foo://x", "s4://bucket"],
     "--out": ["a.txt", "a.txt/below"],
     "--work": ["a.txt", "a.txt/below"],
-    "--task": ["nope", "a;b"],
-    "--tasks": ["nope"],
+    "--modality": ["nope", "a;b"],
+    "--modalities": ["nope"],
     "--methods": ["nope"],
     "--variants": ["nope"],
     "--split": ["nope/.."],
@@ -155,8 +155,8 @@ def test_the_message_names_what_is_wrong(arguments, named, folder, monkeypatch, 
 
 def test_an_error_of_validation_shows_the_value_and_not_the_configuration():
     with pytest.raises(InputError) as error:
-        load_config("smoke", None, ["tasks=[]"])
-    assert str(error.value) == "preset smoke with --set tasks=[]: tasks: name at least one task, each once"
+        load_config("smoke", None, ["modalities=[]"])
+    assert str(error.value) == "preset smoke with --set modalities=[]: modalities: name at least one, each once"
     with pytest.raises(InputError, match=r"seed: input should be a valid integer.* \(given: 'xxx.{0,80}x'\)$"):
         load_config("smoke", None, [f"seed={'x' * 5000}"])
     with pytest.raises(InputError, match=r"; and 3 more$"):

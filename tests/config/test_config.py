@@ -63,7 +63,7 @@ def test_empty_mapping_replaces():
         ("images.kind=photo", "images"),
         ("splits.train.keywords=[]", "splits.train"),
         ("labels.normal.kind=magic", "labels.normal"),
-        ("tasks=[normal, normal]", "tasks"),
+        ("modalities=[normal, normal]", "modalities"),
         ("prompts.template=no place for it", "template must contain {keyword}"),
         ("nonsense", "write it as field.subfield=value"),
     ],

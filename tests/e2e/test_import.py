@@ -15,9 +15,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dmp_core.cli import app, own_images
-from dmp_core.config import TASKS, PipelineConfig, load_config
+from dmp_core.config import PipelineConfig, load_config
 from dmp_core.errors import InputError
 from dmp_core.labelers.encoding import encode_label
+from dmp_core.modalities import BUILT_IN
 from dmp_core.stages import Node, execute, plan
 from dmp_core.store import open_dataset
 from tests.report.rooms import room
@@ -79,12 +80,12 @@ def test_photos_become_a_dataset_that_opens_anywhere(imported):
 def test_photos_are_predicted_for_every_task_and_shown(imported):
     folder, said = imported
     paths = [Path(line) for line in re.findall(r"^predictions: (.*)$", said, re.MULTILINE)]
-    assert [path.name.split("-")[1] for path in paths] == list(TASKS)
+    assert [path.name.split("-")[1] for path in paths] == list(BUILT_IN)
     assert all(len(list(open_dataset(str(path)))) == 20 for path in paths)
     report = folder / "runs" / "report"
     assert f"report: {report}/index.html" in said
     page = (report / "index.html").read_text()
-    for task in TASKS:
+    for task in BUILT_IN:
         assert f"arbitrary-00000019-{task}-prediction" in page
     assert "03.bmp, " in page
     assert "<q></q>" not in page
@@ -112,7 +113,7 @@ def test_a_labelled_folder_is_trained_on_and_scored(tmp_path, monkeypatch):
     write_rooms(tmp_path / "rooms" / "train", range(6))
     write_rooms(tmp_path / "rooms" / "in_domain", range(6, 9))
     workspace = tmp_path / "runs"
-    steps = ["--set", "tasks=[normal]", "--set", "train.steps=2"]
+    steps = ["--set", "modalities=[normal]", "--set", "train.steps=2"]
     command = ["dataset", "import", str(tmp_path / "rooms"), "-p", "smoke", "-w", str(workspace), *steps]
     assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
 
@@ -141,7 +142,7 @@ def test_labels_without_a_training_set_are_scored_without_a_constant(tmp_path, c
     file = tmp_path / "mine.yaml"
     values = load_config("smoke").model_dump(mode="json") | {
         "splits": {"arbitrary": {"folder": str(tmp_path / "rooms")}},
-        "tasks": ["depth", "segmentation", "shading"],
+        "modalities": ["depth", "segmentation", "shading"],
         "adapters": {task: f"shipped:{task}" for task in ("depth", "segmentation", "shading")},
     }
     file.write_text(json.dumps({"extends": None} | values))

@@ -31,7 +31,7 @@ from tests.e2e.orchestra import ROOT, Orchestra, orchestra, wait_for
 pytestmark = pytest.mark.slow
 log = logging.getLogger(__name__)
 
-ONE_TASK = ["tasks=[normal]", "runtime.device=cpu", "runtime.workers=1"]
+ONE_TASK = ["modalities=[normal]", "runtime.device=cpu", "runtime.workers=1"]
 ON_GPU = "runtime.deployments={train: train/gpu}"
 SMOKE = load_config("smoke", None, ONE_TASK)
 

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.e2e
 
 IMAGES = ROOT / "docs" / "images"
 LARGEST = 150_000
-SMALL = ["tasks=[normal, depth]", "runtime.device=cpu", "runtime.workers=1"]
+SMALL = ["modalities=[normal, depth]", "runtime.device=cpu", "runtime.workers=1"]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 PATIENCE = 180_000  # milliseconds
 HEADLESS = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]

@@ -13,9 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmp_core.config.stages import TASKS, Task
 from dmp_core.errors import InputError
-from dmp_core.evaluation.areas import class_areas
 from dmp_core.evaluation.constant import NothingLabelled
 from dmp_core.evaluation.histogram import HalfHistogram
 from dmp_core.evaluation.protocol import (
@@ -30,13 +28,15 @@ from dmp_core.evaluation.protocol import (
     score,
     score_constant,
 )
-from dmp_core.evaluation.registry import METRICS, describe, image_metric, metric, metrics_of, primary_metric
+from dmp_core.evaluation.registry import describe, image_metric, metric, metrics_of, primary_metric
+from dmp_core.modalities import BUILT_IN, find_modality
+from dmp_core.modalities.settings import ClassesModality
 
 N, H, W = 5, 12, 10
 KEYS = [f"test-{i:08d}" for i in range(N)]
 
 
-def labels(task: Task, seed: int = 0, count: int = N) -> np.ndarray:
+def labels(task: str, seed: int = 0, count: int = N) -> np.ndarray:
     rng = np.random.default_rng(seed)
     if task == "normal":
         vectors = rng.normal(size=(count, H, W, 3))
@@ -57,8 +57,8 @@ def rotated(normals: np.ndarray, degrees: float, seed: int = 1) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------- metrics
-@pytest.mark.parametrize("task", TASKS)
-def test_a_perfect_prediction_gets_the_best_possible_score(task: Task) -> None:
+@pytest.mark.parametrize("task", BUILT_IN)
+def test_a_perfect_prediction_gets_the_best_possible_score(task: str) -> None:
     true = labels(task)
     table = score(task, true, true, KEYS)
     assert list(table.values["key"]) == KEYS
@@ -140,7 +140,7 @@ def test_scale_invariant_error_forgives_one_factor() -> None:
 
 
 @pytest.mark.parametrize("task", ["normal", "albedo", "shading", "depth"])
-def test_both_layouts_score_alike(task: Task) -> None:
+def test_both_layouts_score_alike(task: str) -> None:
     true, pred = labels(task, 0), labels(task, 1)
     first = [np.moveaxis(a, -1, 1) if a.ndim == 4 else a[:, None] for a in (pred, true)]
     pd.testing.assert_frame_equal(score(task, pred, true, KEYS).values, score(task, *first, KEYS).values)
@@ -199,12 +199,45 @@ def test_the_bootstrap_of_iou_equals_scoring_the_drawn_images() -> None:
 
 def test_a_label_that_is_no_class_is_refused() -> None:
     with pytest.raises(InputError, match=r"outside 0…149"):
-        class_areas(np.zeros((1, 2, 2)), np.full((1, 2, 2), 200))
+        find_modality("segmentation").areas(np.zeros((1, 2, 2)), np.full((1, 2, 2), 200))
+
+
+# ----------------------------------------------------------------------------- classes of one's own
+PARTS = ClassesModality(classes=["none", "bolt", "nut"], ignore=9, headline=["bolt", "nut"]).build("parts")
+
+
+def test_classes_of_ones_own_counted_by_hand(tmp_path: Path) -> None:
+    """Labels: 2 bolts, 2 of nothing, 1 ignored. Predicted: 1 bolt right, 1 bolt as nut, nothing right."""
+    table = score(PARTS, np.array([[[1, 2, 0, 0, 1]]]), np.array([[[1, 1, 0, 0, 9]]]), ["a"], split="test")
+    table.save(tmp_path / "scores.parquet")
+    values = ScoreTable.load(tmp_path / "scores.parquet", PARTS).dataset
+    assert set(values) == {m.name for m in PARTS.metrics}
+    assert values["overall_acc"] == pytest.approx(3 / 4)
+    assert values["mean_iou"] == values["mean_acc"] == pytest.approx(1 / 2)  # of bolts alone: no label is a nut
+    assert values["mean_iou_union"] == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert values["image_mean_iou"] == pytest.approx((1 / 2 + 1) / 2)
+    assert aggregate([table], samples=20)["parts"]["test"]["DMP"]["metrics"]["mean_iou"]["mean"] == 0.5
+
+
+def test_a_table_is_read_as_what_it_was_scored_as(tmp_path: Path) -> None:
+    score(PARTS, np.zeros((1, 4, 4), np.uint8), np.ones((1, 4, 4), np.uint8), ["a"]).save(tmp_path / "scores.parquet")
+    with pytest.raises(InputError, match="'parts' is unknown"):
+        ScoreTable.load(tmp_path / "scores.parquet")
+    with pytest.raises(InputError, match="scores of parts, not of normal"):
+        ScoreTable.load(tmp_path / "scores.parquet", find_modality("normal"))
+
+
+def test_blind_predictors_of_classes_of_ones_own() -> None:
+    labels = np.array([[[9, 9, 9, 2, 2, 0]]], dtype=np.uint8)
+    assert constant_prediction(PARTS, labels) == 2
+    assert mean_map(PARTS, labels).tolist() == [[2, 2, 2, 2, 2, 0]]
+    with pytest.raises(NothingLabelled, match="parts: no valid training label"):
+        mean_map(PARTS, np.full((1, 2, 2), 9, np.uint8))
 
 
 # ------------------------------------------------------------------------ tables and streaming
-@pytest.mark.parametrize("task", TASKS)
-def test_streaming_gives_the_same_table(task: Task) -> None:
+@pytest.mark.parametrize("task", BUILT_IN)
+def test_streaming_gives_the_same_table(task: str) -> None:
     true, pred = labels(task, 0), labels(task, 1)
     scorer = Scorer(task, split="in_domain")
     for i in range(0, N, 2):
@@ -214,8 +247,8 @@ def test_streaming_gives_the_same_table(task: Task) -> None:
     assert scorer.table().dataset == pytest.approx(whole.dataset, nan_ok=True)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_a_part_of_a_table_is_the_table_of_that_part(task: Task) -> None:
+@pytest.mark.parametrize("task", BUILT_IN)
+def test_a_part_of_a_table_is_the_table_of_that_part(task: str) -> None:
     true, pred = labels(task, 0), labels(task, 1)
     part = score(task, pred, true, KEYS).only({KEYS[1], KEYS[0], "not there"})
     alone = score(task, pred[:2], true[:2], KEYS[:2])
@@ -224,11 +257,11 @@ def test_a_part_of_a_table_is_the_table_of_that_part(task: Task) -> None:
 
 
 @pytest.mark.parametrize("task", ["segmentation", "normal"])
-def test_a_saved_table_comes_back_whole(task: Task, tmp_path: Path) -> None:
+def test_a_saved_table_comes_back_whole(task: str, tmp_path: Path) -> None:
     table = score(task, labels(task, 0), labels(task, 1), KEYS, row="VAE ceiling", split="out_of_domain")
     table.save(tmp_path / "scores.parquet")
     loaded = ScoreTable.load(tmp_path / "scores.parquet")
-    assert (loaded.task, loaded.row, loaded.split) == (task, "VAE ceiling", "out_of_domain")
+    assert (loaded.modality.name, loaded.row, loaded.split) == (task, "VAE ceiling", "out_of_domain")
     pd.testing.assert_frame_equal(loaded.values, table.values)
     assert loaded.dataset == pytest.approx(table.dataset, nan_ok=True)
     plain = pd.read_parquet(tmp_path / "scores.parquet")
@@ -242,7 +275,7 @@ def test_a_file_that_is_no_table_is_an_input_error(tmp_path: Path) -> None:
 
 
 def test_every_per_image_metric_is_a_column() -> None:
-    for task in TASKS:
+    for task in BUILT_IN:
         columns = set(score(task, labels(task), labels(task), KEYS).values.columns)
         assert {m.name for m in metrics_of(task) if m.level == "image"} | {"key"} == columns
 
@@ -262,14 +295,14 @@ def test_misfitting_arrays_are_input_errors(pred: Any, true: Any, keys: list[str
 
 def test_an_unknown_task_and_an_empty_split_are_input_errors() -> None:
     with pytest.raises(InputError, match="choose one of: normal"):
-        Scorer("normals")  # type: ignore[arg-type]
+        Scorer("normals")
     with pytest.raises(InputError, match="no images to score"):
         Scorer("normal").table()
 
 
 # ---------------------------------------------------------------------------------- constants
-@pytest.mark.parametrize("task", TASKS)
-def test_the_constant_is_perfect_on_constant_labels(task: Task) -> None:
+@pytest.mark.parametrize("task", BUILT_IN)
+def test_the_constant_is_perfect_on_constant_labels(task: str) -> None:
     one = {"normal": [0.0, 0.6, 0.8], "depth": 2.5, "segmentation": 7, "albedo": [0.2, 0.4, 0.6], "shading": 0.5}[task]
     shape = (N, H, W, 3) if isinstance(one, list) else (N, H, W)
     true = np.broadcast_to(np.array(one), shape)
@@ -308,7 +341,7 @@ def test_a_constant_needs_labels() -> None:
     def none() -> Iterator[np.ndarray]:
         yield from ()
 
-    for task in TASKS:
+    for task in BUILT_IN:
         with pytest.raises(InputError, match="no valid training label"):
             constant_prediction(task, none())
 
@@ -321,8 +354,8 @@ def test_the_constant_takes_the_labels_layout() -> None:
 
 
 # ------------------------------------------------------------------------------------ mean map
-@pytest.mark.parametrize("task", TASKS)
-def test_the_mean_map_is_perfect_where_all_labels_are_one_map(task: Task) -> None:
+@pytest.mark.parametrize("task", BUILT_IN)
+def test_the_mean_map_is_perfect_where_all_labels_are_one_map(task: str) -> None:
     true = np.repeat(labels(task, count=1), N, axis=0)
     found = mean_map(task, iter(true))
     table = score(task, np.stack([map_like(task, found, label) for label in true]), true, KEYS)
@@ -410,7 +443,7 @@ def test_aggregates_are_valid_json_even_where_nothing_is_defined() -> None:
 
 def test_rows_must_share_their_images() -> None:
     ours, _, constant = three_rows()
-    other = ScoreTable("normal", constant.values.assign(key=list("vwxyz")), "constant", "in_domain")
+    other = ScoreTable(find_modality("normal"), constant.values.assign(key=list("vwxyz")), "constant", "in_domain")
     with pytest.raises(InputError, match="different images"):
         aggregate([ours, other], samples=100)
     with pytest.raises(InputError, match="two tables"):
@@ -422,20 +455,22 @@ def test_cases_follow_the_metrics_direction() -> None:
     values = pd.DataFrame(
         {"key": list("abcde"), "angular_deg": [5.0, 1, 9, 3, np.nan], "image_mean_iou": [5.0, 1, 9, 3, 2]}
     )
-    table = ScoreTable("normal", values)
+    table = ScoreTable(find_modality("normal"), values)
     assert pick_cases(table, metric("normal", "angular_deg")) == {"best": "b", "median": "a", "worst": "c"}
     assert pick_cases(table, image_metric("segmentation")) == {"best": "c", "median": "d", "worst": "b"}
-    assert pick_cases(ScoreTable("normal", values.assign(angular_deg=np.nan)), metric("normal", "angular_deg")) == {}
+    nothing = ScoreTable(table.modality, values.assign(angular_deg=np.nan))
+    assert pick_cases(nothing, metric("normal", "angular_deg")) == {}
 
 
 def test_the_registry_is_complete_and_names_are_unique() -> None:
-    assert set(METRICS) == set(TASKS)
-    for task, metrics in METRICS.items():
+    assert list(describe()) == list(BUILT_IN)
+    for task in BUILT_IN:
+        metrics = metrics_of(task)
         names = [m.name for m in metrics]
         assert len(set(names)) == len(names), task
         assert image_metric(task).level == "image"
         assert all(m.description.endswith(".") for m in metrics)
-    compat = [m.name for m in METRICS["normal"] if m.form == "dmp_compat"]
+    compat = [m.name for m in metrics_of("normal") if m.form == "dmp_compat"]
     assert compat == ["angular_dmp_compat"]
     assert json.loads(json.dumps(describe()))["normal"][0]["name"] == "angular_deg"
     with pytest.raises(InputError, match="choose one of: angular_deg"):
@@ -451,7 +486,7 @@ NOTHING = {
 
 
 @pytest.mark.parametrize("task", NOTHING)
-def test_labels_without_a_valid_pixel_have_no_score_and_no_winner(task: Task, tmp_path: Path) -> None:
+def test_labels_without_a_valid_pixel_have_no_score_and_no_winner(task: str, tmp_path: Path) -> None:
     rows = [score(task, labels(task), NOTHING[task], KEYS, row=row) for row in ("DMP", "constant")]
     loaded = []
     for number, row in enumerate(rows):
@@ -477,6 +512,6 @@ def test_an_image_without_labels_keeps_its_row_among_others(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("task", NOTHING)
-def test_training_labels_without_a_valid_pixel_fit_nothing(task: Task) -> None:
+def test_training_labels_without_a_valid_pixel_fit_nothing(task: str) -> None:
     with pytest.raises(NothingLabelled, match=f"{task}: no valid training label"):
         constant_prediction(task, NOTHING[task])

@@ -10,14 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmp_core.config.stages import TASKS, Task
 from dmp_core.errors import InputError
 from dmp_core.evaluation import metrics
 from dmp_core.evaluation.alignment import align_affine
-from dmp_core.evaluation.areas import class_areas
 from dmp_core.evaluation.constant import constant_prediction, mean_map
 from dmp_core.evaluation.protocol import aggregate, score, score_constant
 from dmp_core.evaluation.registry import metrics_of
+from dmp_core.modalities import BUILT_IN, find_modality
 
 N, H, W = 4, 8, 8
 PIXELS = H * W
@@ -25,7 +24,7 @@ KEYS = list("abcd")
 NOTHING = [np.nan, np.inf, -np.inf]
 
 
-def labels(task: Task, seed: int = 0) -> np.ndarray:
+def labels(task: str, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     if task == "normal":
         vectors = rng.normal(size=(N, H, W, 3))
@@ -37,7 +36,7 @@ def labels(task: Task, seed: int = 0) -> np.ndarray:
     return rng.random((N, H, W, 3) if task == "albedo" else (N, H, W))
 
 
-def unlabel(task: Task, true: np.ndarray) -> np.ndarray:
+def unlabel(task: str, true: np.ndarray) -> np.ndarray:
     """The same without a label at the last pixel of each image."""
     true = true.copy()
     true[:, -1, -1] = {"normal": 0, "depth": 0, "segmentation": 255}.get(task, np.nan)
@@ -62,8 +61,8 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("nothing", NOTHING)
-@pytest.mark.parametrize("task", TASKS)
-def test_one_pixel_without_a_prediction_is_one_pixel_wrong(task: Task, nothing: float) -> None:
+@pytest.mark.parametrize("task", BUILT_IN)
+def test_one_pixel_without_a_prediction_is_one_pixel_wrong(task: str, nothing: float) -> None:
     true = labels(task)
     true[:, 2, 2] = true[:, 3, 3]  # no minimum and no maximum is lost
     found = score(task, spoil(true, nothing, 2, 2), true, KEYS).dataset
@@ -95,8 +94,8 @@ def test_the_median_angle_of_a_map_that_is_mostly_empty_is_the_worst() -> None:
     assert score("normal", pred, true, KEYS).dataset["angular_median_deg"] == 180
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_a_map_without_any_prediction_has_the_worst_scores(task: Task) -> None:
+@pytest.mark.parametrize("task", BUILT_IN)
+def test_a_map_without_any_prediction_has_the_worst_scores(task: str) -> None:
     true = labels(task)
     found = score(task, np.full_like(true, np.nan), true, KEYS).dataset
     worst = {"angular_deg": 180, "angular_median_deg": 180, "angular_dmp_compat": math.pi / 2, "abs_rel": 1e4,
@@ -108,8 +107,8 @@ def test_a_map_without_any_prediction_has_the_worst_scores(task: Task) -> None:
             assert found[metric.name] >= worst.get(metric.name, 1) - 1e-9, metric.name
 
 
-@given(st.sampled_from(TASKS), st.integers(0, 2**31), st.sampled_from(NOTHING), st.integers(1, PIXELS))
-def test_no_score_gains_by_leaving_pixels_out(task: Task, seed: int, nothing: float, count: int) -> None:
+@given(st.sampled_from(BUILT_IN), st.integers(0, 2**31), st.sampled_from(NOTHING), st.integers(1, PIXELS))
+def test_no_score_gains_by_leaving_pixels_out(task: str, seed: int, nothing: float, count: int) -> None:
     """Whichever are left out. (A wrong class is wrong twice, for its label's class and for its own; no class, once.)"""
     rng = np.random.default_rng(seed)
     true = labels(task, seed)
@@ -141,8 +140,8 @@ def test_an_image_with_a_spoilt_pixel_stays_in_the_mean() -> None:
 
 # ------------------------------------------------------------------------- where no label is
 @pytest.mark.parametrize("nothing", [*NOTHING, 1e300])
-@pytest.mark.parametrize("task", TASKS)
-def test_a_prediction_where_no_label_is_changes_nothing(task: Task, nothing: float) -> None:
+@pytest.mark.parametrize("task", BUILT_IN)
+def test_a_prediction_where_no_label_is_changes_nothing(task: str, nothing: float) -> None:
     true, pred = unlabel(task, labels(task)), labels(task, 1)
     if task != "segmentation":
         pred = 0.8 * pred
@@ -174,7 +173,7 @@ def test_alignment_asks_only_where_both_are_known() -> None:
 
 
 @pytest.mark.parametrize("task", ["normal", "depth", "albedo", "shading"])
-def test_labels_that_are_no_numbers_do_not_count_in_constants_and_mean_maps(task: Task) -> None:
+def test_labels_that_are_no_numbers_do_not_count_in_constants_and_mean_maps(task: str) -> None:
     true = labels(task)
     holed = true.copy()
     holed[0, 0, 0] = np.nan
@@ -190,7 +189,7 @@ def test_labels_that_are_no_numbers_do_not_count_in_constants_and_mean_maps(task
 def test_what_is_no_class_is_wrong_and_no_false_alarm(no_class: float) -> None:
     true = np.array([[[7, 7, 0, 255]]])
     pred = np.array([[[7, no_class, 0, no_class]]])
-    right, predicted, labelled = class_areas(pred, true)[0].T
+    right, predicted, labelled = find_modality("segmentation").areas(pred, true)[0].T
     assert (right[7], predicted[7], labelled[7]) == (1, 1, 2)
     assert predicted.sum() == 2
     reference = metrics.SegmentationScore(num_classes=150)
@@ -201,7 +200,7 @@ def test_what_is_no_class_is_wrong_and_no_false_alarm(no_class: float) -> None:
 @pytest.mark.parametrize("label", [np.nan, np.inf, 7.5, -1.0])
 def test_labels_that_are_no_class_are_refused(label: float) -> None:
     with pytest.raises(InputError, match=r"outside 0…149"):
-        class_areas(np.zeros((1, 2, 2)), np.full((1, 2, 2), label))
+        find_modality("segmentation").areas(np.zeros((1, 2, 2)), np.full((1, 2, 2), label))
     with pytest.raises(InputError, match=r"expected 0 … 149"):
         metrics.SegmentationScore(num_classes=150).update(torch.zeros(1, 2, 2), torch.full((1, 2, 2), label))
 

@@ -10,7 +10,7 @@ from dmp_core.experiments.settings import load_experiment
 
 
 def test_a_row_for_each_variant_that_ran():
-    shown = plan_experiment(load_experiment("compare"), "smoke", tasks=["normal"])
+    shown = plan_experiment(load_experiment("compare"), "smoke", modalities=["normal"])
     names = ["variant", "train_seconds", "trainable_parameters", "steps", "seconds"]
     rows = [("dmp", 30.0, 2_000_000, 1, 0.010), ("dmp", 90.0, 2_000_000, 1, 0.020), ("ip2p_hard", None, None, 20, 0.5)]
     lines = markdown("T", shown, pd.DataFrame(rows, columns=names)).splitlines()

@@ -42,7 +42,7 @@ def test_variants_share_prompts_images_labels_and_latents():
 
 
 def test_nothing_is_planned_that_no_table_or_figure_needs():
-    planned = plan_experiment(load_experiment("compare"), "smoke", tasks=["depth"])
+    planned = plan_experiment(load_experiment("compare"), "smoke", modalities=["depth"])
     stages = {node.stage for variant in planned for node in variant.nodes}
     assert not {"report", "shards"} & stages
     learnt = {node.id for variant in planned for node in variant.nodes if node.stage == "train"}
@@ -107,7 +107,7 @@ def test_a_file_may_extend_a_preset(tmp_path):
 def test_predictions_of_many_passes_take_longer(tmp_path):
     place = Workspace(str(tmp_path))
     seconds = {}
-    for variant in plan_experiment(load_experiment("compare"), "paper", tasks=["normal"]):
+    for variant in plan_experiment(load_experiment("compare"), "paper", modalities=["normal"]):
         node = variant.prediction("in_domain", "normal")
         seconds[variant.name] = estimate_seconds(node, place)[0] / node.samples
     # Passes: 5; 50 steps, half of them taken; 50 each way; 100 steps, each asking three times.
@@ -146,7 +146,7 @@ def test_mini_full_has_the_sizes_of_the_issue():
         200,
     ]
     assert config.adapters == {}
-    assert len(config.tasks) == 5
+    assert len(config.modalities) == 5
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_mini_full_has_the_sizes_of_the_issue():
     [
         (["compare", "--methods", "gan2", "--dry-run"], "no such variant: gan2; choose from: spade, "),
         (["compare", "-p", "nothing"], "choose one of"),
-        (["compare", "--tasks", "mood"], "--tasks mood: unknown"),
+        (["compare", "--modalities", "mood"], "--modalities mood: unknown"),
         (["ablate", "-p", "smoke", "--set", "train.stepz=3"], "train.stepz: unknown setting"),
         (
             ["run", "-p", "smoke", "--set", "train.method=gan2"],

@@ -50,7 +50,7 @@ class Towards:
         pairs = data.latent_pairs(2, 0)
         assert len(pairs) == len(data)
         (out / "z.txt").write_text(str(settings.z))
-        return {"task": problem.task, "pairs": len(pairs)}
+        return {"task": problem.modality.name, "pairs": len(pairs)}
 
     def load(self, folder, problem, inference, *, device):
         normal = np.array([0.0, 0.0, float((folder / "z.txt").read_text())])
@@ -82,7 +82,7 @@ def experiment(installed: None) -> Experiment:
 
 @pytest.fixture(scope="module")
 def planned(experiment: Experiment) -> list[PlannedVariant]:
-    return plan_experiment(experiment, "smoke", tasks=["normal"])
+    return plan_experiment(experiment, "smoke", modalities=["normal"])
 
 
 def make(planned: list[PlannedVariant], workspace: Path) -> list[StageOutput]:
@@ -110,7 +110,7 @@ def test_an_error_leaves_the_tables_of_what_was_scored(experiment, planned, made
     monkeypatch.setattr("dmp_core.cli.experiments.run_experiment", broken)
     index = made[2] / "experiment.json"
     index.unlink()
-    run = CliRunner().invoke(app, ["compare", "-p", "smoke", "-t", "normal", "-w", str(made[0])])
+    run = CliRunner().invoke(app, ["compare", "-p", "smoke", "--modalities", "normal", "-w", str(made[0])])
     assert isinstance(run.exception, InputError) or run.exit_code == 2
     assert json.loads(index.read_text())["variants"]["dmp"]["scored"]
     write_outputs("compare", experiment, planned, Workspace(str(made[0])))
@@ -293,7 +293,7 @@ def test_scores_outlive_their_artefacts_but_not_their_settings(made, experiment,
         before, after = (pd.read_parquet(place / name) for place in (made[2], folder))
         pd.testing.assert_frame_equal(after, before)
     assert all((folder / name).read_text() == (made[2] / name).read_text() for name in kept[2:])
-    other = plan_experiment(experiment, "smoke", overrides=["seed=5"], tasks=["normal"])
+    other = plan_experiment(experiment, "smoke", overrides=["seed=5"], modalities=["normal"])
     write_outputs("compare", experiment, other, empty)
     assert all(pd.read_parquet(folder / name).empty for name in kept[:2])
 
@@ -306,6 +306,6 @@ def test_more_samples_than_pass_the_gates_are_refused(made, planned):
     strict = {"quality": {"min_std": middle}, "train": {"samples": 4}, "adapters": {}}
     wrong = {"title": "t", "preset": "smoke", "reference": "a", "outputs": {}}
     alone = Experiment.model_validate(wrong | {"variants": {"a": {"title": "a", "set": strict}}})
-    (variant,) = plan_experiment(alone, tasks=["normal"])
+    (variant,) = plan_experiment(alone, modalities=["normal"])
     with pytest.raises(InputError, match=r"train.samples: 4, but the training split has 2; enlarge"):
         execute(variant.config, "train/normal-dmp", workspace)

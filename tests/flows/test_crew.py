@@ -25,7 +25,7 @@ from tasks import progress
 
 ROOT = Path(__file__).resolve().parents[2]
 DIVIDED = "runtime={task_runner: process, parallel: 2, chunk_shards: 1}"
-TINY = ["tasks=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1"]
+TINY = ["modalities=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1"]
 
 
 def request(workspace: Path, *overrides: str):

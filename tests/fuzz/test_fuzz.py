@@ -15,11 +15,12 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from dmp_core.config import TASKS, load_config
+from dmp_core.config import load_config
 from dmp_core.config.pipeline import PipelineConfig, dump, preset_names
 from dmp_core.errors import InputError
 from dmp_core.images import open_rgb
 from dmp_core.labelers.encoding import LABEL_EXTENSIONS, encode_label
+from dmp_core.modalities import BUILT_IN
 from dmp_core.prompts import read_keywords
 from dmp_core.resources import manifest_path
 from dmp_core.store import Manifest, Workspace
@@ -79,7 +80,7 @@ def test_pictures() -> None:
     fuzz(check, damaged(pictures()), "pictures", 300)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", BUILT_IN)
 def test_labels(task: str) -> None:
     array = room(0, 16)[task]
     whole = [encode_label(task, array.astype(np.uint8) if task == "segmentation" else array)[1]]

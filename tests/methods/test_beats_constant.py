@@ -31,6 +31,7 @@ from dmp_core.methods.diffusion_settings import (
 )
 from dmp_core.methods.protocol import Inference, Problem
 from dmp_core.methods.registry import find_method
+from dmp_core.modalities import find_modality
 from dmp_core.progress import silent
 from dmp_core.training.logs import read_log
 from tests.methods.clusters import Data, Levels, labels_of, pictures, write_editor, write_prior
@@ -89,7 +90,7 @@ KEYS = [f"test-{number:08d}" for number in range(len(HELD_OUT))]
 def prior(tmp_path_factory) -> Problem:
     """With a base that knows the pictures."""
     base = write_prior(tmp_path_factory.mktemp("prior"))
-    return Problem("shading", BaseConfig(model=str(base)), 8.0, "default")
+    return Problem(find_modality("shading"), BaseConfig(model=str(base)))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from dmp_core.config.stages import BaseConfig, EditorConfig, SamplingConfig, Task, TrainConfig
+from dmp_core.config.stages import BaseConfig, EditorConfig, SamplingConfig, TrainConfig
 from dmp_core.diffusion import decode_latents, encode_images
 from dmp_core.errors import InputError
 from dmp_core.methods.diffusion_settings import (
@@ -37,6 +37,7 @@ from dmp_core.methods.registry import find_method
 from dmp_core.methods.sdedit import sdedit_latents
 from dmp_core.methods.token import learned_instruction
 from dmp_core.methods.visii import load_instruction
+from dmp_core.modalities import find_modality
 from dmp_core.progress import silent
 from dmp_core.store import sample_seed
 from dmp_core.training.base import load_editor
@@ -99,8 +100,10 @@ class World:
     base: Path
     editor: Path
 
-    def problem(self, task: Task = "depth") -> Problem:
-        return Problem(task, BaseConfig(model=str(self.base)), 8.0, "default", EditorConfig(model=str(self.editor)))
+    def problem(self, task: str = "depth") -> Problem:
+        return Problem(
+            find_modality(task), BaseConfig(model=str(self.base)), editor=EditorConfig(model=str(self.editor))
+        )
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +123,7 @@ def fit(name: str, settings: Any, world: World, out: Path) -> dict[str, Any]:
     )
 
 
-def predictor(name: str, folder: Path, world: World, task: Task = "depth", **sampling: Any):
+def predictor(name: str, folder: Path, world: World, task: str = "depth", **sampling: Any):
     settings = SETTINGS[name].model_copy(update={"sampling": SETTINGS[name].sampling.model_copy(update=sampling)})
     inference = Inference(SamplingConfig(), own=settings.inference)
     return find_method(name).load(folder, world.problem(task), inference, device="cpu")

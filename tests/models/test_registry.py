@@ -542,7 +542,7 @@ def test_stages_of_other_pools_need_no_weights_here(tmp_path: Path, monkeypatch:
 )
 def test_a_wrong_path_is_told_by_its_setting(setting: str, field: str) -> None:
     with pytest.raises(InputError, match=rf"^{field}: /no/such: no such folder"):
-        plan(load_config("smoke", None, ["labels.depth={kind: zoedepth, weights: z}", "tasks=[depth]", setting]))
+        plan(load_config("smoke", None, ["labels.depth={kind: zoedepth, weights: z}", "modalities=[depth]", setting]))
 
 
 def test_plan_of_the_mini_preset_needs_no_models(tmp_path: Path) -> None:

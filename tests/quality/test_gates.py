@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from dmp_core.config import load_config
-from dmp_core.config.stages import TASKS, QualityConfig
+from dmp_core.config.stages import QualityConfig
 from dmp_core.errors import InputError
+from dmp_core.modalities import BUILT_IN
 from dmp_core.quality import gates_for, kept
 
 IMAGES = pd.DataFrame(
@@ -45,7 +46,7 @@ def test_no_gates_keep_everything() -> None:
 
 
 def test_only_gates_that_are_set_and_concern_the_tasks_are_applied() -> None:
-    assert gates_for(QualityConfig(**OFF), TASKS) == {}
+    assert gates_for(QualityConfig(**OFF), BUILT_IN) == {}
     quality = QualityConfig(**OFF | {"min_normal_z": 0.0, "min_labelled": 0.5, "max_clipped": 0.0})
     assert gates_for(quality, ["depth"]) == {"image": {"max_clipped": 0.0}, "depth": {"min_labelled": 0.5}}
     assert gates_for(quality, ["normal"])["normal"] == {"min_labelled": 0.5, "min_normal_z": 0.0}
@@ -54,7 +55,7 @@ def test_only_gates_that_are_set_and_concern_the_tasks_are_applied() -> None:
 def test_every_setting_is_a_gate_of_some_table() -> None:
     values = {name: 0.5 for name in QualityConfig.model_fields} | {"clip_model": "x", "drop_flagged": True}
     values |= dict.fromkeys(("min_hash_distance", "min_test_distance", "min_classes"), 1)
-    gates = gates_for(QualityConfig(**values), TASKS)
+    gates = gates_for(QualityConfig(**values), BUILT_IN)
     assert {gate for bounds in gates.values() for gate in bounds} == set(QualityConfig.model_fields) - {"clip_model"}
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmp_core.config.stages import TASKS
 from dmp_core.evaluation.protocol import ScoreTable, aggregate, constant_prediction, score, score_constant
+from dmp_core.modalities import BUILT_IN
 from dmp_core.report import Sample
 
 WALL, FLOOR, CEILING, BED, WINDOW, PAINTING = 0, 3, 5, 7, 8, 22
@@ -49,17 +49,17 @@ def blurred(array: NDArray[Any], passes: int = 2) -> NDArray[Any]:
     return array
 
 
-def prediction(task: str, label: NDArray[Any], seed: int, noise: float = 0.1) -> NDArray[Any]:
+def prediction(name: str, label: NDArray[Any], seed: int, noise: float = 0.1) -> NDArray[Any]:
     """A plausible imperfect prediction: blurred and noisy, or with some wrong pixels for classes."""
     rng = np.random.default_rng(seed)
-    if task == "segmentation":
+    if name == "segmentation":
         shifted = np.roll(label, 1, axis=1)
         near = np.where(rng.random(label.shape) < 0.5, label, shifted)
         return np.where(rng.random(label.shape) < noise / 2, 24, near)
-    result = blurred(label + blurred(rng.normal(0, 3 * noise, label.shape), 3) * (label if task == "depth" else 1))
-    if task == "normal":
+    result = blurred(label + blurred(rng.normal(0, 3 * noise, label.shape), 3) * (label if name == "depth" else 1))
+    if name == "normal":
         return result / np.linalg.norm(result, axis=-1, keepdims=True)
-    return np.clip(result, 0.05, None) if task == "depth" else np.clip(result, 0, 1)
+    return np.clip(result, 0.05, None) if name == "depth" else np.clip(result, 0, 1)
 
 
 def samples(split: str, count: int, *, noise: float = 0.1, size: int = SIZE) -> list[Sample]:
@@ -72,8 +72,8 @@ def samples(split: str, count: int, *, noise: float = 0.1, size: int = SIZE) -> 
                 key=f"{split}-{index:08d}",
                 prompt=f"A cosy <bedroom> no. {index} with a wooden bed & soft light",
                 rgb=arrays["rgb"],
-                labels={task: arrays[task] for task in TASKS},
-                predictions={task: prediction(task, arrays[task], seed, noise) for task in TASKS},
+                labels={name: arrays[name] for name in BUILT_IN},
+                predictions={name: prediction(name, arrays[name], seed, noise) for name in BUILT_IN},
                 keyword="bedroom",
             )
         )
@@ -81,17 +81,17 @@ def samples(split: str, count: int, *, noise: float = 0.1, size: int = SIZE) -> 
 
 
 def tables(split: str, shown: list[Sample]) -> list[ScoreTable]:
-    """DMP, ceiling and constant rows for all tasks of a split."""
+    """DMP, ceiling and constant rows for all modalities of a split."""
     keys = [sample.key for sample in shown]
     rows = []
-    for task in TASKS:
-        true = np.stack([sample.labels[task] for sample in shown])
-        pred = np.stack([sample.predictions[task] for sample in shown])
-        near = np.stack([prediction(task, label, 7, 0.01) for label in true])
-        constant = constant_prediction(task, [room(seed)[task] for seed in range(8)])
-        rows.append(score(task, pred, true, keys, split=split))
-        rows.append(score(task, near, true, keys, split=split, row="VAE ceiling"))
-        rows.append(score_constant(task, constant, true, keys, split=split))
+    for name in BUILT_IN:
+        true = np.stack([sample.labels[name] for sample in shown])
+        pred = np.stack([sample.predictions[name] for sample in shown])
+        near = np.stack([prediction(name, label, 7, 0.01) for label in true])
+        constant = constant_prediction(name, [room(seed)[name] for seed in range(8)])
+        rows.append(score(name, pred, true, keys, split=split))
+        rows.append(score(name, near, true, keys, split=split, row="VAE ceiling"))
+        rows.append(score_constant(name, constant, true, keys, split=split))
     return rows
 
 

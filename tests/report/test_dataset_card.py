@@ -15,8 +15,8 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from dmp_core.config.stages import TASKS
-from dmp_core.labelers.encoding import encode_label, png_bytes
+from dmp_core.modalities import BUILT_IN, find_modality
+from dmp_core.modalities.files import png_bytes
 from dmp_core.report.data import ModelRecord
 from dmp_core.report.dataset_card import DatasetCardInfo, card_from_manifests, dataset_card
 from dmp_core.store.workspace import Manifest
@@ -79,8 +79,8 @@ def test_the_card_states_units_axes_and_origin() -> None:
         assert fact in card, fact  # fmt: skip
 
 
-def test_a_card_for_one_task_leaves_the_others_out() -> None:
-    card = dataset_card(DatasetCardInfo("depths", {"train": 3}, tasks=["depth"]))
+def test_a_card_for_one_modality_leaves_the_others_out() -> None:
+    card = dataset_card(DatasetCardInfo("depths", {"train": 3}, modalities=[find_modality("depth")]))
     assert "seg.png" not in card
     assert "normal.png" not in card
     assert "## Where it comes from" not in card
@@ -122,7 +122,7 @@ def write_shard(path: Path) -> None:
         for index in range(2):
             arrays = room(index, 16)
             members = {"png": png_bytes(arrays["rgb"]), "json": b'{"prompt": "a bedroom"}'}
-            members |= dict(encode_label(task, arrays[task]) for task in TASKS)
+            members |= {m.member: m.encode(arrays[m.name]) for m in map(find_modality, BUILT_IN)}
             for extension, data in members.items():
                 entry = tarfile.TarInfo(f"train-{index:08d}.{extension}")
                 entry.size = len(data)

@@ -7,31 +7,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dmp_core.config.stages import TASKS, Task
 from dmp_core.errors import InputError
+from dmp_core.modalities import BUILT_IN, find_modality
+from dmp_core.modalities.classes import ClassMap
+from dmp_core.modalities.pictures import UNKNOWN_COLOUR
 from dmp_core.report.figure import readme_figure
 from dmp_core.report.pictures import (
-    ERROR_SCALES,
-    UNKNOWN_COLOUR,
     SheetRow,
     SheetStyle,
-    class_names,
     colourise,
     colourise_error,
     contact_sheet,
-    depth_range,
-    display_palette,
     error_map,
 )
 from tests.report.rooms import SIZE, room, samples
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_every_task_becomes_a_picture(task: Task) -> None:
-    picture = colourise(task, room(0)[task])
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_modality_becomes_a_picture(name: str) -> None:
+    picture = colourise(name, room(0)[name])
     assert picture.shape == (SIZE, SIZE, 3)
     assert picture.dtype == np.uint8
     assert picture.std() > 3
+
+
+def class_map() -> ClassMap:
+    modality = find_modality("segmentation")
+    assert isinstance(modality, ClassMap)
+    return modality
 
 
 def test_normals_show_right_red_up_green_and_toward_blue() -> None:
@@ -40,8 +43,8 @@ def test_normals_show_right_red_up_green_and_toward_blue() -> None:
 
 
 def test_classes_take_their_palette_colour_and_unlabelled_pixels_grey() -> None:
-    palette = np.arange(450, dtype=np.uint16).reshape(150, 3).astype(np.uint8)
-    picture = colourise("segmentation", np.array([[0, 7, 255, 149]]), palette=palette)
+    palette = class_map().display_palette
+    picture = colourise("segmentation", np.array([[0, 7, 255, 149]]))
     assert picture[0].tolist() == [
         palette[0].tolist(),
         palette[7].tolist(),
@@ -57,14 +60,15 @@ def test_albedo_and_shading_show_as_they_are() -> None:
 
 def test_depth_shares_one_range_and_marks_what_is_invalid() -> None:
     near, far = (
-        colourise("depth", np.array([[1.0, 0.0, np.nan]]), metres=(1, 5)),
-        colourise("depth", np.array([[5.0, 9.0]]), metres=(1, 5)),
+        colourise("depth", np.array([[1.0, 0.0, np.nan]]), span=(1, 5)),
+        colourise("depth", np.array([[5.0, 9.0]]), span=(1, 5)),
     )
     assert near[0, 1].tolist() == near[0, 2].tolist() == list(UNKNOWN_COLOUR)
     assert far[0, 0].tolist() == far[0, 1].tolist() != near[0, 0].tolist()
 
 
 def test_the_depth_range_ignores_the_sky_and_the_invalid() -> None:
+    depth_range = find_modality("depth").span
     room_and_sky = np.concatenate([np.linspace(1, 5, 98), [80.0, np.inf]])
     near, far = depth_range([room_and_sky[None], np.zeros((2, 2))])
     assert near == pytest.approx(1, abs=0.1)
@@ -73,9 +77,9 @@ def test_the_depth_range_ignores_the_sky_and_the_invalid() -> None:
 
 
 def test_150_names_and_150_different_colours() -> None:
-    assert len(class_names()) == 150
-    assert class_names()[7] == "bed"
-    assert len({tuple(colour) for colour in display_palette().tolist()}) == 150
+    assert len(class_map().classes) == 150
+    assert class_map().classes[7] == "bed"
+    assert len({tuple(colour) for colour in class_map().display_palette.tolist()}) == 150
 
 
 def test_error_maps_are_in_their_unit() -> None:
@@ -91,18 +95,18 @@ def test_error_maps_are_in_their_unit() -> None:
     assert error_map("albedo", np.zeros((1, 1, 3)), np.array([[[0.3, 0.6, 0.9]]]))[0, 0] == pytest.approx(0.6)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_no_error_is_the_darkest_colour(task: Task) -> None:
-    label = room(1)[task]
-    assert colourise_error(task, label, label).max() <= 5
-    assert ERROR_SCALES[task].range_text
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_no_error_is_the_darkest_colour(name: str) -> None:
+    label = room(1)[name]
+    assert colourise_error(name, label, label).max() <= 5
+    assert find_modality(name).error_scale.range_text
 
 
 def test_misfits_are_input_errors() -> None:
     with pytest.raises(InputError, match="differ in shape"):
         error_map("depth", np.ones((2, 2)), np.ones((2, 3)))
     with pytest.raises(InputError, match="choose one of"):
-        colourise("normals", np.ones((2, 2, 3)))  # type: ignore[arg-type]
+        colourise("normals", np.ones((2, 2, 3)))
     with pytest.raises(InputError, match="expected images"):
         colourise("albedo", np.ones((2, 2)))
     with pytest.raises(InputError, match="same number of cells"):
@@ -128,7 +132,7 @@ def test_a_contact_sheet_keeps_class_colours_exact() -> None:
     assert shown <= colours
 
 
-def test_the_readme_figure_has_a_row_an_image_and_two_columns_a_task(tmp_path: Path) -> None:
+def test_the_readme_figure_has_a_row_an_image_and_two_columns_a_modality(tmp_path: Path) -> None:
     shown = {split: samples(split, 3) for split in ("in_domain", "out_of_domain", "arbitrary")}
     figure = readme_figure(shown, tmp_path / "docs" / "figure.png", per_split=2, style=SheetStyle(cell=50))
     assert (tmp_path / "docs" / "figure.png").stat().st_size > 5000

@@ -82,7 +82,9 @@ def data() -> ReportData:
     rows = [table for split, some in shown.items() for table in tables(split, some)]
     collector = StatisticsCollector()
     for sample in shown["in_domain"]:
-        collector.update(sample.prompt, sample.keyword, rgb=sample.rgb, segmentation=sample.labels["segmentation"])
+        collector.update(
+            sample.prompt, sample.keyword, rgb=sample.rgb, labels={"segmentation": sample.labels["segmentation"]}
+        )
     curve = pd.DataFrame({"step": np.arange(1, 60), "loss": np.exp(-np.arange(59) / 20.0), "lr": 1e-3})
     return ReportData(
         title="Rooms & tests",
@@ -254,7 +256,7 @@ def test_a_split_without_a_valid_label_is_shown_without_scores(tmp_path: Path) -
             rows.append(score(task, predicted, true, [s.key for s in shown], split="in_domain", row=row))
     collector = StatisticsCollector()
     for sample in shown:
-        collector.update(sample.prompt, segmentation=nothing["segmentation"], depth=nothing["depth"])
+        collector.update(sample.prompt, labels=nothing)
     report = ReportData(
         title="Nothing",
         config_yaml="",

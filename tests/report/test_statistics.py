@@ -12,9 +12,14 @@ def test_counts_are_exact() -> None:
     collector = StatisticsCollector()
     red = np.full((2, 2, 3), [255, 0, 0], dtype=np.uint8)
     collector.update(
-        "a red bed", "bedroom", rgb=red, segmentation=np.array([[7, 7], [0, 255]]), depth=np.array([[1.0, 2], [3, 0]])
+        "a red bed",
+        "bedroom",
+        rgb=red,
+        labels={"segmentation": np.array([[7, 7], [0, 255]]), "depth": np.array([[1.0, 2], [3, 0]])},
     )
-    collector.update("a kitchen", "kitchen", rgb=np.zeros_like(red), segmentation=np.zeros((2, 2)), family="kitchen")
+    collector.update(
+        "a kitchen", "kitchen", rgb=np.zeros_like(red), labels={"segmentation": np.zeros((2, 2))}, family="kitchen"
+    )
     collector.drop()
     result = collector.result()
     assert result.images == 2

@@ -107,7 +107,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def configuration(pictures: Path, *more: str) -> PipelineConfig:
     labeler = "labels.depth={kind: flat, weights: any, batch_size: 2}"
-    values = load_config("smoke", None, ["dataset=rooms", "tasks=[depth]", labeler, *more]).model_dump(mode="json")
+    values = load_config("smoke", None, ["dataset=rooms", "modalities=[depth]", labeler, *more]).model_dump(mode="json")
     values["splits"] = {name: {"folder": str(pictures / name)} for name in ("train", "in_domain")}
     return validate(values, "test")
 
@@ -237,8 +237,8 @@ def test_images_of_ones_own_are_predicted_but_for_the_broken_one(pictures, tmp_p
 
     def predicted(bounds: str) -> list[str]:
         settings = ["sampling.num_steps=1", f"runtime.on_bad_sample={{{bounds}}}"]
-        config = prediction_config("mini", None, settings, "shipped:normal", "normal")
-        return [path.name for path in predict_files(files, "normal", "shipped:normal", tmp_path / "out", config)]
+        config, modality = prediction_config("mini", None, settings, "shipped:normal", "normal")
+        return [path.name for path in predict_files(files, modality, "shipped:normal", tmp_path / "out", config)]
 
     with pytest.raises(InputError, match=r"5\.png: not a readable image"):
         predicted("policy: fail")

@@ -14,7 +14,7 @@ from dmp_core.stages import execute, find, plan
 from dmp_core.store import Artefact, Workspace, read_artefact
 
 TINY = [
-    "tasks=[segmentation]", "adapters={}", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}",
+    "modalities=[segmentation]", "adapters={}", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}",
     "splits={train: {keywords: [bedroom], count: 6}, in_domain: {keywords: [kitchen], count: 4}}", "runtime.workers=1",
     "latents.min_class_share=0.02",
 ]  # fmt: skip

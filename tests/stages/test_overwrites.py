@@ -22,7 +22,11 @@ from dmp_core.stages.imports import check_name, import_settings, store_settings
 from dmp_core.stages.parts import dataset_config
 from dmp_core.store import Workspace, open_dataset
 
-TINY = ["tasks=[normal, depth]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1"]
+TINY = [
+    "modalities=[normal, depth]",
+    "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}",
+    "runtime.workers=1",
+]
 
 
 def request(workspace: Path, *keywords: str, count: int = 2, **options: Any) -> PipelineConfig:
@@ -54,7 +58,7 @@ def made(tmp_path_factory) -> tuple[Path, PipelineConfig]:
 
 
 LOSSES = [
-    ({"tasks": ["normal"]}, "labels of depth"),
+    ({"modalities": ["normal"]}, "labels of depth"),
     ({"splits": {"train": {"count": 1}}}, "2 samples .asked for now: 1"),
     ({"splits": {"train": {"keywords": ["bedroom"]}}}, "2 samples of kitchen"),
     ({"splits": {"train": {"keywords": ["attic"], "count": 9}}}, "2 samples of bedroom, kitchen"),
@@ -76,7 +80,7 @@ def test_what_a_dataset_would_lose_is_refused(made, change, held):
 
 UPDATES = [
     {},
-    {"tasks": ["normal", "depth", "segmentation"]},
+    {"modalities": ["normal", "depth", "segmentation"]},
     {"labels": {"depth": {"kind": "zoedepth", "weights": "x"}}},
     {"splits": {"train": {"count": 5, "keywords": ["bedroom", "kitchen", "attic"]}}},
     {"shards": {"image_format": "jpg"}},
@@ -95,7 +99,7 @@ def test_an_experiment_with_fewer_tasks_leaves_the_dataset_alone(made):
     workspace, config = made
     values = config.model_dump(mode="json")
     values["splits"] |= {"in_domain": {"keywords": ["bedroom"], "count": 1}}
-    planned = plan_experiment(load_experiment("compare"), PipelineConfig.model_validate(values), tasks=["normal"])
+    planned = plan_experiment(load_experiment("compare"), PipelineConfig.model_validate(values), modalities=["normal"])
     for variant in planned:
         check_overwrites(variant.nodes, Workspace(workspace))
 
@@ -106,7 +110,7 @@ def test_the_command_line_refuses_before_any_work(made, tmp_path):
     stored = store_settings(config, str(tmp_path / "w"))
     shutil.copy(stored, file)
     for command in ("plan", "run"):
-        done = CliRunner().invoke(app, [command, "-c", str(file), "-w", str(workspace), "--set", "tasks=[normal]"])
+        done = CliRunner().invoke(app, [command, "-c", str(file), "-w", str(workspace), "--set", "modalities=[normal]"])
         assert isinstance(done.exception, InputError), done.output
         assert "--set dataset=NAME" in str(done.exception)
     assert files(workspace) == before

@@ -255,7 +255,7 @@ def test_a_folder_is_known_by_its_content_not_by_its_place(tmp_path):
 def test_photos_alone_are_predicted_by_finished_adapters_or_not_at_all(tmp_path):
     write_photo(tmp_path)
     splits = {"arbitrary": {"folder": str(tmp_path)}}
-    with_adapters = photo_plan(splits, SHIPPED, tasks=["normal", "depth"])
+    with_adapters = photo_plan(splits, SHIPPED, modalities=["normal", "depth"])
     assert list(with_adapters) == [
         "prompts/arbitrary", "images/arbitrary", "quality/arbitrary", "shards/bedrooms/arbitrary",
         "train/normal-dmp", "predict/arbitrary-normal-dmp", "train/depth-dmp", "predict/arbitrary-depth-dmp",
@@ -263,13 +263,13 @@ def test_photos_alone_are_predicted_by_finished_adapters_or_not_at_all(tmp_path)
     ]  # fmt: skip
     assert stages(set(photo_plan(splits, "adapters={}"))) == {"prompts", "images", "quality", "shards"}
     by_model = {task: {"kind": "omnidata", "weights": "x"} for task in ("normal", "depth")}
-    labelled = photo_plan(splits, "adapters={}", tasks=["normal", "depth"], labels=by_model)
+    labelled = photo_plan(splits, "adapters={}", modalities=["normal", "depth"], labels=by_model)
     assert {"labels/arbitrary-normal", "labels/arbitrary-depth"} <= set(labelled)
 
 
 def test_labels_that_came_along_are_scored_and_others_are_not(tmp_path):
     write_photo(tmp_path, labels=("depth",))
-    planned = photo_plan({"in_domain": {"folder": str(tmp_path)}}, SHIPPED, tasks=["normal", "depth"])
+    planned = photo_plan({"in_domain": {"folder": str(tmp_path)}}, SHIPPED, modalities=["normal", "depth"])
     assert "labels/in_domain-depth" in planned
     assert set(planned["evaluate/depth"].inputs) == {
         "labels_in_domain", "dmp_in_domain", "ceiling_in_domain", "quality_in_domain_image",
@@ -282,17 +282,17 @@ def test_training_needs_labels_one_size_and_other_images_than_the_test(tmp_path)
     write_photo(train, labels=("depth",))
     write_photo(test, value=9, labels=("depth",))
     splits = {"train": {"folder": str(train)}, "in_domain": {"folder": str(test)}}
-    planned = photo_plan(splits, "adapters={}", tasks=["depth"])
+    planned = photo_plan(splits, "adapters={}", modalities=["depth"])
     assert "labels_train" in planned["evaluate/depth"].inputs
     with pytest.raises(InputError, match="its folder holds no normal labels"):
-        photo_plan(splits, "adapters={}", tasks=["normal"])
+        photo_plan(splits, "adapters={}", modalities=["normal"])
     Image.new("RGB", (20, 16)).save(train / "b.png")
     (train / "b.depth.npy").write_bytes(encode_label("depth", np.ones((16, 20), np.float32))[1])
     with pytest.raises(InputError, match=r"splits\.train\.fit: images of several sizes"):
-        photo_plan({**splits, "train": {"folder": str(train), "fit": "keep"}}, "adapters={}", tasks=["depth"])
+        photo_plan({**splits, "train": {"folder": str(train), "fit": "keep"}}, "adapters={}", modalities=["depth"])
     write_photo(test, value=0, labels=("depth",))
     with pytest.raises(InputError, match="is also trained on, as"):
-        photo_plan(splits, "adapters={}", tasks=["depth"])
+        photo_plan(splits, "adapters={}", modalities=["depth"])
 
 
 # -------------------------------------------------------------------------- the compared methods

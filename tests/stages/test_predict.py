@@ -16,7 +16,7 @@ from dmp_core.stages import execute, find, plan
 from dmp_core.store import Workspace
 
 TINY = [
-    "tasks=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1",
+    "modalities=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1",
     "sampling.num_steps=1",
 ]  # fmt: skip
 

@@ -21,7 +21,7 @@ from dmp_core.resources import manifest_root
 from dmp_core.stages.predict_files import INDEX, prediction_config
 from dmp_core.synthesis.listing import read_folder
 
-DEPTH = ("--task", "depth", "--adapter", "shipped:depth")
+DEPTH = ("--modality", "depth", "--adapter", "shipped:depth")
 
 
 def predict(*arguments: object) -> None:
@@ -60,17 +60,17 @@ def adapter(tmp_path: Path) -> Callable[..., Path]:
 def test_the_card_lies_over_the_preset_and_below_the_users_own(adapter: Callable[..., Path], tmp_path: Path) -> None:
     encoding = {"mode": "F", "scale": 16.0}
     place = str(adapter("depth", encoding=encoding, num_steps=3, source="oracle", resolution=96))
-    found = prediction_config("mini", None, None, place, "depth")
+    found, _ = prediction_config("mini", None, None, place, "depth")
     assert (found.sampling.num_steps, found.sampling.source) == (3, "oracle")  # mini's: 1, estimated
     assert (found.latents.depth_scale, found.latents.resolution_of("depth")) == (16, 96)
     assert found.sampling.mirrored  # of what the card does not state, the preset's
-    own = prediction_config("mini", None, ["sampling.num_steps=2", "latents.resolution=64"], place, "depth")
+    own, _ = prediction_config("mini", None, ["sampling.num_steps=2", "latents.resolution=64"], place, "depth")
     assert (own.sampling.num_steps, own.sampling.source) == (2, "oracle")
     assert (own.latents.depth_scale, own.latents.resolution_of("depth")) == (16, 64)
     file = tmp_path / "own.yaml"
     for head in ("", "extends: mini\n"):
         file.write_text(f"{head}sampling: {{num_steps: 4}}\n")
-        assert prediction_config("mini", file, None, place, "depth").sampling.num_steps == 4
+        assert prediction_config("mini", file, None, place, "depth")[0].sampling.num_steps == 4
 
 
 @pytest.mark.parametrize("setting", ["latents.depth_scale=8", "latents.depth_scale=16.5"])
@@ -85,15 +85,17 @@ def test_another_task_palette_or_method_is_refused(adapter: Callable[..., Path])
         prediction_config("mini", None, None, "shipped:normal", "depth")
     with pytest.raises(InputError, match=r"its palette is default, latents\.palette is dmp2"):
         prediction_config("mini", None, ["latents.palette=dmp2"], "shipped:segmentation", "segmentation")
-    assert prediction_config("paper", None, None, "shipped:segmentation", "segmentation").latents.palette == "default"
+    assert (
+        prediction_config("paper", None, None, "shipped:segmentation", "segmentation")[0].latents.palette == "default"
+    )
     with pytest.raises(InputError, match="belongs to the method label_prior"):
         prediction_config("mini", None, None, str(adapter("depth", method="label_prior")), "depth")
 
 
 def test_likelihoods_need_the_cards_shares_only_if_they_are_asked_for(adapter: Callable[..., Path]) -> None:
     place = str(adapter("segmentation", encoding={"palette": "default"}))
-    assert prediction_config("mini", None, None, place, "segmentation").sampling.colour_noise is None
-    asked = prediction_config("mini", None, ["sampling.colour_noise=0.1"], place, "segmentation")
+    assert prediction_config("mini", None, None, place, "segmentation")[0].sampling.colour_noise is None
+    asked, _ = prediction_config("mini", None, ["sampling.colour_noise=0.1"], place, "segmentation")
     assert asked.sampling.colour_noise == 0.1
 
 
@@ -101,7 +103,7 @@ def test_twice_the_scale_gives_twice_the_metres(adapter: Callable[..., Path], tm
     image = picture(tmp_path / "x.png")
     twice = adapter("depth", encoding={"mode": "F", "scale": 16.0})
     predict(image, *DEPTH, "--out", tmp_path / "a")
-    predict(image, "--task", "depth", "--adapter", twice, "--out", tmp_path / "b")
+    predict(image, "--modality", "depth", "--adapter", twice, "--out", tmp_path / "b")
     one, two = (decode_label("depth", (tmp_path / out / "x.depth.pred.npy").read_bytes()) for out in "ab")
     np.testing.assert_allclose(two, 2 * one, rtol=1e-3)
 
@@ -110,8 +112,8 @@ def test_twice_the_scale_gives_twice_the_metres(adapter: Callable[..., Path], tm
 def test_results_are_no_labels_and_no_images_of_a_later_import(tmp_path: Path) -> None:
     mine, label = picture(tmp_path / "p" / "x.png"), picture(tmp_path / "p" / "x.normal.png", seed=1)
     photo, before = picture(tmp_path / "p" / "a room.view.png"), label.read_bytes()
-    predict(mine, "--task", "normal", "--adapter", "shipped:normal", "--out", tmp_path / "p")
-    predict(mine, "--task", "segmentation", "--adapter", "shipped:segmentation", "--out", tmp_path / "p")
+    predict(mine, "--modality", "normal", "--adapter", "shipped:normal", "--out", tmp_path / "p")
+    predict(mine, "--modality", "segmentation", "--adapter", "shipped:segmentation", "--out", tmp_path / "p")
     assert label.read_bytes() == before
     made = {"x.normal.pred.png", "x.normal.view.png", "x.seg.pred.png", "x.segmentation.view.png"}
     assert names(tmp_path / "p") == made | {mine.name, label.name, photo.name}
@@ -224,12 +226,12 @@ def test_an_adapter_with_a_nan_predicts_nothing(adapter: Callable[..., Path], tm
 
     place = adapter("normal", spoilt)
     with pytest.raises(InputError, match=r"adapter_model\.safetensors: tensor .* holds NaN or infinity"):
-        predict(picture(tmp_path / "x.png"), "--task", "normal", "--adapter", place, "--out", tmp_path / "out")
+        predict(picture(tmp_path / "x.png"), "--modality", "normal", "--adapter", place, "--out", tmp_path / "out")
     assert not names(tmp_path / "out")
 
 
 def test_an_output_that_overflows_is_refused_by_the_images_name(adapter: Callable[..., Path], tmp_path: Path) -> None:
     place = adapter("normal", lambda weights: {name: tensor.float() * 1e30 for name, tensor in weights.items()})
     with pytest.raises(InputError, match=r"x\.png: the model's output holds NaN or infinity"):
-        predict(picture(tmp_path / "x.png"), "--task", "normal", "--adapter", place, "--out", tmp_path / "out")
+        predict(picture(tmp_path / "x.png"), "--modality", "normal", "--adapter", place, "--out", tmp_path / "out")
     assert not names(tmp_path / "out")

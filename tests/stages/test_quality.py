@@ -43,7 +43,7 @@ def settings(base: Path, **quality: Any) -> PipelineConfig:
     values = load_config("smoke", None, ["adapters={}", f"base.model={base}"]).model_dump(mode="json")
     values["splits"] = {split: {"keywords": ["bedroom"], "count": count} for split, count in COUNTS.items()}
     values["quality"] = {"min_normal_z": 0.0, **quality}
-    return validate(values | {"tasks": list(TASKS)}, "test")
+    return validate(values | {"modalities": list(TASKS)}, "test")
 
 
 def rooms(split: str) -> dict[str, dict[str, Any]]:

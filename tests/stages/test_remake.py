@@ -12,7 +12,7 @@ from dmp_core.stages.parts import dataset_config
 from dmp_core.store import Artefact, Chunk, Workspace
 
 TINY = [
-    "tasks=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1",
+    "modalities=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1",
     "shards.samples_per_shard=2",
 ]  # fmt: skip
 LABELS, DATASET = "labels/train-normal", "shards/rooms/train"

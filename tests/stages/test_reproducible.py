@@ -20,7 +20,7 @@ TIMED = {"report/index.html", "report/metrics.json"}
 
 
 def settings() -> PipelineConfig:
-    tiny = ["tasks=[shading]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1"]
+    tiny = ["modalities=[shading]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1"]
     return load_config("smoke", None, tiny)
 
 

@@ -18,7 +18,11 @@ from dmp_core.stages.parts import dataset_config
 from dmp_core.stages.prompts import read_prompts
 from dmp_core.store import Workspace
 
-TINY = ["tasks=[normal, depth]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1"]
+TINY = [
+    "modalities=[normal, depth]",
+    "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}",
+    "runtime.workers=1",
+]
 
 
 def request(workspace: Path, *keywords: str, count: int = 4, **options: str) -> PipelineConfig:

@@ -15,8 +15,8 @@ import yaml
 
 from dmp_core.config import load_config
 from dmp_core.config.pipeline import PipelineConfig, validate
-from dmp_core.config.stages import TASKS
 from dmp_core.labelers.encoding import encode_label, png_bytes
+from dmp_core.modalities import BUILT_IN
 from dmp_core.report.dataset_record import RECORD, SCORES, UNKNOWN
 from dmp_core.stages import execute, find, plan
 from dmp_core.stages.execute import StageResult, publish
@@ -35,7 +35,7 @@ def configuration(splits: dict[str, int], tasks: list[str], image_format: str = 
     values = load_config("smoke", None, ["adapters={}"]).model_dump(mode="json")
     values |= {
         "dataset": "rooms",
-        "tasks": tasks,
+        "modalities": tasks,
         "quality": dict.fromkeys(("min_std", "min_hash_distance", "min_test_distance")),
     }
     values["shards"] = {"samples_per_shard": 2, "image_format": image_format}
@@ -56,7 +56,7 @@ def build(config: PipelineConfig, workspace: Path, about: dict[str, Any], blank:
             record = {"key": key, "prompt": "", "keyword": "bedroom", "seed": 2**62, **about}
             images[key] = {"png": png_bytes(arrays["rgb"]), "json": json.dumps(record).encode()}
         store(config, workspace, f"images/{split}", images, keywords=["bedroom"], prompts=["test"])
-        for task in config.tasks:
+        for task in config.modalities:
             labels = {key: dict([encode_label(task, arrays[task])]) for key, arrays in rooms.items()}
             store(config, workspace, f"labels/{split}-{task}", labels)
     for node in plan(config):
@@ -81,7 +81,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = tmp_path_factory.mktemp("grown")
     build(configuration({"train": 7, "in_domain": 3}, ["normal", "depth"]), workspace, RENDERED, blank=6)
     build(configuration({"train-kitchen": 3}, ["normal"]), workspace, FOLDER | {"safety": {"flagged": False}})
-    build(configuration({"train-hall": 2}, list(TASKS), "jpg"), workspace, DIFFUSED | {"attempts": 2})
+    build(configuration({"train-hall": 2}, list(BUILT_IN), "jpg"), workspace, DIFFUSED | {"attempts": 2})
     return workspace / "datasets" / "rooms"
 
 
@@ -188,7 +188,7 @@ def test_the_schema_lists_every_score() -> None:
 
     arrays = room(0, 16)
     assert set(image_scores(arrays["rgb"])) <= set(SCORES["image"])
-    for task in TASKS:
+    for task in BUILT_IN:
         assert set(label_scores(task, arrays[task])) <= set(SCORES[task])
     gated = {table: {gate.partition("_")[2] for gate in gates} - {"flagged"} for table, gates in _GATES.items()}
     assert all(gated[table] <= set(SCORES[table]) for table in gated)

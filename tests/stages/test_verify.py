@@ -22,7 +22,7 @@ from dmp_core.stages.verify import Finding, repair, verify_workspace
 from dmp_core.store import Workspace, sha256_stream
 
 TINY = [
-    "tasks=[normal, depth]",
+    "modalities=[normal, depth]",
     "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}",
     "runtime.workers=1",
     "train={steps: 2, checkpoint_every: 1}",

@@ -55,7 +55,9 @@ def test_a_missing_model_library_is_named(tmp_path: Path) -> None:
 def test_predicting_without_torch_names_its_extra(tmp_path: Path) -> None:
     image = tmp_path / "a.png"
     Image.new("RGB", (8, 8)).save(image)
-    done = dmp("predict", str(image), "--task", "normal", "--adapter", "shipped:normal", "--out", str(tmp_path / "o"))
+    done = dmp(
+        "predict", str(image), "--modality", "normal", "--adapter", "shipped:normal", "--out", str(tmp_path / "o")
+    )
     assert done.returncode == 2
     assert "pip install 'dmp-pipeline[train]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -16,7 +16,7 @@ from dmp_core.stages.verify import repair, verify_workspace
 from dmp_core.store import Artefact, FileRecord, Workspace, sidecars
 from dmp_core.store.workspace import notice, read_manifest, split_manifests
 
-TINY = ["tasks=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1"]
+TINY = ["modalities=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1"]
 DAMAGE = {"empty": b"", "zeros": b"\0" * 40, "cut short": b'{"stage": "ima', "no text": b"\xff\xfe{}"}
 
 

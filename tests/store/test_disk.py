@@ -175,7 +175,7 @@ def test_a_full_disk_is_one_line_with_the_fix(tmp_path):
     """In the midst of a run, and nothing half done is left."""
     place, library = tmp_path / "w", faults.build(tmp_path)
     command = [sys.executable, "-m", "dmp_core.cli", "dataset", "new", "-p", "smoke", "-k", "kitchen", "-n", "2"]
-    command += ["-w", str(place), "--set", "tasks=[normal]"]
+    command += ["-w", str(place), "--set", "modalities=[normal]"]
     command += ["--set", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}"]
     env = os.environ | {"PYTHONPATH": str(ROOT)} | faults.environment(library, place, (30, errno.ENOSPC, True))
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)

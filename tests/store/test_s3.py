@@ -22,7 +22,7 @@ pytest.importorskip("s3fs", reason="s3fs is not installed (extra s3)")
 moto = pytest.importorskip("moto.server", reason="moto's server is not installed (extra dev)")
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ["tasks=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1"]
+TINY = ["modalities=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1"]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_dataset_in_a_bucket_is_the_dataset_in_a_folder(bucket, tmp_path):
 
 @pytest.mark.e2e
 def test_whole_dag_in_a_bucket(bucket, tmp_path):
-    config = load_config("smoke", None, ["tasks=[normal]", "runtime={workers: 1, device: cpu}"])
+    config = load_config("smoke", None, ["modalities=[normal]", "runtime={workers: 1, device: cpu}"])
     run(config, str(tmp_path))
     run(config, f"{bucket}/dag")
     assert contents(f"{bucket}/dag") == contents(str(tmp_path))
@@ -99,7 +99,7 @@ def test_a_flow_in_a_bucket_ends_with_its_report_shown(bucket, monkeypatch):
     shown: list[str] = []
     monkeypatch.setattr(visible, "create_markdown_artifact", lambda text, *_: shown.append(text))
     small = {split: {"keywords": ["bedroom"], "count": 2} for split in ("train", "in_domain")}
-    settings = load_config("smoke", None, ["tasks=[normal]", "runtime={workers: 1, device: cpu}", "train.steps=1"])
+    settings = load_config("smoke", None, ["modalities=[normal]", "runtime={workers: 1, device: cpu}", "train.steps=1"])
     config = PipelineConfig.model_validate(settings.model_dump(mode="json") | {"splits": small})
     outputs = run_pipeline(config, f"{bucket}/flow")
     report = outputs[-1]

@@ -242,7 +242,7 @@ def altered(folder: Path, tmp_path: Path) -> Callable[..., Path]:
 def planned(model: Path | str, *overrides: str) -> list[Any]:
     images = f"images={{kind: diffusion, model: '{model}', resolution: {SIDE}, num_inference_steps: {STEPS}}}"
     labeler = "labels.normal={kind: omnidata, weights: omnidata-normal-3dcc}"
-    return plan(load_config("smoke", None, ["tasks=[normal]", labeler, images, *overrides]))
+    return plan(load_config("smoke", None, ["modalities=[normal]", labeler, images, *overrides]))
 
 
 def test_wrong_models_are_named_before_work(altered: Callable[..., Path], tmp_path: Path) -> None:
@@ -396,7 +396,7 @@ def test_mini_prior_fills_the_images_stage_which_resumes_by_shard(workspace: Pat
     with pytest.raises(InputError, match="exact labels need rendered images"):
         load_config("smoke", None, [images])
     labeler = "labels.normal={kind: omnidata, weights: omnidata-normal-3dcc}"
-    config = load_config("smoke", None, ["tasks=[normal]", labeler, images, "runtime.device=cpu"])
+    config = load_config("smoke", None, ["modalities=[normal]", labeler, images, "runtime.device=cpu"])
     nodes = [node for node in plan(config) if node.stage == "prompts"] + [
         node for node in plan(config) if node.id == "images/train"
     ]

@@ -279,7 +279,7 @@ def test_labels_are_found_beside_and_in_folders(tmp_path):
     write_label(tmp_path / "seg" / "room" / "a.png", "segmentation", np.zeros((6, 8), np.uint8))
     listing = read_folder(tmp_path)
     check_folder(listing)
-    assert listing.tasks == ("depth", "segmentation", "albedo")
+    assert listing.modalities == ("depth", "segmentation", "albedo")
     assert [image.file for image in listing.images] == ["room/a.jpg"]
 
 
@@ -385,7 +385,7 @@ def test_labels_of_some_images_only_name_the_first_gap(tmp_path):
         write(tmp_path / f"{name}.png")
     write_label(tmp_path / "b.normal.png", "normal", np.full((6, 8, 3), [0.0, 0, 1], np.float32))
     with pytest.raises(InputError, match=r"a\.normal\.png: missing, though 1 of 3 images have their normal"):
-        _ = read_folder(tmp_path).tasks
+        _ = read_folder(tmp_path).modalities
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

@@ -26,6 +26,7 @@ from dmp_core.diffusion import (
 )
 from dmp_core.diffusion.adapters import find_adapter
 from dmp_core.errors import InputError
+from dmp_core.modalities import Code
 from dmp_core.training.base import load_base
 from dmp_core.training.checkpoints import load_checkpoint, save_checkpoint
 from dmp_core.training.data import LabelImages
@@ -316,8 +317,7 @@ def test_adapter_folder_says_how_to_run_it(tiny_folder, tmp_path):
     card = make_card(
         "depth",
         "shipped:tiny",
-        depth_scale=6.0,
-        palette="default",
+        code=Code(depth_scale=6.0),
         sampling={"num_steps": 1, "source": "estimated"},
         data={"source": "aa", "target": "bb"},
     )

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from dmp_core.config.stages import TASKS, BaseConfig, SamplingConfig
+from dmp_core.config.stages import BaseConfig, SamplingConfig
 from dmp_core.diffusion import Schedule, decode_latents, encode_images, sample
 from dmp_core.errors import InputError
 from dmp_core.labelers.encoding import decode_label, encode_label, flip, from_vae_image
+from dmp_core.modalities import BUILT_IN, Code
 from dmp_core.training.base import load_base, load_vae
 from dmp_core.training.finetune import finetune
 from dmp_core.training.predict import load_predictor, predict_batch, vae_ceiling
 from tests.training.conftest import toy_pairs
 from tests.training.test_finetune import CONFIG
 
-SETTINGS = {"depth_scale": 8.0, "palette": "default"}
+SETTINGS = {"code": Code()}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def rgb(count: int = 3, size: tuple[int, int] = (16, 16)) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", BUILT_IN)
 def test_predictions_are_labels_in_the_images_size(predictor, task):
     labels = predict_batch(predictor, rgb(size=(20, 28)), task, SamplingConfig(num_steps=2), resolution=16, **SETTINGS)
     assert labels.shape[:3] == (3, 20, 28)
@@ -104,7 +105,7 @@ def test_captions_change_the_prediction(predictor):
         predict_batch(predictor, rgb(1), "albedo", sampling, **SETTINGS)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", BUILT_IN)
 def test_mirrored_predictions_of_a_mirrored_image_are_the_mirrored_ones(predictor, task):
     """By themselves the network's are not; segmentation goes without."""
     images = rgb()

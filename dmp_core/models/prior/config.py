@@ -5,11 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from dmp_core.config.base import Settings, raise_readable, read_yaml
 from dmp_core.config.pipeline import layered
 from dmp_core.resources import manifest_path
+from dmp_core.synthesis import PROVIDES
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -75,6 +84,10 @@ class VAEConfig(TrainingConfig):
     norm_num_groups: PositiveInt = 16
     label_share: Share = 0.4
     """Part of the batches that is label images, so that the VAE can code what DMP predicts."""
+    label_images: list[str] = Field(
+        default=list(PROVIDES), min_length=1, exclude_if=lambda names: names == list(PROVIDES)
+    )
+    """Modalities that these are of, among those that scenes are rendered with. Their order matters to the draws."""
     depth_scale: PositiveFloat = 8.0
     palette: str = "default"
     guided_steps: Annotated[int, Field(ge=0)] = 0
@@ -86,6 +99,13 @@ class VAEConfig(TrainingConfig):
     """Weight of the L1 error of horizontal and vertical differences: sharp edges without a perceptual network."""
     coarse_weight: NonNegativeFloat = 0.5
     """Weight of the L1 error of 4 × 4 means: right colours early in training."""
+
+    @field_validator("label_images")
+    @classmethod
+    def _rendered(cls, names: list[str]) -> list[str]:
+        if unknown := [name for name in names if name not in PROVIDES]:
+            raise ValueError(f"{unknown[0]!r} is not rendered; choose among {', '.join(PROVIDES)}")
+        return names
 
 
 class TextConfig(Settings):

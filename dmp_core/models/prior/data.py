@@ -5,31 +5,32 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmp_core.config.stages import TASKS
 from dmp_core.errors import InputError
+from dmp_core.modalities import find_modality
 from dmp_core.models.prior.config import PriorConfig, SceneConfig
 from dmp_core.processes import unwinding_worker, without_interrupts, worker_pool
 from dmp_core.progress import Progress, silent
 from dmp_core.prompts.grammar import GrammarGenerator
 from dmp_core.prompts.keywords import split_keywords
 from dmp_core.store import sample_seed
+from dmp_core.synthesis import CLASS_IDS
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """All scenes of a part: rgb (N, H, W, 3) uint8, captions, and labels by task in their stored form."""
+    """All scenes of a part: rgb (N, H, W, 3) uint8, captions, and labels by modality."""
 
     rgb: NDArray[np.uint8]
     captions: list[str]
     labels: dict[str, NDArray[Any]]
-    """normal uint8 (n + 1) / 2, depth float16 metres, segmentation ids, albedo and shading uint8."""
+    """As their files would hold them, see `Modality.codes`: (N, H, W[, 3])."""
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -71,7 +72,8 @@ def _keywords(name: str, keywords: tuple[str, ...], file: str | None) -> list[st
 
 def render_scenes(config: PriorConfig, folder: Path, progress: Progress = silent) -> list[Path]:
     """Render every shard that is not there yet; returns the paths of all, in order."""
-    return make_shards(config.scenes, folder, _render_shard, config.workers, progress)
+    render = partial(_render_shard, names=tuple(dict.fromkeys((*config.vae.label_images, CLASS_IDS))))
+    return make_shards(config.scenes, folder, render, config.workers, progress)
 
 
 def make_shards(
@@ -112,11 +114,11 @@ def save_shard(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _render_shard(config: SceneConfig, start: int, path: Path) -> None:
+def _render_shard(config: SceneConfig, start: int, path: Path, names: Sequence[str]) -> None:
     from dmp_core.synthesis.render import configure_threads, render_prompt
 
     configure_threads(1)
-    columns: dict[str, list[Any]] = {name: [] for name in ("rgb", "captions", *TASKS)}
+    columns: dict[str, list[Any]] = {name: [] for name in ("rgb", "captions", *names)}
     for index in range(start, min(start + config.scenes_per_shard, config.scenes)):
         caption, keyword, seed = draw_scene(config, index)
         rendered = render_prompt(
@@ -129,22 +131,21 @@ def _render_shard(config: SceneConfig, start: int, path: Path) -> None:
         )
         columns["rgb"].append(rendered.rgb)
         columns["captions"].append(caption)
-        columns["normal"].append(np.rint((rendered.normal + 1) * 127.5).astype(np.uint8))
-        columns["depth"].append(rendered.depth.astype(np.float16))
-        for task in ("segmentation", "albedo", "shading"):
-            columns[task].append(getattr(rendered, task).astype(np.uint8))
+        for name in names:
+            columns[name].append(find_modality(name).codes(getattr(rendered, name)))
     save_shard(path, columns)
 
 
 def load_scenes(config: SceneConfig, folder: Path, held_out: bool) -> Scenes:
     """All scenes rendered so far that are for training, or those held out."""
     joined = load_columns(config, folder, held_out)
-    return Scenes(joined["rgb"], [str(c) for c in joined["captions"]], {task: joined[task] for task in TASKS})
+    labels = {name: column for name, column in joined.items() if name not in ("rgb", "captions", "index")}
+    return Scenes(joined["rgb"], [str(c) for c in joined["captions"]], labels)
 
 
 def load_renders(config: SceneConfig, folder: Path, held_out: bool) -> Renders:
     """As `load_scenes`, with what the judge needs. Raises InputError if the scenes are not those of the recipe."""
-    joined = load_columns(config, folder, held_out, ("rgb", "captions", "segmentation"))
+    joined = load_columns(config, folder, held_out, ("rgb", "captions", CLASS_IDS))
     captions, keywords = [], []
     for index, stored in zip(joined["index"], joined["captions"], strict=True):
         caption, keyword, _ = draw_scene(config, int(index))
@@ -155,7 +156,7 @@ def load_renders(config: SceneConfig, folder: Path, held_out: bool) -> Renders:
             )
         captions.append(caption)
         keywords.append(keyword)
-    return Renders(joined["rgb"], captions, keywords, joined["segmentation"])
+    return Renders(joined["rgb"], captions, keywords, joined[CLASS_IDS])
 
 
 def load_columns(

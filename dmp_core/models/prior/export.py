@@ -13,17 +13,15 @@ import torch
 import yaml
 from PIL import Image
 
-from dmp_core.config.stages import TASKS, Task
 from dmp_core.evaluation.protocol import score
-from dmp_core.evaluation.registry import primary_metric
 from dmp_core.finite import check_before_writing
+from dmp_core.modalities import Code, find_modality
 from dmp_core.models.prior.config import PriorConfig
 from dmp_core.models.prior.data import Scenes, load_scenes
 from dmp_core.models.prior.loop import parameter_count
 from dmp_core.models.prior.pictures import grid
 from dmp_core.models.prior.quality import measure, round_trip, write_quality
 from dmp_core.models.prior.start import training_log
-from dmp_core.models.prior.vae import label_array
 from dmp_core.progress import Progress, silent
 
 SAMPLE_PROMPTS = (
@@ -136,17 +134,17 @@ def reconstruction_grid(vae: Any, scenes: Scenes, count: int = 6) -> Image.Image
     return grid(np.concatenate([images, round_trip(vae, images)]), count)
 
 
-def ceilings(vae: Any, scenes: Scenes, config: PriorConfig) -> dict[Task, float]:
-    """Per task: the score of held-out labels after the VAE's round trip, in the task's first metric."""
+def ceilings(vae: Any, scenes: Scenes, config: PriorConfig) -> dict[str, float]:
+    """Per modality: the score of held-out labels after the VAE's round trip, in its primary metric."""
     from dmp_core.training.predict import vae_ceiling
 
-    settings = config.vae
-    result: dict[Task, float] = {}
-    for task in TASKS:
-        labels = label_array(task, scenes.labels[task])
-        decoded = vae_ceiling(vae, labels, task, depth_scale=settings.depth_scale, palette=settings.palette)
-        table = score(task, decoded, labels, [str(n) for n in range(len(labels))])
-        result[task] = table.dataset[primary_metric(task).name]
+    code = Code(depth_scale=config.vae.depth_scale, palette=config.vae.palette)
+    result: dict[str, float] = {}
+    for modality in map(find_modality, config.vae.label_images):
+        labels = modality.from_codes(scenes.labels[modality.name])
+        decoded = vae_ceiling(vae, labels, modality, code=code)
+        table = score(modality, decoded, labels, [str(n) for n in range(len(labels))])
+        result[modality.name] = table.dataset[modality.primary_metric.name]
     return result
 
 
@@ -162,5 +160,5 @@ def _card(config: PriorConfig, pipeline: Any, scenes: Scenes, logs: dict[str, pd
         last={part: log.iloc[-1] for part, log in logs.items()},
         held_out=len(scenes),
         quality=quality,
-        ceilings=[(task, primary_metric(task), value) for task, value in limits.items()],
+        ceilings=[(name, find_modality(name).primary_metric, value) for name, value in limits.items()],
     )

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from dmp_core.config.stages import TASKS, Task
-from dmp_core.labelers.encoding import image_to_vae, to_vae_image
+from dmp_core.labelers.encoding import image_to_vae
+from dmp_core.modalities import Code, find_modality
 from dmp_core.models.prior.config import PriorConfig, VAEConfig
 from dmp_core.models.prior.data import Scenes, load_scenes
 from dmp_core.models.prior.loop import fit
@@ -57,26 +56,17 @@ def _settle(vae: Any) -> None:
     vae.quant_conv.bias[half:] = -6.0  # log variance
 
 
-def label_array(task: Task, stored: NDArray[Any]) -> NDArray[Any]:
-    """A batch of stored labels (`Scenes.labels`) in the dataset's units."""
-    if task == "normal":
-        return stored.astype(np.float32) / 127.5 - 1
-    if task in ("albedo", "shading"):
-        return stored.astype(np.float32) / 255
-    return stored.astype(np.float32) if task == "depth" else stored
-
-
 def training_batch(scenes: Scenes, config: VAEConfig, step: int) -> Tensor:
     """Renders and label images of one step, (B, 3, H, W) in [-1, 1], half of them mirrored."""
     rng = np.random.default_rng([config.seed, step])
     labels = rng.random(config.batch_size) < config.label_share
     chosen = rng.integers(len(scenes), size=config.batch_size)
-    rgb = scenes.rgb[chosen[~labels]]
+    rgb, code = scenes.rgb[chosen[~labels]], Code(depth_scale=config.depth_scale, palette=config.palette)
     parts = [image_to_vae(rgb)] if len(rgb) else []
     for index in chosen[labels]:
-        task = TASKS[rng.integers(len(TASKS))]
-        array = label_array(task, scenes.labels[task][index : index + 1])
-        parts.append(to_vae_image(task, array, depth_scale=config.depth_scale, palette=config.palette))
+        modality = find_modality(config.label_images[rng.integers(len(config.label_images))])
+        label = modality.from_codes(scenes.labels[modality.name][index : index + 1])
+        parts.append(modality.to_image(label, code))
     batch = torch.cat(parts)
     mirror = torch.from_numpy(rng.random(len(batch)) < 0.5)
     return torch.where(mirror[:, None, None, None], batch.flip(-1), batch)

@@ -1,4 +1,4 @@
-"""Prompt -> scene -> image with exact labels for five tasks, on the CPU.
+"""Prompt -> scene -> image with exact labels of what `PROVIDES` names, on the CPU.
 
 What may live here: the language of prompts, the makers of furniture and rooms,
 the Mitsuba passes, and the styles. Nothing here knows of datasets or stages.

@@ -1,0 +1,45 @@
+"""Labels as the bytes of files: deterministic PNG and .npy."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dmp_core.errors import InputError
+from dmp_core.store import read_npy
+
+# Chosen once: zlib's output depends on it, and shards must come out byte-identical.
+_PNG_LEVEL = 6
+
+
+def png_bytes(image: NDArray[Any]) -> bytes:
+    """Deterministic PNG of a uint8 image (H, W) or (H, W, 3), or of uint16 ids (H, W)."""
+    image = np.ascontiguousarray(image)
+    wide = image.dtype == np.uint16 and image.ndim == 2
+    if not wide and (image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,))):
+        raise InputError(f"png: expected uint8 (H, W) or (H, W, 3), found {image.dtype} {image.shape}")
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=_PNG_LEVEL)
+    return buffer.getvalue()
+
+
+def npy_bytes(array: NDArray[Any]) -> bytes:
+    """A plain .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def read_floats(data: bytes, name: str, unit: str) -> NDArray[Any]:
+    """Floats of a .npy file; raises InputError."""
+    try:
+        loaded = read_npy(data)
+    except InputError as error:
+        raise InputError(f"{name}: {error}; write float16 {unit} with numpy.save") from None
+    if not np.issubdtype(loaded.dtype, np.floating):
+        raise InputError(f"{name}: expected {unit} as floats in the .npy file, found {loaded.dtype}")
+    return loaded

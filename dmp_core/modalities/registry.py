@@ -1,0 +1,119 @@
+"""Which modalities there are, by name: built in, announced by installed packages, and of the configuration.
+
+A package announces its own as an entry point of the group `dmp.modalities`, which names a `Modality`:
+
+    [project.entry-points."dmp.modalities"]
+    edge = "my_package.edge:MODALITY"
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cache
+from importlib import import_module, metadata
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from dmp_core.errors import InputError
+from dmp_core.modalities.base import Modality
+from dmp_core.modalities.settings import OwnModality
+
+ENTRY_POINTS = "dmp.modalities"
+BUILT_IN = ("normal", "depth", "segmentation", "albedo", "shading")
+"""In the order in which tables and pictures show them."""
+_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+_TAKEN = {"image", "images", "train", "none"} | {
+    "json",
+    "png",
+    "jpg",
+    "jpeg",
+    "npy",
+    "truth",
+    "seg",
+    "flip",
+    "pred",
+    "view",
+}
+
+Own = Mapping[str, OwnModality]
+_OWN = TypeAdapter(dict[str, OwnModality])
+
+
+def modality_names() -> tuple[str, ...]:
+    """Names of those that every configuration knows."""
+    return (*BUILT_IN, *sorted({point.name for point in metadata.entry_points(group=ENTRY_POINTS)} - set(BUILT_IN)))
+
+
+def find_modality(name: str, own: OwnModality | None = None) -> Modality:
+    """A modality by its name; own: what the configuration says of it, if it does.
+
+    Raises InputError for an unknown one, and for an entry point that names none.
+    """
+    if own is not None:
+        return _built(name, _OWN.dump_json({name: own}).decode())
+    if name in BUILT_IN or name in modality_names():
+        return _loaded(name)
+    raise InputError(
+        f"modality {name!r} is unknown; choose one of: {', '.join(modality_names())}; or describe it under "
+        "`own_modalities`"
+    )
+
+
+def modality_of(which: str | Modality) -> Modality:
+    """The modality itself, or the one of that name."""
+    return which if isinstance(which, Modality) else find_modality(which)
+
+
+def built_in() -> list[Modality]:
+    return [find_modality(name) for name in BUILT_IN]
+
+
+def with_built_in(modalities: Iterable[Modality]) -> list[Modality]:
+    """The built-in ones, then those that are not."""
+    return [*built_in(), *(modality for modality in modalities if modality.name not in BUILT_IN)]
+
+
+def modalities_of(config: Mapping[str, Any]) -> list[Modality]:
+    """Those that a stored configuration may name: all that are known, then those that it describes."""
+    own = _OWN.validate_python(config.get("own_modalities") or {})
+    return [*map(find_modality, modality_names()), *(find_modality(name, own[name]) for name in own)]
+
+
+def modality_of_stage(config: Mapping[str, Any]) -> Modality:
+    """That of a stage's stored settings (`task`, `own`)."""
+    own = config.get("own")
+    return find_modality(config["task"], None if own is None else _OWN.validate_python({"own": own})["own"])
+
+
+def check_own(own: Own) -> None:
+    """Raise ValueError for names that cannot be those of members, files and options."""
+    for name in own:
+        if not _NAME.fullmatch(name) or name in _TAKEN or name in modality_names():
+            taken = f"; {name} is taken" if name in _TAKEN or name in modality_names() else ""
+            raise ValueError(f"own_modalities.{name}: a name has small letters, digits and single underscores{taken}")
+
+
+@cache
+def _built(name: str, described: str) -> Modality:
+    settings = _OWN.validate_json(described)[name]
+    return replace(settings.build(name), description=settings.model_dump(mode="json"))
+
+
+@cache
+def _loaded(name: str) -> Modality:
+    if name in BUILT_IN:
+        built_in: Modality = import_module(f"dmp_core.modalities.{name}").MODALITY
+        return built_in
+    point = next(iter(metadata.entry_points(group=ENTRY_POINTS, name=name)))
+    try:
+        loaded = point.load()
+    except Exception as error:  # whatever another package's import raises
+        raise InputError(
+            f"modality {name!r}: {point.value} cannot be imported ({error}); fix or remove that package"
+        ) from None
+    if not isinstance(loaded, Modality) or loaded.name != name:
+        raise InputError(f"modality {name!r}: {point.value} is no Modality of that name; see docs/modalities.md")
+    return loaded
