@@ -89,7 +89,7 @@ MUTANTS = (
     ),
     Mutant(
         "a mirrored normal map keeps the sign of its x",
-        "dmp_core/labelers/encoding.py",
+        "dmp_core/modalities/colour.py",
         "mirrored[..., 0] = 255 - mirrored[..., 0] if mirrored.dtype == np.uint8 else -mirrored[..., 0]",
         "pass",
         ("tests/labelers/test_encoding.py",),

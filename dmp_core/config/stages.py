@@ -22,11 +22,12 @@ from pydantic import (
 )
 
 from dmp_core.config.base import Settings
+from dmp_core.modalities import BUILT_IN
 from dmp_core.modalities.base import Axes, Code, DepthCurve, Modality
 from dmp_core.modalities.settings import OwnModality
 from dmp_core.passwords import refuse_password
 
-ModalityName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60, examples=["normal", "depth"])]
+ModalityName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60, examples=[*BUILT_IN])]
 """Of a built-in modality, of one that a package announces, or of one of `own_modalities`."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

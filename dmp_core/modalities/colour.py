@@ -272,12 +272,13 @@ class VectorMap(ColourMap):
 
         p, t = self.tensor(pred), self.tensor(true)
         angles, labelled = metrics.angles_deg(p, t), metrics.has_normal(t)
-        return {
+        found = {
             "angular_deg": float64(metrics.masked_mean(angles, labelled)),
             "angular_median_deg": float64(angles.where(labelled, torch.nan).flatten(1).nanquantile(0.5, dim=1)),
             "l1": float64(metrics.l1_normals(p, t)),
             "angular_dmp_compat": float64(metrics.angular_dmp_compat((p + 1) / 2, (t + 1) / 2)),
         }
+        return {metric.name: found[metric.name] for metric in self.metrics}
 
     def constant(self, labels: Iterable[Array]) -> NDArray[np.float64]:
         """The mean direction, (3,)."""

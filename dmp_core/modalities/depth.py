@@ -137,7 +137,8 @@ class Depth(ScalarMap):
         """Relative error in percent."""
         p, t = (self.image_channels_last(array).astype(np.float64) for array in (pred, true))
         valid = self.valid(t)
-        return np.where(valid, 100 * np.abs(p - t) / np.where(valid, t, 1.0), np.nan)
+        with np.errstate(invalid="ignore"):
+            return np.where(valid, 100 * np.abs(p - t) / np.where(valid, t, 1.0), np.nan)
 
 
 # The logarithm starts at this share of the scale; below, levels would be spent on what no camera focuses on.

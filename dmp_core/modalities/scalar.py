@@ -210,7 +210,8 @@ class ScalarMap(Modality):
 
     def error_map(self, pred: Array, true: Array) -> NDArray[np.float64]:
         p, t = (self.image_channels_last(array).astype(np.float64) for array in (pred, true))
-        return np.abs(p - t)
+        with np.errstate(invalid="ignore"):  # infinite where neither has a value
+            return np.where(self.valid(t), np.abs(p - t), np.nan)
 
 
 def value_scores(values: NDArray[np.float64]) -> dict[str, Any]:

@@ -133,6 +133,7 @@ class VectorModality(_Own):
             metrics=tuple(_unpublished(m) for m in VECTOR_METRICS if m.form == "correct"),
             error_scale=ErrorScale("angle between the vectors", 60.0, "°"),
             quality_scores=VECTOR_SCORES,
+            gates=("min_labelled", "min_unit"),
             card=CardText(
                 stored="8-bit RGB PNG of (n + 1) / 2",
                 meaning="Unit vector, x to the right, y up, z toward the viewer; (128, 128, 128) means no label.",
@@ -149,7 +150,7 @@ class ClassesModality(_Own):
     classes: list[str] | str
     """Their names, by id; or a file with one name per line."""
     ignore: Annotated[int, Field(ge=0, le=65535)] | None = _unset()
-    """Id of pixels without a label; None: 255, or 65535 of 16 bits."""
+    """Id of pixels without a label, which may be that of a class; None: 255, or 65535 of 16 bits."""
     palette: list[tuple[Channel, Channel, Channel]] | None = _unset()
     """Colour of each class in the images that are learned; None: chosen, as far apart as they can be."""
     headline: list[str] | None = _unset()
@@ -175,8 +176,6 @@ class ClassesModality(_Own):
                 raise ValueError(f"{field}: no class {shown(unknown[0])}; choose among `classes`")
         if self.palette is not None and len(set(self.palette)) != len(self.classes):
             raise ValueError(f"palette: give {len(self.classes)} different colours, one for each class")
-        if self.ignore is not None and self.ignore < len(self.classes):
-            raise ValueError(f"ignore: {self.ignore} is the id of {shown(self.classes[self.ignore])}; choose another")
         return self
 
     def build(self, name: str) -> Modality:
@@ -197,6 +196,7 @@ class ClassesModality(_Own):
             weights={ids[label]: weight for label, weight in self.weights.items()},
             metrics=class_metrics(f"{among} that occur in the labels"),
             quality_scores=CLASS_SCORES,
+            gates=("min_labelled",),
             card=CardText(
                 stored=f"{bits}-bit grey PNG",
                 meaning=f"Class id, 0 to {len(ids) - 1}; {ignored} means no label.",

@@ -75,7 +75,7 @@ def _labeled(config: LabelsStage, runtime: RuntimeConfig) -> Labeled:
     axes = config.labeler.axes
 
     def exact(samples: Sequence[Sample]) -> list[Sample]:
-        truths = {sample["__key__"]: unpack_truth(sample["truth.npz"])[modality.name] for sample in samples}
+        truths = {sample["__key__"]: _truth(sample, modality.name) for sample in samples}
         return [_encoded(modality, key, modality.turned(truth, axes)) for key, truth in truths.items()]
 
     def each(samples: list[Sample]) -> Iterator[Sample | Skipped]:
@@ -83,6 +83,13 @@ def _labeled(config: LabelsStage, runtime: RuntimeConfig) -> Labeled:
             yield from batch_or_each([sample], [sample["__key__"]], exact, skips=skips)
 
     return each
+
+
+def _truth(sample: Sample, name: str) -> NDArray[Any]:
+    found = unpack_truth(sample["truth.npz"], (name,)) if "truth.npz" in sample else {}
+    if name not in found:
+        raise InputError(f"{sample['__key__']}: came without {name} labels; run the images stage again")
+    return found[name]
 
 
 def _encoded(modality: Modality, key: str, label: NDArray[Any]) -> Sample:
