@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from dmp_core.config.base import raise_readable
@@ -15,6 +17,9 @@ from dmp_core.errors import InputError
 from dmp_core.modalities import Code, Modality, find_modality
 from dmp_core.modalities.base import DepthCurve
 from dmp_core.modalities.settings import OwnModality
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CARD_FILE = "dmp.json"
 _MOST_CLASSES = 65534
@@ -85,6 +90,17 @@ class AdapterCard(BaseModel):
     def modality(self) -> Modality | None:
         """What it predicts; None where the card does not state it."""
         return None if self.task is None else find_modality(self.task, self.own_modality)
+
+    def labels(self, decoded: Tensor, size: tuple[int, int]) -> NDArray[Any]:
+        """Labels of `size` = (height, width), channels last, from decoded images (B, 3, h, w), nominally in [-1, 1].
+
+        Raises InputError where the card does not state the modality.
+        """
+        if (modality := self.modality) is None:
+            raise InputError(f"{CARD_FILE}: does not say what the adapter predicts")
+        code = Code(**self.code_of(modality))
+        found = modality.from_image(decoded, code, classes=self.encoding.class_ids)
+        return np.stack([modality.resize(label, size) for label in found])
 
     def contradictions(self, modality: Modality, code: Code | None = None) -> list[str]:
         """Why predictions of a modality, with this code, would not be what the adapter learned."""

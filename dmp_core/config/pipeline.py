@@ -140,7 +140,7 @@ class PipelineConfig(Settings):
         return {name: of.axes for name, of in exact.items() if of.axes != "opengl"}
 
     def labeler(self, name: str) -> LabelsConfig | None:
-        """What labels a modality; what no renderer provides, unless `labels` says otherwise, files beside the images."""
+        """What labels a modality: by default, of what no renderer provides, the files beside the images."""
         return self.labels.get(name) or (None if name in PROVIDES else ExactLabels())
 
 

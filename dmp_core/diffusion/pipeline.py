@@ -33,7 +33,7 @@ from dmp_core.images import to_rgb
 
 Images = Image.Image | Sequence[Image.Image] | Tensor
 Resampling = Literal["antialias", "dmp_compat", "dmp_compat_aliased"]
-OutputType = Literal["pt", "np", "pil", "latent"]
+OutputType = Literal["pt", "np", "pil", "latent", "label"]
 Mode = Literal["RGB", "F"]
 
 _BASE_FILE = "model_index.json"
@@ -177,7 +177,8 @@ class DMPPipeline(DiffusionPipeline):
             8-bit images for PIL output.
         mode: "RGB" for three channels in [0, 1], "F" for their mean in [0, 1] times ``scale``
             ("minmax": stretched to [0, 1] per image).
-        output_type: "pt" (B, C, H, W), "np" channels last, "pil" list, or "latent".
+        output_type: "pt" (B, C, H, W), "np" channels last, "pil" list, "latent", or "label": what `dmp predict` writes,
+            arrays in the units of the modality that the adapter's card names (unit normals, metres, class ids …).
         generator: samples the VAE's posterior with it instead of taking the mode.
 
         Returns :class:`DMPOutput`; with ``return_dict=False`` the tuple (images, latents). Networks run in evaluation
@@ -190,7 +191,9 @@ class DMPPipeline(DiffusionPipeline):
         _check_number("guidance_scale", guidance_scale, least=0)
         _check_choice("mode", mode, ("RGB", "F"))
         _check_choice("resampling", resampling, ("antialias", "dmp_compat", "dmp_compat_aliased"))
-        _check_choice("output_type", output_type, ("pt", "np", "pil", "latent"))
+        _check_choice("output_type", output_type, ("pt", "np", "pil", "latent", "label"))
+        if output_type == "label" and card.modality is None:
+            raise InputError("output_type: label needs an adapter whose card says what it predicts")
         if scale not in (None, "minmax"):
             _check_number("scale", scale)
         pixels = to_pixels(images).to(self._execution_device, torch.float32)
@@ -210,7 +213,9 @@ class DMPPipeline(DiffusionPipeline):
             decoded = None if output_type == "latent" else decode_latents(self.vae, y).float()
         check_outputs(y if decoded is None else decoded)
         result: Any = y
-        if decoded is not None and output_type != "latent":
+        if decoded is not None and output_type == "label":
+            result = card.labels(decoded * 2 - 1, size)
+        elif decoded is not None and output_type != "latent":
             depth_scale = card.encoding.scale if scale is None else scale
             result = postprocess(decoded, size, mode or card.encoding.mode, depth_scale, resampling, output_type)
         self.maybe_free_model_hooks()

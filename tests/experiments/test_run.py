@@ -26,6 +26,7 @@ from dmp_core.experiments.settings import Experiment, GroupSpec, load_experiment
 from dmp_core.methods.drit import DritModel
 from dmp_core.methods.registry import find_method, method_names
 from dmp_core.methods.spade import SpadeModel
+from dmp_core.modalities import find_modality
 from dmp_core.stages import StageOutput, execute
 from dmp_core.stages.latents import column_array
 from dmp_core.stages.quality import read_scores
@@ -206,8 +207,8 @@ def test_translators_are_asked_for_what_they_were_trained_on(made, planned, name
     }.items()}  # fmt: skip
     artefacts = {part: node.artefact(workspace) for part, node in nodes.items() if node is not None}
     network = {"spade": SpadeModel, "drit": DritModel}[name].load(artefacts["train"].local_path())
-    image = column_array("image", next(iter(read_artefact(artefacts["images"]))))
-    predicted = column_array("normal", next(iter(read_artefact(artefacts["predict"]))))
+    image = column_array(None, next(iter(read_artefact(artefacts["images"]))))
+    predicted = column_array(find_modality("normal"), next(iter(read_artefact(artefacts["predict"]))))
     expected = network(torch.from_numpy(image.copy())[None].movedim(-1, 1) / 127.5 - 1)[0].movedim(0, -1).numpy()
     cosine = (predicted * expected).sum(-1) / np.linalg.norm(expected, axis=-1)
     assert cosine.min() > 0.999

@@ -48,7 +48,7 @@ def test_a_variant_that_fails_leaves_the_tables_of_those_before_it(kind, tmp_pat
     monkeypatch.setattr(visible, "create_markdown_artifact", lambda text, *_: shown.append(text))
     flow = experiments.EXPERIMENT_FLOWS["compare"]
     with disable_run_logger(), pytest.raises(InputError, match="of this variant alone"):
-        flow.fn(workspace=workspace, tasks=["normal"], variants=["dmp", "spade"], config=load_config("smoke"))
+        flow.fn(workspace=workspace, modalities=["normal"], variants=["dmp", "spade"], config=load_config("smoke"))
 
     place = Workspace(workspace)
     index = json.loads(place.fs.cat_file(f"{place.root}/experiments/compare/experiment.json"))

@@ -120,6 +120,19 @@ def test_an_adapter_says_itself_what_it_predicts(trained, parts, tmp_path):
         assert name != "defects" or set(np.unique(label)) <= {0, 1, 2, 3}
 
 
+def test_the_pipeline_gives_the_labels_that_the_command_writes(trained, parts, tmp_path):
+    from dmp_core.config.stages import BaseConfig
+    from dmp_core.training.base import load_base
+
+    adapter = next((trained / "adapters").glob("defects-dmp-*"))
+    pipeline = load_base(BaseConfig(model="shipped:mini"))
+    pipeline.load_adapter(adapter)
+    image = Image.open(parts / "parts" / "01.png")
+    label = pipeline(image, num_inference_steps=1, resolution=32, output_type="label").images[0]
+    assert (label.shape, label.dtype) == ((64, 64), np.uint8)
+    assert set(np.unique(label)) <= {0, 1, 2, 3}
+
+
 def test_a_second_look_finds_everything_made(trained, parts):
     rows = json.loads(dmp("plan", "-c", trained / "datasets" / "parts.yaml", "-w", trained, "--json"))
     assert {row["status"] for row in rows["artefacts"]} == {"complete"}

@@ -16,7 +16,7 @@ import yaml
 from dmp_core.config import load_config
 from dmp_core.config.pipeline import PipelineConfig, validate
 from dmp_core.labelers.encoding import encode_label, png_bytes
-from dmp_core.modalities import BUILT_IN
+from dmp_core.modalities import BUILT_IN, built_in
 from dmp_core.report.dataset_record import RECORD, SCORES, UNKNOWN
 from dmp_core.stages import execute, find, plan
 from dmp_core.stages.execute import StageResult, publish
@@ -184,11 +184,12 @@ def test_the_cards_columns_are_those_of_the_shards(grown: Path) -> None:
 
 def test_the_schema_lists_every_score() -> None:
     from dmp_core.quality import image_scores, label_scores
-    from dmp_core.quality.gates import _GATES
+    from dmp_core.quality.gates import IMAGE, IMAGE_GATES
 
     arrays = room(0, 16)
     assert set(image_scores(arrays["rgb"])) <= set(SCORES["image"])
     for task in BUILT_IN:
         assert set(label_scores(task, arrays[task])) <= set(SCORES[task])
-    gated = {table: {gate.partition("_")[2] for gate in gates} - {"flagged"} for table, gates in _GATES.items()}
+    gates_of = {IMAGE: IMAGE_GATES} | {one.name: (*one.gates, one.flip_gate) for one in built_in()}
+    gated = {table: {gate.partition("_")[2] for gate in gates} - {"flagged"} for table, gates in gates_of.items()}
     assert all(gated[table] <= set(SCORES[table]) for table in gated)
