@@ -31,7 +31,7 @@ def show_report(outputs: Sequence[StageOutput], dataset: str, workspace: str) ->
     for output in outputs:
         if output.id.startswith("report/"):
             metrics = json.loads(place.fs.cat_file(f"{output.path}/metrics.json"))["metrics"]
-            made_with = json.loads(place.fs.cat_file(f"{output.path}/manifest.json"))["config"]["pipeline"]
+            made_with = json.loads(place.fs.cat_file(f"{output.path}/manifest.json"))["config"].get("pipeline", {})
             text = report_markdown(metrics, place.address(output.path), modalities_of(made_with))
             create_markdown_artifact(text, artifact_key("report", dataset), f"Scores on {markdown(dataset)}")
 

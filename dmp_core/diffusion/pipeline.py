@@ -213,11 +213,12 @@ class DMPPipeline(DiffusionPipeline):
             decoded = None if output_type == "latent" else decode_latents(self.vae, y).float()
         check_outputs(y if decoded is None else decoded)
         result: Any = y
-        if decoded is not None and output_type == "label":
-            result = card.labels(decoded * 2 - 1, size)
-        elif decoded is not None and output_type != "latent":
-            depth_scale = card.encoding.scale if scale is None else scale
-            result = postprocess(decoded, size, mode or card.encoding.mode, depth_scale, resampling, output_type)
+        if decoded is not None:
+            if output_type == "label":
+                result = card.labels(decoded * 2 - 1, size)
+            elif output_type != "latent":
+                depth_scale = card.encoding.scale if scale is None else scale
+                result = postprocess(decoded, size, mode or card.encoding.mode, depth_scale, resampling, output_type)
         self.maybe_free_model_hooks()
         return DMPOutput(images=result, latents=y) if return_dict else (result, y)
 

@@ -57,8 +57,9 @@ def plan_experiment(
     """
     config = base if isinstance(base, PipelineConfig) else load_config(base or experiment.preset, file)
     known = [modality.name for modality in _known(config)]
-    if unknown := set(modalities) - set(known):
-        raise InputError(f"--modalities {', '.join(sorted(unknown))}: unknown; choose from: {', '.join(known)}")
+    for place, names in {"--modalities": modalities, **_named(experiment)}.items():
+        if unknown := set(names) - set(known):
+            raise InputError(f"{place} {', '.join(sorted(unknown))}: unknown; choose from: {', '.join(known)}")
     below = config.model_dump(mode="json")
     planned = []
     for name, variant in experiment.variants.items():
@@ -79,6 +80,13 @@ def plan_experiment(
             nodes = [node for node in plan(config) if _wanted(node, chosen)]
             planned.append(PlannedVariant(name, variant, config, _with_inputs(nodes)))
     return planned
+
+
+def _named(experiment: Experiment) -> dict[str, Sequence[str]]:
+    """Where the experiment's file names modalities → which."""
+    parts: dict[str, Any] = {f"variants.{name}": variant for name, variant in experiment.variants.items()}
+    parts |= {f"outputs.{name}": spec for name, spec in experiment.outputs.items()}
+    return {f"{place}.modalities": getattr(part, "modalities", ()) for place, part in parts.items()}
 
 
 def choose(planned: Sequence[PlannedVariant], names: Sequence[str]) -> list[PlannedVariant]:

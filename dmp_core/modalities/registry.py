@@ -9,6 +9,7 @@ A package announces its own as an entry point of the group `dmp.modalities`, whi
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -44,7 +45,13 @@ _OWN = TypeAdapter(dict[str, OwnModality])
 
 def modality_names() -> tuple[str, ...]:
     """Names of those that every configuration knows."""
-    return (*BUILT_IN, *sorted({point.name for point in metadata.entry_points(group=ENTRY_POINTS)} - set(BUILT_IN)))
+    return (*BUILT_IN, *_announced(tuple(sys.path)))
+
+
+@cache
+def _announced(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of those that installed packages announce; path: where Python looks for packages."""
+    return tuple(sorted({point.name for point in metadata.entry_points(group=ENTRY_POINTS)} - set(BUILT_IN)))
 
 
 def find_modality(name: str, own: OwnModality | None = None) -> Modality:

@@ -1,7 +1,7 @@
 """The DAG: which artefacts a configuration asks for, what each is made from, and its fingerprint.
 
-prompts ─► images ─► labels(task) ─► shards      ┐
-              ├────────┼─► latents(column) ─► train(task) ─► predict(task, split) ─► evaluate(task) ─► report
+prompts ─► images ─► labels(modality) ─► shards      ┐
+              ├────────┼─► latents(column) ─► train(modality) ─► predict(…, split) ─► evaluate(…) ─► report
               └────────┴─► quality ─► whatever leaves samples out: shards, train, evaluate
 
 Methods that edit by instructions have `editor` before train and predict, unless the settings name one.

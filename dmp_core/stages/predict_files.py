@@ -69,6 +69,7 @@ def _stated(card: AdapterCard, modality: Modality | None) -> dict[str, Any]:
     if card.encoding.class_shares is None:
         sampling["colour_noise"] = None
     latents: dict[str, Any] = {} if modality is None else card.code_of(modality)
+    latents.pop("axes", None)  # no setting: prediction takes them from the card
     if card.resolution is not None:
         latents |= {"resolution": card.resolution, "resolutions": {}}
     return {"sampling": sampling, "latents": latents}

@@ -200,3 +200,12 @@ def test_an_experiment_that_names_what_is_not_there_is_refused():
         Experiment.model_validate(wrong | {"variants": {"b": {"title": "b"}}})
     with pytest.raises(ValueError, match="feeds: no such output: figure9"):
         Experiment.model_validate(wrong | {"variants": {"a": {"title": "a", "feeds": ["figure9"]}}})
+
+
+def test_a_modality_that_nobody_knows_is_named_with_its_place():
+    experiment = load_experiment("compare")
+    name = next(iter(experiment.variants))
+    wrong = experiment.variants[name].model_copy(update={"modalities": ["mood"]})
+    changed = experiment.model_copy(update={"variants": {**experiment.variants, name: wrong}})
+    with pytest.raises(InputError, match=rf"variants\.{name}\.modalities mood: unknown; choose from: normal, depth"):
+        plan_experiment(changed, "smoke")

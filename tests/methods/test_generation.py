@@ -37,7 +37,7 @@ from dmp_core.methods.registry import find_method
 from dmp_core.methods.sdedit import sdedit_latents
 from dmp_core.methods.token import learned_instruction
 from dmp_core.methods.visii import load_instruction
-from dmp_core.modalities import find_modality
+from dmp_core.modalities import Code, find_modality
 from dmp_core.progress import silent
 from dmp_core.store import sample_seed
 from dmp_core.training.base import load_editor
@@ -183,7 +183,7 @@ def test_sdedit_and_ddib_learn_to_make_labels(fitted, world, tmp_path):
     assert told["steps"] == len(curve) == 100
     assert curve[-10:].mean() < 0.7 * curve[:10].mean()
     fit(name, SETTINGS[name].model_copy(update={"fit": LabelPriorConfig(steps=1)}), world, tmp_path / "untouched")
-    expected = decode_labels(base_of(world.base).vae, blobs(3, seed=9), "depth", (16, 16), 8.0, "default")
+    expected = decode_labels(base_of(world.base).vae, blobs(3, seed=9), find_modality("depth"), (16, 16), Code())
     learnt, untouched = (
         np.abs(predictor(name, place, world)(images(), KEYS) - expected).mean()
         for place in (folder, tmp_path / "untouched")

@@ -64,7 +64,7 @@ def test_what_is_forced_stays_until_the_new_one_is_there(made, monkeypatch):
     out = find(plan(config), LABELS).artefact(place)
     first = out.manifest()
     with monkeypatch.context() as patch:
-        killed_at(patch, labels, "encode_label", 4)
+        killed_at(patch, labels, "_encoded", 4)
         with pytest.raises(Killed):
             execute(config, LABELS, url, force=True)
     assert out.manifest() == first
@@ -73,7 +73,7 @@ def test_what_is_forced_stays_until_the_new_one_is_there(made, monkeypatch):
     assert set(statuses(plan(config), place).values()) == {"complete"}
     assert execute(config, LABELS, url).cached
 
-    calls = killed_at(monkeypatch, labels, "encode_label", 99)
+    calls = killed_at(monkeypatch, labels, "_encoded", 99)
     assert not execute(config, LABELS, url, force=True).cached
     assert len(calls) == 2, "the first shard was made before the kill"
     assert contents(url) == before, "and nothing is left over"
@@ -109,7 +109,7 @@ def test_a_run_that_is_killed_before_the_exchange_loses_nothing(made, monkeypatc
         fsspec.filesystem("file").rm(out.path, recursive=True) if place.is_local else place.fs.rm_file(
             out.file("manifest.json")
         )
-    calls = killed_at(monkeypatch, labels, "encode_label", 99)
+    calls = killed_at(monkeypatch, labels, "_encoded", 99)
     assert not execute(config, LABELS, url, force=not moved).cached
     assert calls == []
     assert contents(url) == before
