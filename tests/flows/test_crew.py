@@ -93,6 +93,7 @@ class KillsWorkers:
 
 
 @pytest.mark.slow
+@pytest.mark.e2e
 def test_a_divided_run_makes_the_same_shards_though_its_workers_are_killed(plain, tmp_path, monkeypatch):
     shown: list[str] = []
     monkeypatch.setattr(progress, "create_progress_artifact", lambda percent, key, text: shown.append(text))
