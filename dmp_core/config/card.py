@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
@@ -16,13 +15,12 @@ from dmp_core.config.stages import ScheduleConfig
 from dmp_core.errors import InputError
 from dmp_core.modalities import Code, Modality, find_modality
 from dmp_core.modalities.base import DepthCurve
-from dmp_core.modalities.settings import OwnModality
+from dmp_core.modalities.settings import MOST_CLASSES, OwnModality
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CARD_FILE = "dmp.json"
-_MOST_CLASSES = 65534
 _PUBLISHED_AXES = "right, down, away"
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -37,7 +35,7 @@ class Encoding(BaseModel):
     """"RGB": three channels in [0, 1]; "F": one channel, their mean times `scale`."""
     scale: Positive = 1.0
     """For "F": what 1 stands for, e.g. 8 metres of depth."""
-    class_ids: tuple[Annotated[int, Field(ge=0, lt=_MOST_CLASSES)], ...] | None = None
+    class_ids: tuple[Annotated[int, Field(ge=0, lt=MOST_CLASSES)], ...] | None = None
     """For class maps: the classes of the training labels, which colours are decoded among; None: all."""
     class_shares: tuple[Positive, ...] | None = None
     """In the same order, which part of all labelled pixels each covers."""
@@ -99,8 +97,7 @@ class AdapterCard(BaseModel):
         if (modality := self.modality) is None:
             raise InputError(f"{CARD_FILE}: does not say what the adapter predicts")
         code = Code(**self.code_of(modality))
-        found = modality.from_image(decoded, code, classes=self.encoding.class_ids)
-        return np.stack([modality.resize(label, size) for label in found])
+        return modality.from_image_at(decoded, size, code, classes=self.encoding.class_ids)
 
     def contradictions(self, modality: Modality, code: Code | None = None) -> list[str]:
         """Why predictions of a modality, with this code, would not be what the adapter learned."""

@@ -98,7 +98,7 @@ class Palette:
 
     @property
     def _dtype(self) -> type[np.unsignedinteger[Any]]:
-        return np.uint8 if max(len(self.colours) - 1, self.ignored) < 256 else np.uint16
+        return id_type(len(self.colours), self.ignored)
 
     def others_black(self, classes: Iterable[int] = DMP_CLASSES) -> Palette:
         """The published filter, for ``dmp_compat``: every class outside ``classes`` painted black.
@@ -120,6 +120,11 @@ class Palette:
         if kept.size == 0 or kept[0] < 0 or kept[-1] >= len(self.colours):
             raise InputError(f"classes: {kept.tolist()}; give ids within 0 … {len(self.colours) - 1}")
         return kept
+
+
+def id_type(classes: int, ignored: int) -> type[np.unsignedinteger[Any]]:
+    """What holds the ids of so many classes, and that of no label."""
+    return np.uint8 if max(classes - 1, ignored) < 256 else np.uint16
 
 
 @cache

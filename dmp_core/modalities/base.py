@@ -27,9 +27,6 @@ Array = NDArray[Any]
 Classes = Iterable[int] | Mapping[int, float] | None
 """Ids to choose among, perhaps with their shares of all pixels; None: all that there are."""
 
-WORST = 1.0
-"""Difference, in parts of the range, that a pixel without a prediction counts as."""
-
 
 @dataclass(frozen=True)
 class Metric:
@@ -265,6 +262,13 @@ class Modality(ABC):
 
         check_outputs(image)
         return self._from_values(np.moveaxis(image.detach().float().cpu().numpy(), 1, -1), code, classes, noise)
+
+    def from_image_at(
+        self, image: Tensor, size: tuple[int, int], code: Code, *, classes: Classes = None, noise: float | None = None
+    ) -> Array:
+        """The same at `size` = (height, width), whatever size the images were decoded in."""
+        labels = self.from_image(image, code, classes=classes, noise=noise)
+        return np.stack([self.resize(label, size) for label in labels])
 
     @abstractmethod
     def _unit_range(self, label: Array, code: Code) -> Array:

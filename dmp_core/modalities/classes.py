@@ -15,7 +15,7 @@ from PIL import Image
 from dmp_core.errors import InputError
 from dmp_core.evaluation.areas import area_score, class_areas, image_scores
 from dmp_core.evaluation.bootstrap import Statistic
-from dmp_core.evaluation.colours import IGNORED, Palette, class_colours, display_colours, load_palette
+from dmp_core.evaluation.colours import IGNORED, Palette, class_colours, display_colours, id_type, load_palette
 from dmp_core.images import GREY_STEPS, opened, raw_mode
 from dmp_core.modalities.base import Array, Classes, Code, ErrorScale, MeanMap, Metric, Modality, check_shape, read_png
 from dmp_core.modalities.files import png_bytes
@@ -25,7 +25,6 @@ from dmp_core.text import markdown
 _WRONG = ErrorScale("wrong class", 1.0, two_valued=True)
 CLASS_SCORES = {"labelled": float, "classes": int, "class_share": float}
 MOST_BYTE_CLASSES = 254
-MOST_CLASSES = 65534
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +52,7 @@ class ClassMap(Modality):
 
     @property
     def dtype(self) -> type[np.unsignedinteger[Any]]:
-        return np.uint8 if max(len(self.classes) - 1, self.ignored) < 256 else np.uint16
+        return id_type(len(self.classes), self.ignored)
 
     def palette(self, code: Code) -> Palette:
         """Colour of each class in label images."""

@@ -27,6 +27,7 @@ from dmp_core.modalities.base import (
     check_range,
     float64,
 )
+from dmp_core.modalities.files import npy_bytes
 from dmp_core.modalities.scalar import ScalarMap
 
 
@@ -163,11 +164,7 @@ def _without_nan(data: bytes) -> bytes:
     """A .npy file, after its header was checked: NumPy trusts the shape there, however large."""
     _check_header(data)
     loaded = np.load(io.BytesIO(data), allow_pickle=False)
-    if not np.isnan(loaded).any():
-        return data
-    buffer = io.BytesIO()
-    np.save(buffer, np.nan_to_num(loaded, nan=0, posinf=np.inf, neginf=0))
-    return buffer.getvalue()
+    return npy_bytes(np.nan_to_num(loaded, nan=0, posinf=np.inf, neginf=0)) if np.isnan(loaded).any() else data
 
 
 def _check_header(data: bytes) -> None:

@@ -86,9 +86,6 @@ class ScalarMap(Modality):
     def truth(self, label: Array) -> Array:
         return super().truth(label) if self.is_png else np.ascontiguousarray(label, dtype=np.float32)
 
-    def imported(self, data: bytes, suffix: str) -> Array:
-        return self.decode(data if self.is_png else npy_bytes(read_floats(data, self.name, self.stored_unit)))
-
     @property
     def stored_values(self) -> str:
         return super().stored_values if self.is_png else f"{self.low:g} to {self.high:g} {self.unit}".rstrip()

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, Field, PositiveFloat, field_validator, model_validator
 
 from dmp_core.config.base import Settings
+from dmp_core.evaluation.colours import id_type
 from dmp_core.modalities.base import CardText, ErrorScale, Metric, Modality
 from dmp_core.reading import read_text, shown
 from dmp_core.text import markdown
@@ -18,6 +20,7 @@ Label = Annotated[str, Field(max_length=100), AfterValidator(lambda text: _one_l
 """A few words that reports and cards show."""
 Channel = Annotated[int, Field(ge=0, le=255)]
 _LONGEST_LIST = 2**22
+MOST_CLASSES = 65534
 
 
 def _unset(default: Any = None) -> Any:
@@ -165,8 +168,8 @@ class ClassesModality(_Own):
         if isinstance(classes, str):
             lines = read_text(Path(classes).expanduser(), _LONGEST_LIST).splitlines()
             classes = [name for line in lines if (name := line.strip()) and not name.startswith("#")]
-        if not 2 <= len(classes) <= 65534 or len(set(classes)) != len(classes):
-            raise ValueError(f"classes: {len(classes)} names; give 2 to 65534, each once")
+        if not 2 <= len(classes) <= MOST_CLASSES or len(set(classes)) != len(classes):
+            raise ValueError(f"classes: {len(classes)} names; give 2 to {MOST_CLASSES}, each once")
         return classes
 
     @model_validator(mode="after")
@@ -185,7 +188,7 @@ class ClassesModality(_Own):
         narrow = len(self.classes) <= MOST_BYTE_CLASSES
         ignored = self.ignore if self.ignore is not None else 255 if narrow else 65535
         among = "the classes" if self.headline is None else ", ".join(self.headline)
-        member, bits = f"{name}.png", 8 if max(len(ids) - 1, ignored) < 256 else 16
+        member, bits = f"{name}.png", np.iinfo(id_type(len(ids), ignored)).bits
         return OwnClassMap(
             name=name,
             member=member,

@@ -350,8 +350,14 @@ def _of(config: PipelineConfig, modality: Modality) -> dict[str, Any]:
 def _code(config: PipelineConfig, modality: Modality) -> dict[str, Any]:
     """Settings of `Coded`: those that were first are stated of every modality, later ones of those that read them."""
     code = config.latents.code
-    read = {"depth_scale", "palette", *modality.code_of(modality.encoding(code))} & Coded.model_fields.keys()
-    return {name: getattr(code, name) for name in read}
+    return {"depth_scale": code.depth_scale, "palette": code.palette} | _code_read(config, modality)
+
+
+def _code_read(config: PipelineConfig, modality: Modality) -> dict[str, Any]:
+    """Settings of `Coded` that the modality's label images depend on."""
+    code = config.latents.code
+    names = modality.code_of(modality.encoding(code)).keys() & Coded.model_fields.keys()
+    return {name: getattr(code, name) for name in names}
 
 
 def _add_adapter(nodes: _Nodes, config: PipelineConfig, modality: Modality) -> Node:
@@ -425,9 +431,8 @@ def _training_data(nodes: _Nodes, config: PipelineConfig, modality: Modality) ->
 
 def _add_latents(nodes: _Nodes, config: PipelineConfig, modality: Modality, column: str) -> Node:
     """One column only, so that a new labeler re-encodes no images; those of the images once a resolution."""
-    resolution, code = config.latents.resolution_of(modality.name), config.latents.code
-    read = {} if column == "image" else modality.code_of(modality.encoding(code))
-    read = {name: value for name, value in read.items() if name in Coded.model_fields}
+    resolution = config.latents.resolution_of(modality.name)
+    read = {} if column == "image" else _code_read(config, modality)
     stage = LatentsStage(
         column=column,
         base=config.base,

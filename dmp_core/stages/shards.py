@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
+from dmp_core.modalities import Modality
 from dmp_core.progress import Progress, silent
 from dmp_core.report.dataset_card import card_from_manifests
-from dmp_core.report.dataset_record import record_schema, uniform_record
+from dmp_core.report.dataset_record import Schema, record_schema, uniform_record
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import ShardsStage
 from dmp_core.stages.quality import drop_counts, failed, left_out, score_records, score_tables, skipped
@@ -50,13 +51,15 @@ def run(
         raise InputError(f"datasets/{config.dataset}/{config.split}: no sample is left of {len(dropped)} ({counts})")
     _drop_surplus(out, plans)
     readers = {role: shard_reader(artefact) for role, artefact in columns.items()}
+    modalities = {role: config.modality(role) for role in columns if role != "images"}
+    schema = record_schema(modalities.values())
 
     def produce(plan: ShardPlan) -> Iterator[Sample]:
         shard = {role: _by_key(read(plan.index)) for role, read in readers.items()}
         for key in shard["images"]:
             if key not in dropped:
                 parts = {role: column[key] for role, column in shard.items() if key in column}
-                yield _merge(key, parts, scores.get(key, {}), config, list(shard))
+                yield _merge(key, parts, scores.get(key, {}), config, modalities, schema)
 
     files = write_shards(out, plans, produce, only=shards, progress=progress)
     shardlist = [{"url": record.name, "nsamples": record.samples} for record in files]
@@ -113,20 +116,23 @@ def _generator(settings: dict[str, Any]) -> str:
 
 
 def _merge(
-    key: str, parts: dict[str, Sample], scores: dict[str, Any], config: ShardsStage, columns: Sequence[str]
+    key: str,
+    parts: dict[str, Sample],
+    scores: dict[str, Any],
+    config: ShardsStage,
+    modalities: dict[str, Modality],
+    schema: Schema,
 ) -> Sample:
     """One sample of the merged dataset; its json says what each column is and where it comes from."""
-    if lacking := [role for role in columns if role not in parts]:
+    if lacking := [role for role in modalities if role not in parts]:
         raise InputError(
             f"datasets/{config.dataset}/{config.split}: columns disagree: {key} is not among {', '.join(lacking)}; "
             "rerun labels"
         )
-    found = {role: config.modality(role) for role in parts if role != "images"}
-    labels = {role: f"{modality.card.stored} {modality.card.meaning}" for role, modality in found.items()}
-    schema = record_schema(found.values())
+    labels = {role: f"{modality.card.stored} {modality.card.meaning}" for role, modality in modalities.items()}
     record = uniform_record(json.loads(parts["images"]["json"]), labels, config.palette, scores, schema)
     merged: Sample = {"__key__": key, **_image(parts["images"]["png"], config.shards.image_format)}
-    merged |= {modality.member: parts[role][modality.member] for role, modality in found.items()}
+    merged |= {modality.member: parts[role][modality.member] for role, modality in modalities.items()}
     return merged | {"json": canonical_json(record).encode()}
 
 

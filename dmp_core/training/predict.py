@@ -87,7 +87,7 @@ def predict_batch(
         other = _predict(pipeline, working.flip(-1), sampling, prompts).cpu().numpy()
         back = mirrored(other, modality, np.ones(len(other), dtype=np.bool_))
         decoded = (decoded.cpu() + torch.from_numpy(back)) / 2
-    return _read(decoded, modality, images.shape[1:3], code, classes, sampling.colour_noise)
+    return modality.from_image_at(decoded, images.shape[1:3], code, classes=classes, noise=sampling.colour_noise)
 
 
 def _predict(
@@ -155,7 +155,7 @@ def vae_ceiling(
     check_outputs(decoded)
     parts = []
     for label, image in zip(labels, decoded.split(1), strict=True):
-        parts.append(_read(image, modality, label.shape[:2], code, modality.classes_in(label)))
+        parts.append(modality.from_image_at(image, label.shape[:2], code, classes=modality.classes_in(label)))
     return np.concatenate(parts)
 
 
@@ -171,23 +171,10 @@ def decode_labels(
 
     classes: see `Modality.from_image`.
     """
-    return _read(_decode(vae, latents), modality, size, code, classes)
+    return modality.from_image_at(_decode(vae, latents), (size[0], size[1]), code, classes=classes)
 
 
 @torch.no_grad()
 def _decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     """Label images (B, 3, H, W); not clamped, since depth and shading take their channels' mean first."""
     return decode_latents(vae, latents).float() * 2 - 1
-
-
-def _read(
-    decoded: torch.Tensor,
-    modality: Modality,
-    size: Sequence[int],
-    code: Code,
-    classes: Classes,
-    noise: float | None = None,
-) -> Array:
-    """Labels of `size` from label images."""
-    labels = modality.from_image(decoded, code, classes=classes, noise=noise)
-    return np.stack([modality.resize(label, (size[0], size[1])) for label in labels])

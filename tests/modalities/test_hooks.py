@@ -35,7 +35,17 @@ EXERCISED = {
         "turned",
         "truth",
     },
-    *{"to_image", "from_image", "classes_in", "encoding", "code_of", "primary_metric", "image_metric", "metric"},
+    *{
+        "to_image",
+        "from_image",
+        "from_image_at",
+        "classes_in",
+        "encoding",
+        "code_of",
+        "primary_metric",
+        "image_metric",
+        "metric",
+    },
     *{"tensor", "scores", "areas", "area_statistic", "scores_and_areas", "constant", "constant_like", "mean_map"},
     *{"quality", "flip_difference", "flip_score", "flip_unit", "colourise", "span", "error_map", "flat"},
     *{"card_section", "word", "picture_key"},
@@ -125,6 +135,7 @@ def test_images_for_the_vae_and_back(modality):
         assert np.array_equal(back[known], batch[known])
     else:
         assert np.allclose(back[known], batch[known], atol=1e-3)
+    assert modality.from_image_at(image, (6, 8), code).shape[:3] == (3, 6, 8)
     mirrored = modality.to_image(modality.mirror(batch), code).numpy()
     shown = modality.mirror_image(np.moveaxis(image.numpy(), 1, -1))
     where = np.repeat(known[:, None], 3, axis=1)[..., ::-1]
