@@ -82,7 +82,7 @@ audit: $(VENV)/.dev ## known vulnerabilities of the pinned packages; offline: AU
 adapters: $(VENV)/.mini ## train the adapters that ship with the package, and put them into data_manifests/adapters
 	for preset in mini-adapters mini-adapters-segmentation; do \
 	  $(BIN)/dmp run --preset $$preset --workspace runs/adapters && \
-	  $(BIN)/python -m dmp_core.models.ship --preset $$preset --workspace runs/adapters || exit; \
+	  $(BIN)/python -m dmp_core.cli.ship --preset $$preset --workspace runs/adapters || exit; \
 	done
 
 rehearsal: $(VENV)/.dev ## the paper preset with full-size random networks on two images: shapes, memory, time

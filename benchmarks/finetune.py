@@ -24,12 +24,13 @@ import typer
 
 from benchmarks.documents import fill
 from benchmarks.prior_cost import table
-from dmp_core.config.pipeline import load_config
-from dmp_core.config.stages import TrainConfig
-from dmp_core.training import finetune, loop
-from dmp_core.training.base import DTYPES, load_base
+from dmp_core.config.presets import load_config
+from dmp_core.methods.dmp.settings import TrainConfig
+from dmp_core.methods.dmp_ import finetune
+from dmp_core.training import loop
 from dmp_core.training.data import LabelImages, LatentPairs
 from dmp_core.training.latents import LatentColumn
+from dmp_core.weights.load import DTYPES, load_base
 
 PRECISIONS: dict[str, Literal["no", "bf16"]] = {"float32": "no", "bfloat16": "bf16"}
 SAMPLES = 64

@@ -14,11 +14,11 @@ import numpy as np
 import typer
 
 from benchmarks.documents import fill
-from dmp_core.config.stages import BaseConfig
 from dmp_core.evaluation.colours import load_palette
+from dmp_core.methods.dmp.predict import vae_ceiling
 from dmp_core.modalities import Code
-from dmp_core.training.base import load_vae
-from dmp_core.training.predict import vae_ceiling
+from dmp_core.weights.load import load_vae
+from dmp_core.weights.settings import BaseConfig
 
 PALETTES = ("default", "dmp2", "ade20k")
 

@@ -20,10 +20,10 @@ import typer
 from torch import Tensor
 
 from benchmarks.documents import fill
-from dmp_core.models.prior import PriorConfig, load_recipe
-from dmp_core.models.prior.loop import Team, parameter_count
-from dmp_core.models.prior.unet import build_unet
-from dmp_core.models.prior.vae import build_vae
+from dmp_core.prior import PriorConfig, load_recipe
+from dmp_core.prior.loop import Team, parameter_count
+from dmp_core.prior.unet import build_unet
+from dmp_core.prior.vae import build_vae
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as shipped": {},

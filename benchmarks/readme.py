@@ -16,9 +16,9 @@ import typer
 
 from benchmarks.documents import ROOT, fill
 from dmp_core.config import load_config
-from dmp_core.evaluation.registry import CEILING, CONSTANT, DMP
 from dmp_core.modalities import built_in, find_modality
 from dmp_core.report import Sample, readme_figure
+from dmp_core.scoring.registry import CEILING, CONSTANT, DMP
 from dmp_core.stages import plan
 from dmp_core.stages.report import read_split
 from dmp_core.store import Workspace

@@ -22,9 +22,9 @@ import typer
 from PIL import Image
 
 from benchmarks.documents import ROOT, fill
-from dmp_core.evaluation.registry import metric
 from dmp_core.experiments.outputs import INDEX, RESULTS, VERSUS
 from dmp_core.report.tables import split_name
+from dmp_core.scoring.registry import metric
 
 DOCUMENT = "docs/results.md"
 IMAGES = ROOT / "docs" / "images"

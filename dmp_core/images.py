@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,11 @@ from PIL import ExifTags, Image
 
 from dmp_core.errors import InputError
 from dmp_core.reading import read_file, regular_size, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = NDArray[Any]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 """Pillow's names of what is accepted; no other decoder ever sees the user's files."""
@@ -139,3 +144,30 @@ def _rgb(image: Image.Image) -> Image.Image:
         above = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), above).convert("RGB")
     return image.convert("RGB")
+
+
+def resized(array: Array, size: tuple[int, int], method: Image.Resampling) -> Array:
+    """(H, W[, 3]), uint8 or float, at another size: uint8 stays uint8, all else becomes float32."""
+    if array.dtype == np.uint8:
+        return np.array(Image.fromarray(array).resize(size[::-1], method))
+    planes = np.moveaxis(np.atleast_3d(array.astype(np.float32)), -1, 0)
+    stacked = np.stack(
+        [np.array(Image.fromarray(np.ascontiguousarray(plane)).resize(size[::-1], method)) for plane in planes], -1
+    )
+    return stacked if array.ndim == 3 else stacked[..., 0]
+
+
+def resize_image(image: Array, size: tuple[int, int]) -> Array:
+    """An RGB image, uint8 (H, W, 3), at `size` = (height, width), bilinear."""
+    return image if image.shape[:2] == size else resized(image, size, Image.Resampling.BILINEAR)
+
+
+def image_to_vae(images: Array) -> Tensor:
+    """RGB images (B, H, W, 3) uint8 as the VAE sees them: (B, 3, H, W) float32 in [-1, 1]."""
+    import torch
+
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise InputError(f"images: expected uint8 (B, H, W, 3), found {images.dtype} {images.shape}")
+    pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1)))
+    return pixels.float() / 127.5 - 1

@@ -16,10 +16,10 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from dmp_core.config import PipelineConfig
-from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import MissingExtra
 from dmp_core.processes import end_with_parent, end_workers, without_interrupts
 from dmp_core.progress import current_listener, listening
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages import CHUNKED, Node, StageOutput, chunks, making, ready_inputs, statuses, waves
 from dmp_core.store import Workspace
 from flows.server import TemporaryServer

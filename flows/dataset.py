@@ -10,9 +10,9 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from dmp_core.config import PipelineConfig
+from dmp_core.requests.imports import check_name, check_pixels, import_settings, store_settings
+from dmp_core.requests.parts import dataset_config
 from dmp_core.stages import StageOutput, check_overwrites, plan
-from dmp_core.stages.imports import check_name, check_pixels, import_settings, store_settings
-from dmp_core.stages.parts import dataset_config
 from dmp_core.store import Workspace
 from flows.naming import dataset_run_name, import_run_name
 from flows.pipeline import run_dag

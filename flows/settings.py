@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dmp_core.config import PipelineConfig
-from dmp_core.config.pipeline import layered, validate
+from dmp_core.config.presets import validate
 from dmp_core.errors import InputError
+from dmp_core.overrides import layered
 from dmp_core.stages import STAGES, Node
 
 

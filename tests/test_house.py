@@ -20,9 +20,9 @@ import typer
 import yaml
 
 from dmp_core.config import load_config, preset_names
-from dmp_core.config.pipeline import dump, validate
-from dmp_core.evaluation.registry import PAPER_CLASSES, metrics_of
+from dmp_core.config.presets import dump, validate
 from dmp_core.modalities import BUILT_IN
+from dmp_core.scoring.registry import PAPER_CLASSES, metrics_of
 from tests.mutants import MUTANTS
 
 ROOT = Path(__file__).resolve().parent.parent

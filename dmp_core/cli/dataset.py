@@ -11,12 +11,12 @@ from rich.table import Table
 
 from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, WorkspaceOption, stdout
 from dmp_core.cli.run import run_nodes
-from dmp_core.config.pipeline import load_config
-from dmp_core.config.stages import MOST_SAMPLES
+from dmp_core.config.presets import load_config
+from dmp_core.dataset.settings import MOST_SAMPLES
 from dmp_core.errors import InputError
 from dmp_core.prompts.keywords import read_keywords
+from dmp_core.requests.parts import dataset_config, dataset_name
 from dmp_core.stages import plan
-from dmp_core.stages.parts import dataset_config, dataset_name
 from dmp_core.store import Artefact, Manifest, Workspace
 from dmp_core.store.folders import names_in
 from dmp_core.store.workspace import read_manifest

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from rich.text import Text
 
 from dmp_core.cli.console import stderr
-from dmp_core.config.base import readable
 from dmp_core.errors import InputError, MissingExtra, RunError
+from dmp_core.settings import readable
 from dmp_core.store.files import disk_error
 from dmp_core.text import one_line, plain
 

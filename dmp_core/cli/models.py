@@ -12,11 +12,11 @@ from rich.table import Table
 from dmp_core.cli.console import Json, ProgressDisplay, stdout
 from dmp_core.config import load_config
 from dmp_core.errors import InputError
-from dmp_core.models import registry
-from dmp_core.models.download import pull as fetch
-from dmp_core.models.registry import Model
 from dmp_core.stages.plan import plan
 from dmp_core.stages.preflight import models_of
+from dmp_core.weights import registry
+from dmp_core.weights.download import pull as fetch
+from dmp_core.weights.registry import Model
 
 app = typer.Typer(no_args_is_help=True, help="Pinned weights: what there is, fetch it, check it.")
 

@@ -26,7 +26,7 @@ def predict(
 
     What the adapter's card states is used, unless --config or --set says otherwise.
     """
-    from dmp_core.stages.predict_files import predict_files, prediction_config
+    from dmp_core.requests.predict_files import predict_files, prediction_config
 
     settings, chosen = prediction_config(preset, config, overrides, adapter, modality)
     for written in predict_files(images, chosen, adapter, out, settings):

@@ -28,7 +28,7 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Render diverse scenes, train VAE, text encoder and U-Net on them, write the model and its card."""
-    from dmp_core.models.prior import load_recipe, train_prior
+    from dmp_core.prior import load_recipe, train_prior
 
     _check_free(out)
     recipe = load_recipe(config, overrides)
@@ -52,7 +52,7 @@ def edit(
     overrides: Overrides = None,
 ) -> None:
     """Make an editor from it: render pairs of before and after, and train it to follow instructions."""
-    from dmp_core.models.editor import load_recipe, train_editor
+    from dmp_core.prior.editor import load_recipe, train_editor
 
     _check_free(out)
     recipe = load_recipe(config, overrides)
@@ -73,8 +73,8 @@ def quality(
     overrides: Overrides = None,
 ) -> None:
     """Measure a prior against held-out renders: reconstruction, obedience to words, likeness, memorisation."""
-    from dmp_core.models.prior import load_recipe
-    from dmp_core.models.prior.quality import measure_folder
+    from dmp_core.prior import load_recipe
+    from dmp_core.prior.quality import measure_folder
 
     _check_free(out)
     recipe = load_recipe(config, overrides)
@@ -93,7 +93,7 @@ def _check_free(out: Path) -> None:
 @app.command()
 def card(model: Annotated[str, typer.Argument(help="Model folder, or shipped:NAME.")] = "shipped:mini") -> None:
     """Print the model card."""
-    from dmp_core.models.shipped import resolve_folder
+    from dmp_core.weights.resolve import resolve_folder
 
     file = (resolve_folder(model, "priors") or Path(model)) / "README.md"
     if not file.is_file():

@@ -1,18 +1,7 @@
-"""Typed settings and presets. One file per concern: `base`, `stages` (one model a stage), `pipeline`."""
+"""The configuration: `pipeline` puts the rooms' settings together, `presets` reads presets and files."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from dmp_core.config.base import Settings
-
-if TYPE_CHECKING:
-    from dmp_core.config.pipeline import PipelineConfig, dump, load_config, preset_names
+from dmp_core.config.pipeline import PipelineConfig
+from dmp_core.config.presets import dump, load_config, preset_names
+from dmp_core.settings import Settings
 
 __all__ = ["PipelineConfig", "Settings", "dump", "load_config", "preset_names"]
-
-
-def __getattr__(name: str) -> Any:
-    """The pipeline's on first use: it names modalities, which have settings themselves."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("dmp_core.config.pipeline"), name)

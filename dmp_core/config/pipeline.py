@@ -1,49 +1,32 @@
-"""The whole pipeline's configuration, and how it is put together from preset, file and flags."""
+"""The whole configuration: the rooms' settings in one model, and what they must agree on."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from dmp_core.config.base import Settings, parse_yaml, raise_readable, read_yaml, shortened
-from dmp_core.config.stages import (
-    BaseConfig,
-    DiffusionImages,
-    EditorConfig,
-    EvaluateConfig,
-    ExactLabels,
-    LabelsConfig,
-    LatentsConfig,
-    MethodSettings,
-    ModalityName,
-    PromptsConfig,
-    QualityConfig,
-    RenderImages,
-    ReportConfig,
-    RuntimeConfig,
-    SamplingConfig,
-    ShardsConfig,
-    SplitConfig,
-    TrainConfig,
-)
-from dmp_core.errors import InputError
+from dmp_core.dataset.settings import ShardsConfig, SplitConfig
+from dmp_core.diffusion.settings import SamplingConfig
+from dmp_core.labelers.settings import ExactLabels, LabelsConfig
+from dmp_core.methods.dmp.settings import TrainConfig
+from dmp_core.methods.registry import MethodSettings
 from dmp_core.modalities import Modality, check_own, find_modality, modality_names
 from dmp_core.modalities.base import Axes
+from dmp_core.modalities.registry import ModalityName
 from dmp_core.modalities.settings import OwnModality
-from dmp_core.passwords import masked
-from dmp_core.reading import is_utf8
-from dmp_core.resources import manifest_path
+from dmp_core.overrides import renamed
+from dmp_core.prompts.settings import PromptsConfig
+from dmp_core.quality.settings import QualityConfig
+from dmp_core.report.settings import ReportConfig
+from dmp_core.runtime import RuntimeConfig
+from dmp_core.scoring.settings import EvaluateConfig
+from dmp_core.settings import Settings, since
 from dmp_core.synthesis import PROVIDES
-
-log = logging.getLogger(__name__)
-_LONGEST_PATH = 20
+from dmp_core.synthesis.settings import DiffusionImages, RenderImages
+from dmp_core.training.settings import LatentsConfig
+from dmp_core.weights.settings import BaseConfig, EditorConfig
 
 
 class PipelineConfig(Settings):
@@ -57,7 +40,7 @@ class PipelineConfig(Settings):
     """Seed of the dataset; every sample's own seed derives from it and the sample's key."""
     modalities: list[ModalityName]
     """What is labelled, learned and scored. Called `tasks` in older files."""
-    own_modalities: dict[ModalityName, OwnModality] = Field(default={}, exclude_if=lambda own: not own)
+    own_modalities: dict[ModalityName, OwnModality] = since({})
     """Modalities that are not built in: name → what they are; see docs/modalities.md."""
     splits: dict[str, SplitConfig]
     """Splits by name; training reads `train`, the report scores all others."""
@@ -142,123 +125,3 @@ class PipelineConfig(Settings):
     def labeler(self, name: str) -> LabelsConfig | None:
         """What labels a modality: by default, of what no renderer provides, the files beside the images."""
         return self.labels.get(name) or (None if name in PROVIDES else ExactLabels())
-
-
-_LONGEST = 60
-"""Characters of an override that an error repeats."""
-
-
-def preset_names() -> list[str]:
-    return sorted(path.stem for path in manifest_path("presets").glob("*.yaml"))
-
-
-def load_config(
-    preset: str = "mini",
-    file: str | Path | None = None,
-    overrides: list[str] | None = None,
-    defaults: Mapping[str, Any] | None = None,
-) -> PipelineConfig:
-    """Resolve preset < defaults < file < `a.b=value` overrides into one validated configuration.
-
-    A file that says what it `extends` (a preset's name, or null: it is complete) is laid over that instead.
-    Raises InputError that names the preset, file or field, and what would be right.
-    """
-    settings, source = merge(_resolve_parent(_read_preset(preset)), dict(defaults or {})), f"preset {preset}"
-    if file is not None and "extends" in (own := renamed(read_yaml(file), str(file))):
-        parent = _resolve_parent({"extends": own["extends"]})
-        settings = merge(merge(parent, dict(defaults or {})), own)
-        preset, source, file = settings.pop("extends") or preset, str(file), None
-    return validate(*layered({"preset": preset} | settings, source, file, overrides))
-
-
-def _read_preset(name: object, said: str = "") -> dict[str, Any]:
-    """said: where it is named, for the error."""
-    if name not in preset_names():
-        raise InputError(f"{said}preset {shortened(name)} does not exist; choose one of: {', '.join(preset_names())}")
-    return read_yaml(manifest_path("presets", f"{name}.yaml"))
-
-
-def layered(
-    settings: dict[str, Any], source: str, file: str | Path | None, overrides: list[str] | None
-) -> tuple[dict[str, Any], str]:
-    """Settings with a file, then `a.b=value` overrides laid over them, and what to call the whole in an error."""
-    if file is not None:
-        settings, source = merge(settings, renamed(read_yaml(file), str(file))), str(file)
-    for override in overrides or []:
-        settings = merge(settings, renamed(parse_override(override), f"--set {shortened(override)}"))
-    if overrides:
-        one = masked(overrides[0]) if len(overrides) == 1 else ""
-        source = f"{source} with --set {one if len(one) <= _LONGEST else shortened(one)}".rstrip()
-    return settings, source
-
-
-def validate(settings: dict[str, Any], source: str) -> PipelineConfig:
-    """Validate a plain mapping; `source` opens every line of the error."""
-    try:
-        return PipelineConfig.model_validate(settings)
-    except ValidationError as error:
-        raise_readable(error, source)
-
-
-def renamed(settings: dict[str, Any], source: str) -> dict[str, Any]:
-    """Settings in today's words, whatever version they were written for; one notice per process.
-
-    Raises InputError where both words are used.
-    """
-    if "tasks" not in settings:
-        return settings
-    if "modalities" in settings:
-        raise InputError(f"{source}: `tasks` is the older word for `modalities`; give one of the two")
-    _notice()
-    return {"modalities" if name == "tasks" else name: value for name, value in settings.items()}
-
-
-@cache
-def _notice() -> None:
-    log.warning("`tasks` is read as `modalities`, the word that configurations use now")
-
-
-def _resolve_parent(settings: dict[str, Any]) -> dict[str, Any]:
-    """A preset may build on another one: `extends: mini`."""
-    parent = settings.pop("extends", None)
-    if parent is None:
-        return settings
-    return merge(_resolve_parent(_read_preset(parent, "extends: ")), settings)
-
-
-def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Deep merge; lists and changed kinds and methods replace, since half of another kind's fields is nonsense."""
-    merged = dict(base)
-    for key, value in top.items():
-        old = merged.get(key)
-        merged[key] = (
-            merge(old, value)
-            if isinstance(old, dict) and isinstance(value, dict) and value and _alike(old, value)
-            else value
-        )
-    return merged
-
-
-def _alike(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    kind, method = old.get("kind"), old.get("method", "dmp")
-    return bool(new.get("kind", kind) == kind and new.get("method", method) == method)
-
-
-def parse_override(text: str) -> dict[str, Any]:
-    """`train.lora.rank=8` as a nested mapping; the value is read as YAML."""
-    path, separator, value = text.partition("=")
-    if not separator or not path.strip():
-        raise InputError(f"--set {shortened(text)}: write it as field.subfield=value, e.g. --set train.steps=200")
-    source = f"--set {shortened(text)}"
-    nested = parse_yaml(value, source)
-    parts = path.strip().split(".")
-    if len(parts) > _LONGEST_PATH or not is_utf8(path):
-        raise InputError(f"{source}: no such setting (see `dmp config show`)")
-    for part in reversed(parts):
-        nested = {part: nested}
-    return dict(nested)
-
-
-def dump(config: Settings) -> str:
-    """The configuration as YAML, complete and in the order of the DAG."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=100, allow_unicode=True)

@@ -1,9 +1,9 @@
 """Deterministic diffusion: schedule, process (eq. 2-3), sampler (eq. 4), adapters, pipeline.
 
-What may live here: the mathematics of DMP as pure functions of tensors, and the thin shell that
-runs it on a pre-trained model. No training loop, no data set, no metric.
+What may live here: the mathematics of DMP as pure functions of tensors, the thin shell that runs it on a pre-trained
+model, and the VAE's way between labels and latents. No training loop, no data set, no metric.
 
-``DMPPipeline`` and the adapter functions pull in diffusers and peft, so they load on first use.
+Everything loads on first use: settings and cards are read without torch.
 """
 
 from __future__ import annotations
@@ -11,13 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dmp_core.diffusion.latents import decode_latents, depth_from_decoded, downscale_factor, encode_images
-from dmp_core.diffusion.process import interpolate, training_target
-from dmp_core.diffusion.sampler import sample, unet_denoiser
-from dmp_core.diffusion.schedule import Schedule
-
 if TYPE_CHECKING:
-    from dmp_core.config.card import AdapterCard, read_card
     from dmp_core.diffusion.adapters import (
         add_lora,
         base_digests,
@@ -30,7 +24,12 @@ if TYPE_CHECKING:
         save_adapter,
         save_unet,
     )
+    from dmp_core.diffusion.card import AdapterCard, read_card
+    from dmp_core.diffusion.latents import decode_latents, depth_from_decoded, downscale_factor, encode_images
     from dmp_core.diffusion.pipeline import DMPOutput, DMPPipeline
+    from dmp_core.diffusion.process import interpolate, training_target
+    from dmp_core.diffusion.sampler import sample, unet_denoiser
+    from dmp_core.diffusion.schedule import Schedule
 
 __all__ = [
     "AdapterCard",
@@ -58,26 +57,18 @@ __all__ = [
     "unet_denoiser",
 ]
 
-_LAZY = {name: "pipeline" for name in ("DMPOutput", "DMPPipeline")} | {
-    name: "adapters"
-    for name in (
-        "AdapterCard",
-        "add_lora",
-        "base_digests",
-        "export_diffusers_lora",
-        "fingerprint",
-        "load_adapter",
-        "lora_parameters",
-        "read_card",
-        "remove_adapter",
-        "reset_weights",
-        "save_adapter",
-        "save_unet",
-    )
+_HOMES = {
+    "card": "AdapterCard read_card",
+    "latents": "decode_latents depth_from_decoded downscale_factor encode_images",
+    "pipeline": "DMPOutput DMPPipeline",
+    "process": "interpolate training_target",
+    "sampler": "sample unet_denoiser",
+    "schedule": "Schedule",
 }
+_MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'adapters')}"), name)

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dmp_core.config.card import CARD_FILE, AdapterCard, parse_card, read_card
+from dmp_core.diffusion.card import CARD_FILE, AdapterCard, parse_card, read_card
 from dmp_core.diffusion.lora_files import CONFIG_FILE, PEFT_FILES, PUBLISHED_FILES, WEIGHTS_FILE, as_peft
 from dmp_core.errors import InputError
 from dmp_core.finite import check_weights

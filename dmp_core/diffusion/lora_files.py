@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from safetensors import safe_open
 from torch import Tensor
 
-from dmp_core.config.base import raise_readable
 from dmp_core.errors import InputError
+from dmp_core.settings import raise_readable
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"

@@ -20,16 +20,16 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from dmp_core.config.card import AdapterCard
 from dmp_core.diffusion.adapters import load_adapter, note_identity
+from dmp_core.diffusion.card import AdapterCard
 from dmp_core.diffusion.latents import decode_latents, depth_from_decoded, downscale_factor, encode_images, working_size
-from dmp_core.diffusion.process import Prediction
-from dmp_core.diffusion.sampler import Denoiser, Source, sample, unet_denoiser
+from dmp_core.diffusion.sampler import Denoiser, sample, unet_denoiser
 from dmp_core.diffusion.schedule import Schedule
 from dmp_core.diffusion.text import tokenise
 from dmp_core.errors import InputError
 from dmp_core.finite import check_outputs, check_parts
 from dmp_core.images import to_rgb
+from dmp_core.names import Prediction, Source
 
 Images = Image.Image | Sequence[Image.Image] | Tensor
 Resampling = Literal["antialias", "dmp_compat", "dmp_compat_aliased"]

@@ -8,15 +8,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from dmp_core.diffusion.schedule import Schedule
 from dmp_core.errors import InputError
+from dmp_core.names import Prediction
 
-Prediction = Literal["x", "y", "v"]
 PREDICTIONS: tuple[str, ...] = get_args(Prediction)
 
 

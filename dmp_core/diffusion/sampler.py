@@ -8,14 +8,14 @@ from typing import Any, Literal, get_args, overload
 import torch
 from torch import Tensor
 
-from dmp_core.diffusion.process import Prediction, blend, check_prediction, estimate_x, estimate_y
+from dmp_core.diffusion.process import blend, check_prediction, estimate_x, estimate_y
 from dmp_core.diffusion.schedule import Schedule
 from dmp_core.errors import InputError
+from dmp_core.names import Prediction, Source
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(y_t (B, C, h, w), t int64 (B,)) -> the network's output, (B, C, h, w)."""
 
-Source = Literal["oracle", "estimated"]
 SOURCES: tuple[str, ...] = get_args(Source)
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from dmp_core.errors import InputError
+from dmp_core.names import Spacing
 
-Spacing = Literal["leading", "trailing", "linspace"]
 SPACINGS: tuple[str, ...] = get_args(Spacing)
 
 # What diffusers' DDIM assumes where a scheduler config is silent.

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from dmp_core.evaluation.bootstrap import Interval, paired_interval, resample_weights
-from dmp_core.evaluation.protocol import ScoreTable
-from dmp_core.evaluation.registry import CEILING, CONSTANT, MEAN_MAP
 from dmp_core.experiments.planning import PlannedVariant, known_modalities
 from dmp_core.methods.registry import find_method
+from dmp_core.scoring.protocol import ScoreTable
+from dmp_core.scoring.registry import CEILING, CONSTANT, MEAN_MAP
 from dmp_core.stages import Node
 from dmp_core.store import Manifest, Sample, Workspace, read_artefact
 

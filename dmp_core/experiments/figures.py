@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from dmp_core.config import PipelineConfig
 from dmp_core.errors import InputError
-from dmp_core.evaluation.registry import CEILING, CONSTANT
 from dmp_core.experiments.collect import finished_samples
 from dmp_core.experiments.planning import PlannedVariant, known_modalities, shared_node
 from dmp_core.experiments.settings import CurveSpec, GridSpec
@@ -20,6 +19,7 @@ from dmp_core.modalities import Modality, modality_of
 from dmp_core.modalities.pictures import load_matplotlib
 from dmp_core.report.pictures import SheetRow, contact_sheet
 from dmp_core.report.tables import split_name
+from dmp_core.scoring.registry import CEILING, CONSTANT
 from dmp_core.stages import Node
 from dmp_core.stages.latents import column_array
 from dmp_core.store import Workspace

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from dmp_core.config import PipelineConfig, load_config
-from dmp_core.config.pipeline import layered, merge, validate
+from dmp_core.config.presets import validate
 from dmp_core.errors import InputError
 from dmp_core.experiments.settings import Experiment, Variant
 from dmp_core.modalities import Modality, built_in, modalities_of
+from dmp_core.overrides import layered, merge
 from dmp_core.stages import Node, plan
 
 RunNodes = Callable[[PipelineConfig, str, list[Node]], Any]

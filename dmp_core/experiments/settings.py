@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
-from dmp_core.config.base import Settings, raise_readable, read_yaml
 from dmp_core.errors import InputError
 from dmp_core.resources import manifest_path
+from dmp_core.settings import Settings, raise_readable, read_yaml
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 

@@ -8,12 +8,12 @@ from html import escape
 
 import pandas as pd
 
-from dmp_core.evaluation.registry import CEILING, CONSTANT, MEAN_MAP
 from dmp_core.experiments.paper import Place, paper_table
 from dmp_core.experiments.settings import Variant
 from dmp_core.modalities import Metric, Modality, built_in, find_modality
 from dmp_core.modalities.segmentation import PAPER_CLASSES
 from dmp_core.report.tables import DASH, format_number, split_name
+from dmp_core.scoring.registry import CEILING, CONSTANT, MEAN_MAP
 from dmp_core.text import markdown as markdown_text
 
 NOT_RUN = "not run"

@@ -15,13 +15,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from dmp_core.errors import InputError
+from dmp_core.images import image_to_vae, resize_image
 from dmp_core.modalities import BUILT_IN, Code, Modality, find_modality, modality_of
-from dmp_core.modalities.base import Classes, resized
+from dmp_core.modalities.base import Classes
 from dmp_core.modalities.colour import unit
 from dmp_core.modalities.files import npy_bytes, png_bytes
 
@@ -87,19 +85,3 @@ def from_vae_image(
     """The inverse: labels, channels last, from decoded images (B, 3, H, W); see `Modality.from_image`."""
     code = Code(depth_scale=depth_scale, palette=palette)
     return modality_of(modality).from_image(image, code, classes=classes, noise=colour_noise)
-
-
-def resize_image(image: Array, size: tuple[int, int]) -> Array:
-    """An RGB image, uint8 (H, W, 3), at `size` = (height, width), bilinear."""
-    return image if image.shape[:2] == size else resized(image, size, Image.Resampling.BILINEAR)
-
-
-def image_to_vae(images: Array) -> Tensor:
-    """RGB images (B, H, W, 3) uint8 as the VAE sees them: (B, 3, H, W) float32 in [-1, 1]."""
-    import torch
-
-    images = np.asarray(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        raise InputError(f"images: expected uint8 (B, H, W, 3), found {images.dtype} {images.shape}")
-    pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1)))
-    return pixels.float() / 127.5 - 1

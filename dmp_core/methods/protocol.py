@@ -10,16 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from dmp_core.config.base import Settings
-from dmp_core.config.stages import BaseConfig, EditorConfig, MethodConfig, SamplingConfig
+from dmp_core.diffusion.settings import SamplingConfig
+from dmp_core.methods.settings import MethodConfig
 from dmp_core.modalities import Code, Modality
 from dmp_core.progress import Progress
+from dmp_core.settings import Settings
+from dmp_core.weights.settings import BaseConfig, EditorConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dmp_core.methods.base import ImagePairs
     from dmp_core.training.data import LabelImages, LatentPairs
+    from dmp_core.training.pairs import ImagePairs
 
 Needs = Literal["latents", "images", "nothing"]
 """What a fit reads: VAE latents of images and labels, images and labels themselves, or no data at all."""

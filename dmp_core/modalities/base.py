@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from dmp_core.errors import InputError
 from dmp_core.store import open_image
@@ -424,17 +423,6 @@ def check_range(name: str, array: Array, low: float, high: float) -> None:
             f"{name}: values {array.min():.4g} … {array.max():.4g} leave {low:g} … {high:g}; "
             "are they codes in another unit, or NaN?"
         )
-
-
-def resized(array: Array, size: tuple[int, int], method: Image.Resampling) -> Array:
-    """(H, W[, 3]), uint8 or float, at another size: uint8 stays uint8, all else becomes float32."""
-    if array.dtype == np.uint8:
-        return np.array(Image.fromarray(array).resize(size[::-1], method))
-    planes = np.moveaxis(np.atleast_3d(array.astype(np.float32)), -1, 0)
-    stacked = np.stack(
-        [np.array(Image.fromarray(np.ascontiguousarray(plane)).resize(size[::-1], method)) for plane in planes], -1
-    )
-    return stacked if array.ndim == 3 else stacked[..., 0]
 
 
 def float64(values: Any) -> NDArray[np.float64]:

@@ -17,7 +17,17 @@ from dmp_core.evaluation.areas import area_score, class_areas, image_scores
 from dmp_core.evaluation.bootstrap import Statistic
 from dmp_core.evaluation.colours import IGNORED, Palette, class_colours, display_colours, id_type, load_palette
 from dmp_core.images import GREY_STEPS, opened, raw_mode
-from dmp_core.modalities.base import Array, Classes, Code, ErrorScale, MeanMap, Metric, Modality, check_shape, read_png
+from dmp_core.modalities.base import (
+    Array,
+    Classes,
+    Code,
+    ErrorScale,
+    MeanMap,
+    Metric,
+    Modality,
+    check_shape,
+    read_png,
+)
 from dmp_core.modalities.files import png_bytes
 from dmp_core.modalities.pictures import UNKNOWN_COLOUR
 from dmp_core.text import markdown

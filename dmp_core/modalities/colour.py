@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dmp_core.errors import InputError
+from dmp_core.images import resized
 from dmp_core.modalities.base import (
     Array,
     Axes,
@@ -24,7 +25,6 @@ from dmp_core.modalities.base import (
     check_shape,
     float64,
     read_png,
-    resized,
 )
 from dmp_core.modalities.files import png_bytes
 from dmp_core.modalities.pictures import grey_picture

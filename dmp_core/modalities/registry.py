@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib import import_module, metadata
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from dmp_core.errors import InputError
 from dmp_core.modalities.base import Modality
@@ -25,6 +25,8 @@ from dmp_core.modalities.settings import OwnModality
 ENTRY_POINTS = "dmp.modalities"
 BUILT_IN = ("normal", "depth", "segmentation", "albedo", "shading")
 """In the order in which tables and pictures show them."""
+ModalityName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60, examples=[*BUILT_IN])]
+"""Of a built-in modality, of one that a package announces, or of one of `own_modalities`."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _TAKEN = {"image", "images", "train", "none"} | {
     "json",

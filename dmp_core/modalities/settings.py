@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, Field, PositiveFloat, field_validator, model_validator
 
-from dmp_core.config.base import Settings
 from dmp_core.evaluation.colours import id_type
 from dmp_core.modalities.base import CardText, ErrorScale, Metric, Modality
 from dmp_core.reading import read_text, shown
+from dmp_core.settings import Settings, since
 from dmp_core.text import markdown
 
 Label = Annotated[str, Field(max_length=100), AfterValidator(lambda text: _one_line(text))]
@@ -23,15 +23,10 @@ _LONGEST_LIST = 2**22
 MOST_CLASSES = 65534
 
 
-def _unset(default: Any = None) -> Any:
-    """A setting that is left out of the dump, and so of fingerprints, while it has its default."""
-    return Field(default=default, exclude_if=lambda value: value == default)
-
-
 class _Own(Settings):
-    title: Label | None = _unset()
+    title: Label | None = since(None)
     """Its name in reports; None: the key, capitalised."""
-    instruction: str | None = _unset()
+    instruction: str | None = since(None)
     """What models that edit by instructions are asked for; None: "make it into the corresponding NAME map"."""
 
     def words(self, name: str) -> dict[str, Any]:
@@ -47,9 +42,9 @@ class ScalarModality(_Own):
     kind: Literal["scalar"] = "scalar"
     range: tuple[float, float] = (0.0, 1.0)
     """Smallest and largest value. In [0, 1] without a unit, labels are 8-bit grey PNG; else .npy, NaN: no label."""
-    unit: Label = _unset("")
+    unit: Label = since("")
     """Of the values, for reports: "°C"."""
-    colour_map: str | None = _unset()
+    colour_map: str | None = since(None)
     """Of matplotlib, for pictures; None: grey for PNG, viridis for .npy."""
 
     @model_validator(mode="after")
@@ -152,13 +147,13 @@ class ClassesModality(_Own):
     kind: Literal["classes"] = "classes"
     classes: list[str] | str
     """Their names, by id; or a file with one name per line."""
-    ignore: Annotated[int, Field(ge=0, le=65535)] | None = _unset()
+    ignore: Annotated[int, Field(ge=0, le=65535)] | None = since(None)
     """Id of pixels without a label, which may be that of a class; None: 255, or 65535 of 16 bits."""
-    palette: list[tuple[Channel, Channel, Channel]] | None = _unset()
+    palette: list[tuple[Channel, Channel, Channel]] | None = since(None)
     """Colour of each class in the images that are learned; None: chosen, as far apart as they can be."""
-    headline: list[str] | None = _unset()
+    headline: list[str] | None = since(None)
     """Classes that the primary metric is the mean of; None: all."""
-    weights: dict[str, PositiveFloat] = _unset({})
+    weights: dict[str, PositiveFloat] = since({})
     """Class → what its pixels count in training on decoded images (`train.loss: decoded`); the others count 1."""
 
     @field_validator("classes", mode="after")

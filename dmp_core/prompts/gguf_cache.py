@@ -17,7 +17,7 @@ from typing import Any
 from unittest import mock
 
 from dmp_core.errors import InputError, MissingExtra
-from dmp_core.models.shipped import Located, resolve_model
+from dmp_core.weights.resolve import Located, resolve_model
 
 logger = logging.getLogger(__name__)
 PACKAGE_PREFIX = "package:"

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import yaml
 
-from dmp_core.config.stages import GrammarPrompts
 from dmp_core.prompts.keywords import readable_keyword
+from dmp_core.prompts.settings import GrammarPrompts
 from dmp_core.resources import manifest_path
 
 

@@ -10,13 +10,14 @@ from itertools import islice
 
 import pandas as pd
 
-from dmp_core.config.stages import PromptsConfig, SplitConfig
+from dmp_core.dataset.settings import SplitConfig
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
 from dmp_core.prompts.base import CaptionGenerator, build_generator
 from dmp_core.prompts.cleanup import caption_key, clean_caption
 from dmp_core.prompts.grammar import GrammarGenerator
 from dmp_core.prompts.keywords import split_keywords
+from dmp_core.prompts.settings import PromptsConfig
 from dmp_core.prompts.subject import refuse_unusable
 from dmp_core.store import Bounds, SkipCount, Skipped, sample_key, sample_seed
 from dmp_core.text import one_line

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from typing import Any
 
-from dmp_core.config.stages import VLLMPrompts
 from dmp_core.errors import InputError
 from dmp_core.prompts.base import fill_template
+from dmp_core.prompts.settings import VLLMPrompts
 
 _CONNECTIONS = 32  # requests in flight; the server batches them
 _TRIES = 4

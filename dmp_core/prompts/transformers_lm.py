@@ -9,13 +9,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from dmp_core.config.stages import TransformersPrompts
 from dmp_core.errors import InputError, MissingExtra
-from dmp_core.models.shipped import UNREADABLE, why_unreadable
 from dmp_core.prompts.base import fill_template
 from dmp_core.prompts.gguf_cache import converted_gguf, locate_language_model, quiet_transformers
 from dmp_core.prompts.sentences import abbreviations, is_abbreviated
+from dmp_core.prompts.settings import TransformersPrompts
 from dmp_core.prompts.subject import phrase_of
+from dmp_core.weights.resolve import UNREADABLE, why_unreadable
 
 try:
     import torch

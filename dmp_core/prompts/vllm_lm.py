@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from dmp_core.config.stages import TransformersPrompts, VLLMPrompts
 from dmp_core.errors import InputError, MissingExtra
-from dmp_core.models.shipped import Located, resolve_model
 from dmp_core.prompts.base import CaptionGenerator, fill_template
 from dmp_core.prompts.server import ServerGenerator
+from dmp_core.prompts.settings import TransformersPrompts, VLLMPrompts
+from dmp_core.weights.resolve import Located, resolve_model
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dmp_core.errors import InputError
-from dmp_core.models.shipped import UNREADABLE, resolve_model, why_unreadable
+from dmp_core.weights.resolve import UNREADABLE, resolve_model, why_unreadable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,11 +7,11 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from dmp_core.config.base import read_yaml
-from dmp_core.config.stages import QualityConfig
 from dmp_core.modalities import Modality, find_modality, modality_names
 from dmp_core.quality.gates import failing, gates_for
+from dmp_core.quality.settings import QualityConfig
 from dmp_core.resources import manifest_path
+from dmp_core.settings import read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from dmp_core.config.stages import QualityConfig
 from dmp_core.modalities import Modality, modality_of
+from dmp_core.quality.settings import QualityConfig
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from dmp_core.evaluation.registry import CEILING, CONSTANT, DMP, describe
 from dmp_core.modalities import Modality, with_built_in
 from dmp_core.report.data import QualityRecord, ReportData, SplitStatistics, TrainingRecord
 from dmp_core.report.gallery import Painter, Picture, SplitGallery
@@ -26,6 +25,7 @@ from dmp_core.report.tables import (
     split_name,
     wins,
 )
+from dmp_core.scoring.registry import CEILING, CONSTANT, DMP, describe
 from dmp_core.text import plain as plain_text
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -14,7 +14,7 @@ from dmp_core.modalities import Modality, built_in
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dmp_core.evaluation.protocol import ScoreTable
+    from dmp_core.scoring.protocol import ScoreTable
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class ReportData:
     title: str
     config_yaml: str
     metrics: Mapping[str, Any]
-    """What `dmp_core.evaluation.protocol.aggregate` returned."""
+    """What `dmp_core.scoring.protocol.aggregate` returned."""
     modalities: Sequence[Modality] = field(default_factory=built_in)
     """Those that may be shown, in this order."""
     tables: Sequence[ScoreTable] = ()

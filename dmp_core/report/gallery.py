@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmp_core.evaluation.protocol import ScoreTable, pick_cases
-from dmp_core.evaluation.registry import DMP
 from dmp_core.modalities import Modality
 from dmp_core.modalities.classes import ClassMap
 from dmp_core.modalities.scalar import ScalarMap
@@ -26,6 +24,8 @@ from dmp_core.report.pictures import (
     enlarge,
 )
 from dmp_core.report.tables import format_number, split_name
+from dmp_core.scoring.protocol import ScoreTable, pick_cases
+from dmp_core.scoring.registry import DMP
 
 FOLDER = "images"
 THUMBNAIL = 160

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dmp_core.evaluation.registry import CEILING, CONSTANT, DMP, MEAN_MAP
 from dmp_core.modalities import Metric, Modality, built_in, modality_of
 from dmp_core.modalities.classes import ClassMap
+from dmp_core.scoring.registry import CEILING, CONSTANT, DMP, MEAN_MAP
 
 DASH = "—"
 SPLIT_NAMES = {

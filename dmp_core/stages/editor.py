@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dmp_core.config.stages import EditorConfig, RuntimeConfig
-from dmp_core.models.editor import EditorRecipe, train_editor
+from dmp_core.prior.editor import EditorRecipe, train_editor
 from dmp_core.progress import Progress, silent
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import EditorStage, PredictStage, TrainStage
 from dmp_core.store import Artefact, staged_folder
 from dmp_core.store.threads import threads_of_work
+from dmp_core.weights.settings import EditorConfig
 
 MODEL = "model"
 

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
-from dmp_core.evaluation.constant import NothingLabelled
-from dmp_core.evaluation.protocol import (
+from dmp_core.methods.registry import find_method
+from dmp_core.modalities import Modality
+from dmp_core.progress import Progress, silent
+from dmp_core.runtime import RuntimeConfig
+from dmp_core.scoring.constant import NothingLabelled
+from dmp_core.scoring.protocol import (
     Scorer,
     ScoreTable,
     aggregate,
@@ -19,10 +22,7 @@ from dmp_core.evaluation.protocol import (
     map_like,
     mean_map,
 )
-from dmp_core.evaluation.registry import CEILING, CONSTANT, MEAN_MAP
-from dmp_core.methods.registry import find_method
-from dmp_core.modalities import Modality
-from dmp_core.progress import Progress, silent
+from dmp_core.scoring.registry import CEILING, CONSTANT, MEAN_MAP
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import EvaluateStage
 from dmp_core.stages.quality import left_out, score_tables

@@ -11,15 +11,15 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from dmp_core.config.pipeline import PipelineConfig
-from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
-from dmp_core.models.shipped import registered
 from dmp_core.progress import Progress, current_listener, silent
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.node import Node
 from dmp_core.stages.overwrites import check_overwrites
 from dmp_core.stages.plan import find, plan
 from dmp_core.stages.select import CHUNKED
 from dmp_core.store import Artefact, Chunk, FileRecord, Lock, Manifest, Workspace, record_files
+from dmp_core.weights.resolve import registered
 
 Inputs = dict[str, Artefact]
 

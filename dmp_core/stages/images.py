@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dmp_core.config.stages import DiffusionImages, RuntimeConfig
 from dmp_core.progress import Progress, silent
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import ImagesStage
 from dmp_core.stages.prompts import cut_prompts, read_prompts
 from dmp_core.store import Artefact, plan_shards, write_shards
+from dmp_core.synthesis.settings import DiffusionImages
 from dmp_core.synthesis.sources import Row, open_source
 
 # What the dataset's card tells of the prompts: its name there, and the prompts' column.

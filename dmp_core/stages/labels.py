@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dmp_core.attempts import batch_or_each
-from dmp_core.config.stages import ModelLabels, RuntimeConfig
 from dmp_core.errors import InputError, NotFinite, WrongSetting
 from dmp_core.labelers.exact import unpack_truth
 from dmp_core.labelers.registry import Labeler, build_labeler, labeler_options
+from dmp_core.labelers.settings import ModelLabels
 from dmp_core.modalities import Modality
-from dmp_core.models.shipped import resolve_model
 from dmp_core.progress import Progress, silent
 from dmp_core.quality.labels import flip_difference
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import same_size_batches
 from dmp_core.stages.node import LabelsStage
@@ -32,6 +31,8 @@ from dmp_core.store import (
     shard_reader,
     write_shards,
 )
+from dmp_core.store.attempts import batch_or_each
+from dmp_core.weights.resolve import resolve_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,7 +139,7 @@ def _by_model(modality: Modality, settings: ModelLabels, runtime: RuntimeConfig,
 
 
 def _built(name: str, settings: ModelLabels, runtime: RuntimeConfig) -> Labeler:
-    from dmp_core.training.base import choose_device
+    from dmp_core.weights.load import choose_device
 
     taken = labeler_options(settings.kind)
     own: dict[str, Any] = {"batch_size": settings.batch_size, "dtype": settings.dtype}

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dmp_core.config.stages import RuntimeConfig
 from dmp_core.modalities import Modality, find_modality
 from dmp_core.progress import Progress, silent
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import LatentsStage
 from dmp_core.store import Artefact, Sample, open_image, shard_plans, shard_reader, write_shards
@@ -30,8 +30,8 @@ def run(
     progress: Progress = silent,
 ) -> StageResult:
     """Encode every image or label of the column once; latent shards keep the column's layout."""
-    from dmp_core.training.base import choose_device, load_vae
     from dmp_core.training.latents import empty_shard, encode_column
+    from dmp_core.weights.load import choose_device, load_vae
 
     column = inputs["column"]
     read = shard_reader(column)

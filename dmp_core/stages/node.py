@@ -9,35 +9,24 @@ from typing import Annotated, Any
 
 from pydantic import Field, SerializeAsAny
 
-from dmp_core.config.base import Settings
-from dmp_core.config.stages import (
-    BaseConfig,
-    DiffusionImages,
-    EditorConfig,
-    EvaluateConfig,
-    FolderImages,
-    LabelsConfig,
-    MethodConfig,
-    MethodSettings,
-    ModalityName,
-    ModelLabels,
-    PromptsConfig,
-    RenderImages,
-    SamplingConfig,
-    ShardsConfig,
-    SplitConfig,
-    TransformersPrompts,
-    VLLMPrompts,
-)
-from dmp_core.methods.diffusion_settings import InstructConfig
-from dmp_core.methods.registry import find_method
+from dmp_core.dataset.settings import ShardsConfig, SplitConfig
+from dmp_core.diffusion.settings import SamplingConfig
+from dmp_core.labelers.settings import LabelsConfig, ModelLabels
+from dmp_core.methods.registry import MethodSettings, find_method
+from dmp_core.methods.settings import MethodConfig
+from dmp_core.methods.shared.settings import InstructConfig
 from dmp_core.modalities import Code, Modality, find_modality
 from dmp_core.modalities.base import Axes, DepthCurve
-from dmp_core.modalities.registry import modalities_of
+from dmp_core.modalities.registry import ModalityName, modalities_of
 from dmp_core.modalities.settings import OwnModality
-from dmp_core.models.prior.config import SceneConfig
+from dmp_core.prior.config import SceneConfig
+from dmp_core.prompts.settings import PromptsConfig, TransformersPrompts, VLLMPrompts
 from dmp_core.quality.gates import Gates
+from dmp_core.scoring.settings import EvaluateConfig
+from dmp_core.settings import Settings, since
 from dmp_core.store import Artefact, Workspace, fingerprint
+from dmp_core.synthesis.settings import DiffusionImages, FolderImages, RenderImages
+from dmp_core.weights.settings import BaseConfig, EditorConfig
 
 VERSIONS = {
     "prompts": 2,
@@ -61,7 +50,6 @@ GatesField = Annotated[Gates, Field(default_factory=dict, exclude_if=lambda gate
 """The gates that a stage applies, and no others; without any, its fingerprint knows nothing of gates."""
 
 # Left out of the dump, and so of the fingerprint, where it is not set.
-_Optional = Field(default=None, exclude_if=lambda value: value is None)
 
 
 # What each stage reads: exactly this is fingerprinted, and stored in the manifest.
@@ -71,7 +59,7 @@ class PromptsStage(Settings):
     count: int
     prompts: PromptsConfig
     seed: int
-    clean_up: int | None = _Optional
+    clean_up: int | None = since(None)
     """`cleanup.RULES`, where these can give other captions than the first rules did; else None."""
 
 
@@ -115,7 +103,7 @@ class OfModality(Settings):
 
     task: ModalityName
     """The modality's name, by the word that fingerprints know."""
-    own: OwnModality | None = _Optional
+    own: OwnModality | None = since(None)
     """What it is, if the configuration describes it."""
 
     @property
@@ -128,8 +116,8 @@ class Coded(Settings):
 
     depth_scale: float | None
     palette: str | None
-    depth_curve: DepthCurve = Field(default="linear", exclude_if=lambda value: value == "linear")
-    depth_clip: bool = Field(default=True, exclude_if=lambda value: value)
+    depth_curve: DepthCurve = since("linear")
+    depth_clip: bool = since(True)
 
     @property
     def code(self) -> Code:
@@ -155,7 +143,7 @@ class QualityStage(Settings):
     split: str
     task: ModalityName | None
     """The modality whose labels are scored; None: image and prompt."""
-    own: OwnModality | None = _Optional
+    own: OwnModality | None = since(None)
     clip_model: str | None = None
     clip_hash: str | None = None
 
@@ -166,7 +154,7 @@ class ShardsStage(Settings):
     shards: ShardsConfig
     palette: str
     gates: GatesField
-    own_modalities: dict[str, OwnModality] = Field(default={}, exclude_if=lambda own: not own)
+    own_modalities: dict[str, OwnModality] = since({})
 
     def modality(self, name: str) -> Modality:
         return find_modality(name, self.own_modalities.get(name))
@@ -175,7 +163,7 @@ class ShardsStage(Settings):
 class LatentsStage(Coded):
     column: str
     """`image` or a modality."""
-    own: OwnModality | None = _Optional
+    own: OwnModality | None = since(None)
     base: BaseConfig
     base_hash: str
     flip: bool
@@ -197,12 +185,12 @@ class TrainStage(OfModality, Coded):
     adapter_hash: str | None
     base: BaseConfig
     base_hash: str
-    min_class_share: float = Field(default=0.0, exclude_if=lambda share: share == 0)
+    min_class_share: float = since(0.0)
     """Of class maps alone."""
     gates: GatesField
-    editor: EditorConfig | None = _Optional
+    editor: EditorConfig | None = since(None)
     """The one that the settings name; None: none is asked, or the DAG makes it."""
-    editor_hash: str | None = _Optional
+    editor_hash: str | None = since(None)
 
 
 class OwnModelTrainStage(TrainStage):
@@ -219,18 +207,18 @@ class PredictStage(OfModality, Coded):
     base_hash: str
     sampling: SamplingConfig
     resolution: int | None
-    inference: SerializeAsAny[Settings] | None = _Optional
+    inference: SerializeAsAny[Settings] | None = since(None)
     """What the method's own settings say of it."""
-    editor: EditorConfig | None = _Optional
+    editor: EditorConfig | None = since(None)
     """As in `TrainStage`."""
-    editor_hash: str | None = _Optional
+    editor_hash: str | None = since(None)
 
 
 class EvaluateStage(OfModality):
     splits: list[str]
     evaluate: EvaluateConfig
     gates: GatesField
-    method: str = Field(default="dmp", exclude_if=lambda name: name == "dmp")
+    method: str = since("dmp")
 
 
 class ReportStage(Settings):

@@ -13,28 +13,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dmp_core.config.base import Settings
 from dmp_core.config.pipeline import PipelineConfig
-from dmp_core.config.stages import (
-    DiffusionImages,
-    EditorConfig,
-    ExactLabels,
-    FolderImages,
-    GrammarPrompts,
-    LabelsConfig,
-    SamplingConfig,
-)
+from dmp_core.diffusion.settings import SamplingConfig
 from dmp_core.errors import InputError
+from dmp_core.labelers.settings import ExactLabels, LabelsConfig
 from dmp_core.methods.registry import find_method
 from dmp_core.modalities import Modality
-from dmp_core.models.adapters import check_finished
-from dmp_core.models.editor import recipe_with
-from dmp_core.models.shipped import identity, local_digest, registered
-from dmp_core.models.text_to_image import check_text_to_image
+from dmp_core.prior.editor import recipe_with
 from dmp_core.prompts.cleanup import RULES, judged_alike
 from dmp_core.prompts.keywords import split_keywords
+from dmp_core.prompts.settings import GrammarPrompts
 from dmp_core.prompts.subject import refuse_unusable
 from dmp_core.quality.gates import IMAGE, Gates, gates_for
+from dmp_core.settings import Settings
 from dmp_core.stages.node import (
     Coded,
     DiffusionImagesStage,
@@ -58,6 +49,11 @@ from dmp_core.stages.node import (
 )
 from dmp_core.synthesis import PROVIDES
 from dmp_core.synthesis.listing import UNKNOWN_SIZE, Listing, read_folder
+from dmp_core.synthesis.settings import DiffusionImages, FolderImages
+from dmp_core.weights.adapters import check_finished
+from dmp_core.weights.resolve import identity, local_digest, registered
+from dmp_core.weights.settings import EditorConfig
+from dmp_core.weights.text_to_image import check_text_to_image
 
 # Captions of a language model that the first rules of clean-up passed, and that pass today's: they are as they were.
 _MEASURED = frozenset({"240684b76df6"})  # the preset mini's in_domain, with SmolLM2

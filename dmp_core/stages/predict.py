@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dmp_core.attempts import batch_or_each
-from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import NotFinite
 from dmp_core.methods.protocol import Inference, Predictor, Problem
 from dmp_core.methods.registry import find_method
 from dmp_core.progress import Progress, silent
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.editor import editor_of
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import same_size_batches
 from dmp_core.stages.node import PredictStage
 from dmp_core.stages.prompts import cut_prompts, read_prompts
 from dmp_core.store import Artefact, Sample, ShardPlan, Skipped, shard_plans, shard_reader, write_shards
+from dmp_core.store.attempts import batch_or_each
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,7 +77,7 @@ def check_labels(labels: NDArray[Any]) -> None:
 
 
 def _fitted(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig) -> Callable[[], Predictor]:
-    from dmp_core.training.base import choose_device
+    from dmp_core.weights.load import choose_device
 
     captions: dict[str, str] = {}
     if config.sampling.use_prompt:
@@ -104,8 +104,8 @@ def _fitted(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig) -> Cal
 
 
 def _ceiling(config: PredictStage, runtime: RuntimeConfig) -> Callable[[], Predictor]:
-    from dmp_core.training.base import choose_device, load_vae
-    from dmp_core.training.predict import vae_ceiling
+    from dmp_core.methods.dmp.predict import vae_ceiling
+    from dmp_core.weights.load import choose_device, load_vae
 
     @cache
     def fitted() -> Predictor:

@@ -10,13 +10,16 @@ from typing import Any
 
 import pandas as pd
 
-from dmp_core.config.stages import BaseConfig, DiffusionImages, RuntimeConfig, SplitConfig
+from dmp_core.dataset.settings import SplitConfig
 from dmp_core.progress import Progress, silent
 from dmp_core.prompts import ResumableGenerator, build_generator, make_captions
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import FolderPromptsStage, PromptsStage
 from dmp_core.store import Artefact, staged_folder
 from dmp_core.synthesis.listing import prompts_table, read_folder
+from dmp_core.synthesis.settings import DiffusionImages
+from dmp_core.weights.settings import BaseConfig
 
 logger = logging.getLogger(__name__)
 FILE = "prompts.parquet"
@@ -84,7 +87,7 @@ def _of_folder(config: FolderPromptsStage, runtime: RuntimeConfig) -> tuple[pd.D
 def cut_prompts(model: BaseConfig | DiffusionImages, prompts: Iterable[str]) -> dict[str, int]:
     """For the manifest: how many prompts the model reads in part only, being longer than its text encoders' limit."""
     from dmp_core.diffusion.text import count_cut
-    from dmp_core.training.base import load_tokenizers
+    from dmp_core.weights.load import load_tokenizers
 
     texts, tokenizers = list(prompts), load_tokenizers(model)
     cut = min((count_cut(tokenizer, texts) for tokenizer in tokenizers), default=0)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
 from dmp_core.modalities import Modality, find_modality
 from dmp_core.progress import Progress, silent
@@ -24,6 +23,7 @@ from dmp_core.quality import (
     nearest_earlier,
     nearest_earlier_prompt,
 )
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import column_array
 from dmp_core.stages.node import QualityStage
@@ -133,7 +133,7 @@ def _image_rows(images: Artefact, clip_model: str | None, runtime: RuntimeConfig
         yield from (_image_row(sample)[0] for sample in samples)
         return
     from dmp_core.quality.clip import ClipScorer
-    from dmp_core.training.base import choose_device
+    from dmp_core.weights.load import choose_device
 
     scorer = ClipScorer(clip_model, choose_device(runtime.device))
     while batch := [_image_row(sample) for sample in islice(samples, _CLIP_BATCH)]:

@@ -11,12 +11,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from dmp_core.config.stages import QualityConfig, RuntimeConfig
-from dmp_core.evaluation.protocol import ScoreTable
 from dmp_core.modalities import Modality
 from dmp_core.modalities.registry import modalities_of
 from dmp_core.progress import Progress, silent
 from dmp_core.quality import IMAGE, bounds_by_name, doubts, gates_for
+from dmp_core.quality.settings import QualityConfig
 from dmp_core.report import (
     ModelRecord,
     Provenance,
@@ -31,6 +30,8 @@ from dmp_core.report import (
 )
 from dmp_core.report.data import SplitStatistics
 from dmp_core.report.tables import split_name
+from dmp_core.runtime import RuntimeConfig
+from dmp_core.scoring.protocol import ScoreTable
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import column_array
 from dmp_core.stages.node import ReportStage

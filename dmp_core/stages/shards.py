@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
 from dmp_core.modalities import Modality
 from dmp_core.progress import Progress, silent
 from dmp_core.report.dataset_card import card_from_manifests
 from dmp_core.report.dataset_record import Schema, record_schema, uniform_record
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.node import ShardsStage
 from dmp_core.stages.quality import drop_counts, failed, left_out, score_records, score_tables, skipped

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError
 from dmp_core.methods.protocol import Problem
 from dmp_core.methods.registry import find_method
 from dmp_core.modalities.classes import ClassMap
-from dmp_core.models.adapters import adapter_folder
 from dmp_core.progress import Progress, silent
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.editor import editor_of
 from dmp_core.stages.execute import Inputs, StageResult
 from dmp_core.stages.latents import column_array
@@ -24,11 +23,12 @@ from dmp_core.stages.prompts import cut_prompts, read_prompts
 from dmp_core.stages.quality import drop_counts, failed, left_out, score_tables
 from dmp_core.store import Artefact, Sample, read_artefact, staged_folder
 from dmp_core.store.threads import threads_of_work
+from dmp_core.weights.adapters import adapter_folder
 
 if TYPE_CHECKING:
-    from dmp_core.methods.base import ImagePairs
     from dmp_core.training.data import LabelImages, LatentPairs
     from dmp_core.training.latents import LatentColumn
+    from dmp_core.training.pairs import ImagePairs
 
 
 def run(
@@ -43,7 +43,7 @@ def run(
     """Fit a method to one modality, resuming at its last checkpoint; or install a finished adapter."""
     if config.train is None:
         return _install(config, out)
-    from dmp_core.training.base import choose_device
+    from dmp_core.weights.load import choose_device
 
     data = TrainingSplit(config, inputs)
     shares = data.class_shares()
@@ -89,7 +89,7 @@ class TrainingSplit:
         return LatentPairs(source, target, batch_size, seed, exclude=set(source.keys) - self._kept.keys())
 
     def image_pairs(self) -> ImagePairs:
-        from dmp_core.methods.base import ImagePairs
+        from dmp_core.training.pairs import ImagePairs
 
         keys, images, targets = [], [], []
         for sample, label in zip(self._read("images"), self._read("labels"), strict=True):

@@ -16,13 +16,14 @@ from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from transformers.utils import logging as transformers_logging
 
-from dmp_core.attempts import next_seed
-from dmp_core.config.stages import DiffusionImages, RuntimeConfig
 from dmp_core.errors import InputError
-from dmp_core.models.text_to_image import check_parts
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.store import Sample, Skipped
+from dmp_core.store.attempts import next_seed
+from dmp_core.synthesis.settings import DiffusionImages
 from dmp_core.synthesis.sources import Row, image_sample
-from dmp_core.training.base import choose_device, load_text_to_image
+from dmp_core.weights.load import choose_device, load_text_to_image
+from dmp_core.weights.text_to_image import check_parts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

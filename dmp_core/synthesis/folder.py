@@ -16,16 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dmp_core.attempts import first_that_works
-from dmp_core.config.stages import BadSampleConfig, FolderImages, RuntimeConfig
 from dmp_core.errors import InputError
 from dmp_core.images import MOST_PIXELS, decoding, open_rgb, opened
 from dmp_core.labelers.exact import pack_truth
 from dmp_core.modalities import Modality, find_modality, modality_of
 from dmp_core.quality import doubts, label_scores
 from dmp_core.reading import read_file, shown
+from dmp_core.runtime import BadSampleConfig, RuntimeConfig
 from dmp_core.store import Bounds, Sample, SkipCount, Skipped
+from dmp_core.store.attempts import first_that_works
 from dmp_core.synthesis.listing import SUFFIXES, Listing, OwnImage, refuse
+from dmp_core.synthesis.settings import FolderImages
 from dmp_core.synthesis.sources import Row, image_sample
 from dmp_core.text import one_line
 

@@ -7,9 +7,10 @@ from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any, Protocol
 
-from dmp_core.config.stages import DiffusionImages, FolderImages, RenderImages, RuntimeConfig
-from dmp_core.labelers.encoding import png_bytes
+from dmp_core.modalities.files import png_bytes
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.store import Sample, Skipped, canonical_json
+from dmp_core.synthesis.settings import DiffusionImages, FolderImages, RenderImages
 
 Row = dict[str, Any]
 """One row of the prompts table: key, keyword, prompt, seed, …"""

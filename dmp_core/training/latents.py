@@ -26,7 +26,7 @@ from dmp_core.diffusion.latents import encode_images as encode_unit_images
 from dmp_core.diffusion.latents import working_size as working_size
 from dmp_core.errors import InputError, NotFinite
 from dmp_core.finite import check_outputs, check_weights
-from dmp_core.labelers.encoding import image_to_vae, resize_image
+from dmp_core.images import image_to_vae, resize_image
 from dmp_core.modalities import Code, Modality, modality_of
 
 IMAGE = "image"

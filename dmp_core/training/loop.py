@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from dmp_core.config.stages import FitConfig
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress, silent
 from dmp_core.training.checkpoints import LOG, load_checkpoint, save_checkpoint
 from dmp_core.training.logs import FILE, StepRecord, TrainingLog
 from dmp_core.training.optimisation import check_gradients, learning_rate, make_optimizer
 from dmp_core.training.precision import keep_freed_memory
+from dmp_core.training.settings import FitConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from dmp_core.config.stages import FitConfig
 from dmp_core.errors import InputError
+from dmp_core.training.settings import FitConfig
 
 
 def learning_rate(config: FitConfig, step: int) -> float:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from dmp_core.config.stages import FitConfig
+from dmp_core.training.settings import FitConfig
 
 F = TypeVar("F", bound=FitConfig)
 

@@ -21,8 +21,8 @@ from dmp_core.cli import app, run
 from dmp_core.cli.errors import explain, guarded, say
 from dmp_core.config import load_config
 from dmp_core.errors import EXTRAS, InputError, MissingExtra
-from dmp_core.models.registry import registry
-from dmp_core.synthesis.render import RendererMissing
+from dmp_core.render import RendererMissing
+from dmp_core.weights.registry import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from dmp_core.config import dump, load_config, preset_names
-from dmp_core.config.pipeline import merge, validate
+from dmp_core.config.presets import validate
 from dmp_core.errors import InputError
+from dmp_core.overrides import merge
 
 
 @pytest.mark.parametrize("preset", preset_names())

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dmp_core.config.card import Encoding
 from dmp_core.diffusion import (
     AdapterCard,
     DMPPipeline,
@@ -34,6 +33,7 @@ from dmp_core.diffusion.adapters import (
     check_base_model,
     content_digest,
 )
+from dmp_core.diffusion.card import Encoding
 from dmp_core.errors import InputError
 from dmp_core.resources import manifest_root
 from tests.golden.fill import fill_value

@@ -19,10 +19,9 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from dmp_core.cli import app
+from dmp_core.cli import app, ship
 from dmp_core.config import load_config
 from dmp_core.errors import InputError
-from dmp_core.models import ship
 from dmp_core.stages import execute, find, plan
 from dmp_core.store import Workspace
 

@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmp_core.errors import InputError
-from dmp_core.evaluation.constant import NothingLabelled
 from dmp_core.evaluation.histogram import HalfHistogram
-from dmp_core.evaluation.protocol import (
+from dmp_core.modalities import BUILT_IN, find_modality
+from dmp_core.modalities.settings import ClassesModality
+from dmp_core.scoring.constant import NothingLabelled
+from dmp_core.scoring.protocol import (
     Scorer,
     ScoreTable,
     aggregate,
@@ -28,9 +30,7 @@ from dmp_core.evaluation.protocol import (
     score,
     score_constant,
 )
-from dmp_core.evaluation.registry import describe, image_metric, metric, metrics_of, primary_metric
-from dmp_core.modalities import BUILT_IN, find_modality
-from dmp_core.modalities.settings import ClassesModality
+from dmp_core.scoring.registry import describe, image_metric, metric, metrics_of, primary_metric
 
 N, H, W = 5, 12, 10
 KEYS = [f"test-{i:08d}" for i in range(N)]

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from dmp_core.errors import InputError
 from dmp_core.evaluation import metrics
 from dmp_core.evaluation.alignment import align_affine
-from dmp_core.evaluation.constant import constant_prediction, mean_map
-from dmp_core.evaluation.protocol import aggregate, score, score_constant
-from dmp_core.evaluation.registry import metrics_of
 from dmp_core.modalities import BUILT_IN, find_modality
+from dmp_core.scoring.constant import constant_prediction, mean_map
+from dmp_core.scoring.protocol import aggregate, score, score_constant
+from dmp_core.scoring.registry import metrics_of
 
 N, H, W = 4, 8, 8
 PIXELS = H * W

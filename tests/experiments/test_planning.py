@@ -7,11 +7,12 @@ from typer.testing import CliRunner
 
 from dmp_core.cli import app
 from dmp_core.config import load_config, preset_names
-from dmp_core.config.pipeline import dump, merge
-from dmp_core.config.stages import TrainConfig
+from dmp_core.config.presets import dump
 from dmp_core.errors import InputError
 from dmp_core.experiments.planning import choose, distinct_nodes, plan_experiment
 from dmp_core.experiments.settings import Experiment, experiment_names, load_experiment
+from dmp_core.methods.dmp.settings import TrainConfig
+from dmp_core.overrides import merge
 from dmp_core.resources import manifest_path
 from dmp_core.stages.estimate import estimate_seconds
 from dmp_core.store import Workspace

@@ -18,15 +18,15 @@ from typer.testing import CliRunner
 from benchmarks import results
 from dmp_core.cli import app
 from dmp_core.errors import InputError
-from dmp_core.evaluation.registry import CEILING, CONSTANT, MEAN_MAP
 from dmp_core.experiments import groups
 from dmp_core.experiments.outputs import write_outputs
 from dmp_core.experiments.planning import PlannedVariant, choose, plan_experiment, run_experiment
 from dmp_core.experiments.settings import Experiment, GroupSpec, load_experiment
-from dmp_core.methods.drit import DritModel
+from dmp_core.methods.drit.algorithm import DritModel
 from dmp_core.methods.registry import find_method, method_names
-from dmp_core.methods.spade import SpadeModel
+from dmp_core.methods.spade.algorithm import SpadeModel
 from dmp_core.modalities import find_modality
+from dmp_core.scoring.registry import CEILING, CONSTANT, MEAN_MAP
 from dmp_core.stages import StageOutput, execute
 from dmp_core.stages.latents import column_array
 from dmp_core.stages.quality import read_scores
@@ -37,7 +37,7 @@ from typing import Literal
 
 import numpy as np
 
-from dmp_core.config.stages import MethodConfig
+from dmp_core.methods.settings import MethodConfig
 
 class Settings(MethodConfig):
     method: Literal["towards"] = "towards"

@@ -20,7 +20,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate as validate_parameters
 
 from dmp_core.config import load_config, preset_names
-from dmp_core.config.pipeline import validate
+from dmp_core.config.presets import validate
 from dmp_core.errors import InputError
 from dmp_core.stages import STAGES, StageOutput, plan
 from flows import call

@@ -12,11 +12,11 @@ import pytest
 from prefect.task_runners import ProcessPoolTaskRunner
 
 from dmp_core.config import load_config
-from dmp_core.config.stages import RuntimeConfig
 from dmp_core.errors import InputError, MissingExtra
 from dmp_core.progress import listening
+from dmp_core.requests.parts import dataset_config
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages import chunks, execute, find, plan, waves
-from dmp_core.stages.parts import dataset_config
 from dmp_core.store import Chunk, Workspace
 from flows import crew
 from flows.pipeline import run_pipeline

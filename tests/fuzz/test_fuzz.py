@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dmp_core.config import load_config
-from dmp_core.config.pipeline import PipelineConfig, dump, preset_names
+from dmp_core.config.pipeline import PipelineConfig
+from dmp_core.config.presets import dump, preset_names
 from dmp_core.errors import InputError
 from dmp_core.images import open_rgb
 from dmp_core.labelers.encoding import LABEL_EXTENSIONS, encode_label

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dmp_core.errors import InputError, NotFinite
+from dmp_core.images import image_to_vae
 from dmp_core.labelers.encoding import (
     LABEL_EXTENSIONS,
     decode_label,
     encode_label,
     flip,
     from_vae_image,
-    image_to_vae,
     resize,
     to_vae_image,
     unit,

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dmp_core.config.stages import BaseConfig
-from dmp_core.labelers.encoding import image_to_vae, to_vae_image
-from dmp_core.methods.diffusion_settings import InstructConfig, LabelPriorConfig
-from dmp_core.methods.instruct import fit_instruct
-from dmp_core.methods.label_prior import fit_label_prior, load_label_prior
-from dmp_core.training.base import load_base
+from dmp_core.images import image_to_vae
+from dmp_core.labelers.encoding import to_vae_image
+from dmp_core.methods.shared.editing import fit_instruct
+from dmp_core.methods.shared.label_prior import fit_label_prior, load_label_prior
+from dmp_core.methods.shared.settings import InstructConfig, LabelPriorConfig
 from dmp_core.training.data import LatentPairs
 from dmp_core.training.latents import LatentColumn, encode_images
+from dmp_core.weights.load import load_base
+from dmp_core.weights.settings import BaseConfig
 from tests.training.tiny import write_base
 
 SIZE = 16

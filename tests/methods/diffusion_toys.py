@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from dmp_core.config.stages import BaseConfig
 from dmp_core.diffusion import Schedule, interpolate
 from dmp_core.diffusion.text import embed_texts
-from dmp_core.methods.instruct import editor_from, widen_unet
-from dmp_core.training.base import load_base
+from dmp_core.methods.shared.editing import editor_from, widen_unet
 from dmp_core.training.latents import LatentColumn
+from dmp_core.weights.load import load_base
+from dmp_core.weights.settings import BaseConfig
 
 
 def base_of(folder: Path) -> Any:

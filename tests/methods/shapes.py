@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dmp_core.methods.adversarial import Translator
-from dmp_core.methods.base import ImagePairs
+from dmp_core.methods.shared.adversarial import Translator
+from dmp_core.training.pairs import ImagePairs
 
 DISC, GROUND = (0.8, 0.2, -0.4), (-0.6, 0.2, 0.7)
 

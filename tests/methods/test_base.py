@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from dmp_core.errors import InputError
-from dmp_core.labelers.encoding import flip, image_to_vae, to_vae_image
-from dmp_core.methods.base import ImagePairs
+from dmp_core.images import image_to_vae
+from dmp_core.labelers.encoding import flip, to_vae_image
+from dmp_core.training.pairs import ImagePairs
 from tests.methods.shapes import shapes
 
 

@@ -13,27 +13,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dmp_core.config.stages import BaseConfig, EditorConfig, LoraConfig, SamplingConfig, TrainConfig
-from dmp_core.evaluation.protocol import aggregate, constant_prediction, score, score_constant
-from dmp_core.methods.diffusion_settings import (
-    DDIBConfig,
-    DDIBSampling,
-    EditSampling,
-    HardInstructConfig,
-    LabelPriorConfig,
-    LearnedInstructConfig,
-    SDEditConfig,
-    SDEditSampling,
-    TokenConfig,
-    VisiiConfig,
-    VisiiFitConfig,
-    VisiiSampling,
-)
+from dmp_core.diffusion.settings import SamplingConfig
+from dmp_core.methods.ddib.settings import DDIBConfig, DDIBSampling
+from dmp_core.methods.dmp.settings import TrainConfig
+from dmp_core.methods.instruct.settings import HardInstructConfig, LearnedInstructConfig, TokenConfig
 from dmp_core.methods.protocol import Inference, Problem
 from dmp_core.methods.registry import find_method
+from dmp_core.methods.sdedit.settings import SDEditConfig, SDEditSampling
+from dmp_core.methods.shared.settings import EditSampling, LabelPriorConfig
+from dmp_core.methods.visii.settings import VisiiConfig, VisiiFitConfig, VisiiSampling
 from dmp_core.modalities import find_modality
 from dmp_core.progress import silent
+from dmp_core.scoring.protocol import aggregate, constant_prediction, score, score_constant
 from dmp_core.training.logs import read_log
+from dmp_core.training.settings import LoraConfig
+from dmp_core.weights.settings import BaseConfig, EditorConfig
 from tests.methods.clusters import Data, Levels, labels_of, pictures, write_editor, write_prior
 
 pytestmark = pytest.mark.slow  # the models that all start from take longer than each of the fits

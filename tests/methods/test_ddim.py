@@ -7,7 +7,7 @@ import torch
 
 from dmp_core.diffusion import Schedule
 from dmp_core.errors import InputError
-from dmp_core.methods.ddim import ddim, inverted, last_steps, seeded_noise
+from dmp_core.methods.shared.ddim import ddim, inverted, last_steps, seeded_noise
 
 SCHEDULE = Schedule.stable_diffusion()
 CONFIG = {

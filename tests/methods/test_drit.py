@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from dmp_core.methods.base import ImagePairs
-from dmp_core.methods.drit import _DritContest, _kl, _mode_seeking, _parameters
+from dmp_core.methods.drit.algorithm import _DritContest, _kl, _mode_seeking, _parameters
+from dmp_core.training.pairs import ImagePairs
 from tests.methods.shapes import shapes
 from tests.methods.test_methods import METHODS
 

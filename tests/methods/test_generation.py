@@ -13,37 +13,30 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from dmp_core.config.stages import BaseConfig, EditorConfig, SamplingConfig, TrainConfig
 from dmp_core.diffusion import decode_latents, encode_images
+from dmp_core.diffusion.settings import SamplingConfig
 from dmp_core.errors import InputError
-from dmp_core.methods.diffusion_settings import (
-    DDIBConfig,
-    DDIBSampling,
-    EditSampling,
-    HardInstructConfig,
-    LabelPriorConfig,
-    LearnedInstructConfig,
-    SDEditConfig,
-    SDEditSampling,
-    TokenConfig,
-    VisiiConfig,
-    VisiiFitConfig,
-    VisiiSampling,
-)
-from dmp_core.methods.instruct import edit_latents
-from dmp_core.methods.label_prior import load_label_prior
+from dmp_core.methods.ddib.settings import DDIBConfig, DDIBSampling
+from dmp_core.methods.dmp.predict import decode_labels
+from dmp_core.methods.dmp.settings import TrainConfig
+from dmp_core.methods.instruct.settings import HardInstructConfig, LearnedInstructConfig, TokenConfig
+from dmp_core.methods.instruct.token import learned_instruction
 from dmp_core.methods.protocol import Inference, Problem
 from dmp_core.methods.registry import find_method
-from dmp_core.methods.sdedit import sdedit_latents
-from dmp_core.methods.token import learned_instruction
-from dmp_core.methods.visii import load_instruction
+from dmp_core.methods.sdedit.algorithm import sdedit_latents
+from dmp_core.methods.sdedit.settings import SDEditConfig, SDEditSampling
+from dmp_core.methods.shared.editing import edit_latents
+from dmp_core.methods.shared.label_prior import load_label_prior
+from dmp_core.methods.shared.settings import EditSampling, LabelPriorConfig
+from dmp_core.methods.visii.algorithm import load_instruction
+from dmp_core.methods.visii.settings import VisiiConfig, VisiiFitConfig, VisiiSampling
 from dmp_core.modalities import Code, find_modality
 from dmp_core.progress import silent
 from dmp_core.store import sample_seed
-from dmp_core.training.base import load_editor
 from dmp_core.training.data import LatentPairs
 from dmp_core.training.logs import read_log
-from dmp_core.training.predict import decode_labels
+from dmp_core.weights.load import load_editor
+from dmp_core.weights.settings import BaseConfig, EditorConfig
 from tests.methods.diffusion_toys import base_of, blobs, column, editor_of, held_out_error, sources
 
 KEYS = [f"in_domain-{number:08d}" for number in range(3)]

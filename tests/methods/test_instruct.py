@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dmp_core.config.stages import EditorConfig
 from dmp_core.diffusion.text import embed_texts
 from dmp_core.errors import InputError
-from dmp_core.methods.diffusion_settings import InstructConfig, TokenConfig, VisiiFitConfig
-from dmp_core.methods.instruct import edit, fit_instruct, widen_unet
-from dmp_core.methods.token import TOKEN, WEIGHTS_FILE, fit_token, initial_vector, learned_instruction
-from dmp_core.methods.visii import fit_visii, load_instruction
-from dmp_core.training.base import load_editor
+from dmp_core.methods.instruct.settings import TokenConfig
+from dmp_core.methods.instruct.token import TOKEN, WEIGHTS_FILE, fit_token, initial_vector, learned_instruction
+from dmp_core.methods.shared.editing import edit, fit_instruct, widen_unet
+from dmp_core.methods.shared.settings import InstructConfig
+from dmp_core.methods.visii.algorithm import fit_visii, load_instruction
+from dmp_core.methods.visii.settings import VisiiFitConfig
 from dmp_core.training.data import LatentPairs
+from dmp_core.weights.load import load_editor
+from dmp_core.weights.settings import EditorConfig
 from tests.methods.diffusion_toys import base_of, blobs, column, editor_of, held_out_error, sources
 
 INSTRUCT = InstructConfig(steps=60, batch_size=8, learning_rate=4e-3, checkpoint_every=2, log_every=10)
@@ -95,7 +97,7 @@ def test_the_unet_is_trained_on_the_image_as_the_pipeline_shows_it(tiny_folder, 
     """The tiny VAE scales by 0.5: conditions go in unscaled, noisy latents scaled."""
     seen: list[torch.Tensor] = []
     config = INSTRUCT.model_copy(update={"steps": 1, "dropout": 0.0})
-    import dmp_core.methods.instruct as module
+    import dmp_core.methods.shared.editing as module
 
     original = module.NoisyDraw.output
 
@@ -150,7 +152,7 @@ def test_guidance_that_the_pipeline_would_drop_is_refused(trained):
 
 # --------------------------------------------------------------------------------- learned token
 def test_the_token_starts_as_its_word_and_reads_like_it(tiny_folder):
-    from dmp_core.methods.token import TokenPrompt
+    from dmp_core.methods.instruct.token import TokenPrompt
 
     editor = editor_of(tiny_folder)
     found = TokenPrompt(editor, "go to *", initial_vector(editor, "m"))()
@@ -185,7 +187,7 @@ def test_diffusers_reads_the_token_and_agrees(tiny_folder, tmp_path):
 
 @pytest.mark.parametrize("text", ["no star", "too * many *"])
 def test_an_instruction_has_one_place_for_the_token(tiny_folder, text):
-    from dmp_core.methods.token import TokenPrompt
+    from dmp_core.methods.instruct.token import TokenPrompt
 
     editor = editor_of(tiny_folder)
     with pytest.raises(InputError, match="one asterisk"):
@@ -207,8 +209,8 @@ def test_the_instruction_learns_between_start_and_end(tiny_folder, tmp_path):
 def test_the_published_loss_is_the_guided_error(tiny_folder, tmp_path):
     """λ_mse · MSE of uncond + 7.5 (text - image) + 1.5 (image - uncond), by hand, for the first draw."""
     from dmp_core.diffusion import Schedule, interpolate
-    from dmp_core.methods.ddim import drawn_noise
-    from dmp_core.methods.instruct import NOISE
+    from dmp_core.methods.shared.ddim import drawn_noise
+    from dmp_core.methods.shared.editing import NOISE
 
     editor = editor_of(tiny_folder)
     config = VisiiFitConfig(steps=1, num_pairs=2)

@@ -6,14 +6,14 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from dmp_core.config.stages import LoraConfig
 from dmp_core.diffusion import decode_latents, encode_images
 from dmp_core.errors import InputError
-from dmp_core.methods.ddib import ddib, ddib_latents
-from dmp_core.methods.diffusion_settings import LabelPriorConfig
-from dmp_core.methods.label_prior import fit_label_prior, load_label_prior
-from dmp_core.methods.sdedit import sdedit, sdedit_latents
+from dmp_core.methods.ddib.algorithm import ddib, ddib_latents
+from dmp_core.methods.sdedit.algorithm import sdedit, sdedit_latents
+from dmp_core.methods.shared.label_prior import fit_label_prior, load_label_prior
+from dmp_core.methods.shared.settings import LabelPriorConfig
 from dmp_core.training.logs import read_log
+from dmp_core.training.settings import LoraConfig
 from tests.methods.diffusion_toys import base_of, blobs, column
 
 CONFIG = LabelPriorConfig(

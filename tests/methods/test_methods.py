@@ -16,11 +16,14 @@ import torch
 from safetensors.torch import load_file
 
 from dmp_core.errors import InputError
-from dmp_core.methods.adversarial import AdversarialConfig, Contest, Translator
-from dmp_core.methods.base import ImagePairs
-from dmp_core.methods.drit import DritConfig, DritModel, _DritContest, fit_drit
-from dmp_core.methods.spade import SpadeConfig, SpadeModel, _SpadeContest, fit_spade
+from dmp_core.methods.drit.algorithm import DritModel, _DritContest, fit_drit
+from dmp_core.methods.drit.settings import DritConfig
+from dmp_core.methods.shared.adversarial import Contest, Translator
+from dmp_core.methods.shared.settings import AdversarialConfig
+from dmp_core.methods.spade.algorithm import SpadeModel, _SpadeContest, fit_spade
+from dmp_core.methods.spade.settings import SpadeConfig
 from dmp_core.training.logs import read_log
+from dmp_core.training.pairs import ImagePairs
 from tests.methods.shapes import constant_error, error, shapes
 
 REPOSITORY = Path(__file__).resolve().parents[2]

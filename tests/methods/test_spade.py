@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from dmp_core.errors import InputError
-from dmp_core.methods.spade import SpadeConfig, SpadeGenerator, SpadeNorm, VggFeatures, _SpadeContest
+from dmp_core.methods.spade.algorithm import SpadeGenerator, SpadeNorm, VggFeatures, _SpadeContest
+from dmp_core.methods.spade.settings import SpadeConfig
 from tests.methods.shapes import shapes
 from tests.methods.test_methods import METHODS
 

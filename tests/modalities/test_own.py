@@ -120,8 +120,8 @@ def test_an_adapter_says_itself_what_it_predicts(trained, parts, tmp_path):
 
 
 def test_the_pipeline_gives_the_labels_that_the_command_writes(trained, parts, tmp_path):
-    from dmp_core.config.stages import BaseConfig
-    from dmp_core.training.base import load_base
+    from dmp_core.weights.load import load_base
+    from dmp_core.weights.settings import BaseConfig
 
     adapter = next((trained / "adapters").glob("defects-dmp-*"))
     pipeline = load_base(BaseConfig(model="shipped:mini"))

@@ -11,15 +11,16 @@ import torch
 
 from dmp_core.cli import _in_todays_words
 from dmp_core.config import dump, load_config
-from dmp_core.config.card import parse_card, read_card
-from dmp_core.config.pipeline import _notice, validate
-from dmp_core.config.stages import TrainConfig
+from dmp_core.config.presets import validate
+from dmp_core.diffusion.card import parse_card, read_card
 from dmp_core.errors import InputError
 from dmp_core.evaluation.colours import class_colours
+from dmp_core.methods.dmp.finetune import make_card
+from dmp_core.methods.dmp.settings import TrainConfig
 from dmp_core.modalities import Code, find_modality
 from dmp_core.modalities.settings import ClassesModality, ScalarModality, VectorModality
+from dmp_core.overrides import _notice
 from dmp_core.training.data import ClassWeights, LabelImages
-from dmp_core.training.finetune import make_card
 
 DEPTH, NORMAL = find_modality("depth"), find_modality("normal")
 

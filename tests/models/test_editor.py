@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from dmp_core.config.stages import EditorConfig
-from dmp_core.methods.instruct import edit
-from dmp_core.models.editor import EditorRecipe, latent_pairs, load_recipe, train_editor
-from dmp_core.training.base import load_editor, load_vae
+from dmp_core.methods.shared.editing import edit
+from dmp_core.prior.editor import EditorRecipe, latent_pairs, load_recipe, train_editor
+from dmp_core.weights.load import load_editor, load_vae
+from dmp_core.weights.settings import EditorConfig
 from tests.training.tiny import write_base
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from dmp_core.config.stages import BaseConfig, DiffusionImages
 from dmp_core.errors import InputError
-from dmp_core.training.base import load_base, load_text_to_image, load_vae
+from dmp_core.synthesis.settings import DiffusionImages
+from dmp_core.weights.load import load_base, load_text_to_image, load_vae
+from dmp_core.weights.settings import BaseConfig
 from tests.training.tiny import write_base
 
 CODE = "from pathlib import Path\nPath({marker!r}).write_text('run')\nclass Evil:\n    pass\n"

@@ -14,19 +14,19 @@ from typer.testing import CliRunner
 
 from benchmarks.palette import survivors
 from dmp_core.cli import app
-from dmp_core.config.stages import BaseConfig
 from dmp_core.errors import InputError
-from dmp_core.labelers.encoding import image_to_vae
-from dmp_core.models.prior import load_recipe, train_prior
-from dmp_core.models.prior.config import PriorConfig
-from dmp_core.models.prior.data import draw_scene, load_scenes, save_shard
-from dmp_core.models.prior.loop import fit
-from dmp_core.models.prior.quality import measure_folder
-from dmp_core.models.prior.start import load_part
-from dmp_core.models.prior.unet import loss_weights
-from dmp_core.models.prior.vae import build_vae
-from dmp_core.models.shipped import resolve_folder
-from dmp_core.training.base import load_vae
+from dmp_core.images import image_to_vae
+from dmp_core.prior import load_recipe, train_prior
+from dmp_core.prior.config import PriorConfig
+from dmp_core.prior.data import draw_scene, load_scenes, save_shard
+from dmp_core.prior.loop import fit
+from dmp_core.prior.quality import measure_folder
+from dmp_core.prior.start import load_part
+from dmp_core.prior.unet import loss_weights
+from dmp_core.prior.vae import build_vae
+from dmp_core.weights.load import load_vae
+from dmp_core.weights.resolve import resolve_folder
+from dmp_core.weights.settings import BaseConfig
 
 TINY = {
     "name": "tiny",

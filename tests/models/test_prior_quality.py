@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from dmp_core.errors import InputError
-from dmp_core.models.prior.config import JudgeConfig, PriorConfig
-from dmp_core.models.prior.data import Renders, draw_scene, load_renders, save_shard
-from dmp_core.models.prior.distances import frechet, nearest, nearness, perceptual, psnr, ssim
-from dmp_core.models.prior.judge import Judge, accuracies, batches, embed, train_judge
-from dmp_core.models.prior.quality import ask, labels_of, neighbour_grid
-from dmp_core.models.prior.traits import COLOURS, PLACES, UNSAID, majority_share, traits
-from dmp_core.synthesis.render import configure_threads, render_prompt
-from dmp_core.synthesis.render.vocabulary import class_id, normalise, vocabulary
+from dmp_core.prior.config import JudgeConfig, PriorConfig
+from dmp_core.prior.data import Renders, draw_scene, load_renders, save_shard
+from dmp_core.prior.distances import frechet, nearest, nearness, perceptual, psnr, ssim
+from dmp_core.prior.judge import Judge, accuracies, batches, embed, train_judge
+from dmp_core.prior.quality import ask, labels_of, neighbour_grid
+from dmp_core.prior.traits import COLOURS, PLACES, UNSAID, majority_share, traits
+from dmp_core.render import configure_threads, render_prompt
+from dmp_core.render.vocabulary import class_id, normalise, vocabulary
 
 
 def noise(count: int, seed: int = 0, side: int = 32) -> np.ndarray:

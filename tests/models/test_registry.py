@@ -20,12 +20,12 @@ from dmp_core.cli import app
 from dmp_core.cli.run import _in_turn, run_nodes
 from dmp_core.config import load_config, preset_names
 from dmp_core.errors import InputError
-from dmp_core.models import download, registry
-from dmp_core.models.download import pull
-from dmp_core.models.registry import LOCK, Model, ModelFile, Registry, check
-from dmp_core.models.shipped import identity, registered, resolve_folder, resolve_model
 from dmp_core.stages import plan
 from dmp_core.stages.preflight import models_of
+from dmp_core.weights import download, registry
+from dmp_core.weights.download import pull
+from dmp_core.weights.registry import LOCK, Model, ModelFile, Registry, check
+from dmp_core.weights.resolve import identity, registered, resolve_folder, resolve_model
 
 WEIGHTS = bytes(range(256)) * 4096  # a megabyte
 CONFIG = b'{"model_type": "tiny"}'

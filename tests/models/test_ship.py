@@ -8,14 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dmp_core.config.stages import BaseConfig, LoraConfig, TrainConfig
+from dmp_core.cli import ship
 from dmp_core.diffusion import load_adapter
 from dmp_core.errors import InputError
-from dmp_core.models import ship
+from dmp_core.methods.dmp.finetune import finetune
+from dmp_core.methods.dmp.settings import TrainConfig
 from dmp_core.store import Manifest, Workspace
-from dmp_core.training.base import load_base
-from dmp_core.training.finetune import finetune
 from dmp_core.training.logs import read_log
+from dmp_core.training.settings import LoraConfig
+from dmp_core.weights.load import load_base
+from dmp_core.weights.settings import BaseConfig
 from tests.training.conftest import toy_pairs
 from tests.training.tiny import write_base
 

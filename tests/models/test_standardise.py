@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dmp_core.models.prior.standardise import standardise_latents
+from dmp_core.prior.standardise import standardise_latents
 
 
 def test_channels_become_standard_and_reconstructions_stay():

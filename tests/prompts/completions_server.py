@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from dmp_core.config.stages import TransformersPrompts
+from dmp_core.prompts.settings import TransformersPrompts
 from dmp_core.prompts.transformers_lm import TransformersGenerator
 
 

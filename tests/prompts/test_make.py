@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmp_core.config.stages import BadSampleConfig, GrammarPrompts, PromptsConfig, SplitConfig, TransformersPrompts
+from dmp_core.dataset.settings import SplitConfig
 from dmp_core.errors import InputError
 from dmp_core.prompts import caption_key, clean_caption, make_captions, make_prompts, read_keywords
 from dmp_core.prompts.base import build_generator, fill_template
 from dmp_core.prompts.grammar import GrammarGenerator
+from dmp_core.prompts.settings import GrammarPrompts, PromptsConfig, TransformersPrompts
 from dmp_core.prompts.subject import phrase_of, refuse_unusable
+from dmp_core.runtime import BadSampleConfig
 from dmp_core.store import sample_seed
 from tests.prompts.tiny_lm import save_tiny_lm
 

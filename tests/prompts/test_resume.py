@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 
 from dmp_core.config import load_config
-from dmp_core.config.stages import GrammarPrompts, PromptsConfig, SplitConfig
+from dmp_core.dataset.settings import SplitConfig
 from dmp_core.prompts import ResumableGenerator, make, make_prompts
 from dmp_core.prompts.grammar import GrammarGenerator
+from dmp_core.prompts.settings import GrammarPrompts, PromptsConfig
 from dmp_core.stages import execute, plan
 from dmp_core.store import Workspace
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dmp_core.config.stages import PromptsConfig, SplitConfig, TransformersPrompts, VLLMPrompts
+from dmp_core.dataset.settings import SplitConfig
 from dmp_core.errors import InputError
 from dmp_core.prompts import build_generator, make_prompts, server
 from dmp_core.prompts.server import ServerGenerator
+from dmp_core.prompts.settings import PromptsConfig, TransformersPrompts, VLLMPrompts
 from dmp_core.prompts.transformers_lm import TransformersGenerator
 from tests.prompts.completions_server import Server, serving
 from tests.prompts.tiny_lm import save_tiny_bloom

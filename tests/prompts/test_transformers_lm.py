@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation.logits_process import TopPLogitsWarper
 
 from dmp_core.config import load_config
-from dmp_core.config.stages import TransformersPrompts, VLLMPrompts
 from dmp_core.errors import InputError
 from dmp_core.prompts import clean_caption, gguf_cache
 from dmp_core.prompts.base import build_generator
+from dmp_core.prompts.settings import TransformersPrompts, VLLMPrompts
 from dmp_core.prompts.transformers_lm import TransformersGenerator, _Finished, _SeededDraw, _TopP
 from dmp_core.prompts.vllm_lm import _architectures
 from tests.prompts.tiny_lm import add_code, save_tiny_bloom, save_tiny_gguf, save_tiny_lm

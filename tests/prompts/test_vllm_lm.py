@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dmp_core.config.stages import TransformersPrompts, VLLMPrompts
 from dmp_core.errors import InputError
 from dmp_core.prompts.base import CaptionGenerator
 from dmp_core.prompts.server import ServerGenerator
+from dmp_core.prompts.settings import TransformersPrompts, VLLMPrompts
 from dmp_core.prompts.transformers_lm import TransformersGenerator
 from dmp_core.prompts.vllm_lm import VLLMGenerator, open_vllm
 from tests.prompts.tiny_lm import save_tiny_bloom

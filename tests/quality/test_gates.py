@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from dmp_core.config import load_config
-from dmp_core.config.stages import QualityConfig
 from dmp_core.errors import InputError
 from dmp_core.modalities import BUILT_IN
 from dmp_core.quality import gates_for, kept
+from dmp_core.quality.settings import QualityConfig
 
 IMAGES = pd.DataFrame(
     {

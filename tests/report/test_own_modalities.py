@@ -14,13 +14,13 @@ import yaml
 from numpy.typing import NDArray
 
 from dmp_core.errors import InputError
-from dmp_core.evaluation.protocol import aggregate, score, score_constant
 from dmp_core.experiments import tables
 from dmp_core.experiments.settings import Variant
 from dmp_core.modalities import BUILT_IN, Modality, modalities_of
 from dmp_core.report import ReportData, Sample, StatisticsCollector, TrainingRecord, build_report, readme_figure
 from dmp_core.report.dataset_card import card_from_manifests
 from dmp_core.report.dataset_record import RECORD, record_schema, uniform_record
+from dmp_core.scoring.protocol import aggregate, score, score_constant
 from dmp_core.store.workspace import Manifest
 
 OWN: dict[str, Any] = {

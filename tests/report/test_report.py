@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dmp_core.evaluation.protocol import score
 from dmp_core.report import (
     ModelRecord,
     Provenance,
@@ -32,6 +31,7 @@ from dmp_core.report import (
 from dmp_core.report.build import duration, plain, render_page, summary_sentence
 from dmp_core.report.plots import distribution, loss_curve
 from dmp_core.report.tables import format_number, headlines, score_tables
+from dmp_core.scoring.protocol import score
 from dmp_core.text import plain as plain_text
 from tests.report.rooms import metrics_of, room, samples, tables
 from tests.test_text import HOSTILE

@@ -15,14 +15,14 @@ import pytest
 from PIL import Image
 
 from dmp_core.config import PipelineConfig, load_config
-from dmp_core.config.pipeline import validate
-from dmp_core.config.stages import BadSampleConfig
+from dmp_core.config.presets import validate
 from dmp_core.errors import InputError
-from dmp_core.evaluation.protocol import ScoreTable
 from dmp_core.labelers.encoding import encode_label
+from dmp_core.requests.imports import check_pixels, import_settings, store_settings
+from dmp_core.requests.predict_files import predict_files, prediction_config
+from dmp_core.runtime import BadSampleConfig
+from dmp_core.scoring.protocol import ScoreTable
 from dmp_core.stages import execute, find, plan
-from dmp_core.stages.imports import check_pixels, import_settings, store_settings
-from dmp_core.stages.predict_files import predict_files, prediction_config
 from dmp_core.stages.status import statuses
 from dmp_core.stages.verify import verify_workspace
 from dmp_core.store import Artefact, FileRecord, SkipCount, Skipped, Workspace, read_artefact, sidecars
@@ -37,7 +37,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from dmp_core.config.stages import MethodConfig
+from dmp_core.methods.settings import MethodConfig
 from dmp_core.errors import InputError
 
 def build(weights, device, *, batch_size=1, refuses=False):

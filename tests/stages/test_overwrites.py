@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 from dmp_core.cli import app
 from dmp_core.config import PipelineConfig, load_config
-from dmp_core.config.pipeline import merge
 from dmp_core.errors import InputError
 from dmp_core.experiments.planning import plan_experiment
 from dmp_core.experiments.settings import load_experiment
+from dmp_core.overrides import merge
+from dmp_core.requests.imports import check_name, import_settings, store_settings
+from dmp_core.requests.parts import dataset_config
 from dmp_core.stages import check_overwrites, execute, find, plan
-from dmp_core.stages.imports import check_name, import_settings, store_settings
-from dmp_core.stages.parts import dataset_config
 from dmp_core.store import Workspace, open_dataset
 
 TINY = [

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from dmp_core.config import load_config
-from dmp_core.config.pipeline import validate
-from dmp_core.config.stages import TransformersPrompts
+from dmp_core.config.presets import validate
 from dmp_core.errors import InputError
 from dmp_core.labelers.encoding import encode_label
+from dmp_core.prompts.settings import TransformersPrompts
+from dmp_core.requests.parts import dataset_config
 from dmp_core.stages import Node, plan
-from dmp_core.stages.parts import dataset_config
 
 BASE = ["base.model=some/model", "adapters={}"]  # a hub id: planning needs no files of it
 

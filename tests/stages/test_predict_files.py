@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from dmp_core.cli import app
 from dmp_core.errors import InputError
 from dmp_core.labelers.encoding import decode_label
+from dmp_core.requests.predict_files import INDEX, prediction_config
 from dmp_core.resources import manifest_root
-from dmp_core.stages.predict_files import INDEX, prediction_config
 from dmp_core.synthesis.listing import read_folder
 
 DEPTH = ("--modality", "depth", "--adapter", "shipped:depth")

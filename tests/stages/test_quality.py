@@ -13,13 +13,14 @@ import pytest
 from PIL import Image
 
 from dmp_core.config import PipelineConfig, load_config
-from dmp_core.config.pipeline import validate
-from dmp_core.config.stages import ModelLabels
+from dmp_core.config.presets import validate
 from dmp_core.errors import InputError
-from dmp_core.evaluation.protocol import ScoreTable, constant_prediction, score, score_constant
-from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label, encode_label, png_bytes
+from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label, encode_label
 from dmp_core.labelers.registry import BUILT_IN
+from dmp_core.labelers.settings import ModelLabels
+from dmp_core.modalities.files import png_bytes
 from dmp_core.report.dataset_record import UNKNOWN
+from dmp_core.scoring.protocol import ScoreTable, constant_prediction, score, score_constant
 from dmp_core.stages import execute, find, plan
 from dmp_core.stages.execute import StageResult, publish
 from dmp_core.stages.quality import read_scores

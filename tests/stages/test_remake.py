@@ -7,8 +7,8 @@ import pytest
 
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.errors import InputError
+from dmp_core.requests.parts import dataset_config
 from dmp_core.stages import chunks, execute, find, labels, making, plan, prompts, ready_inputs, statuses
-from dmp_core.stages.parts import dataset_config
 from dmp_core.store import Artefact, Chunk, Workspace
 
 TINY = [

@@ -14,9 +14,11 @@ import pytest
 import yaml
 
 from dmp_core.config import load_config
-from dmp_core.config.pipeline import PipelineConfig, validate
-from dmp_core.labelers.encoding import encode_label, png_bytes
+from dmp_core.config.pipeline import PipelineConfig
+from dmp_core.config.presets import validate
+from dmp_core.labelers.encoding import encode_label
 from dmp_core.modalities import BUILT_IN, built_in
+from dmp_core.modalities.files import png_bytes
 from dmp_core.report.dataset_record import RECORD, SCORES, UNKNOWN
 from dmp_core.stages import execute, find, plan
 from dmp_core.stages.execute import StageResult, publish

@@ -11,8 +11,8 @@ from dmp_core.config import load_config
 from dmp_core.stages import execute, find, plan
 from dmp_core.stages.train import TrainingSplit
 from dmp_core.store import Workspace
-from dmp_core.training.base import load_vae
 from dmp_core.training.latents import encode_images
+from dmp_core.weights.load import load_vae
 
 SETTINGS = [
     "adapters={}", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1",

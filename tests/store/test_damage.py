@@ -9,9 +9,9 @@ import pytest
 
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.errors import InputError
+from dmp_core.requests.parts import dataset_config
 from dmp_core.stages import execute, plan, statuses
 from dmp_core.stages.estimate import estimate_seconds
-from dmp_core.stages.parts import dataset_config
 from dmp_core.stages.verify import repair, verify_workspace
 from dmp_core.store import Artefact, FileRecord, Workspace, sidecars
 from dmp_core.store.workspace import notice, read_manifest, split_manifests

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dmp_core.config import PipelineConfig, load_config
+from dmp_core.requests.parts import dataset_config
 from dmp_core.stages import execute, plan, statuses
-from dmp_core.stages.parts import dataset_config
 from dmp_core.store import Lock, Workspace, open_dataset
 from flows import visible
 from flows.pipeline import run_pipeline

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import pytest
 
-from dmp_core.synthesis.render import Rendered, configure_threads, render_prompt
+from dmp_core.render import Rendered, configure_threads, render_prompt
 
 Render = Callable[..., Rendered]
 

@@ -23,15 +23,16 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPVisionConfig
 
-from dmp_core.attempts import next_seed
 from dmp_core.config import load_config
-from dmp_core.config.stages import DiffusionImages, RuntimeConfig
 from dmp_core.errors import InputError
-from dmp_core.models.text_to_image import check_text_to_image
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages import execute, plan
 from dmp_core.store import Skipped, Workspace, read_artefact
+from dmp_core.store.attempts import next_seed
 from dmp_core.synthesis.diffusion import ddim_like, first_batch_size
+from dmp_core.synthesis.settings import DiffusionImages
 from dmp_core.synthesis.sources import Row, open_source
+from dmp_core.weights.text_to_image import check_text_to_image
 from tests.golden.fill import fill_module
 from tests.golden.tiny_sd import write_base
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dmp_core.synthesis.render.edits import KINDS, EditedPair, render_edit
+from dmp_core.render.edits import KINDS, EditedPair, render_edit
 
 PROMPTS = (
     ("A bedroom with a red bed, two white pillows, a blue rug, an armchair and a large painting", "bedroom"),

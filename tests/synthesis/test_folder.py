@@ -402,7 +402,8 @@ def test_an_image_that_would_exhaust_the_memory_is_refused(tmp_path):
 
 
 def test_a_file_that_changes_during_the_run_is_not_taken(tmp_path):
-    from dmp_core.config.stages import FolderImages, RuntimeConfig
+    from dmp_core.runtime import RuntimeConfig
+    from dmp_core.synthesis.settings import FolderImages
     from dmp_core.synthesis.sources import open_source
 
     write(tmp_path / "a.png")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dmp_core.synthesis.render import Rendered, build_scene, class_names, read_prompt
-from dmp_core.synthesis.render.denoise import atrous, despeckle
-from dmp_core.synthesis.render.kit import Thing
-from dmp_core.synthesis.render.materials import Material, to_linear
-from dmp_core.synthesis.render.mesh import box, panel, slab
-from dmp_core.synthesis.render.passes import Passes, run_passes, segmentation
-from dmp_core.synthesis.render.scene import Scene, look
+from dmp_core.render import Rendered, build_scene, class_names, read_prompt
+from dmp_core.render.denoise import atrous, despeckle
+from dmp_core.render.kit import Thing
+from dmp_core.render.materials import Material, to_linear
+from dmp_core.render.mesh import box, panel, slab
+from dmp_core.render.passes import Passes, run_passes, segmentation
+from dmp_core.render.scene import Scene, look
 from tests.synthesis.conftest import Render
 
 CASES = [("a bedroom", "bedroom", 1), ("a kitchen", "kitchen", 2), ("a street", "street", 3), ("a hall", "lobby", 4)]

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dmp_core.render import FAMILIES, class_names, read_prompt, room_family, vocabulary
+from dmp_core.render.makers import MAKERS
 from dmp_core.resources import manifest_path
-from dmp_core.synthesis.render import FAMILIES, class_names, read_prompt, room_family, vocabulary
-from dmp_core.synthesis.render.makers import MAKERS
 
 
 def _colour(name: str) -> tuple[float, float, float]:

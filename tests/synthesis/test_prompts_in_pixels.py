@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from dmp_core.synthesis.render import Rendered, RendererMissing, class_names, render_prompt, vocabulary
-from dmp_core.synthesis.render.passes import _mitsuba, configure_threads
-from dmp_core.synthesis.render.styles import STYLES, apply_style
+from dmp_core.render import Rendered, RendererMissing, class_names, render_prompt, vocabulary
+from dmp_core.render.passes import _mitsuba, configure_threads
+from dmp_core.render.styles import STYLES, apply_style
 from tests.synthesis.conftest import Render
 
 FIELDS = ("rgb", "normal", "depth", "segmentation", "albedo", "shading", "instances")
@@ -75,7 +75,7 @@ def test_same_arguments_same_bytes_in_any_order_and_process(render: Render) -> N
     again = render_prompt("a red bed", "bedroom", 11, resolution=24, samples_per_pixel=2, max_depth=3)
     assert _digest(first) == _digest(again)
     code = (
-        "import hashlib; from dmp_core.synthesis.render import render_prompt, configure_threads; configure_threads(2);"
+        "import hashlib; from dmp_core.render import render_prompt, configure_threads; configure_threads(2);"
         "r = render_prompt('a red bed', 'bedroom', 11, resolution=24, samples_per_pixel=2, max_depth=3);"
         f"print(hashlib.sha256(b''.join(getattr(r, f).tobytes() for f in {FIELDS!r})).hexdigest())"
     )
@@ -141,7 +141,7 @@ def test_missing_mitsuba_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_importing_the_package_does_not_load_mitsuba() -> None:
-    code = "import sys, dmp_core.synthesis.render; sys.exit('mitsuba' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, dmp_core.render; sys.exit('mitsuba' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dmp_core.synthesis.render import FAMILIES, build_scene, class_names, read_prompt, vocabulary
-from dmp_core.synthesis.render.decor import draw_palette
-from dmp_core.synthesis.render.kit import Kit
-from dmp_core.synthesis.render.makers import MAKERS
-from dmp_core.synthesis.render.materials import TEXTURES, Material, bitmap
-from dmp_core.synthesis.render.mesh import Mesh, box, cylinder, lathe, panel, prism, soft, sphere
-from dmp_core.synthesis.render.scene import Scene, look
+from dmp_core.render import FAMILIES, build_scene, class_names, read_prompt, vocabulary
+from dmp_core.render.decor import draw_palette
+from dmp_core.render.kit import Kit
+from dmp_core.render.makers import MAKERS
+from dmp_core.render.materials import TEXTURES, Material, bitmap
+from dmp_core.render.mesh import Mesh, box, cylinder, lathe, panel, prism, soft, sphere
+from dmp_core.render.scene import Scene, look
 
 
 def _scene(prompt: str, keyword: str, seed: int) -> Scene:

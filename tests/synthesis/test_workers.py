@@ -12,7 +12,8 @@ import pytest
 
 PARENT = """
 import multiprocessing
-from dmp_core.config.stages import RenderImages, RuntimeConfig
+from dmp_core.synthesis.settings import RenderImages
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.synthesis.rendered import RenderedImages
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from dmp_core.config.stages import BaseConfig
-from dmp_core.training.base import load_base
 from dmp_core.training.data import LabelImages, LatentPairs
 from dmp_core.training.latents import LatentColumn
+from dmp_core.weights.load import load_base
+from dmp_core.weights.settings import BaseConfig
 from tests.training.tiny import write_base
 
 

@@ -17,17 +17,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dmp_core.config.stages import BaseConfig, FitConfig
 from dmp_core.errors import InputError
 from dmp_core.finite import check_before_writing, find_non_finite
-from dmp_core.methods import adversarial
-from dmp_core.models.prior import loop as prior
-from dmp_core.models.prior.config import TrainingConfig
-from dmp_core.training import finetune as dmp
-from dmp_core.training.base import load_base
+from dmp_core.methods.dmp_ import finetune as dmp
+from dmp_core.methods.shared import adversarial
+from dmp_core.prior import loop as prior
+from dmp_core.prior.config import TrainingConfig
 from dmp_core.training.checkpoints import load_checkpoint, save_checkpoint
 from dmp_core.training.logs import StepRecord, TrainingLog, read_log
 from dmp_core.training.loop import fit, make_accelerator
+from dmp_core.training.settings import FitConfig
+from dmp_core.weights.load import load_base
+from dmp_core.weights.settings import BaseConfig
 from tests.methods.shapes import shapes
 from tests.training.conftest import toy_pairs
 from tests.training.test_finetune import CONFIG, assert_same_weights

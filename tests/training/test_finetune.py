@@ -14,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dmp_core.config.stages import BaseConfig, LoraConfig, ScheduleConfig, TrainConfig
 from dmp_core.diffusion import (
     Schedule,
     decode_latents,
@@ -25,14 +24,18 @@ from dmp_core.diffusion import (
     training_target,
 )
 from dmp_core.diffusion.adapters import find_adapter
+from dmp_core.diffusion.settings import ScheduleConfig
 from dmp_core.errors import InputError
+from dmp_core.methods.dmp.finetune import finetune, make_card
+from dmp_core.methods.dmp.settings import TrainConfig
 from dmp_core.modalities import Code
-from dmp_core.training.base import load_base
 from dmp_core.training.checkpoints import load_checkpoint, save_checkpoint
 from dmp_core.training.data import LabelImages
-from dmp_core.training.finetune import finetune, make_card
 from dmp_core.training.logs import TrainingLog, read_log
 from dmp_core.training.optimisation import learning_rate
+from dmp_core.training.settings import LoraConfig
+from dmp_core.weights.load import load_base
+from dmp_core.weights.settings import BaseConfig
 from tests.training.conftest import toy_labels, toy_pairs
 from tests.training.tiny import write_base
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from dmp_core.config.stages import BaseConfig
 from dmp_core.errors import InputError, NotFinite
-from dmp_core.labelers.encoding import image_to_vae, to_vae_image
+from dmp_core.images import image_to_vae
+from dmp_core.labelers.encoding import to_vae_image
 from dmp_core.modalities import Code
-from dmp_core.training.base import load_vae
 from dmp_core.training.latents import encode_column, encode_images, read_column, working_size
+from dmp_core.weights.load import load_vae
+from dmp_core.weights.settings import BaseConfig
 
 
 @pytest.fixture(scope="module")

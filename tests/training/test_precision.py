@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 
-from dmp_core.config.stages import TrainConfig
+from dmp_core.methods.dmp.settings import TrainConfig
 from dmp_core.training import precision
 from dmp_core.training.precision import fast_kernels, within_reach
 

@@ -2,9 +2,9 @@
 
 import sys
 
-from dmp_core.config.stages import BaseConfig
-from dmp_core.training.base import load_base
-from dmp_core.training.finetune import finetune
+from dmp_core.methods.dmp.finetune import finetune
+from dmp_core.weights.load import load_base
+from dmp_core.weights.settings import BaseConfig
 from tests.training.conftest import toy_pairs
 from tests.training.test_finetune import CONFIGS
 

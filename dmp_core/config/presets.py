@@ -1,0 +1,67 @@
+"""Presets, and how one becomes a configuration: preset < file < `--set`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from dmp_core.config.pipeline import PipelineConfig
+from dmp_core.errors import InputError
+from dmp_core.overrides import layered, merge, renamed
+from dmp_core.resources import manifest_path
+from dmp_core.settings import Settings, raise_readable, read_yaml, shortened
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in manifest_path("presets").glob("*.yaml"))
+
+
+def load_config(
+    preset: str = "mini",
+    file: str | Path | None = None,
+    overrides: list[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> PipelineConfig:
+    """Resolve preset < defaults < file < `a.b=value` overrides into one validated configuration.
+
+    A file that says what it `extends` (a preset's name, or null: it is complete) is laid over that instead.
+    Raises InputError that names the preset, file or field, and what would be right.
+    """
+    settings, source = merge(_resolve_parent(_read_preset(preset)), dict(defaults or {})), f"preset {preset}"
+    if file is not None and "extends" in (own := renamed(read_yaml(file), str(file))):
+        parent = _resolve_parent({"extends": own["extends"]})
+        settings = merge(merge(parent, dict(defaults or {})), own)
+        preset, source, file = settings.pop("extends") or preset, str(file), None
+    return validate(*layered({"preset": preset} | settings, source, file, overrides))
+
+
+def _read_preset(name: object, said: str = "") -> dict[str, Any]:
+    """said: where it is named, for the error."""
+    if name not in preset_names():
+        raise InputError(f"{said}preset {shortened(name)} does not exist; choose one of: {', '.join(preset_names())}")
+    return read_yaml(manifest_path("presets", f"{name}.yaml"))
+
+
+def validate(settings: dict[str, Any], source: str) -> PipelineConfig:
+    """Validate a plain mapping; `source` opens every line of the error."""
+    try:
+        return PipelineConfig.model_validate(settings)
+    except ValidationError as error:
+        raise_readable(error, source)
+
+
+def _resolve_parent(settings: dict[str, Any]) -> dict[str, Any]:
+    """A preset may build on another one: `extends: mini`."""
+    parent = settings.pop("extends", None)
+    if parent is None:
+        return settings
+    return merge(_resolve_parent(_read_preset(parent, "extends: ")), settings)
+
+
+def dump(config: Settings) -> str:
+    """The configuration as YAML, complete and in the order of the DAG."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=100, allow_unicode=True)

@@ -1,0 +1,1 @@
+"""Artefacts as samples: what stages read of each other's output."""

@@ -1,0 +1,165 @@
+"""`dmp.json`, the card of an adapter: how it was trained and is run. Light to import, so that planning may read it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from dmp_core.diffusion.settings import ScheduleConfig
+from dmp_core.errors import InputError
+from dmp_core.modalities import Code, Modality, find_modality
+from dmp_core.modalities.base import DepthCurve
+from dmp_core.modalities.settings import MOST_CLASSES, OwnModality
+from dmp_core.settings import raise_readable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CARD_FILE = "dmp.json"
+_PUBLISHED_AXES = "right, down, away"
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Encoding(BaseModel):
+    """What the decoded channels stand for."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    mode: Literal["RGB", "F"] = "RGB"
+    """"RGB": three channels in [0, 1]; "F": one channel, their mean times `scale`."""
+    scale: Positive = 1.0
+    """For "F": what 1 stands for, e.g. 8 metres of depth."""
+    class_ids: tuple[Annotated[int, Field(ge=0, lt=MOST_CLASSES)], ...] | None = None
+    """For class maps: the classes of the training labels, which colours are decoded among; None: all."""
+    class_shares: tuple[Positive, ...] | None = None
+    """In the same order, which part of all labelled pixels each covers."""
+    axes: str | None = None
+    """For normals: where x, y and z point, in words or by the name of a convention."""
+    palette: str | None = None
+    """For segmentation: the colour code of the classes."""
+    curve: DepthCurve = "linear"
+    """For depth: how grey levels grow with it."""
+    clip: bool = True
+    """For depth: whether what is deeper than `scale` is white."""
+
+    @model_validator(mode="after")
+    def _matching(self) -> Encoding:
+        if self.class_ids is not None and len(set(self.class_ids)) != max(1, len(self.class_ids)):
+            raise ValueError("class_ids: name at least one class, each once")
+        if self.class_shares is not None and len(self.class_shares) != len(self.class_ids or ()):
+            raise ValueError(f"class_shares: {len(self.class_shares)} shares of {len(self.class_ids or ())} class_ids")
+        return self
+
+
+class AdapterCard(BaseModel):
+    """Contents of ``dmp.json``. Other keys are kept as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    task: str | None = None
+    """The modality's name, by the word of its first cards."""
+    own_modality: OwnModality | None = None
+    """Of a modality that is not built in: what it is."""
+    method: str = "dmp"
+    prediction: Literal["x", "y", "v"] = "v"
+    schedule: ScheduleConfig = ScheduleConfig()
+    source: Literal["oracle", "estimated"] = "oracle"
+    num_steps: PositiveInt = 5
+    encoding: Encoding = Encoding()
+    resolution: Annotated[int, Field(gt=0, le=16384)] | None = None
+    """Shorter side, in pixels, of the training images."""
+    base: str | None = None
+    """Name of the model that was adapted."""
+    base_fingerprint: str | None = None
+    """`fingerprint` of its U-Net, which reads the beginning of each tensor; loading on another one is refused."""
+    vae_fingerprint: str | None = None
+    """The same of its VAE."""
+    base_digest: str | None = None
+    """`content_digest` of the U-Net. Adapters from before there was one are identified by the fingerprint alone."""
+    vae_digest: str | None = None
+
+    @property
+    def modality(self) -> Modality | None:
+        """What it predicts; None where the card does not state it."""
+        return None if self.task is None else find_modality(self.task, self.own_modality)
+
+    def labels(self, decoded: Tensor, size: tuple[int, int]) -> NDArray[Any]:
+        """Labels of `size` = (height, width), channels last, from decoded images (B, 3, h, w), nominally in [-1, 1].
+
+        Raises InputError where the card does not state the modality.
+        """
+        if (modality := self.modality) is None:
+            raise InputError(f"{CARD_FILE}: does not say what the adapter predicts")
+        code = Code(**self.code_of(modality))
+        return modality.from_image_at(decoded, size, code, classes=self.encoding.class_ids)
+
+    def contradictions(self, modality: Modality, code: Code | None = None) -> list[str]:
+        """Why predictions of a modality, with this code, would not be what the adapter learned."""
+        found = []
+        if self.method != "dmp":
+            found.append(f"it belongs to the method {self.method}, not to dmp")
+        if self.task not in (None, modality.name):
+            found.append(f"it was trained for {self.task}, not for {modality.name}")
+        if self.own_modality is not None and modality.description:
+            learned, wanted = (
+                _essence(one) for one in (self.own_modality.model_dump(mode="json"), modality.description)
+            )
+            found += [
+                f"its {modality.name} has {name} {learned.get(name)}, own_modalities.{modality.name}.{name} is {value}"
+                for name, value in wanted.items()
+                if learned.get(name) != value
+            ]
+        for name, own in self.code_of(modality).items() if code is not None else ():
+            if name != "axes" and own != (wanted := getattr(code, name)):
+                found.append(f"its {name.replace('_', ' ')} is {_plain(own)}, latents.{name} is {_plain(wanted)}")
+        return found
+
+    def code_of(self, modality: Modality) -> dict[str, Any]:
+        """What it states of how labels are images, by the names of `Code`."""
+        return modality.code_of(self.encoding.model_dump(exclude_unset=True))
+
+    def check(self, source: object, modality: Modality, code: Code | None = None) -> None:
+        """Raise InputError for the first contradiction; `source` names the adapter."""
+        for contradiction in self.contradictions(modality, code):
+            raise InputError(f"{source}: {CARD_FILE}: {contradiction}; choose the adapter or the setting that fits")
+
+    def stated(self) -> dict[str, Any]:
+        """What it states, as plain values; without defaults."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+def _essence(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an own modality decides what its images mean."""
+    return {name: value for name, value in described.items() if name not in ("title", "instruction", "colour_map")}
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def read_card(folder: str | Path) -> AdapterCard:
+    """``dmp.json`` of an adapter folder, or the paper's settings when there is none."""
+    file = Path(folder) / CARD_FILE
+    if not file.exists():
+        return AdapterCard(encoding=Encoding(axes=_PUBLISHED_AXES))
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not valid JSON ({error}); write it again with save_adapter") from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); give a folder with a readable card") from None
+    return parse_card(meta, str(file))
+
+
+def parse_card(meta: Any, source: str) -> AdapterCard:
+    """Validate a mapping as a card; ``source`` opens every line of the error."""
+    try:
+        return AdapterCard.model_validate(dict(meta) if isinstance(meta, Mapping) else meta)
+    except ValidationError as error:
+        raise_readable(error, source)

@@ -1,0 +1,55 @@
+"""Settings of the schedule and the reverse process."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import (
+    PositiveFloat,
+    PositiveInt,
+)
+
+from dmp_core.modalities import Modality
+from dmp_core.names import Spacing
+from dmp_core.settings import Settings, since
+
+
+class ScheduleConfig(Settings):
+    """The noise schedule, by the names that diffusers gives its options."""
+
+    spacing: Spacing = "leading"
+    zero_terminal_snr: bool = False
+    set_alpha_to_one: bool = False
+
+
+class SamplingConfig(Settings):
+    """Reverse process (eq. 4)."""
+
+    num_steps: PositiveInt = 5
+    source: Literal["oracle", "estimated"] = "oracle"
+    spacing: Spacing | None = since(None)
+    """Of the steps; None: as the adapter was trained. All timesteps are trained at unless `train.num_timesteps` says
+    otherwise, so that one adapter serves every spacing."""
+    guidance_scale: float = 1.0
+    use_prompt: bool = False
+    mirrored: bool = since(False)
+    """Predict the mirrored image as well, and take the mean of both: better, in twice the time. Segmentation goes
+    without, since the mean of two classes' colours may be a third one's."""
+    colour_noise: PositiveFloat | None = since(None)
+    """In segmentation, how far a predicted colour is off, the standard deviation of a channel (which is 0 to 1): a
+    pixel is then of the class that is likeliest by its colour and by the classes' shares of the training labels. None:
+    of the class whose colour is nearest."""
+    batch_size: PositiveInt = 16
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Of the U-Net, the text encoder and the VAE's decoding."""
+
+    @property
+    def passes(self) -> int:
+        """Of the U-Net, for one image."""
+        guided = self.use_prompt and self.guidance_scale != 1
+        return self.num_steps * (2 if guided else 1) * (2 if self.mirrored else 1)
+
+    def for_modality(self, modality: Modality) -> SamplingConfig:
+        """Without what only other modalities read, so that it predicts nothing again."""
+        other = {"mirrored": False} if modality.has_classes else {"colour_noise": None}
+        return self.model_copy(update=other)

@@ -1,0 +1,181 @@
+"""Inference over arrays: images to labels, and labels through the VAE and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dmp_core.diffusion.adapters import find_adapter
+from dmp_core.diffusion.card import Encoding, read_card
+from dmp_core.diffusion.latents import decode_latents, downscale_factor
+from dmp_core.diffusion.schedule import Schedule
+from dmp_core.diffusion.settings import SamplingConfig
+from dmp_core.errors import InputError
+from dmp_core.finite import check_outputs
+from dmp_core.images import image_to_vae, resize_image
+from dmp_core.modalities import Code, Modality, modality_of
+from dmp_core.modalities.base import Classes
+from dmp_core.training.data import mirrored
+from dmp_core.training.latents import encode_images, working_size
+from dmp_core.weights.load import load_base
+from dmp_core.weights.settings import BaseConfig
+
+if TYPE_CHECKING:
+    from dmp_core.diffusion import DMPPipeline
+
+Array = NDArray[Any]
+
+
+def load_predictor(
+    config: BaseConfig,
+    adapter: str | Path,
+    device: str = "cpu",
+    dtype: str = "float32",
+    *,
+    modality: Modality | None = None,
+    code: Code | None = None,
+) -> DMPPipeline:
+    """The base model with an adapter on it, ready for `predict_batch`.
+
+    dtype: "float32", "float16" or "bfloat16".
+    modality, code: what it is going to be asked for; None is not checked.
+
+    Raises InputError when either cannot be read, when the adapter belongs to another base model, and when its card
+    contradicts what it is asked for.
+    """
+    if modality is not None:
+        read_card(find_adapter(adapter).parent).check(adapter, modality, code)
+    pipeline = load_base(config, device, getattr(torch, dtype))
+    pipeline.load_adapter(adapter)
+    pipeline.unet.to(device)
+    return pipeline
+
+
+def predict_batch(
+    pipeline: DMPPipeline,
+    images: Array,
+    modality: Modality | str,
+    sampling: SamplingConfig,
+    *,
+    code: Code | None = None,
+    resolution: int | None = None,
+    prompts: Sequence[str] | None = None,
+) -> Array:
+    """Labels of a batch of images, in the images' size and in the units of `labelers.encoding`.
+
+    images: uint8 (B, H, W, 3).
+    code: how label images are read, where the adapter's card does not say; None: the configuration's defaults.
+    resolution: shorter side at which the network works; None takes the images' own.
+    prompts: one caption an image; used only if `sampling.use_prompt`.
+    The adapter's card decides what the network predicts, on which schedule (`dmp.json`), but for `sampling.spacing`,
+    and among which classes. Raises InputError when `sampling` asks for prompts or class shares that are not there.
+    """
+    modality = modality_of(modality)
+    sampling = sampling.for_modality(modality)
+    if sampling.use_prompt and (prompts is None or len(prompts) != len(images)):
+        raise InputError(f"sampling.use_prompt: needs one prompt an image ({len(images)})")
+    classes = _classes(pipeline.card.encoding, sampling)
+    code = replace(code or Code(), **pipeline.card.code_of(modality))
+    working = working_images(pipeline.vae, images, resolution)
+    decoded = _predict(pipeline, working, sampling, prompts)
+    if sampling.mirrored:
+        other = _predict(pipeline, working.flip(-1), sampling, prompts).cpu().numpy()
+        back = mirrored(other, modality, np.ones(len(other), dtype=np.bool_))
+        decoded = (decoded.cpu() + torch.from_numpy(back)) / 2
+    return modality.from_image_at(decoded, images.shape[1:3], code, classes=classes, noise=sampling.colour_noise)
+
+
+def _predict(
+    pipeline: DMPPipeline, images: torch.Tensor, sampling: SamplingConfig, prompts: Sequence[str] | None
+) -> torch.Tensor:
+    """Label images (B, 3, h, w), nominally in [-1, 1], of images (B, 3, h, w) in [0, 1]."""
+    _, latents = pipeline(
+        images,
+        prompt=list(prompts) if sampling.use_prompt and prompts is not None else None,
+        num_inference_steps=sampling.num_steps,
+        guidance_scale=sampling.guidance_scale,
+        source=sampling.source,
+        schedule=_schedule(pipeline, sampling),
+        resolution="input",
+        output_type="latent",
+        return_dict=False,
+    )
+    return _decode(pipeline.vae, latents)
+
+
+def _classes(encoding: Encoding, sampling: SamplingConfig) -> Classes:
+    """The adapter's, with their shares where `sampling.colour_noise` needs them."""
+    if sampling.colour_noise is None:
+        return encoding.class_ids
+    if encoding.class_ids is None or encoding.class_shares is None:
+        raise InputError(
+            "sampling.colour_noise: the adapter's dmp.json states no class_shares; train it again, or leave this out"
+        )
+    return dict(zip(encoding.class_ids, encoding.class_shares, strict=True))
+
+
+def _schedule(pipeline: DMPPipeline, sampling: SamplingConfig) -> Schedule | None:
+    """The adapter's, with its steps elsewhere; None: the adapter's."""
+    if sampling.spacing is None:
+        return None
+    return Schedule.from_config(
+        pipeline.scheduler.config, **pipeline.card.schedule.model_dump() | {"spacing": sampling.spacing}
+    )
+
+
+def working_images(vae: Any, images: Array, resolution: int | None) -> torch.Tensor:
+    """Images uint8 (B, H, W, 3) in the size at which networks work: (B, 3, h, w) in [0, 1]."""
+    size = working_size(images.shape[1:3], resolution, downscale_factor(vae))
+    return image_to_vae(np.stack([resize_image(image, size) for image in images])) / 2 + 0.5
+
+
+def vae_ceiling(
+    vae: Any,
+    labels: Array,
+    modality: Modality | str,
+    *,
+    code: Code | None = None,
+    resolution: int | None = None,
+) -> Array:
+    """Labels after the VAE's round trip: what a perfect U-Net would score (its upper bound).
+
+    labels: a batch, channels last, as in `labelers.encoding`; returned in the same form and size. Classes are
+        decoded among those of the image itself, so that no predictor knows more.
+    """
+    modality, code, labels = modality_of(modality), code or Code(), np.asarray(labels)
+    size = working_size(labels.shape[1:3], resolution, downscale_factor(vae))
+    working = np.stack([modality.resize(label, size) for label in labels])
+    pixels = modality.to_image(working, code)
+    decoded = _decode(vae, encode_images(vae, pixels, len(pixels)))
+    check_outputs(decoded)
+    parts = []
+    for label, image in zip(labels, decoded.split(1), strict=True):
+        parts.append(modality.from_image_at(image, label.shape[:2], code, classes=modality.classes_in(label)))
+    return np.concatenate(parts)
+
+
+def decode_labels(
+    vae: Any,
+    latents: torch.Tensor,
+    modality: Modality,
+    size: Sequence[int],
+    code: Code,
+    classes: Classes = None,
+) -> Array:
+    """Labels of `size` = (height, width), channels last, from the latents of label images (B, C, h, w).
+
+    classes: see `Modality.from_image`.
+    """
+    return modality.from_image_at(_decode(vae, latents), (size[0], size[1]), code, classes=classes)
+
+
+@torch.no_grad()
+def _decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Label images (B, 3, H, W); not clamped, since depth and shading take their channels' mean first."""
+    return decode_latents(vae, latents).float() * 2 - 1

@@ -1,0 +1,184 @@
+"""The prior fine-tuned on label images with ordinary noise (eq. 1): SDEdit and DDIB generate with it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dmp_core.diffusion import (
+    Schedule,
+    add_lora,
+    fingerprint,
+    interpolate,
+    load_adapter,
+    lora_parameters,
+    save_adapter,
+    training_target,
+)
+from dmp_core.diffusion.adapters import base_digests, check_base_model, note_identity
+from dmp_core.diffusion.card import CARD_FILE, read_card
+from dmp_core.errors import InputError
+from dmp_core.finite import check_parts
+from dmp_core.methods.shared.ddim import drawn_noise, prediction_of
+from dmp_core.methods.shared.settings import LabelPriorConfig
+from dmp_core.progress import Progress, silent
+from dmp_core.training.data import LatentPairs
+from dmp_core.training.latents import LatentColumn
+from dmp_core.training.loop import FitResult, fit, identity_of, make_accelerator
+from dmp_core.training.texts import TextEmbeddings
+from dmp_core.weights.load import DTYPES
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from dmp_core.diffusion import DMPPipeline
+
+UNET_FOLDER = "unet"
+# A stream of random numbers of its own, apart from those of `dmp_core.training.data`.
+_NOISE = 11
+
+
+@dataclass(frozen=True)
+class LabelPrior:
+    """Where it was written, and what the training came to."""
+
+    folder: Path
+    fit: FitResult
+
+
+def fit_label_prior(
+    config: LabelPriorConfig,
+    base: DMPPipeline,
+    labels: LatentColumn,
+    work: str | Path,
+    out: str | Path,
+    *,
+    prompts: Sequence[str] | None = None,
+    card: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> LabelPrior:
+    """Fine-tune the prior on label images, or go on with a run that was killed: it ends with the same weights.
+
+    base: of `load_base`; its U-Net stays as it is, a copy learns.
+    labels: latents of label images, plain and perhaps flipped.
+    work: checkpoints and logs, kept. out: a PEFT folder, or one with the whole U-Net in `unet`; and `dmp.json`.
+    prompts: one caption a sample, in the order of `labels.keys`; needed if `config.use_prompt`.
+    card: what the run is about: modality, encoding, fingerprints of the data.
+
+    Raises InputError as `dmp_core.training.loop.fit` does.
+    """
+    if config.use_prompt and prompts is None:
+        raise InputError(f"fit.use_prompt: needs one prompt a sample ({len(labels.keys)}), found none")
+    accelerator = make_accelerator(config, device)
+    about = _about(dict(card or {}), config, base, labels)
+    pairs = LatentPairs(labels, labels, config.batch_size, config.seed, base.scheduler.config.num_train_timesteps)
+    texts = TextEmbeddings(base, prompts if config.use_prompt else None, len(pairs), DTYPES[config.mixed_precision])
+    loss = _NoiseLoss(config, base.scheduler, pairs, texts, accelerator)
+    unet = _trainable_copy(base.unet, config).to(accelerator.device)
+    parameters = {name: p for name, p in unet.named_parameters() if p.requires_grad}
+    result = fit(config, unet, parameters, loss, Path(work), identity_of(about), accelerator, progress)
+    if accelerator.is_main_process:
+        _save(unet, config, about | base_digests(base.unet, base.vae), Path(out))
+        shutil.copyfile(result.log, Path(out) / "loss.csv")
+    accelerator.wait_for_everyone()
+    return LabelPrior(Path(out), result)
+
+
+def load_label_prior(base: DMPPipeline, folder: str | Path) -> Any:
+    """The fine-tuned U-Net, beside the base model's own, which stays as it is.
+
+    Raises InputError when the folder holds none, or one of another base model.
+    """
+    folder = Path(folder)
+    if not (folder / UNET_FOLDER).is_dir():
+        unet = _copy(base.unet)
+        load_adapter(unet, folder, vae=base.vae)
+        return unet.to(base.unet.device).eval()
+    check_base_model(read_card(folder), folder, base.unet, base.vae)
+    loaded = type(base.unet).from_pretrained(folder / UNET_FOLDER, torch_dtype=base.unet.dtype, local_files_only=True)
+    check_parts({UNET_FOLDER: loaded}, folder)
+    return loaded.to(base.unet.device).eval()
+
+
+class _NoiseLoss:
+    """‖target - U-Net(√ᾱ_t y + √(1 - ᾱ_t) ε, t)‖², ε ordinary noise: eq. 1 and the usual objective."""
+
+    def __init__(
+        self,
+        config: LabelPriorConfig,
+        scheduler: Any,
+        pairs: LatentPairs,
+        texts: TextEmbeddings,
+        accelerator: Accelerator,
+    ) -> None:
+        self.seed = config.seed
+        self.dtype = DTYPES[config.mixed_precision]
+        self.schedule = Schedule.from_config(scheduler.config)
+        self.prediction = prediction_of(scheduler)
+        self.pairs, self.texts, self.accelerator = pairs, texts, accelerator
+
+    def __call__(self, network: Any, draw: int) -> Tensor:
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        device = self.accelerator.device
+        whole = self.pairs.batch(draw)
+        noise = drawn_noise((self.seed, _NOISE, draw), (len(whole.indices), *self.pairs.target.shape[2:]))
+        noise = noise[rank::world].to(device)
+        batch = whole.part(rank, world)
+        y = self.pairs.gather(batch)[1].to(device, torch.float32)
+        timesteps = batch.timesteps.to(device)
+        noisy = interpolate(self.schedule, y, noise, timesteps)
+        target = training_target(self.schedule, y, noise, timesteps, self.prediction)
+        text = self.texts(batch.indices).to(device).expand(len(y), -1, -1)
+        output = network(noisy.to(self.dtype), timesteps, encoder_hidden_states=text).sample
+        return F.mse_loss(output.float(), target)
+
+
+def _trainable_copy(unet: Any, config: LabelPriorConfig) -> Any:
+    unet = _copy(unet)
+    if config.weights == "all":
+        # Mixed precision is then autocast's: half-precision master weights would lose small updates.
+        return unet.float().requires_grad_(True).train()
+    torch.nn.Module.to(unet, DTYPES[config.mixed_precision])
+    add_lora(unet, config.lora.rank, config.lora.alpha, config.lora.targets, seed=config.seed)
+    for _, parameter in lora_parameters(unet):
+        parameter.requires_grad_(True)
+    return unet.train()
+
+
+def _copy(unet: Any) -> Any:
+    if getattr(unet, "peft_config", None):
+        raise InputError("unet: it already carries an adapter; load the base model afresh, or remove_adapter() first")
+    note_identity(unet)
+    return copy.deepcopy(unet)
+
+
+def _save(unet: Any, config: LabelPriorConfig, about: dict[str, Any], out: Path) -> None:
+    if config.weights == "lora":
+        save_adapter(unet, out, about)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    unet.save_pretrained(out / UNET_FOLDER)
+    (out / CARD_FILE).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+
+
+def _about(card: dict[str, Any], config: LabelPriorConfig, base: DMPPipeline, labels: LatentColumn) -> dict[str, Any]:
+    return {
+        **card,
+        "method": "label_prior",
+        "prediction": prediction_of(base.scheduler),
+        "base_fingerprint": fingerprint(base.unet),
+        "vae_fingerprint": fingerprint(base.vae),
+        "training": config.model_dump(mode="json"),
+        "samples": len(labels.keys),
+        "flip": labels.flipped is not None,
+    }

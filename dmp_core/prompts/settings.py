@@ -1,0 +1,117 @@
+"""Settings of captions: the request, and who answers it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from dmp_core.names import Precision
+from dmp_core.passwords import refuse_password
+from dmp_core.settings import Settings, since
+
+PAPER_TEMPLATE = (
+    "Provide a caption for a photo of a {keyword}. The caption should contain many adjectives, "
+    "should describe colors, styles, lighting and materials in the photo, should be in English and "
+    "should be no longer than 150 characters. Caption:"
+)
+
+
+class GrammarPrompts(Settings):
+    """Captions from a built-in grammar: no model, instant."""
+
+    kind: Literal["grammar"] = "grammar"
+
+
+class TransformersPrompts(Settings):
+    """Captions from any causal language model that transformers loads, GGUF included."""
+
+    kind: Literal["transformers"] = "transformers"
+    model: str
+    """Hub id or local folder, or `package:NAME` for a model that a Python package ships."""
+    revision: str | None = since(None)
+    """Branch, tag or commit on the hub; None: the newest."""
+    gguf_file: str | None = None
+    dtype: Precision | None = since(None)
+    """Of the weights; None: the checkpoint's own on an accelerator, float32 on a CPU."""
+    chat: bool = True
+    """Wrap the request in the model's chat template when it has one."""
+    answer_prefix: str = ""
+    """First words of every caption, put into the model's mouth; keeps small models on the subject."""
+    batch_size: PositiveInt = 64
+    temperature: PositiveFloat = 0.95
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    eta_cutoff: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    min_new_tokens: PositiveInt = 15
+    max_new_tokens: PositiveInt = 128
+
+
+class VLLMPrompts(Settings):
+    """Captions from a vLLM engine (bloomz in the paper) or an OpenAI-compatible server; see docs/prompts.md."""
+
+    kind: Literal["vllm"] = "vllm"
+    model: str = "bigscience/bloomz-7b1"
+    revision: str | None = None
+    server_url: str | None = None
+    """Base URL of an OpenAI-compatible server; None runs the engine in this process."""
+    fallback: bool = True
+    """Where no vLLM is that runs this model, let transformers write the captions, and say so; False: stop instead.
+    Nothing stands in for a server."""
+    dtype: Precision | None = None
+    """Of the weights; None: the checkpoint's own. A server decides for itself."""
+    gpu_memory_utilization: Annotated[float | None, Field(gt=0, le=1)] = None
+    """Share of the memory that the engine may take; None: vLLM's own default."""
+    max_model_len: PositiveInt | None = None
+    """Tokens of request and caption together; fewer need less memory. None: the model's own limit."""
+    temperature: PositiveFloat = 0.95
+    eta_cutoff: Annotated[float, Field(ge=0, lt=1)] = 1e-5
+    """Published, but vLLM knows no eta sampling: only transformers, where it stands in, applies it."""
+    min_new_tokens: PositiveInt = 15
+    max_new_tokens: PositiveInt = 128
+
+    @field_validator("server_url")
+    @classmethod
+    def _without_key(cls, address: str | None) -> str | None:
+        if address and "?" in address:
+            raise ValueError("give the address without a query; a key goes into the environment variable VLLM_API_KEY")
+        return address and refuse_password(address, "a key goes into the variable VLLM_API_KEY")
+
+    @model_serializer(mode="wrap")
+    def _what_not_how(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """A fingerprint leaves out where the model runs and with how much memory."""
+        values: dict[str, Any] = handler(self)
+        if info.context and info.context.get("fingerprint"):
+            how = ("server_url", "gpu_memory_utilization", "max_model_len")
+            values = {name: value for name, value in values.items() if name not in how}
+        return values
+
+
+class PromptsConfig(Settings):
+    """Captions of the images, made from the keywords."""
+
+    template: str = PAPER_TEMPLATE
+    """Request put to the language model; `{keyword}` is filled in (section 4.1).
+
+    `{details}`, if there, becomes two objects and a light, drawn afresh for every caption.
+    """
+    max_characters: PositiveInt = 150
+    """Longer captions are cut after the last sentence or clause that fits."""
+    max_rounds: PositiveInt = 10
+    """How often missing captions are asked for again before the stage gives up."""
+    generator: Annotated[GrammarPrompts | TransformersPrompts | VLLMPrompts, Field(discriminator="kind")]
+    """Who writes them."""
+
+    @model_validator(mode="after")
+    def _template_has_keyword(self) -> PromptsConfig:
+        if "{keyword}" not in self.template:
+            raise ValueError("template must contain {keyword}")
+        return self

@@ -1,0 +1,234 @@
+"""One finished adapter on image files of one's own: which settings, which names, and what may be written over."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from dmp_core.config import load_config
+from dmp_core.config.pipeline import PipelineConfig
+from dmp_core.diffusion.card import AdapterCard
+from dmp_core.errors import InputError, NotFinite
+from dmp_core.images import check_picture, open_rgb
+from dmp_core.modalities import Modality, find_modality, modality_names
+from dmp_core.reading import shown
+from dmp_core.store import Sample, SkipCount, Skipped
+from dmp_core.store.attempts import first_that_works
+from dmp_core.weights.adapters import adapter_card, adapter_folder
+
+if TYPE_CHECKING:
+    from dmp_core.diffusion import DMPPipeline
+
+INDEX = ".dmp_predict.jsonl"
+"""Names and digests of all that was written into a folder, one object per line, each before its file."""
+_START = b'{"file"'
+
+
+def prediction_config(
+    preset: str, file: Path | None, overrides: list[str] | None, adapter: str, name: str | None
+) -> tuple[PipelineConfig, Modality]:
+    """The configuration, with what the adapter's card states laid over the preset, below the user's own settings.
+
+    name: the modality to predict; None: that of the card. Also returns that modality.
+    Raises InputError where these contradict what the adapter learned, and where nobody says what it predicts.
+    """
+    card = adapter_card(adapter)
+    modality = _asked(card, adapter, name)
+    if modality is not None:
+        card.check(adapter, modality)
+    config = load_config(preset, file, overrides, _stated(card, modality))
+    modality = modality or config.modality(str(name))
+    card.check(adapter, modality, config.latents.code)
+    return config, modality
+
+
+def _asked(card: AdapterCard, adapter: str, name: str | None) -> Modality | None:
+    """None: only the configuration may know it."""
+    if name is None and card.modality is None:
+        raise InputError(f"{adapter}: its card does not state what it predicts; say it with --modality NAME")
+    if name is None or name == card.task:
+        return card.modality
+    return find_modality(name) if name in modality_names() else None
+
+
+def _stated(card: AdapterCard, modality: Modality | None) -> dict[str, Any]:
+    """What a card states, by the names of the configuration."""
+    sampling: dict[str, Any] = {name: getattr(card, name) for name in ("num_steps", "source") if name in card.stated()}
+    if card.encoding.class_shares is None:
+        sampling["colour_noise"] = None
+    latents: dict[str, Any] = {} if modality is None else card.code_of(modality)
+    latents.pop("axes", None)  # no setting: prediction takes them from the card
+    if card.resolution is not None:
+        latents |= {"resolution": card.resolution, "resolutions": {}}
+    return {"sampling": sampling, "latents": latents}
+
+
+def predict_files(
+    images: Sequence[Path], modality: Modality, adapter: str, out: Path, config: PipelineConfig
+) -> Iterator[Path]:
+    """Predict image files one by one; gives the pictures to look at.
+
+    Writes `NAME.normal.pred.png` (the dataset's encoding) and `NAME.normal.view.png`, by names that no label has.
+    config: of `prediction_config`.
+    Raises InputError, before any work, where two images share a name, or where a file is in the way that no run of
+    this command wrote. What fails of one image does so too, unless `runtime.on_bad_sample` lets it be passed over.
+    """
+    from dmp_core.methods.dmp.predict import load_predictor
+    from dmp_core.weights.load import choose_device
+
+    bounds = config.runtime.on_bad_sample.bounds
+    for image in images if bounds is None else ():
+        check_picture(image)
+    outputs = _outputs(images, modality, out)
+    written = Written(out, [file for output in outputs for file in (output.label, output.view)])
+    device = choose_device(config.runtime.device)
+    pipeline = load_predictor(config.base, adapter_folder(adapter), device, config.sampling.dtype)
+    count = None if bounds is None else SkipCount("dmp predict", len(outputs), bounds)
+    for output in outputs:
+        make = partial(_predicted, pipeline, output.image, modality, config)
+        sample = make() if count is None else first_that_works(shown(output.image), [make, make])
+        if isinstance(sample, Skipped):
+            assert count is not None
+            count.bad(sample)
+            continue
+        if count is not None:
+            count.good()
+        written.write(output.label, sample["label"])
+        written.write(output.view, sample["view"])
+        yield output.view
+
+
+def _predicted(pipeline: DMPPipeline, image: Path, modality: Modality, config: PipelineConfig) -> Sample:
+    """The bytes of an image's `label` and of the `view` to look at."""
+    from dmp_core.methods.dmp.predict import predict_batch
+
+    rgb = open_rgb(image, image)
+    latents = config.latents
+    try:
+        label = predict_batch(
+            pipeline,
+            rgb[None],
+            modality,
+            config.sampling,
+            code=latents.code,
+            resolution=latents.resolution_of(modality.name) or pipeline.native_resolution,
+        )[0]
+    except NotFinite as error:
+        raise error.named([shown(image)]) from None
+    except InputError as error:
+        raise InputError(f"{shown(image)}: {error}") from None
+    return {"__key__": str(image), "label": modality.encode(label), "view": _picture(modality, label)}
+
+
+def _picture(modality: Modality, label: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(modality.colourise(label)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+# -------------------------------------------------------------------------------------- names
+@dataclass(frozen=True)
+class _Output:
+    image: Path
+    label: Path
+    view: Path
+
+
+def _outputs(images: Iterable[Path], modality: Modality, out: Path) -> list[_Output]:
+    """Where each image's results go: by its name, or by its path below the images' common folder if names clash."""
+    unique = list({os.path.abspath(image): image for image in images}.values())
+    stems = [Path(image.stem) for image in unique]
+    if clash(stems):
+        common = os.path.commonpath([os.path.abspath(image.parent) for image in unique])
+        stems = [Path(os.path.relpath(os.path.abspath(image), common)).with_suffix("") for image in unique]
+    if twins := clash(stems):
+        same = [str(image) for image, stem in zip(unique, stems, strict=True) if _folded(stem) == twins]
+        raise InputError(f"{' and '.join(same)}: their results would have one name; predict them apart, or rename one")
+    word, _, suffix = modality.member.partition(".")
+    return [
+        _Output(
+            image,
+            out / stem.with_name(f"{stem.name}.{word}.pred.{suffix}"),
+            out / stem.with_name(f"{stem.name}.{modality.name}.view.png"),
+        )
+        for image, stem in zip(unique, stems, strict=True)
+    ]
+
+
+def clash(stems: Iterable[Path]) -> str | None:
+    """A name that several have, in the eyes of a file system that ignores case and Unicode's forms."""
+    name, count = Counter(map(_folded, stems)).most_common(1)[0]
+    return name if count > 1 else None
+
+
+def _folded(stem: Path) -> str:
+    return unicodedata.normalize("NFC", str(stem)).casefold()
+
+
+# -------------------------------------------------------------------------------------- files
+class Written:
+    """A folder for results in which only files that this command wrote are ever replaced."""
+
+    def __init__(self, folder: Path, files: Iterable[Path]) -> None:
+        """files: what is going to be written. Raises InputError if one of them is in the way."""
+        self.folder, self.index = folder, folder / INDEX
+        existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not existing.is_dir():
+            raise InputError(f"--out {folder}: {existing} is a file; choose a folder")
+        known = self._known()
+        for file in files:
+            if os.path.lexists(file) and self._digest(file) not in known.get(self._name(file), ()):
+                raise InputError(
+                    f"{file}: exists, and `dmp predict` did not write it as it is; move it, or choose another --out"
+                )
+
+    def write(self, file: Path, data: bytes) -> None:
+        """Whole or not at all."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        entry = {"file": self._name(file), "sha256": hashlib.sha256(data).hexdigest()}
+        with self.index.open("a", encoding="utf-8") as stream:
+            stream.write(f"\n{json.dumps(entry)}\n")  # a line before it that a kill has cut short ends here
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _known(self) -> dict[str, set[str]]:
+        """Name → digests of what earlier runs wrote there; a line that was cut short by a kill says nothing."""
+        known: dict[str, set[str]] = {}
+        if not os.path.lexists(self.index):
+            return known
+        plain = self.index.is_file() and not self.index.is_symlink()
+        data = self.index.read_bytes() if plain else b""
+        start = data.lstrip()[: len(_START)]
+        if not plain or start != _START[: len(start)]:
+            raise InputError(f"{self.index}: not the index that `dmp predict` keeps; move it, or choose another --out")
+        for line in data.splitlines():
+            try:
+                entry = json.loads(line)
+                known.setdefault(str(entry["file"]), set()).add(str(entry["sha256"]))
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
+        return known
+
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self.folder).as_posix()
+
+    @staticmethod
+    def _digest(file: Path) -> str | None:
+        """None for what is no plain file: never ours."""
+        return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() and not file.is_symlink() else None

@@ -1,0 +1,1 @@
+"""Scores of predictions: which metrics there are per modality, blind predictors, tables of scores."""

@@ -1,0 +1,18 @@
+"""Settings of the scores."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import (
+    Field,
+)
+
+from dmp_core.settings import Settings
+
+
+class EvaluateConfig(Settings):
+    """Scores of the predictions."""
+
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
+    """Resamples for the 95 % confidence intervals."""

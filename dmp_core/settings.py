@@ -1,0 +1,117 @@
+"""What all settings share: strictness, readable errors, and how YAML is read."""
+
+from __future__ import annotations
+
+import os
+import re
+import reprlib
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dmp_core.errors import InputError
+from dmp_core.passwords import masked
+from dmp_core.reading import is_utf8, read_text, shown
+
+_LONGEST_FILE = 2**24  # bytes
+_DEEPEST, _MOST_VALUES = 40, 100_000
+_brief = reprlib.Repr()
+_brief.maxlevel, _brief.maxstring, _brief.maxother = 2, 80, 80
+
+_SHOWN = 5
+"""Faults of one configuration that an error names."""
+
+
+def _section_title(model: type) -> str:
+    """`prompts` of PromptsConfig, `render images` of RenderImages: what forms made of the schema show."""
+    return re.sub(r"(?<!^)(?=[A-Z][a-z])", " ", model.__name__.removesuffix("Config")).lower()
+
+
+class Settings(BaseModel):
+    """Base of all configuration: unknown keys are errors, instances are immutable.
+
+    In the JSON schema a field's title is its name, as files and `--set` spell it.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        model_title_generator=_section_title,
+        field_title_generator=lambda name, _: name,
+    )
+
+
+def since(default: Any) -> Any:
+    """A field that is younger than workspaces that hold: left out of dumps, and so of fingerprints, at its default."""
+    return Field(default=default, exclude_if=lambda value: value == default)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read one YAML mapping; raises InputError naming the file when it is not one."""
+    if not os.path.exists(path):
+        raise InputError(f"{shown(path)}: no such configuration file")
+    loaded = parse_yaml(read_text(path, _LONGEST_FILE), shown(path))
+    if not isinstance(loaded, dict):
+        raise InputError(f"{shown(path)}: expected a mapping of settings, found {type(loaded).__name__}")
+    return loaded
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Plain values of YAML; raises one InputError line, which starts with `source`, for all that is none."""
+    try:
+        loaded = yaml.safe_load(text)
+    # PyYAML's own errors, and what it stumbles over: KeyError, ValueError, AttributeError for values that fit no tag.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"{source}: not valid YAML ({reason})") from None
+    _values(loaded, source, {}, 0)
+    return loaded
+
+
+def _values(node: Any, source: str, known: dict[int, int], depth: int) -> int:
+    """How many values a tree has: its anchors may refer to each other until they are more than memory holds."""
+    if isinstance(node, str) and not is_utf8(node):
+        raise InputError(f"{source}: {shown(node[:40])} holds half of a character; write it whole")
+    if not isinstance(node, dict | list | tuple | set):
+        return 1
+    if depth > _DEEPEST:
+        raise InputError(f"{source}: settings are nested more than {_DEEPEST} levels deep, or hold themselves")
+    if id(node) not in known:
+        below = [*node, *node.values()] if isinstance(node, dict) else node
+        known[id(node)] = 1 + sum(_values(item, source, known, depth + 1) for item in below)
+        if known[id(node)] > _MOST_VALUES:
+            raise InputError(f"{source}: more than {_MOST_VALUES} values once its anchors are filled in")
+    return known[id(node)]
+
+
+def shortened(value: object) -> str:
+    """A value as an error shows it: quoted, its middle left out if it is long."""
+    return _brief.repr(value)
+
+
+def raise_readable(error: ValidationError, source: str) -> NoReturn:
+    """Raise InputError with what pydantic reports, as `readable` puts it."""
+    raise InputError(readable(error, source)) from None
+
+
+def readable(error: ValidationError, source: str) -> str:
+    """What pydantic reports: per field where, what is wrong, and what was given unless it is a whole section."""
+    found: list[str] = []
+    for item in error.errors():
+        # Tags of unions stand in the way to a field, but the user never wrote them.
+        field = ".".join(str(part) for part in item["loc"] if not str(part).startswith("<"))
+        known = item["type"] in ("missing", "extra_forbidden") or isinstance(item["input"], dict | BaseModel)
+        given = "" if known else f" (given: {shortened(item['input'])})"
+        found.append(f"{field}: {_plain(item['type'], item['msg'])}{given}".removeprefix(": "))
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return masked(f"{source}: {'; '.join(found[:_SHOWN])}{more}")
+
+
+def _plain(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "unknown setting; remove it or correct its spelling (see `dmp config show`)"
+    message = message.removeprefix("Value error, ")
+    return message[0].lower() + message[1:]

@@ -1,0 +1,62 @@
+"""Settings of the sources of images."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+    PositiveInt,
+)
+
+from dmp_core.modalities.registry import ModalityName
+from dmp_core.modalities.settings import OwnModality
+from dmp_core.settings import Settings, since
+
+
+class RenderImages(Settings):
+    """Path-traced scenes with exact labels (Mitsuba 3)."""
+
+    kind: Literal["render"] = "render"
+    resolution: Annotated[int, Field(ge=16, le=1024)] = 64
+    """Height and width in pixels."""
+    samples_per_pixel: PositiveInt = 16
+    """Paths traced for each pixel: more take longer and leave less noise."""
+    max_depth: PositiveInt = 4
+    """Longest light path."""
+
+
+class DiffusionImages(Settings):
+    """Images from a text-to-image diffusion model."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    model: str = "CompVis/stable-diffusion-v1-4"
+    """Hub id, local folder in diffusers format, or `shipped:mini`; any text-to-image model."""
+    revision: str | None = None
+    resolution: Annotated[int, Field(ge=64, le=2048, multiple_of=8)] = 512
+    """Height and width in pixels."""
+    scheduler: Literal["ddim", "model"] = "ddim"
+    """`model`: the scheduler that the model comes with; flow-matching models need it."""
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    guidance_scale: float = 7.5
+    """Classifier-free guidance; 1 is none."""
+    negative_prompt: str | None = None
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """`auto`: float32 on the CPU; on CUDA bfloat16, or float16 where the GPU has no bfloat16."""
+    safety_checker: bool = True
+    """Note in every sample's json whether the model's own safety checker flags it; images are kept as they are."""
+
+
+class FolderImages(Settings):
+    """A split's own images; `plan` makes this of the split's `folder`."""
+
+    kind: Literal["folder"] = "folder"
+    folder: str = Field(exclude=True)
+    """Where they lie. Not part of the fingerprint: their content is, by the prompts that the images are made from."""
+    fit: Literal["crop", "shorter_side", "keep"]
+    resolution: PositiveInt | None
+    """Shorter side in pixels; None keeps the images as they are."""
+    labels: list[ModalityName]
+    """Modalities whose labels lie beside the images, for all of them."""
+    own_modalities: dict[ModalityName, OwnModality] = since({})
+    """What those are of them that are not built in."""

@@ -1,0 +1,78 @@
+"""Settings of latents and of every training by gradient descent."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+)
+
+from dmp_core.modalities.base import Code, DepthCurve
+from dmp_core.modalities.registry import ModalityName
+from dmp_core.settings import Settings, since
+
+
+class LatentsConfig(Settings):
+    """VAE latents (posterior mode), encoded once before training."""
+
+    flip: bool = True
+    """Also encode every image mirrored; a mirrored normal map has its x negated."""
+    resolution: PositiveInt | None = None
+    """Resize images to this size before encoding; None keeps their size."""
+    resolutions: dict[ModalityName, PositiveInt] = {}
+    """Of single modalities, where it is another: what is small needs more latents to be seen in."""
+    batch_size: PositiveInt = 16
+    depth_scale: PositiveFloat = 8.0
+    """Depth is divided by this and clipped to [0, 1] before encoding; metres."""
+    depth_curve: DepthCurve = since("linear")
+    """How grey levels grow with depth: `log` and `sqrt` give near surfaces more of them; see docs/modalities.md."""
+    depth_clip: bool = since(True)
+    """False: what is deeper than `depth_scale` is brighter than white, instead of white."""
+    palette: str = "default"
+    """Colour code of the segmentation classes: a name in `data_manifests/palettes/`."""
+    min_class_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Segmentation is predicted among the classes that cover at least this share of the training labels' pixels. Where
+    two classes meet, colours lie in between, which may be those of a class that is hardly ever right."""
+
+    def resolution_of(self, modality: str) -> int | None:
+        """At which the network works for a modality: shorter side in pixels; None: the images' own."""
+        return self.resolutions.get(modality, self.resolution)
+
+    @property
+    def code(self) -> Code:
+        """How labels become images."""
+        return Code(self.depth_scale, self.depth_curve, self.depth_clip, self.palette)
+
+
+class FitConfig(Settings):
+    """What every training by gradient descent has; `dmp_core.training.loop` reads it."""
+
+    steps: PositiveInt = 50_000
+    batch_size: PositiveInt = 8
+    gradient_accumulation: PositiveInt = 1
+    learning_rate: PositiveFloat = 1e-4
+    lr_schedule: Literal["cosine", "constant", "linear"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    max_grad_norm: PositiveFloat = 1.0
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    checkpoint_every: PositiveInt = 1000
+    log_every: PositiveInt = 10
+    seed: int = 0
+
+    @property
+    def draws(self) -> int:
+        """Samples that the fit sees."""
+        return self.steps * self.batch_size * self.gradient_accumulation
+
+
+class LoraConfig(Settings):
+    """Low-rank adapters in the U-Net: all that is trained."""
+
+    rank: PositiveInt = 4
+    alpha: PositiveFloat | None = None
+    """LoRA scale is alpha / rank; None means alpha = rank, a scale of 1."""
+    targets: Literal["attention", "self_attention", "all"] = "attention"

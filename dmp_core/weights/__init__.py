@@ -1,0 +1,1 @@
+"""Where weights come from: `registry`, `download`, `resolve` (setting → place), `load` (place → network)."""

@@ -1,0 +1,178 @@
+"""Loading diffusion models: shipped with the package, a local folder, or an id on the hub."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from dmp_core.errors import InputError
+from dmp_core.finite import check_parts
+from dmp_core.synthesis.settings import DiffusionImages
+from dmp_core.weights.resolve import UNREADABLE, resolve_model, why_unreadable
+from dmp_core.weights.settings import BaseConfig, EditorConfig
+
+if TYPE_CHECKING:
+    from dmp_core.diffusion import DMPPipeline
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""What the frozen weights are kept in, by mixed-precision mode."""
+
+
+def load_base(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torch.float32) -> DMPPipeline:
+    """The whole base model, in evaluation mode, without progress bars.
+
+    Returns a pipeline whose `vae`, `unet`, `text_encoder`, `tokenizer` and `scheduler` are its parts.
+    Raises InputError that names the folder or hub id when it cannot be loaded.
+    """
+    from dmp_core.diffusion import DMPPipeline
+
+    place, options = _where(config)
+    with _readable_errors(config), _no_progress_bars():
+        pipeline = DMPPipeline.from_pretrained(place, dtype=dtype, **options, **_variant(place))
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.to(device)
+    return pipeline
+
+
+def load_trainable(config: BaseConfig, weights: Literal["lora", "all"], precision: str, device: str) -> DMPPipeline:
+    """The base model to be fine-tuned: frozen weights in the precision of training, those that learn in float32.
+
+    precision: a key of `DTYPES`. Errors as `load_base`.
+    """
+    return load_base(config, device, DTYPES["no" if weights == "all" else precision])
+
+
+def load_vae(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+    """The base model's autoencoder alone, for stages that need no U-Net. Errors as `load_base`."""
+    from diffusers import AutoencoderKL
+
+    place, options = _where(config)
+    options |= _variant(str(Path(place) / "vae"))
+    with _readable_errors(config), _no_progress_bars():
+        vae = AutoencoderKL.from_pretrained(place, subfolder="vae", torch_dtype=dtype, **options)
+    check_parts({"vae": vae}, place)
+    return vae.to(device).eval()
+
+
+def load_editor(config: EditorConfig, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+    """Diffusers' InstructPix2Pix pipeline, in evaluation mode, without progress bars and safety checker.
+
+    config: with a `model`.
+    Raises InputError as `load_base` does, and when the U-Net does not take an image beside the noisy latents.
+    """
+    from diffusers import StableDiffusionInstructPix2PixPipeline
+
+    place, options = _where(config)
+    with _readable_errors(config), _no_progress_bars():
+        editor = StableDiffusionInstructPix2PixPipeline.from_pretrained(
+            place, safety_checker=None, requires_safety_checker=False, dtype=dtype, **options, **_variant(place)
+        )
+    if editor.unet.config.in_channels != 2 * editor.vae.config.latent_channels:
+        raise InputError(
+            f"{_field(config)}: {config.model}: its U-Net takes {editor.unet.config.in_channels} channels, an editor's "
+            f"takes {2 * editor.vae.config.latent_channels}; give one in InstructPix2Pix's format, or make one with "
+            "`dmp prior edit`"
+        )
+    check_parts(editor.components, place)
+    editor.set_progress_bar_config(disable=True)
+    return editor.to(device)
+
+
+def load_text_to_image(config: DiffusionImages, dtype: torch.dtype = torch.float32) -> Any:
+    """The text-to-image pipeline of diffusers that the model's own index names, on the CPU, without progress bars.
+
+    Raises InputError that names the folder or hub id when it cannot be loaded or makes no images from text.
+    """
+    with warnings.catch_warnings():  # this imports every pipeline there is, and one of them warns
+        warnings.simplefilter("ignore", FutureWarning)
+        from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+
+    place, options = _where(config)
+    with _readable_errors(config), _no_progress_bars():
+        parts = DiffusionPipeline.load_config(place, **options)
+        unwanted = () if config.safety_checker else ("safety_checker", "feature_extractor")
+        pipeline: Any = AutoPipelineForText2Image.from_pretrained(
+            place, dtype=dtype, **{part: None for part in unwanted if part in parts}, **options, **_variant(place)
+        )
+    check_parts(pipeline.components, place)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def load_tokenizers(config: BaseConfig | DiffusionImages) -> list[Any]:
+    """Those of the model's text encoders, without their weights. Raises InputError as the other loaders do."""
+    from diffusers import DiffusionPipeline
+    from transformers import AutoTokenizer
+
+    place, options = _where(config)
+    with _readable_errors(config), _no_progress_bars():
+        parts = DiffusionPipeline.load_config(place, **options)
+        names = [name for name, kind in parts.items() if name.startswith("tokenizer") and kind[0]]
+        return [AutoTokenizer.from_pretrained(place, subfolder=name, **options) for name in names]
+
+
+def choose_device(name: str) -> str:
+    """`auto` as the best device that is there; any other name as it is."""
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _where(config: BaseConfig | EditorConfig | DiffusionImages) -> tuple[str, dict[str, Any]]:
+    located = resolve_model(str(config.model), _field(config), kind="priors", revision=config.revision)
+    return located.place, located.options
+
+
+def _field(config: BaseConfig | EditorConfig | DiffusionImages) -> str:
+    if isinstance(config, DiffusionImages):
+        return "images.model"
+    return "editor.model" if isinstance(config, EditorConfig) else "base.model"
+
+
+def _variant(place: str) -> dict[str, Any]:
+    """`variant="fp16"` where a local folder holds its weights under that name only."""
+    files = [path.name for path in Path(place).rglob("*.safetensors")] if Path(place).is_dir() else []
+    return {"variant": "fp16"} if files and all(".fp16." in name for name in files) else {}
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Loading takes a second, and the bars would tear the caller's own progress display."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
+    for log in libraries:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in libraries:
+            log.enable_progress_bar()
+
+
+@contextmanager
+def _readable_errors(config: BaseConfig | EditorConfig | DiffusionImages) -> Iterator[None]:
+    """Turn what the libraries raise into one line that names the folder or hub id, and the mend."""
+    try:
+        yield
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        reason = why_unreadable(error)
+    else:
+        return
+    field, (place, options) = _field(config), _where(config)
+    if "local_files_only" in options:
+        raise InputError(f"{field}: {place}: not a complete diffusers model ({reason}); give a folder that is")
+    raise InputError(
+        f"{field}: {config.model!r} could not be loaded ({reason}); it is taken as a hub id, since no such folder "
+        "exists: check the spelling and the network, or give a local folder with the model in diffusers format"
+    )

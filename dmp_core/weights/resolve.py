@@ -1,0 +1,135 @@
+"""Where a model reference leads: shipped with the package, the registry, a local path, or an id on the hub."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal
+
+from dmp_core.errors import InputError
+from dmp_core.resources import manifest_root
+from dmp_core.store import sha256_folder, sha256_stream
+from dmp_core.weights import registry
+
+Kind = Literal["priors", "adapters"]
+UNREADABLE = (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError, UnpicklingError)
+"""What the libraries raise on a model that is incomplete, damaged, or holds code instead of weights."""
+
+
+def why_unreadable(error: Exception) -> str:
+    """One line of what a library says."""
+    if isinstance(error, UnpicklingError):  # the libraries propose to run what is in it
+        return "its weights are a pickle that holds more than tensors; give them as .safetensors"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@dataclass(frozen=True)
+class Located:
+    """What a loader takes: a path here, or an id on the hub."""
+
+    place: str
+    revision: str | None = None
+    """Of an id on the hub; None is its main branch."""
+    local: bool = True
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """For `from_pretrained`: nothing of a local model may come from the network."""
+        return {"local_files_only": True} if self.local else {"revision": self.revision}
+
+
+def resolve_model(reference: str, field: str, *, kind: Kind | None = None, revision: str | None = None) -> Located:
+    """What a setting that names a model means; every stage asks here.
+
+    reference: `shipped:NAME` (where `kind` says which are shipped), an id of the registry, a local file or folder, or
+    an id on the hub. One that the registry knows is the pulled copy if there is one, else its pinned revision.
+    field: the setting, for errors.
+    Raises InputError when a shipped name or an explicit path does not exist, and when a model of the registry is
+    missing, cut short or tampered with; its message names the file and the mend.
+    """
+    if kind is not None and reference.startswith("shipped:"):
+        return Located(str(_shipped(reference, kind, field)))
+    model = registered(reference, revision)
+    if model is not None and (model.id == reference or registry.present(model)):
+        return Located(str(registry.require(model, field)))
+    path = Path(reference).expanduser()
+    if path.exists():
+        return Located(str(path.resolve()))
+    if reference.startswith((".", "/", "~")):
+        raise InputError(f"{field}: {reference}: no such folder or file; give one, a hub id, or shipped:NAME")
+    return Located(reference, revision or (model.revision if model else None), local=False)
+
+
+def registered(reference: str, revision: str | None = None) -> registry.Model | None:
+    """The registry's model that is meant; a local folder by the name of a hub id is meant for itself."""
+    model = registry.find(reference, revision)
+    return None if model is not None and model.id != reference and Path(reference).exists() else model
+
+
+def resolve_folder(reference: str, kind: Kind, revision: str | None = None, *, field: str | None = None) -> Path | None:
+    """As `resolve_model`, for models that are folders: the folder, or None for an id on the hub."""
+    located = resolve_model(reference, field or kind.removesuffix("s"), kind=kind, revision=revision)
+    return Path(located.place) if located.local else None
+
+
+def identity(reference: str, revision: str | None, kind: Kind, *, field: str | None = None) -> str:
+    """What a fingerprint holds of a model: what the registry pins, the digest of its files, or hub id and revision.
+
+    field: the setting that names it, for errors.
+    Asks neither the network nor for files of a registered model, so that any machine can plan.
+    """
+    model = registered(reference, revision)
+    if model is not None:
+        return model.identity()
+    located = resolve_model(reference, field or kind.removesuffix("s"), kind=kind, revision=revision)
+    if not located.local:
+        return f"{reference}@{revision or 'main'}"
+    place = Path(located.place)
+    return _digest(place, _state(place), sha256_folder if place.is_dir() else _sha256_all)
+
+
+def local_digest(path: Path) -> str:
+    """Of a file, or of all files in a folder, whatever their format; read again only when one of them has changed."""
+    return _digest(path, _state(path), _sha256_all)
+
+
+def _shipped(reference: str, kind: Kind, field: str) -> Path:
+    root = manifest_root() / kind
+    folder = root / reference.removeprefix("shipped:")
+    if not folder.is_dir():
+        names = sorted(path.name for path in root.glob("*") if path.is_dir())
+        raise InputError(
+            f"{field}: {reference}: no such model ships with the package; there are: {', '.join(names) or 'none'}"
+        )
+    return folder
+
+
+def _files(path: Path) -> list[Path]:
+    """A file itself, or those in a folder but hidden ones, such as what a download notes for itself."""
+    found = [path] if path.is_file() else sorted(path.rglob("*"))
+    names = {file: file.relative_to(path).parts for file in found if file.is_file()}
+    return [file for file, parts in names.items() if not any(part.startswith(".") for part in parts)]
+
+
+def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of each file: what tells that one has changed."""
+    status = {file: file.stat() for file in _files(path)}
+    return tuple((str(file), found.st_size, found.st_mtime_ns) for file, found in status.items())
+
+
+@lru_cache(maxsize=32)
+def _digest(path: Path, state: tuple[tuple[str, int, int], ...], read: Callable[[Path], str]) -> str:
+    del state  # part of the cache key: what was edited is read again
+    return read(path)[:16]
+
+
+def _sha256_all(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in _files(path):
+        with file.open("rb") as stream:
+            digest.update(f"{file.relative_to(path).as_posix()}:{sha256_stream(stream)}\n".encode())
+    return digest.hexdigest()

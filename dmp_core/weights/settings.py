@@ -1,0 +1,26 @@
+"""Settings that name models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dmp_core.settings import Settings
+
+
+class BaseConfig(Settings):
+    """The pre-trained text-to-image model that serves as the prior."""
+
+    model: str = "CompVis/stable-diffusion-v1-4"
+    """Hub id, local folder, or `shipped:mini` for the prior in `data_manifests/priors/mini`."""
+    revision: str | None = None
+
+
+class EditorConfig(Settings):
+    """The model that edits images by instructions; InstructPix2Pix and VISII ask it."""
+
+    model: str | None = "timbrooks/instruct-pix2pix"
+    """Hub id, id of the registry, or local folder; in the format of diffusers' InstructPix2Pix pipeline. Its
+    autoencoder must be the base model's. null: one is made from the base model, as `recipe` says."""
+    revision: str | None = None
+    recipe: dict[str, Any] = {}
+    """For `model: null`, laid over `data_manifests/editor_mini.yaml`, e.g. {fit: {steps: 200}}."""
