@@ -20,7 +20,7 @@ from dmp_core.errors import MissingExtra
 from dmp_core.processes import end_with_parent, end_workers, without_interrupts
 from dmp_core.progress import current_listener, listening
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages import CHUNKED, Node, StageOutput, chunks, making, ready_inputs, statuses, waves
+from dmp_core.stages import Node, StageOutput, chunks, making, ready_inputs, statuses, waves
 from dmp_core.store import Workspace
 from flows.server import TemporaryServer
 from tasks import STAGE_TASKS
@@ -204,7 +204,7 @@ def _run_wave(
     found = statuses(nodes, place)
     jobs: dict[str, list[Job]] = {}
     given = {"config": config, "workspace_url": workspace}
-    divided = {node.id for node in nodes if size and node.stage in CHUNKED and shards is None}
+    divided = {node.id for node in nodes if size and node.kind.chunked and shards is None}
     for node in nodes:
         if found[node.id] == "complete" and not force and shards is None:
             divided.discard(node.id)

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dmp_core.config import PipelineConfig
+from dmp_core.dataset.reading import column_array
 from dmp_core.errors import InputError
 from dmp_core.experiments.collect import finished_samples
 from dmp_core.experiments.planning import PlannedVariant, known_modalities, shared_node
@@ -21,7 +22,6 @@ from dmp_core.report.pictures import SheetRow, contact_sheet
 from dmp_core.report.tables import split_name
 from dmp_core.scoring.registry import CEILING, CONSTANT
 from dmp_core.stages import Node
-from dmp_core.stages.latents import column_array
 from dmp_core.store import Workspace
 
 if TYPE_CHECKING:

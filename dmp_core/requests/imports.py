@@ -12,8 +12,8 @@ from dmp_core.modalities import modality_names
 from dmp_core.requests.parts import asked, dataset_name
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.overwrites import held_dataset, imported, same_source, stored_folders, stored_path
+from dmp_core.stages.registry import kind_of
 from dmp_core.store import Workspace
-from dmp_core.store.workspace import FOLDERS
 from dmp_core.synthesis.listing import METADATA, SPLIT_FOLDERS, SUFFIXES, Listing, read_folders
 
 Splits = dict[str, dict[str, Any]]
@@ -78,7 +78,7 @@ def store_settings(settings: PipelineConfig, workspace: str) -> str:
     place = Workspace(workspace)
     folder, _, file = stored_path(place, settings.dataset).rpartition("/")
     place.write_bytes(folder, file, f"extends: null\n{dump(settings)}".encode())
-    return f"{workspace.rstrip('/')}/{FOLDERS['shards']}/{file}"
+    return f"{workspace.rstrip('/')}/{kind_of('shards').folder}/{file}"
 
 
 def _splits(folder: Path, split: str | None, hold_out: float | None, fit: str) -> Splits:

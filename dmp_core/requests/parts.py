@@ -19,9 +19,10 @@ from dmp_core.errors import InputError
 from dmp_core.prompts.keywords import split_keywords
 from dmp_core.prompts.subject import refuse_unusable
 from dmp_core.stages.overwrites import held_dataset, imported, prompts_of, stored_folders
+from dmp_core.stages.registry import kind_of
 from dmp_core.store import Lock, Manifest, Workspace
 from dmp_core.store.folders import names_in
-from dmp_core.store.workspace import FOLDERS, read_record
+from dmp_core.store.workspace import read_record
 
 
 def dataset_config(
@@ -64,7 +65,7 @@ def dataset_config(
             made = _made_for(existing[folder], prompts[folder], request.part) if folder in existing else request
             if (other := known.get(folder, made)) != request:
                 raise InputError(
-                    f"--part {part}: {place.root}/{FOLDERS['shards']}/{title}/{folder} is another request's folder "
+                    f"--part {part}: {kind_of('shards').place(place)}/{title}/{folder} is another request's folder "
                     f"({other}; now: {request}); give another --part"
                 )
         else:

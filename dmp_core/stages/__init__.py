@@ -4,15 +4,15 @@ A stage is `run(config, inputs, out, *, runtime, shards, progress)`: it reads ar
 other rooms, and writes one artefact. No stage knows of another.
 """
 
+from dmp_core.stages.base import Node
 from dmp_core.stages.execute import StageOutput, announce, execute, making, ready_inputs
-from dmp_core.stages.node import STAGES, Node
 from dmp_core.stages.overwrites import check_overwrites
 from dmp_core.stages.plan import find, plan
-from dmp_core.stages.select import CHUNKED, batches, chunks, select, shard_numbers, waves
+from dmp_core.stages.registry import STAGES
+from dmp_core.stages.select import batches, chunks, select, shard_numbers, waves
 from dmp_core.stages.status import statuses
 
 __all__ = [
-    "CHUNKED",
     "STAGES",
     "Node",
     "StageOutput",

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from dmp_core.prior.editor import EditorRecipe, train_editor
+from dmp_core.dataset.reading import EDITOR_FOLDER
+from dmp_core.methods.shared.settings import InstructConfig
+from dmp_core.modalities import Modality
+from dmp_core.prior.config import SceneConfig
+from dmp_core.prior.editor import EditorRecipe, recipe_with, train_editor
 from dmp_core.progress import Progress, silent
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.node import EditorStage, PredictStage, TrainStage
+from dmp_core.stages.base import Draft, Inputs, ModelUse, StageKind, StageResult, StageSettings, base_hash
 from dmp_core.store import Artefact, staged_folder
 from dmp_core.store.threads import threads_of_work
-from dmp_core.weights.settings import EditorConfig
+from dmp_core.weights.settings import BaseConfig
 
-MODEL = "model"
+KIND = StageKind("editor", version=1, typical=(0.4, 10_000), on_a_gpu=(0.5, 500_000), folder="editors")
+
+
+class EditorStage(StageSettings):
+    base: BaseConfig
+    base_hash: str
+    scenes: SceneConfig
+    fit: InstructConfig
+
+    def uses(self) -> Iterator[ModelUse]:
+        yield ModelUse("base.model", self.base.model, self.base.revision)
+
+
+def add(draft: Draft, modality: Modality) -> None:
+    """For methods that edit by instructions, unless the settings name an editor."""
+    config = draft.config
+    if config.train.reads_editor and config.editor.model is None:
+        recipe = recipe_with(config.editor.recipe)
+        stage = EditorStage(base=config.base, base_hash=base_hash(config), scenes=recipe.scenes, fit=recipe.fit)
+        draft.add(KIND, "instruct", stage, samples=recipe.scenes.scenes)
 
 
 def run(
@@ -28,12 +50,5 @@ def run(
     """Render the pairs and train on them, going on where a killed run left off."""
     recipe = EditorRecipe(base=config.base, scenes=config.scenes, fit=config.fit, workers=runtime.workers)
     with staged_folder(out) as folder, threads_of_work(folder) as threads:
-        train_editor(recipe, folder / MODEL, folder / ".work", device=runtime.device, progress=progress)
+        train_editor(recipe, folder / EDITOR_FOLDER, folder / ".work", device=runtime.device, progress=progress)
     return StageResult(samples=config.scenes.scenes, details={"steps": config.fit.steps, "threads": threads})
-
-
-def editor_of(config: TrainStage | PredictStage, inputs: Inputs) -> EditorConfig | None:
-    """The editor that a node asks: the one that the DAG made, or the one that its settings name."""
-    if "editor" in inputs:
-        return EditorConfig(model=str(inputs["editor"].local_path() / MODEL))
-    return config.editor

@@ -4,43 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from dmp_core.stages.node import Node, PredictStage
+from dmp_core.stages.base import Node
 from dmp_core.store import Workspace, sidecars
 from dmp_core.store.folders import files_below
-from dmp_core.store.workspace import FOLDERS, known_manifests
-
-TYPICAL = {
-    "prompts": (0.45, 200),
-    "images": (0.3, 60_000),
-    "labels": (0.01, 10_000),
-    "quality": (0.002, 100),
-    "shards": (0.01, 40_000),
-    "latents": (0.02, 10_000),
-    "editor": (0.4, 10_000),
-    "train": (0.04, 300),
-    "predict": (0.02, 10_000),
-    "evaluate": (0.05, 500),
-    "report": (0.1, 10_000),
-}
-"""Seconds and bytes a sample on two CPU cores with the mini preset (`benchmarks/`); first guess only."""
-
-ON_A_GPU = {
-    "prompts": (0.05, 200),
-    "images": (2.0, 450_000),
-    "labels": (0.1, 250_000),
-    "quality": (0.02, 100),
-    "shards": (0.03, 1_700_000),
-    "latents": (0.05, 33_000),
-    "editor": (0.5, 500_000),
-    "train": (0.06, 10),
-    "predict": (0.15, 250_000),
-    "evaluate": (0.1, 500),
-    "report": (0.2, 10_000),
-}
-"""The same for the paper preset (512 x 512 pixels) on one GPU of the A100 class. Guesses, none measured here: Stable
-Diffusion v1 with 50 guided steps in half precision takes 1.5 to 2.5 s an image there by public figures, a LoRA step
-of batch 8 about half a second; the rest follows from these by counting passes. A run in the workspace replaces them.
-"""
+from dmp_core.store.workspace import known_manifests
 
 A_PASS, A_PASS_ON_A_GPU = 0.006, 0.03
 """Seconds of one image's way through the U-Net, which predictions take besides."""
@@ -58,21 +25,13 @@ def estimate_seconds(node: Node, workspace: Workspace) -> tuple[float, int]:
 def _typical(node: Node) -> tuple[float, float]:
     """Big models are what the paper's sizes come with, in the stage itself or in what it reads."""
     big = any(each.models for each in (node, *node.inputs.values()))
-    seconds, size = (ON_A_GPU if big else TYPICAL)[node.stage]
-    return seconds + _passes(node) * (A_PASS_ON_A_GPU if big else A_PASS), size
-
-
-def _passes(node: Node) -> int:
-    """Of the U-Net for one image that is predicted."""
-    if not isinstance(node.config, PredictStage) or node.config.row == "ceiling":
-        return 0
-    own = node.config.sampling if node.config.row == "dmp" else node.config.inference
-    return getattr(own, "passes", 1)
+    seconds, size = node.kind.on_a_gpu if big else node.kind.typical
+    return seconds + node.config.passes * (A_PASS_ON_A_GPU if big else A_PASS), size
 
 
 def _measured(node: Node, workspace: Workspace) -> tuple[float, float] | None:
     """Rates of the newest finished artefact of the same stage, and of the same method, in this workspace."""
-    folder = f"{workspace.root}/{FOLDERS[node.stage]}"
+    folder = node.kind.place(workspace)
     names = [name for name in files_below(workspace.fs, folder) if name.endswith("/manifest.json")]
     paths = [f"{folder}/{name}" for name in names]
     rates, method = [], _method(node.config.model_dump(mode="json"))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
+from dmp_core.dataset.reading import read_labels
 from dmp_core.errors import InputError
 from dmp_core.methods.registry import find_method
 from dmp_core.modalities import Modality
 from dmp_core.progress import Progress, silent
+from dmp_core.quality.gates import gates_for
+from dmp_core.quality.tables import left_out, score_tables
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.scoring.constant import NothingLabelled
 from dmp_core.scoring.protocol import (
@@ -23,13 +27,53 @@ from dmp_core.scoring.protocol import (
     mean_map,
 )
 from dmp_core.scoring.registry import CEILING, CONSTANT, MEAN_MAP
-from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.node import EvaluateStage
-from dmp_core.stages.quality import left_out, score_tables
-from dmp_core.store import Artefact, read_artefact, staged_folder
+from dmp_core.scoring.settings import EvaluateConfig
+from dmp_core.settings import since
+from dmp_core.stages.base import Draft, GatesField, Inputs, OfModality, StageKind, StageResult, of_modality
+from dmp_core.store import Artefact, staged_folder
 
 Answer = Artefact | Callable[[np.ndarray], np.ndarray]
 """Stored predictions, or what is answered where the label's shape is all that is known."""
+
+
+KIND = StageKind("evaluate", version=3, typical=(0.05, 500), on_a_gpu=(0.1, 500), folder="evaluations")
+
+
+class EvaluateStage(OfModality):
+    splits: list[str]
+    evaluate: EvaluateConfig
+    gates: GatesField
+    method: str = since("dmp")
+
+
+class Roles(NamedTuple):
+    """What a split's inputs are called."""
+
+    labels: str
+    predicted: str
+    ceiling: str
+
+
+def roles(method: str, split: str) -> Roles:
+    return Roles(f"labels_{split}", f"{method}_{split}", f"ceiling_{split}")
+
+
+def add(draft: Draft, modality: Modality) -> None:
+    """The scores of all splits that have labels; none if no split has."""
+    config, name, method = draft.config, modality.name, draft.config.train.method
+    gates = gates_for(config.quality, [modality])
+    learnt = draft.get(f"labels/train-{name}")
+    inputs = {"labels_train": learnt, **draft.scores("train", gates)} if learnt else {}
+    scored = [split for split in config.splits if draft.get(f"predict/{split}-{name}-ceiling")]
+    for split in scored:
+        nodes = (f"labels/{split}-{name}", f"predict/{split}-{name}-{method}", f"predict/{split}-{name}-ceiling")
+        inputs |= {role: draft[node] for role, node in zip(roles(method, split), nodes, strict=True)}
+        inputs |= draft.scores(split, gates)
+    if scored:
+        stage = EvaluateStage(
+            **of_modality(config, modality), splits=scored, evaluate=config.evaluate, gates=gates, method=method
+        )
+        draft.add(KIND, name, stage, inputs, sum(draft[f"images/{split}"].samples for split in scored))
 
 
 def run(
@@ -86,12 +130,6 @@ def _blind(config: EvaluateStage, inputs: Inputs) -> dict[str, Answer]:
         CONSTANT: lambda label: constant_like(modality, constant, label[None])[0],
         MEAN_MAP: lambda label: map_like(modality, everywhere, label),
     }
-
-
-def read_labels(artefact: Artefact, modality: Modality) -> Iterator[tuple[str, np.ndarray]]:
-    """(key, label) of every sample of a label or prediction artefact, in the dataset's units."""
-    for sample in read_artefact(artefact):
-        yield sample["__key__"], modality.decode(sample[modality.member])
 
 
 def _answered(modality: Modality, answer: Answer, labels: Artefact) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

@@ -8,52 +8,20 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress, current_listener, silent
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.node import Node
+from dmp_core.stages.base import Inputs, Node, Run, StageResult
 from dmp_core.stages.overwrites import check_overwrites
 from dmp_core.stages.plan import find, plan
-from dmp_core.stages.select import CHUNKED
-from dmp_core.store import Artefact, Chunk, FileRecord, Lock, Manifest, Workspace, record_files
+from dmp_core.stages.registry import stage_module
+from dmp_core.store import Artefact, Chunk, Lock, Manifest, Workspace, record_files
 from dmp_core.weights.resolve import registered
 
-Inputs = dict[str, Artefact]
-
 PACKAGES = ("dmp-pipeline", "torch", "diffusers", "transformers", "peft", "mitsuba", "webdataset", "numpy", "pillow")
-
-
-@dataclass
-class StageResult:
-    """What a stage hands back: shard records (None: every file in the folder), samples, what to tell."""
-
-    samples: int
-    """Those that belong into it. Of shards, skipped ones included: it is complete once all are accounted for."""
-    files: list[FileRecord] | None = None
-    details: dict[str, Any] | None = None
-
-    @property
-    def made(self) -> int:
-        """How many samples are there."""
-        return self.samples - sum(len(record.skipped) for record in self.files or ())
-
-
-class Stage(Protocol):
-    """The one shape of every stage: a pure function of configuration and inputs that fills `out`."""
-
-    def __call__(
-        self,
-        config: Any,
-        inputs: Inputs,
-        out: Artefact,
-        *,
-        runtime: RuntimeConfig,
-        shards: Iterable[int] | None = None,
-        progress: Progress = silent,
-    ) -> StageResult: ...
 
 
 @dataclass(frozen=True)
@@ -95,10 +63,10 @@ def execute(
     out = node.artefact(workspace)
     if (found := _found(node, out, force, shards)) is not None:
         return found
-    if node.stage in CHUNKED:
+    if node.kind.chunked:
         return _make(node, out, config.runtime, force, shards, spent, check=lambda: None)
     # A merged dataset's folder is the same for all configurations: one at a time may fill it.
-    name = f"{out.stage}-{out.name}" if node.stage == "shards" else f"{out.stage}-{out.name}-{out.fingerprint}"
+    name = f"{out.stage}-{out.name}" if node.kind.stable else f"{out.stage}-{out.name}-{out.fingerprint}"
     with Lock(workspace, name) as lock:
         lock.wait(lambda holder: _progress(node.id)(0, 1, f"waiting for {holder}"))
         if (found := _found(node, out, force, shards)) is not None:
@@ -170,10 +138,10 @@ def _make(
     if place != out and (done := place.manifest()) is not None and _put_in_place(place, out):
         announce(node, out)  # a run was killed between the two
         return StageOutput(node.id, out.address, out.fingerprint, False, done.samples, done.seconds)
-    stage: Stage = importlib.import_module(f"dmp_core.stages.{node.stage}").run
+    run: Run = stage_module(node.stage).run
     _tell("started", node.id)
     started = time.monotonic()
-    result = stage(node.config, inputs, place, runtime=runtime, shards=shards, progress=_progress(node.id))
+    result = run(node.config, inputs, place, runtime=runtime, shards=shards, progress=_progress(node.id))
     seconds = round(time.monotonic() - started + spent, 3)
     if result.files is None or sum(record.planned for record in result.files) == result.samples:
         check()
@@ -203,15 +171,15 @@ def _put_in_place(place: Artefact, out: Artefact) -> bool:
 
 def announce(node: Node, out: Artefact) -> None:
     """Let the stage bring what lies outside its artefact up to date: a dataset's card, the latest report."""
-    if node.stage in ("shards", "report"):
-        importlib.import_module(f"dmp_core.stages.{node.stage}").announce(out)
+    if (announced := getattr(stage_module(node.stage), "announce", None)) is not None:
+        announced(out)
 
 
 def publish(node: Node, out: Artefact, result: StageResult, inputs: Inputs, seconds: float) -> Manifest:
     """Write the manifest, the last file of every artefact."""
     manifest = Manifest(
         stage=node.stage,
-        stage_version=node.version,
+        stage_version=node.kind.version,
         name=node.name,
         fingerprint=node.fingerprint,
         config=node.config.model_dump(mode="json"),

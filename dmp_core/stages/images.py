@@ -2,20 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from pydantic import Field
+
+from dmp_core.config.pipeline import PipelineConfig
+from dmp_core.dataset.reading import read_prompts
 from dmp_core.progress import Progress, silent
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.node import ImagesStage
-from dmp_core.stages.prompts import cut_prompts, read_prompts
+from dmp_core.stages.base import Draft, Inputs, ModelUse, StageKind, StageResult, StageSettings
 from dmp_core.store import Artefact, plan_shards, write_shards
-from dmp_core.synthesis.settings import DiffusionImages
+from dmp_core.synthesis.listing import Listing
+from dmp_core.synthesis.settings import DiffusionImages, FolderImages, RenderImages
 from dmp_core.synthesis.sources import Row, open_source
+from dmp_core.synthesis.text_to_image import check_text_to_image
+from dmp_core.weights.prompt_limit import cut_prompts
+from dmp_core.weights.resolve import identity
 
 # What the dataset's card tells of the prompts: its name there, and the prompts' column.
 _TOLD = {"keywords": "keyword", "prompts": "generator"}
+
+
+KIND = StageKind("images", version=3, typical=(0.3, 60_000), on_a_gpu=(2.0, 450_000), sharded=True, chunked=True)
+
+
+class ImagesStage(StageSettings):
+    split: str
+    count: int
+    images: RenderImages | DiffusionImages | FolderImages = Field(discriminator="kind")
+    samples_per_shard: int
+
+    def uses(self) -> Iterator[ModelUse]:
+        if isinstance(self.images, DiffusionImages):
+            yield ModelUse("images.model", self.images.model, self.images.revision)
+
+
+class DiffusionImagesStage(ImagesStage):
+    model_hash: str
+
+
+def add(draft: Draft, split: str) -> None:
+    prompts, listing = draft[f"prompts/{split}"], draft.listings.get(split)
+    source = draft.config.images if listing is None else _own_images(draft.config, split, listing)
+    per_shard = draft.config.shards.samples_per_shard
+    stage = ImagesStage(split=split, count=prompts.samples, images=source, samples_per_shard=per_shard)
+    if isinstance(source, DiffusionImages):
+        check_text_to_image(source)
+        known = identity(source.model, source.revision, "priors", field="images.model")
+        stage = DiffusionImagesStage(**dict(stage), model_hash=known)
+    draft.add(KIND, split, stage, {"prompts": prompts}, prompts.samples)
+
+
+def _own_images(config: PipelineConfig, split: str, listing: Listing) -> FolderImages:
+    fit = config.splits[split].fit
+    return FolderImages(
+        folder=str(listing.root),
+        fit=fit,
+        resolution=None if fit == "keep" else config.images.resolution,
+        labels=list(listing.modalities),
+        own_modalities={name: own for name, own in config.own_modalities.items() if name in listing.modalities},
+    )
 
 
 def run(

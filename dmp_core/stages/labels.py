@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dmp_core.config.pipeline import PipelineConfig
+from dmp_core.dataset.reading import same_size_batches
+from dmp_core.dataset.truth import unpack_truth
 from dmp_core.errors import InputError, NotFinite, WrongSetting
-from dmp_core.labelers.exact import unpack_truth
 from dmp_core.labelers.registry import Labeler, build_labeler, labeler_options
-from dmp_core.labelers.settings import ModelLabels
+from dmp_core.labelers.settings import ExactLabels, LabelsConfig, ModelLabels
 from dmp_core.modalities import Modality
 from dmp_core.progress import Progress, silent
 from dmp_core.quality.labels import flip_difference
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.latents import same_size_batches
-from dmp_core.stages.node import LabelsStage
+from dmp_core.stages.base import Draft, Inputs, ModelUse, OfModality, StageKind, StageResult
 from dmp_core.store import (
     Artefact,
     Sample,
@@ -32,7 +32,9 @@ from dmp_core.store import (
     write_shards,
 )
 from dmp_core.store.attempts import batch_or_each
-from dmp_core.weights.resolve import resolve_model
+from dmp_core.synthesis import PROVIDES
+from dmp_core.synthesis.listing import Listing
+from dmp_core.weights.resolve import model_hash, resolve_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +43,50 @@ Images = Sequence[tuple[str, "NDArray[Any]"]]
 """(key, RGB uint8 (H, W, 3)) of neighbours of one size."""
 Labeled = Callable[[list[Sample]], Iterator["Sample | Skipped"]]
 """From the samples of an image shard to those of the label shard."""
+
+
+KIND = StageKind("labels", version=1, typical=(0.01, 10_000), on_a_gpu=(0.1, 250_000), sharded=True, chunked=True)
+
+
+class LabelsStage(OfModality):
+    split: str
+    labeler: LabelsConfig
+
+    def uses(self) -> Iterator[ModelUse]:
+        if isinstance(self.labeler, ModelLabels):
+            yield ModelUse(f"labels.{self.task}.weights", self.labeler.weights)
+
+
+class PinnedLabelsStage(LabelsStage):
+    """With a labeler whose weights are in the registry."""
+
+    model_hash: str
+
+
+def add(draft: Draft, split: str) -> None:
+    images = draft[f"images/{split}"]
+    for name, labeler in _labelers(draft.config, draft.listings.get(split)).items():
+        own = draft.config.own_modalities.get(name)
+        stage = LabelsStage(split=split, task=name, own=own, labeler=labeler)
+        found = [known for use in stage.uses() if (known := model_hash(use.reference, use.revision, use.file))]
+        pinned = PinnedLabelsStage(**dict(stage), model_hash=found[0]) if found else stage
+        draft.add(KIND, f"{split}-{name}", pinned, {"images": images}, images.samples)
+
+
+def _labelers(config: PipelineConfig, listing: Listing | None) -> dict[str, LabelsConfig]:
+    """What labels a split: the configured labelers; of a folder its own labels first, and no renderer."""
+    if listing is None:
+        for name in config.modalities:
+            if config.labeler(name) == ExactLabels() and name not in PROVIDES:
+                raise InputError(
+                    f"labels.{name}: nothing labels generated images with it; name a labeler, or take images that have "
+                    "such labels (`dmp dataset import`)"
+                )
+        return {name: labeler for name in config.modalities if (labeler := config.labeler(name))}
+    beside = listing.modalities
+    exact = {name: of if isinstance(of := config.labels.get(name), ExactLabels) else ExactLabels() for name in beside}
+    given = {name: exact.get(name) or config.labeler(name) for name in config.modalities}
+    return {name: of for name, of in given.items() if of is not None and (of.kind != "exact" or name in beside)}
 
 
 def run(

@@ -5,19 +5,70 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from dmp_core.dataset.reading import column_array
 from dmp_core.modalities import Modality, find_modality
+from dmp_core.modalities.settings import OwnModality
 from dmp_core.progress import Progress, silent
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.node import LatentsStage
-from dmp_core.store import Artefact, Sample, open_image, shard_plans, shard_reader, write_shards
+from dmp_core.settings import since
+from dmp_core.stages.base import (
+    Coded,
+    Draft,
+    Inputs,
+    ModelUse,
+    StageKind,
+    StageResult,
+    base_hash,
+    code_read,
+    latents_name,
+    learns_from,
+)
+from dmp_core.store import Artefact, Sample, shard_plans, shard_reader, write_shards
+from dmp_core.weights.settings import BaseConfig
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
+
+
+KIND = StageKind("latents", version=1, typical=(0.02, 10_000), on_a_gpu=(0.05, 33_000), sharded=True, chunked=True)
+
+
+class LatentsStage(Coded):
+    column: str
+    """`image` or a modality."""
+    own: OwnModality | None = since(None)
+    base: BaseConfig
+    base_hash: str
+    flip: bool
+    resolution: int | None
+    batch_size: int
+
+    def uses(self) -> Iterator[ModelUse]:
+        yield ModelUse("base.model", self.base.model, self.base.revision)
+
+
+def add(draft: Draft, modality: Modality) -> None:
+    """One column per node, so that a new labeler encodes no image again; those of the images once per resolution."""
+    config = draft.config
+    labels = draft.get(f"labels/train-{modality.name}")
+    if labels is None or learns_from(config, modality) != "latents":
+        return
+    images, resolution = draft["images/train"], config.latents.resolution_of(modality.name)
+    for source, column in ((images, "image"), (labels, modality.name)):
+        own = config.own_modalities.get(column)
+        stage = LatentsStage(
+            column=column,
+            base=config.base,
+            base_hash=base_hash(config),
+            flip=config.latents.flip,
+            resolution=resolution,
+            own=own if source is labels else None,
+            **{"depth_scale": None, "palette": None} | (code_read(config, modality) if source is labels else {}),
+            batch_size=config.latents.batch_size,
+        )
+        draft.add(KIND, latents_name(config, modality, column), stage, {"column": source}, source.samples)
 
 
 def run(
@@ -57,25 +108,3 @@ def run(
         out, plans, lambda plan: read(plan.index), only=shards, encode=encode, threaded=True, progress=progress
     )
     return StageResult(samples=sum(plan.planned for plan in plans), files=files)
-
-
-def column_array(modality: Modality | None, sample: Sample) -> NDArray[Any]:
-    """The array of one sample: its label, or, of None, its image as RGB uint8 (H, W, 3)."""
-    if modality is None:
-        return np.asarray(open_image(sample["png"], ("PNG",)).convert("RGB"))
-    return modality.decode(sample[modality.member])
-
-
-def same_size_batches(
-    samples: Iterable[Sample], modality: Modality | None, size: int
-) -> Iterator[list[tuple[str, NDArray[Any]]]]:
-    """Neighbours of one size, at most `size` of them; order is kept. modality: as in `column_array`."""
-    batch: list[tuple[str, NDArray[Any]]] = []
-    for sample in samples:
-        array = column_array(modality, sample)
-        if batch and (len(batch) == size or batch[0][1].shape != array.shape):
-            yield batch
-            batch = []
-        batch.append((sample["__key__"], array))
-    if batch:
-        yield batch

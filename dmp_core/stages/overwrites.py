@@ -13,9 +13,11 @@ import yaml
 
 from dmp_core.errors import InputError
 from dmp_core.modalities.registry import modalities_of
-from dmp_core.stages.node import FolderPromptsStage, Node, PromptsStage
+from dmp_core.stages.base import Node
+from dmp_core.stages.prompts import FolderPromptsStage, PromptsStage
+from dmp_core.stages.registry import kind_of
 from dmp_core.store import Manifest, Workspace
-from dmp_core.store.workspace import FOLDERS, split_manifests
+from dmp_core.store.workspace import split_manifests
 
 
 def check_overwrites(nodes: Iterable[Node], workspace: Workspace) -> None:
@@ -35,7 +37,7 @@ def check_overwrites(nodes: Iterable[Node], workspace: Workspace) -> None:
 
 def held_dataset(workspace: Workspace, name: str) -> dict[str, Manifest]:
     """Manifests of a dataset's finished splits and parts, by the name of their folder."""
-    return split_manifests(workspace, f"{workspace.root}/{FOLDERS['shards']}/{name}")
+    return split_manifests(workspace, f"{kind_of('shards').place(workspace)}/{name}")
 
 
 def prompts_of(workspace: Workspace, merged: Manifest) -> Manifest | None:
@@ -43,7 +45,7 @@ def prompts_of(workspace: Workspace, merged: Manifest) -> Manifest | None:
     found: Manifest | None = merged
     for stage in ("images", "prompts"):
         fingerprint = found.inputs.get(stage) if found else None
-        artefact = workspace.artefact(stage, str(merged.config["split"]), fingerprint or "")
+        artefact = kind_of(stage).artefact(workspace, str(merged.config["split"]), fingerprint or "")
         found = artefact.manifest() if fingerprint else None
     return found
 
@@ -70,7 +72,7 @@ def same_source(workspace: Workspace, merged: Manifest, digest: str | None, fold
 
 def stored_path(workspace: Workspace, name: str) -> str:
     """Where `dmp dataset import` keeps a dataset's configuration."""
-    return f"{workspace.root}/{FOLDERS['shards']}/{name}.yaml"
+    return f"{kind_of('shards').place(workspace)}/{name}.yaml"
 
 
 def stored_folders(workspace: Workspace, name: str) -> dict[str, str]:

@@ -7,25 +7,109 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import SerializeAsAny
 
+from dmp_core.dataset.reading import editor_of, read_prompts, same_size_batches
+from dmp_core.diffusion.settings import SamplingConfig
 from dmp_core.errors import NotFinite
 from dmp_core.methods.protocol import Inference, Predictor, Problem
 from dmp_core.methods.registry import find_method
+from dmp_core.modalities import Modality
 from dmp_core.progress import Progress, silent
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.editor import editor_of
-from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.latents import same_size_batches
-from dmp_core.stages.node import PredictStage
-from dmp_core.stages.prompts import cut_prompts, read_prompts
+from dmp_core.settings import Settings, since
+from dmp_core.stages.base import (
+    Coded,
+    Draft,
+    Inputs,
+    ModelUse,
+    OfModality,
+    StageKind,
+    StageResult,
+    base_hash,
+    code_of,
+    editor_uses,
+    named_editor,
+    of_modality,
+)
 from dmp_core.store import Artefact, Sample, ShardPlan, Skipped, shard_plans, shard_reader, write_shards
 from dmp_core.store.attempts import batch_or_each
+from dmp_core.weights.prompt_limit import cut_prompts
+from dmp_core.weights.settings import BaseConfig, EditorConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Batch = Sequence[tuple[str, "NDArray[Any]"]]
 """(key, array) of neighbours of one size."""
+
+
+CEILING = "ceiling"
+"""The row that goes through the VAE and back."""
+KIND = StageKind(
+    "predict",
+    version=2,
+    typical=(0.02, 10_000),
+    on_a_gpu=(0.15, 250_000),
+    folder="predictions",
+    sharded=True,
+    chunked=True,
+)
+
+
+class PredictStage(OfModality, Coded):
+    split: str
+    row: str
+    """A method's name, or `ceiling`: the label itself, through the VAE and back."""
+    base: BaseConfig
+    base_hash: str
+    sampling: SamplingConfig
+    resolution: int | None
+    inference: SerializeAsAny[Settings] | None = since(None)
+    """What the method's own settings say of it."""
+    editor: EditorConfig | None = since(None)
+    """As in `TrainStage`."""
+    editor_hash: str | None = since(None)
+
+    def uses(self) -> Iterator[ModelUse]:
+        if self.editor is None:
+            yield ModelUse("base.model", self.base.model, self.base.revision)
+        yield from editor_uses(self.editor)
+
+    @property
+    def passes(self) -> int:
+        """Of a U-Net, for one image."""
+        if self.row == CEILING:
+            return 0
+        return getattr(self.sampling if self.row == "dmp" else self.inference, "passes", 1)
+
+
+def add(draft: Draft, modality: Modality) -> None:
+    """Predictions of every split but the training one; and, where labels score them, what the VAE alone allows."""
+    config, name, method = draft.config, modality.name, draft.config.train.method
+    adapter = draft[f"train/{name}-{config.train.fitted.method}"]
+    for split in (split for split in config.splits if split != "train"):
+        stage = PredictStage(
+            **of_modality(config, modality),
+            **code_of(config, modality),
+            split=split,
+            row=method,
+            base=config.base,
+            base_hash=base_hash(config),
+            sampling=config.sampling.for_modality(modality),
+            resolution=config.latents.resolution_of(name),
+            inference=config.train.inference,
+            **named_editor(config),
+        )
+        images, labels = draft[f"images/{split}"], draft.get(f"labels/{split}-{name}")
+        inputs = {"adapter": adapter, "images": images} | draft.made_editor()
+        if config.sampling.use_prompt:
+            inputs["prompts"] = draft[f"prompts/{split}"]
+        draft.add(KIND, f"{split}-{name}-{method}", stage, inputs, images.samples)
+        if labels and config.splits[split].scored:
+            own = {"inference": None, "editor": None, "editor_hash": None}
+            limit = stage.model_copy(update={"row": CEILING, "sampling": SamplingConfig()} | own)
+            draft.add(KIND, f"{split}-{name}-{CEILING}", limit, {"labels": labels}, images.samples)
 
 
 def run(
@@ -38,7 +122,7 @@ def run(
     progress: Progress = silent,
 ) -> StageResult:
     """Predict one modality on one split, a shard at a time, in batches."""
-    of_labels = config.row == "ceiling"
+    of_labels = config.row == CEILING
     predictor = _ceiling(config, runtime) if of_labels else _fitted(config, inputs, runtime)
     modality = config.modality
     column, source = (modality, inputs["labels"]) if of_labels else (None, inputs["images"])
@@ -93,7 +177,7 @@ def _fitted(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig) -> Cal
                 config.modality,
                 config.base,
                 config.code,
-                editor_of(config, inputs),
+                editor_of(config.editor, inputs),
                 tuple(classes) if classes else None,
             ),
             Inference(config.sampling, config.resolution, captions, config.inference),

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dmp_core.stages.base import ModelUse, Node
 from dmp_core.stages.estimate import estimate_seconds
-from dmp_core.stages.node import ModelUse, Node
 from dmp_core.store import Workspace
 from dmp_core.weights import registry
 from dmp_core.weights.resolve import registered, resolve_model

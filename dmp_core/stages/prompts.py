@@ -2,27 +2,128 @@
 
 from __future__ import annotations
 
-import io
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import Field
 
+from dmp_core.dataset.reading import PROMPTS_FILE, read_prompts
 from dmp_core.dataset.settings import SplitConfig
+from dmp_core.modalities import Modality
+from dmp_core.modalities.base import Axes
+from dmp_core.modalities.registry import modalities_of
+from dmp_core.modalities.settings import OwnModality
 from dmp_core.progress import Progress, silent
 from dmp_core.prompts import ResumableGenerator, build_generator, make_captions
+from dmp_core.prompts.cleanup import RULES, judged_alike
+from dmp_core.prompts.settings import GrammarPrompts, PromptsConfig, TransformersPrompts, VLLMPrompts
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.node import FolderPromptsStage, PromptsStage
+from dmp_core.settings import since
+from dmp_core.stages.base import Draft, Inputs, ModelUse, Node, StageKind, StageResult, StageSettings
 from dmp_core.store import Artefact, staged_folder
 from dmp_core.synthesis.listing import prompts_table, read_folder
-from dmp_core.synthesis.settings import DiffusionImages
-from dmp_core.weights.settings import BaseConfig
+from dmp_core.weights.resolve import model_hash
 
-logger = logging.getLogger(__name__)
-FILE = "prompts.parquet"
+# Captions of a language model that the first rules of clean-up passed, and that pass today's: they are as they were.
+_MEASURED = frozenset({"240684b76df6"})  # the preset mini's in_domain, with SmolLM2
+
+KIND = StageKind("prompts", version=2, typical=(0.45, 200), on_a_gpu=(0.05, 200))
+
+
+# What each stage reads: exactly this is fingerprinted, and stored in the manifest.
+class PromptsStage(StageSettings):
+    split: str
+    keywords: list[str]
+    count: int
+    prompts: PromptsConfig
+    seed: int
+    clean_up: int | None = since(None)
+    """`cleanup.RULES`, where these can give other captions than the first rules did; else None."""
+
+    def uses(self) -> Iterator[ModelUse]:
+        generator = self.prompts.generator
+        if not (isinstance(generator, VLLMPrompts) and generator.server_url):  # the server loads it
+            yield from _writer(self)
+
+
+class PinnedPromptsStage(PromptsStage):
+    """With a language model of the registry."""
+
+    model_hash: str
+
+
+class FolderPromptsStage(StageSettings):
+    split: str
+    source: SplitConfig = Field(exclude=True)
+    """Where the files lie. Not part of the fingerprint: `digest` is."""
+    own_modalities: dict[str, OwnModality] = Field(default={}, exclude=True)
+    """What its labels may be of, besides those that are known."""
+    file_axes: dict[str, Axes] = Field(default={}, exclude=True)
+    """As in `PipelineConfig`."""
+    digest: str
+    """Of names and contents of the images, their captions and their labels."""
+    seed: int
+
+    @property
+    def modalities(self) -> list[Modality]:
+        found = modalities_of({"own_modalities": self.own_modalities})
+        return [replace(m, file_axes=self.file_axes.get(m.name, m.file_axes)) for m in found]
+
+
+def add(draft: Draft, split: str) -> None:
+    """Captions of a split, or, of a folder, what stands for them where images are not made but given.
+
+    The training split comes last and excludes the prompts of every test split that shares a keyword with it: test sets
+    then stay as they are when the training set grows.
+    """
+    if split in draft.listings:
+        _add_listing(draft, split)
+        return
+    config, keywords = draft.config, draft.keywords
+    count = config.splits[split].count
+    assert count is not None
+    shared = [name for name in keywords if name != split and set(keywords[name]) & set(keywords[split])]
+    exclude = {f"exclude_{name}": draft[f"prompts/{name}"] for name in shared} if split == "train" else {}
+    for reference in config.splits[split].exclude:
+        name, _, known = reference.rpartition("-")
+        exclude[f"exclude_{name}"] = Node(KIND, name, StageSettings(), given=known)
+    stage = PromptsStage(split=split, keywords=keywords[split], count=count, prompts=config.prompts, seed=config.seed)
+    found = [digest for use in _writer(stage) if (digest := model_hash(use.reference, use.revision, use.file))]
+    pinned = PinnedPromptsStage(**dict(stage), model_hash=found[0]) if found else stage
+    if not _judged_alike(stage) and Node(KIND, split, pinned, exclude).fingerprint not in _MEASURED:
+        pinned = pinned.model_copy(update={"clean_up": RULES})
+    draft.add(KIND, split, pinned, exclude, count)
+
+
+def _writer(stage: PromptsStage) -> Iterator[ModelUse]:
+    """The language model, wherever it runs; none writes by a grammar."""
+    match stage.prompts.generator:
+        case TransformersPrompts() as llm:
+            yield ModelUse("prompts.generator.model", llm.model, llm.revision, llm.gguf_file or "")
+        case VLLMPrompts() as llm:
+            yield ModelUse("prompts.generator.model", llm.model, llm.revision)
+
+
+def _judged_alike(stage: PromptsStage) -> bool:
+    """Whether the captions are the same by the first rules of clean-up, so that they keep their fingerprint."""
+    grammar, longest = isinstance(stage.prompts.generator, GrammarPrompts), stage.prompts.max_characters
+    return grammar and all(judged_alike(keyword, longest) for keyword in stage.keywords)
+
+
+def _add_listing(draft: Draft, split: str) -> None:
+    config, listing = draft.config, draft.listings[split]
+    stage = FolderPromptsStage(
+        split=split,
+        source=config.splits[split],
+        own_modalities=config.own_modalities,
+        file_axes=config.file_axes,
+        digest=listing.digest,
+        seed=config.seed,
+    )
+    draft.add(KIND, split, stage, {}, len(listing.images))
 
 
 def run(
@@ -40,7 +141,7 @@ def run(
     """
     if isinstance(config, FolderPromptsStage):
         table, skipped = _of_folder(config, runtime)
-        out.write_bytes(FILE, table.to_parquet(index=False))
+        out.write_bytes(PROMPTS_FILE, table.to_parquet(index=False))
         # By this another folder of the same name is known for one; the dataset itself names no folder of this machine.
         folder = str(Path(str(config.source.folder)).resolve())
         return StageResult(samples=len(table), details={"folder": folder, **_told(skipped)})
@@ -53,7 +154,7 @@ def run(
         made = make_captions(
             config.split, split, config.prompts, config.seed, exclude, generator=kept, bounds=bounds, progress=progress
         )
-        made.table.to_parquet(place / FILE, index=False)
+        made.table.to_parquet(place / PROMPTS_FILE, index=False)
     refused = {"refused": made.refused} if made.refused else {}
     details = {"generator": generator.name, **refused, **getattr(generator, "facts", {})}
     return StageResult(samples=len(made.table), details=details | _told(made.skipped))
@@ -82,22 +183,3 @@ def _of_folder(config: FolderPromptsStage, runtime: RuntimeConfig) -> tuple[pd.D
     places = zip(table["key"][broken].astype(str), table["file"][broken].astype(str), strict=True)
     skipped = {key: f"{file}: {bad[file]}" for key, file in places}
     return table[~broken].reset_index(drop=True), skipped
-
-
-def cut_prompts(model: BaseConfig | DiffusionImages, prompts: Iterable[str]) -> dict[str, int]:
-    """For the manifest: how many prompts the model reads in part only, being longer than its text encoders' limit."""
-    from dmp_core.diffusion.text import count_cut
-    from dmp_core.weights.load import load_tokenizers
-
-    texts, tokenizers = list(prompts), load_tokenizers(model)
-    cut = min((count_cut(tokenizer, texts) for tokenizer in tokenizers), default=0)
-    if not cut:
-        return {}
-    limit = max(tokenizer.model_max_length for tokenizer in tokenizers)
-    logger.warning("%d of %d prompts are longer than the %d tokens that %s reads", cut, len(texts), limit, model.model)
-    return {"prompts_cut": cut}
-
-
-def read_prompts(artefact: Artefact) -> pd.DataFrame:
-    """Columns key, split, keyword, prompt, seed … of a finished prompts artefact."""
-    return pd.read_parquet(io.BytesIO(artefact.read_input(FILE)))

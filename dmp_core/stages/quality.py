@@ -2,35 +2,70 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dmp_core.errors import InputError
+from dmp_core.dataset.reading import column_array
 from dmp_core.modalities import Modality, find_modality
+from dmp_core.modalities.registry import ModalityName
+from dmp_core.modalities.settings import OwnModality
 from dmp_core.progress import Progress, silent
 from dmp_core.quality import (
-    Gates,
     image_scores,
-    kept,
     label_scores,
     nearest,
     nearest_earlier,
     nearest_earlier_prompt,
 )
+from dmp_core.quality.tables import QUALITY_FILE, read_scores
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.latents import column_array
-from dmp_core.stages.node import QualityStage
+from dmp_core.settings import since
+from dmp_core.stages.base import Draft, Inputs, ModelUse, OfModality, StageKind, StageResult, StageSettings
 from dmp_core.store import Artefact, Sample, read_artefact
+from dmp_core.weights.resolve import identity
 
-FILE = "quality.parquet"
 _CLIP_BATCH = 32
+
+
+KIND = StageKind("quality", version=1, typical=(0.002, 100), on_a_gpu=(0.02, 100))
+
+
+class QualityStage(StageSettings):
+    split: str
+    task: ModalityName | None
+    """The modality whose labels are scored; None: image and prompt."""
+    own: OwnModality | None = since(None)
+    clip_model: str | None = None
+    clip_hash: str | None = None
+
+    def uses(self) -> Iterator[ModelUse]:
+        if self.clip_model is not None:
+            yield ModelUse("quality.clip_model", self.clip_model)
+
+
+def add(draft: Draft, split: str) -> None:
+    """One table for images and prompts, and one per label column, so that a new labeler redoes its own alone.
+
+    Training images are also compared with those of the scored splits that share a keyword with them; so another test
+    set retrains nothing.
+    """
+    config, images = draft.config, draft[f"images/{split}"]
+    for labels in draft.labels(split).values():
+        assert isinstance(labels.config, OfModality)
+        stage = QualityStage(split=split, task=labels.config.task, own=labels.config.own)
+        draft.add(KIND, labels.name, stage, {"labels": labels}, labels.samples)
+    model = config.quality.clip_model
+    clip_hash = identity(model, None, "priors", field="quality.clip_model") if model else None
+    stage = QualityStage(split=split, task=None, clip_model=model, clip_hash=clip_hash)
+    shared = [role.removeprefix("exclude_") for role in draft[f"prompts/{split}"].inputs]
+    tested = [name for name in shared if name in config.splits and config.splits[name].scored]
+    tests = {f"test_{name}": draft[f"quality/{name}"] for name in tested}
+    draft.add(KIND, split, stage, {"images": images} | tests, images.samples)
 
 
 def run(
@@ -49,63 +84,8 @@ def run(
         table = _label_table(find_modality(config.task, config.own), inputs["labels"], progress)
     numbers = table.select_dtypes("float").columns
     table[numbers] = table[numbers].round(6)
-    out.write_bytes(FILE, table.to_parquet(index=False))
+    out.write_bytes(QUALITY_FILE, table.to_parquet(index=False))
     return StageResult(samples=len(table))
-
-
-def read_scores(artefact: Artefact) -> pd.DataFrame:
-    """`key` and the scores of every sample, in the order of the split."""
-    return pd.read_parquet(io.BytesIO(artefact.read_input(FILE)))
-
-
-def score_tables(inputs: Mapping[str, Artefact], split: str) -> dict[str, pd.DataFrame]:
-    """The score tables of one split among a stage's inputs: `image`, or a modality's name → table."""
-    prefix = f"quality_{split}_"
-    return {role.removeprefix(prefix): read_scores(inputs[role]) for role in inputs if role.startswith(prefix)}
-
-
-def left_out(tables: Mapping[str, pd.DataFrame], gates: Gates, split: str) -> dict[str, str]:
-    """Key → gate that it failed, of every sample that is to be left out.
-
-    Raises InputError, which names the gates, when none would remain.
-    """
-    keys, reasons = kept(tables, gates)
-    if reasons and not keys:
-        counts = ", ".join(f"{gate} {count}" for gate, count in drop_counts(reasons).items())
-        raise InputError(
-            f"quality: the gates leave none of the {len(reasons)} samples of split {split!r} ({counts}); "
-            "loosen them under `quality`, or set them to null"
-        )
-    return reasons
-
-
-FAILED = "failed"
-"""Stands among the gates for samples that were skipped (`runtime.on_bad_sample`)."""
-
-
-def skipped(artefacts: Iterable[Artefact]) -> dict[str, str]:
-    """Key → reason, of every sample that one of these artefacts lacks since it was skipped."""
-    return {key: reason for artefact in artefacts for key, reason in artefact.published().skipped.items()}
-
-
-def failed(artefacts: Iterable[Artefact]) -> dict[str, str]:
-    """The same with `failed` for the reason, as it is counted among the gates."""
-    return dict.fromkeys(sorted(skipped(artefacts)), FAILED)
-
-
-def drop_counts(reasons: Mapping[str, str]) -> dict[str, int]:
-    """Samples per gate, the most frequent first."""
-    return {str(gate): int(count) for gate, count in pd.Series(list(reasons.values())).value_counts().items()}
-
-
-def score_records(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
-    """Key → table → score, as JSON can hold them; scores that are missing are left out."""
-    records: dict[str, dict[str, Any]] = {}
-    for name, table in tables.items():
-        for row in json.loads(table.to_json(orient="records", double_precision=6)):
-            key = row.pop("key")
-            records.setdefault(key, {})[name] = {score: value for score, value in row.items() if value is not None}
-    return records
 
 
 # ------------------------------------------------------------------------------ image and prompt

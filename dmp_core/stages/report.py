@@ -11,11 +11,14 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from dmp_core.config.pipeline import PipelineConfig
+from dmp_core.dataset.reading import column_array, read_prompts
 from dmp_core.modalities import Modality
 from dmp_core.modalities.registry import modalities_of
 from dmp_core.progress import Progress, silent
 from dmp_core.quality import IMAGE, bounds_by_name, doubts, gates_for
 from dmp_core.quality.settings import QualityConfig
+from dmp_core.quality.tables import drop_counts, failed, left_out, read_scores
 from dmp_core.report import (
     ModelRecord,
     Provenance,
@@ -32,14 +35,30 @@ from dmp_core.report.data import SplitStatistics
 from dmp_core.report.tables import split_name
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.scoring.protocol import ScoreTable
-from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.latents import column_array
-from dmp_core.stages.node import ReportStage
-from dmp_core.stages.plan import quality_node
-from dmp_core.stages.prompts import read_prompts
-from dmp_core.stages.quality import drop_counts, failed, left_out, read_scores
+from dmp_core.stages.base import Draft, Inputs, StageKind, StageResult, StageSettings, quality_node
 from dmp_core.store import Artefact, Lock, Manifest, read_artefact, staged_folder
 from dmp_core.store.folders import mirror
+
+KIND = StageKind("report", version=1, typical=(0.1, 10_000), on_a_gpu=(0.2, 10_000), folder="reports")
+
+
+class ReportStage(StageSettings):
+    pipeline: dict[str, Any]
+    """The whole configuration but `runtime` and what DMP does not use, to be shown."""
+
+
+def add(draft: Draft) -> None:
+    """DMP's own page; other methods are compared with it by `dmp compare`."""
+    config = draft.config
+    if config.train.method == "dmp":
+        inputs = {node.id: node for node in draft.by_id.values() if node.stage != "latents"}
+        draft.add(KIND, config.dataset, ReportStage(pipeline=_as_first_written(config)), inputs)
+
+
+def _as_first_written(config: PipelineConfig) -> dict[str, Any]:
+    """The configuration by the words that fingerprints of reports know."""
+    values = config.model_dump(mode="json", exclude={"runtime", "editor"})
+    return {"tasks" if name == "modalities" else name: value for name, value in values.items()}
 
 
 def run(

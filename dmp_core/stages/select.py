@@ -7,17 +7,13 @@ from collections.abc import Iterator
 from math import ceil
 
 from dmp_core.errors import InputError
-from dmp_core.stages.node import STAGES, ImagesStage, Node
+from dmp_core.stages.base import Node
+from dmp_core.stages.images import ImagesStage
+from dmp_core.stages.registry import STAGES, kind_of
 from dmp_core.store import Artefact, Chunk, unfinished
-
-SHARDED = ("images", "labels", "shards", "latents", "predict")
-"""Stages whose artefacts are shards, which can be redone one by one."""
 
 MOST_SHARDS = 10_000_000
 """Of one artefact; a larger number is a slip of the pen."""
-
-CHUNKED = ("images", "labels", "latents", "predict")
-"""Those whose shards several tasks or runs may make at once; the others write files that belong to all shards."""
 
 
 def select(nodes: list[Node], stage: str, modality: str | None = None, split: str | None = None) -> list[Node]:
@@ -83,8 +79,9 @@ def shard_numbers(text: str | None, stage: str) -> list[int] | None:
     """
     if not text:
         return None
-    if stage not in SHARDED:
-        raise InputError(f"--shards {text}: stage {stage!r} makes no shards; only these do: {', '.join(SHARDED)}")
+    if not kind_of(stage).sharded:
+        those = ", ".join(name for name in STAGES if kind_of(name).sharded)
+        raise InputError(f"--shards {text}: stage {stage!r} makes no shards; only these do: {those}")
     numbers: set[int] = set()
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)

@@ -8,15 +8,18 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from dmp_core.dataset.settings import ShardsConfig
 from dmp_core.errors import InputError
-from dmp_core.modalities import Modality
+from dmp_core.modalities import Modality, find_modality
+from dmp_core.modalities.settings import OwnModality
 from dmp_core.progress import Progress, silent
+from dmp_core.quality.gates import IMAGE, gates_for
+from dmp_core.quality.tables import drop_counts, failed, left_out, score_records, score_tables, skipped
 from dmp_core.report.dataset_card import card_from_manifests
 from dmp_core.report.dataset_record import Schema, record_schema, uniform_record
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.node import ShardsStage
-from dmp_core.stages.quality import drop_counts, failed, left_out, score_records, score_tables, skipped
+from dmp_core.settings import since
+from dmp_core.stages.base import Draft, GatesField, Inputs, StageKind, StageResult, StageSettings
 from dmp_core.store import (
     Artefact,
     Lock,
@@ -29,6 +32,44 @@ from dmp_core.store import (
     write_shards,
 )
 from dmp_core.store.workspace import split_manifests
+
+KIND = StageKind(
+    "shards",
+    version=3,
+    typical=(0.01, 40_000),
+    on_a_gpu=(0.03, 1_700_000),
+    folder="datasets",
+    sharded=True,
+    stable=True,
+)
+
+
+class ShardsStage(StageSettings):
+    dataset: str
+    split: str
+    shards: ShardsConfig
+    palette: str
+    gates: GatesField
+    own_modalities: dict[str, OwnModality] = since({})
+
+    def modality(self, name: str) -> Modality:
+        return find_modality(name, self.own_modalities.get(name))
+
+
+def add(draft: Draft, split: str) -> None:
+    config, images = draft.config, draft[f"images/{split}"]
+    columns = draft.labels(split)
+    labelled = [modality for modality in config.chosen if modality.name in columns]
+    stage = ShardsStage(
+        dataset=config.dataset,
+        split=split,
+        shards=config.shards,
+        palette=config.latents.palette,
+        gates=gates_for(config.quality, labelled),
+        own_modalities={m.name: config.own_modalities[m.name] for m in labelled if m.name in config.own_modalities},
+    )
+    scores = draft.scores(split, [IMAGE, *(modality.name for modality in labelled)])
+    draft.add(KIND, f"{config.dataset}/{split}", stage, {"images": images} | columns | scores, images.samples)
 
 
 def run(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dmp_core.stages.base import Node
 from dmp_core.stages.execute import outdated
-from dmp_core.stages.node import Node
 from dmp_core.store import Workspace
 from dmp_core.store.workspace import Status
 

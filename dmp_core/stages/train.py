@@ -3,32 +3,130 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from dmp_core.dataset.reading import editor_of
+from dmp_core.dataset.training import TrainingSplit
 from dmp_core.errors import InputError
 from dmp_core.methods.protocol import Problem
-from dmp_core.methods.registry import find_method
-from dmp_core.modalities.classes import ClassMap
+from dmp_core.methods.registry import MethodSettings, find_method
+from dmp_core.methods.settings import MethodConfig
+from dmp_core.modalities import Modality
 from dmp_core.progress import Progress, silent
+from dmp_core.quality.gates import Gates, gates_for
+from dmp_core.quality.tables import drop_counts
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.editor import editor_of
-from dmp_core.stages.execute import Inputs, StageResult
-from dmp_core.stages.latents import column_array
-from dmp_core.stages.node import TrainStage
-from dmp_core.stages.prompts import cut_prompts, read_prompts
-from dmp_core.stages.quality import drop_counts, failed, left_out, score_tables
-from dmp_core.store import Artefact, Sample, read_artefact, staged_folder
+from dmp_core.settings import since
+from dmp_core.stages.base import (
+    Coded,
+    Draft,
+    GatesField,
+    Inputs,
+    ModelUse,
+    Node,
+    OfModality,
+    StageKind,
+    StageResult,
+    base_hash,
+    code_of,
+    editor_uses,
+    latents_name,
+    learns_from,
+    named_editor,
+    of_modality,
+)
+from dmp_core.store import Artefact, staged_folder
 from dmp_core.store.threads import threads_of_work
-from dmp_core.weights.adapters import adapter_folder
+from dmp_core.weights.adapters import adapter_folder, check_finished
+from dmp_core.weights.prompt_limit import cut_prompts
+from dmp_core.weights.resolve import identity
+from dmp_core.weights.settings import BaseConfig, EditorConfig
 
 if TYPE_CHECKING:
-    from dmp_core.training.data import LabelImages, LatentPairs
-    from dmp_core.training.latents import LatentColumn
-    from dmp_core.training.pairs import ImagePairs
+    pass
+
+
+KIND = StageKind("train", version=2, typical=(0.04, 300), on_a_gpu=(0.06, 10), folder="adapters")
+
+
+class TrainStage(OfModality, Coded):
+    train: MethodSettings | None
+    """None: the adapter is finished already and only installed."""
+    adapter: str | None
+    adapter_hash: str | None
+    base: BaseConfig
+    base_hash: str
+    min_class_share: float = since(0.0)
+    """Of class maps alone."""
+    gates: GatesField
+    editor: EditorConfig | None = since(None)
+    """The one that the settings name; None: none is asked, or the DAG makes it."""
+    editor_hash: str | None = since(None)
+
+    def uses(self) -> Iterator[ModelUse]:
+        if self.train is None:
+            return
+        if find_method(self.train.method).needs == "latents":
+            yield ModelUse("base.model", self.base.model, self.base.revision)
+        if own := self.train.own_model:
+            yield ModelUse(f"train.{own[0]}", own[1], own[2])
+        yield from editor_uses(self.editor)
+
+
+class OwnModelTrainStage(TrainStage):
+    """With a method that starts from a model of its own."""
+
+    model_hash: str
+
+
+def add(draft: Draft, modality: Modality) -> None:
+    """The fitted method. Named after whoever fits it: settings of inference, and other methods, may share it."""
+    config, name = draft.config, modality.name
+    finished, fitted = config.adapters.get(name), config.train.fitted.for_modality(modality)
+    learns = learns_from(config, modality) != "nothing"
+    gates: Gates = gates_for(config.quality, [modality]) if learns else {}
+    if finished:
+        check_finished(finished, modality, config.latents.code)
+    stage = TrainStage(
+        **of_modality(config, modality),
+        **code_of(config, modality),
+        train=None if finished else fitted,
+        adapter=finished,
+        adapter_hash=identity(finished, None, "adapters", field=f"adapters.{name}") if finished else None,
+        base=config.base,
+        base_hash=base_hash(config),
+        min_class_share=config.latents.min_class_share if learns and modality.has_classes else 0.0,
+        gates=gates,
+        **(named_editor(config) if learns else {}),
+    )
+    if not learns:
+        draft.add(KIND, f"{name}-{fitted.method}", stage)
+        return
+    if own := fitted.own_model:
+        stage = OwnModelTrainStage(
+            **dict(stage), model_hash=identity(own[1], own[2], "priors", field=f"train.{own[0]}")
+        )
+    inputs = _training_data(draft, modality, fitted) | draft.scores("train", gates) | draft.made_editor()
+    if fitted.reads_prompts:
+        inputs["prompts"] = draft["prompts/train"]
+    draft.add(KIND, f"{name}-{fitted.method}", stage, inputs, fitted.draws)
+
+
+def _training_data(draft: Draft, modality: Modality, fitted: MethodConfig) -> dict[str, Node]:
+    """What the method learns from, by role."""
+    config, name = draft.config, modality.name
+    labels = draft.get(f"labels/train-{name}")
+    if labels is None:
+        raise InputError(
+            f"splits.train: its folder holds no {name} labels to train on; add them, name a labeler "
+            f"(labels.{name}) or a finished adapter (adapters.{name}), or leave {name} out of `modalities`"
+        )
+    if find_method(fitted.method).needs == "images":
+        return {"images": draft["images/train"], "labels": labels}
+    columns = {"source": "image", "target": name}
+    latents = {role: draft[f"latents/{latents_name(config, modality, column)}"] for role, column in columns.items()}
+    return latents | ({"labels": labels} if modality.has_classes or fitted.reads_labels else {})
 
 
 def run(
@@ -45,11 +143,18 @@ def run(
         return _install(config, out)
     from dmp_core.weights.load import choose_device
 
-    data = TrainingSplit(config, inputs)
+    data = TrainingSplit(
+        inputs,
+        config.modality,
+        config.code,
+        gates=config.gates,
+        samples=config.train.samples,
+        min_class_share=config.min_class_share,
+    )
     shares = data.class_shares()
     classes = tuple(shares) or None
     problem = Problem(
-        config.modality, config.base, config.code, editor_of(config, inputs),
+        config.modality, config.base, config.code, editor_of(config.editor, inputs),
         classes, tuple(shares.values()) or None,
     )  # fmt: skip
     with staged_folder(out) as folder, threads_of_work(folder) as threads:
@@ -66,103 +171,6 @@ def run(
     if classes is not None:
         details["classes"] = list(classes)
     return StageResult(samples=config.train.draws, details=details)
-
-
-class TrainingSplit:
-    """The training split as methods see it: see `dmp_core.methods.protocol.TrainingData`."""
-
-    def __init__(self, config: TrainStage, inputs: Inputs) -> None:
-        self.config, self.inputs, self.modality = config, inputs, config.modality
-        self.fingerprints: Mapping[str, str] = {role: artefact.fingerprint for role, artefact in inputs.items()}
-        self.failed = failed(
-            artefact for artefact in inputs.values() if artefact.stage in ("images", "labels", "latents")
-        )
-        self.dropped = left_out(score_tables(inputs, "train"), config.gates, "train") | self.failed
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def latent_pairs(self, batch_size: int, seed: int) -> LatentPairs:
-        from dmp_core.training.data import LatentPairs
-
-        source, target = self._columns
-        return LatentPairs(source, target, batch_size, seed, exclude=set(source.keys) - self._kept.keys())
-
-    def image_pairs(self) -> ImagePairs:
-        from dmp_core.training.pairs import ImagePairs
-
-        keys, images, targets = [], [], []
-        for sample, label in zip(self._read("images"), self._read("labels"), strict=True):
-            if sample["__key__"] in self._kept:
-                keys.append(sample["__key__"])
-                images.append(column_array(None, sample))
-                targets.append(self._label_image(label))
-        return ImagePairs(keys, np.stack(images), np.stack(targets), self.modality)
-
-    def _read(self, role: str) -> Iterator[Sample]:
-        """The samples that no column lacks."""
-        return (sample for sample in read_artefact(self.inputs[role]) if sample["__key__"] not in self.failed)
-
-    def label_images(self, size: tuple[int, int]) -> LabelImages:
-        from dmp_core.training.data import LabelImages
-
-        kept = (label for label in read_artefact(self.inputs["labels"]) if label["__key__"] in self._kept)
-        codes = np.empty((len(self), 3, *size), dtype=np.uint8)  # at once: a list of them would be held twice
-        for number, label in enumerate(kept):
-            codes[number] = self._label_image(label, size)
-        return LabelImages(codes, self.modality)
-
-    def prompts(self) -> list[str]:
-        table = read_prompts(self.inputs["prompts"])
-        return list(table["prompt"][table["key"].isin(list(self._kept))])
-
-    def class_shares(self) -> dict[int, float]:
-        """For class maps, what the labels show enough of, and how much; nothing where nothing is learnt from them."""
-        if not isinstance(self.modality, ClassMap) or "labels" not in self.inputs:
-            return {}
-        pixels = np.zeros(len(self.modality.classes), dtype=np.int64)
-        for sample in read_artefact(self.inputs["labels"]):
-            if sample["__key__"] in self._kept:
-                label = self.modality.decode(sample[self.modality.member])
-                pixels += np.bincount(label[label != self.modality.ignored], minlength=len(pixels))
-        shares = pixels / max(1, pixels.sum())
-        enough = np.flatnonzero((shares > 0) & (shares >= self.config.min_class_share))
-        return dict(zip(enough.tolist(), shares[enough].tolist(), strict=True))
-
-    @cached_property
-    def _columns(self) -> tuple[LatentColumn, LatentColumn]:
-        from dmp_core.training.data import without
-        from dmp_core.training.latents import read_column
-
-        def column(artefact: Artefact) -> LatentColumn:
-            shards = (record.name for record in artefact.published().files if record.samples)
-            whole = read_column(artefact.read_input(name) for name in shards)
-            return without(whole, self.failed) if self.failed else whole
-
-        return column(self.inputs["source"]), column(self.inputs["target"])
-
-    @cached_property
-    def _kept(self) -> dict[str, None]:
-        """Keys to learn from, in their order."""
-        passed = [key for key in self._keys() if key not in self.dropped]
-        wanted = self.config.train.samples if self.config.train else None
-        if wanted is not None and wanted > len(passed):
-            raise InputError(f"train.samples: {wanted}, but the training split has {len(passed)}; enlarge splits.train")
-        return dict.fromkeys(passed[:wanted])
-
-    def _keys(self) -> Iterator[str]:
-        if "source" in self.inputs:
-            yield from self._columns[0].keys
-        elif "images" in self.inputs:
-            for sample in read_artefact(self.inputs["images"]):
-                yield sample["__key__"]
-
-    def _label_image(self, sample: Sample, size: tuple[int, int] | None = None) -> np.ndarray:
-        """The label as the VAE and all image methods see it, in 8-bit codes: uint8 (3, H, W), of `size` or its own."""
-        label = column_array(self.modality, sample)
-        label = label if size is None else self.modality.resize(label, size)
-        pixels = self.modality.to_image(label[None], self.config.code)
-        return ((pixels[0] + 1) * 127.5).round().clamp(0, 255).byte().numpy()
 
 
 def _install(config: TrainStage, out: Artefact) -> StageResult:

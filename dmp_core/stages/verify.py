@@ -21,12 +21,12 @@ from dmp_core.errors import InputError
 from dmp_core.modalities import Modality
 from dmp_core.modalities.registry import modalities_of, modality_of_stage
 from dmp_core.progress import Progress, silent
-from dmp_core.stages.select import SHARDED
+from dmp_core.stages.registry import STAGES, kind_of
 from dmp_core.store import Artefact, Manifest, Sample, Workspace, shard_plans, shard_reader
 from dmp_core.store.folders import hidden_in, names_in
 from dmp_core.store.folders import remove as remove_path
 from dmp_core.store.members import open_image
-from dmp_core.store.workspace import FOLDERS, FileRecord, read_manifest, sidecars
+from dmp_core.store.workspace import FileRecord, read_manifest, sidecars
 
 OLD = 3600.0
 """Seconds after which a temporary file belongs to no run that could still finish it."""
@@ -49,7 +49,7 @@ class Finding:
 
 def verify_workspace(workspace: Workspace, progress: Progress = silent) -> Iterator[Finding]:
     """What is wrong in a workspace, artefact by artefact; reads every file once."""
-    folders = [(stage, path) for stage in FOLDERS for path in _artefact_folders(workspace, stage)]
+    folders = [(stage, path) for stage in STAGES for path in _artefact_folders(workspace, stage)]
     images: dict[str, Artefact] = {}
     for number, (stage, path) in enumerate(folders):
         progress(number, len(folders), path.removeprefix(f"{workspace.root}/"))
@@ -83,7 +83,7 @@ def verify_artefact(artefact: Artefact, images: dict[str, Artefact] | None = Non
         for name, problem in _wrong_contents(artefact, manifest, images or {}, set(broken))
         if name not in broken
     }
-    sharded = artefact.stage in SHARDED
+    sharded = kind_of(artefact.stage).sharded
     for name, problem in broken.items():
         yield Finding(artefact.file(name), "damaged", problem, _to_remove(artefact, name, sharded))
     if sharded:
@@ -104,8 +104,8 @@ def repair(workspace: Workspace, findings: Sequence[Finding]) -> list[str]:
 # ------------------------------------------------------------------------------ what there is
 def _artefact_folders(workspace: Workspace, stage: str) -> Iterator[str]:
     """Folders of a stage's artefacts; merged datasets have one per split or part."""
-    top = _folders(workspace, f"{workspace.root}/{FOLDERS[stage]}")
-    yield from (inner for path in top for inner in _folders(workspace, path)) if stage == "shards" else top
+    top = _folders(workspace, kind_of(stage).place(workspace))
+    yield from (inner for path in top for inner in _folders(workspace, path)) if kind_of(stage).stable else top
 
 
 def _folders(workspace: Workspace, path: str) -> list[str]:
@@ -115,8 +115,8 @@ def _folders(workspace: Workspace, path: str) -> list[str]:
 
 def _artefact(workspace: Workspace, stage: str, path: str) -> Artefact:
     """The artefact of a folder; its fingerprint stands in the name, that of a merged dataset in its manifest."""
-    if stage == "shards":
-        name = path.removeprefix(f"{workspace.root}/{FOLDERS[stage]}/")
+    if kind_of(stage).stable:
+        name = path.removeprefix(f"{kind_of(stage).place(workspace)}/")
         return Artefact(workspace, stage, name, _stated_fingerprint(workspace, path), path)
     name, _, fingerprint = path.rsplit("/", 1)[-1].rpartition("-")
     return Artefact(workspace, stage, name, fingerprint, path)
@@ -216,7 +216,7 @@ def _left_over(workspace: Workspace) -> Iterator[Finding]:
     for path, info in sorted(workspace.fs.find(workspace.root, detail=True).items()):
         if _is_temporary(path) and _age(info) > OLD:
             yield Finding(path, "left over", "temporary file of a run that has ended", (path,))
-    for stage in FOLDERS:
+    for stage in STAGES:
         for path in _hidden_folders(workspace, stage):
             if all(_age(info) > OLD for info in workspace.fs.find(path, detail=True).values()):
                 yield Finding(path, "left over", "what an interrupted remake had begun", (path,))
@@ -225,14 +225,14 @@ def _left_over(workspace: Workspace) -> Iterator[Finding]:
     for folder in sorted((Path(workspace.root) / ".scratch").glob("*/*")):
         name, _, fingerprint = folder.name.rpartition("-")
         stage = folder.parent.name
-        if stage in FOLDERS and workspace.artefact(stage, name, fingerprint).exists("manifest.json"):
+        if stage in STAGES and kind_of(stage).artefact(workspace, name, fingerprint).exists("manifest.json"):
             yield Finding(str(folder), "left over", "working folder of a finished artefact", (str(folder),))
 
 
 def _hidden_folders(workspace: Workspace, stage: str) -> Iterator[str]:
     """Artefacts that are being made beside those whose place they take."""
-    top = f"{workspace.root}/{FOLDERS[stage]}"
-    for folder in _folders(workspace, top) if stage == "shards" else [top]:
+    top = kind_of(stage).place(workspace)
+    for folder in _folders(workspace, top) if kind_of(stage).stable else [top]:
         yield from (f"{folder}/{name}" for name in hidden_in(workspace.fs, folder) if not name.endswith(".tmp"))
 
 

@@ -26,20 +26,6 @@ from dmp_core.store.folders import exchange, files_below, hidden_in, names_in, o
 
 Status = Literal["complete", "partial", "stale", "missing"]
 
-FOLDERS = {
-    "prompts": "prompts",
-    "images": "images",
-    "labels": "labels",
-    "quality": "quality",
-    "shards": "datasets",
-    "latents": "latents",
-    "editor": "editors",
-    "train": "adapters",
-    "predict": "predictions",
-    "evaluate": "evaluations",
-    "report": "reports",
-}
-
 
 LOG_FILES, LOG_FOLDERS = frozenset({"loss.csv"}), frozenset({"tensorboard"})
 """Names of what training writes down of itself: recorded in manifests, but nothing turns stale when it differs."""
@@ -147,11 +133,6 @@ class Workspace:
     @property
     def is_local(self) -> bool:
         return isinstance(self.fs, LocalFileSystem)
-
-    def artefact(self, stage: str, name: str, fingerprint: str) -> Artefact:
-        """The place of one stage's output; merged datasets keep a stable, readable path."""
-        folder = name if stage == "shards" else f"{name}-{fingerprint}"
-        return Artefact(self, stage, name, fingerprint, f"{self.root}/{FOLDERS[stage]}/{folder}")
 
     def address(self, path: str) -> str:
         """A path in this workspace as other processes can open it: with its protocol, unless it is local."""
@@ -279,7 +260,7 @@ class Artefact:
     def has_older(self) -> bool:
         """Whether the workspace holds this artefact as other settings or inputs made it."""
         fs = self.workspace.fs
-        if FOLDERS[self.stage] == "datasets":
+        if not self.path.endswith(self.fingerprint):  # one path for all settings
             return bool(fs.exists(self.file("manifest.json")))
         folder, prefix = self.path.rpartition("/")[0], f"{self.name}-"
         others = (name for name in names_in(fs, folder) if name.startswith(prefix))

@@ -22,8 +22,8 @@ from dmp_core.store import Sample, Skipped
 from dmp_core.store.attempts import next_seed
 from dmp_core.synthesis.settings import DiffusionImages
 from dmp_core.synthesis.sources import Row, image_sample
+from dmp_core.synthesis.text_to_image import check_parts
 from dmp_core.weights.load import choose_device, load_text_to_image
-from dmp_core.weights.text_to_image import check_parts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,7 +81,7 @@ class DiffusedImages:
     def _load(self) -> None:
         settings = self.settings
         with _quiet_libraries():
-            pipeline = load_text_to_image(settings, getattr(torch, self.dtype))
+            pipeline = load_text_to_image(settings, getattr(torch, self.dtype), safety_checker=settings.safety_checker)
         configs = {part: getattr(pipeline, part).config for part in ("unet", "vae") if hasattr(pipeline, part)}
         check_parts(settings, configs)
         if settings.negative_prompt is not None and "negative_prompt" not in inspect.signature(pipeline).parameters:

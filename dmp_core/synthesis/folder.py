@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dmp_core.dataset.truth import pack_truth
 from dmp_core.errors import InputError
 from dmp_core.images import MOST_PIXELS, decoding, open_rgb, opened
-from dmp_core.labelers.exact import pack_truth
 from dmp_core.modalities import Modality, find_modality, modality_of
 from dmp_core.quality import doubts, label_scores
 from dmp_core.reading import read_file, shown

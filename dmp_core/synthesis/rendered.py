@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 
-from dmp_core.labelers.exact import pack_truth
+from dmp_core.dataset.truth import pack_truth
 from dmp_core.processes import without_interrupts, worker_pool
 from dmp_core.render import configure_threads, render_prompt
 from dmp_core.runtime import RuntimeConfig

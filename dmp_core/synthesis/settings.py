@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -29,6 +29,7 @@ class RenderImages(Settings):
 class DiffusionImages(Settings):
     """Images from a text-to-image diffusion model."""
 
+    setting: ClassVar[str] = "images.model"
     kind: Literal["diffusion"] = "diffusion"
     model: str = "CompVis/stable-diffusion-v1-4"
     """Hub id, local folder in diffusers format, or `shipped:mini`; any text-to-image model."""

@@ -12,9 +12,8 @@ import torch
 
 from dmp_core.errors import InputError
 from dmp_core.finite import check_parts
-from dmp_core.synthesis.settings import DiffusionImages
 from dmp_core.weights.resolve import UNREADABLE, resolve_model, why_unreadable
-from dmp_core.weights.settings import BaseConfig, EditorConfig
+from dmp_core.weights.settings import BaseConfig, EditorConfig, NamedModel
 
 if TYPE_CHECKING:
     from dmp_core.diffusion import DMPPipeline
@@ -74,7 +73,7 @@ def load_editor(config: EditorConfig, device: str = "cpu", dtype: torch.dtype = 
         )
     if editor.unet.config.in_channels != 2 * editor.vae.config.latent_channels:
         raise InputError(
-            f"{_field(config)}: {config.model}: its U-Net takes {editor.unet.config.in_channels} channels, an editor's "
+            f"{config.setting}: {config.model}: its U-Net takes {editor.unet.config.in_channels} channels, an editor's "
             f"takes {2 * editor.vae.config.latent_channels}; give one in InstructPix2Pix's format, or make one with "
             "`dmp prior edit`"
         )
@@ -83,7 +82,7 @@ def load_editor(config: EditorConfig, device: str = "cpu", dtype: torch.dtype = 
     return editor.to(device)
 
 
-def load_text_to_image(config: DiffusionImages, dtype: torch.dtype = torch.float32) -> Any:
+def load_text_to_image(config: NamedModel, dtype: torch.dtype = torch.float32, *, safety_checker: bool = True) -> Any:
     """The text-to-image pipeline of diffusers that the model's own index names, on the CPU, without progress bars.
 
     Raises InputError that names the folder or hub id when it cannot be loaded or makes no images from text.
@@ -95,7 +94,7 @@ def load_text_to_image(config: DiffusionImages, dtype: torch.dtype = torch.float
     place, options = _where(config)
     with _readable_errors(config), _no_progress_bars():
         parts = DiffusionPipeline.load_config(place, **options)
-        unwanted = () if config.safety_checker else ("safety_checker", "feature_extractor")
+        unwanted = () if safety_checker else ("safety_checker", "feature_extractor")
         pipeline: Any = AutoPipelineForText2Image.from_pretrained(
             place, dtype=dtype, **{part: None for part in unwanted if part in parts}, **options, **_variant(place)
         )
@@ -104,7 +103,7 @@ def load_text_to_image(config: DiffusionImages, dtype: torch.dtype = torch.float
     return pipeline
 
 
-def load_tokenizers(config: BaseConfig | DiffusionImages) -> list[Any]:
+def load_tokenizers(config: NamedModel) -> list[Any]:
     """Those of the model's text encoders, without their weights. Raises InputError as the other loaders do."""
     from diffusers import DiffusionPipeline
     from transformers import AutoTokenizer
@@ -125,15 +124,9 @@ def choose_device(name: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _where(config: BaseConfig | EditorConfig | DiffusionImages) -> tuple[str, dict[str, Any]]:
-    located = resolve_model(str(config.model), _field(config), kind="priors", revision=config.revision)
+def _where(config: NamedModel) -> tuple[str, dict[str, Any]]:
+    located = resolve_model(str(config.model), config.setting, kind="priors", revision=config.revision)
     return located.place, located.options
-
-
-def _field(config: BaseConfig | EditorConfig | DiffusionImages) -> str:
-    if isinstance(config, DiffusionImages):
-        return "images.model"
-    return "editor.model" if isinstance(config, EditorConfig) else "base.model"
 
 
 def _variant(place: str) -> dict[str, Any]:
@@ -159,7 +152,7 @@ def _no_progress_bars() -> Iterator[None]:
 
 
 @contextmanager
-def _readable_errors(config: BaseConfig | EditorConfig | DiffusionImages) -> Iterator[None]:
+def _readable_errors(config: NamedModel) -> Iterator[None]:
     """Turn what the libraries raise into one line that names the folder or hub id, and the mend."""
     try:
         yield
@@ -169,7 +162,7 @@ def _readable_errors(config: BaseConfig | EditorConfig | DiffusionImages) -> Ite
         reason = why_unreadable(error)
     else:
         return
-    field, (place, options) = _field(config), _where(config)
+    field, (place, options) = config.setting, _where(config)
     if "local_files_only" in options:
         raise InputError(f"{field}: {place}: not a complete diffusers model ({reason}); give a folder that is")
     raise InputError(

@@ -97,6 +97,17 @@ def local_digest(path: Path) -> str:
     return _digest(path, _state(path), _sha256_all)
 
 
+def model_hash(reference: str, revision: str | None = None, file: str = "") -> str | None:
+    """What fixes a model that makes prompts or labels, by the registry or by its files here; None if neither has it.
+
+    file: the only one that is read of a folder. The same whether this machine loads the model or a server does.
+    """
+    if model := registered(reference, revision):
+        return model.identity()
+    path = Path(reference).expanduser() / file
+    return local_digest(path) if path.exists() else None
+
+
 def _shipped(reference: str, kind: Kind, field: str) -> Path:
     root = manifest_root() / kind
     folder = root / reference.removeprefix("shipped:")

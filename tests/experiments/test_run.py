@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from benchmarks import results
 from dmp_core.cli import app
+from dmp_core.dataset.reading import column_array
 from dmp_core.errors import InputError
 from dmp_core.experiments import groups
 from dmp_core.experiments.outputs import write_outputs
@@ -26,10 +27,9 @@ from dmp_core.methods.drit.algorithm import DritModel
 from dmp_core.methods.registry import find_method, method_names
 from dmp_core.methods.spade.algorithm import SpadeModel
 from dmp_core.modalities import find_modality
+from dmp_core.quality.tables import read_scores
 from dmp_core.scoring.registry import CEILING, CONSTANT, MEAN_MAP
 from dmp_core.stages import StageOutput, execute
-from dmp_core.stages.latents import column_array
-from dmp_core.stages.quality import read_scores
 from dmp_core.store import Workspace, read_artefact
 
 PACKAGE = '''

@@ -216,7 +216,7 @@ def test_the_same_folder_may_have_grown_or_moved(tmp_path):
 
 def test_a_folder_in_an_older_workspace_is_known_by_its_configuration(tmp_path, monkeypatch):
     from dmp_core.stages import prompts
-    from dmp_core.stages.execute import StageResult
+    from dmp_core.stages.base import StageResult
 
     monkeypatch.setattr(prompts, "StageResult", lambda samples, details: StageResult(samples=samples))
     folder = photos(tmp_path / "photos", "x")

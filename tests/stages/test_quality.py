@@ -19,11 +19,12 @@ from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label, encode_la
 from dmp_core.labelers.registry import BUILT_IN
 from dmp_core.labelers.settings import ModelLabels
 from dmp_core.modalities.files import png_bytes
+from dmp_core.quality.tables import read_scores
 from dmp_core.report.dataset_record import UNKNOWN
 from dmp_core.scoring.protocol import ScoreTable, constant_prediction, score, score_constant
 from dmp_core.stages import execute, find, plan
-from dmp_core.stages.execute import StageResult, publish
-from dmp_core.stages.quality import read_scores
+from dmp_core.stages.base import StageResult
+from dmp_core.stages.execute import publish
 from dmp_core.store import Artefact, Sample, Workspace, open_dataset, plan_shards, read_artefact, write_shards
 from tests.golden.fill import fill_module
 from tests.report.rooms import prediction, room

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from dmp_core.config import PipelineConfig, load_config
+from dmp_core.dataset.reading import read_prompts
 from dmp_core.errors import InputError
 from dmp_core.progress import listening
 from dmp_core.requests.parts import dataset_config
 from dmp_core.stages import StageOutput, batches, execute, find, plan, select, shard_numbers, shards, statuses
-from dmp_core.stages.execute import StageResult, publish
-from dmp_core.stages.prompts import read_prompts
+from dmp_core.stages.base import StageResult
+from dmp_core.stages.execute import publish
 from dmp_core.store import Workspace
 
 TINY = [

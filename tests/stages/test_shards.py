@@ -21,7 +21,8 @@ from dmp_core.modalities import BUILT_IN, built_in
 from dmp_core.modalities.files import png_bytes
 from dmp_core.report.dataset_record import RECORD, SCORES, UNKNOWN
 from dmp_core.stages import execute, find, plan
-from dmp_core.stages.execute import StageResult, publish
+from dmp_core.stages.base import StageResult
+from dmp_core.stages.execute import publish
 from dmp_core.store import Workspace, plan_shards, write_shards
 from tests.report.rooms import room
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dmp_core.config import load_config
+from dmp_core.dataset.training import TrainingSplit
 from dmp_core.stages import execute, find, plan
-from dmp_core.stages.train import TrainingSplit
 from dmp_core.store import Workspace
 from dmp_core.training.latents import encode_images
 from dmp_core.weights.load import load_vae

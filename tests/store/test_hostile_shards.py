@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dmp_core.dataset.truth import unpack_truth
 from dmp_core.errors import InputError
-from dmp_core.labelers.exact import unpack_truth
 from dmp_core.modalities.files import png_bytes
 from dmp_core.store import (
     Artefact,

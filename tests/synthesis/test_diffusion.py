@@ -32,7 +32,7 @@ from dmp_core.store.attempts import next_seed
 from dmp_core.synthesis.diffusion import ddim_like, first_batch_size
 from dmp_core.synthesis.settings import DiffusionImages
 from dmp_core.synthesis.sources import Row, open_source
-from dmp_core.weights.text_to_image import check_text_to_image
+from dmp_core.synthesis.text_to_image import check_text_to_image
 from tests.golden.fill import fill_module
 from tests.golden.tiny_sd import write_base
 

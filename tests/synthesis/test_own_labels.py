@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dmp_core.dataset.truth import unpack_truth
 from dmp_core.errors import InputError
-from dmp_core.labelers.exact import unpack_truth
 from dmp_core.modalities import find_modality, modality_names
 from dmp_core.modalities.settings import ClassesModality, OwnModality, ScalarModality
 from dmp_core.runtime import RuntimeConfig
@@ -74,7 +74,7 @@ def test_they_are_found_and_kept_as_they_are_stored(tmp_path: Path, caplog: pyte
 
 
 def test_one_truth_may_be_read_alone(tmp_path: Path) -> None:
-    from dmp_core.labelers.exact import pack_truth
+    from dmp_core.dataset.truth import pack_truth
 
     thermal, species = (find_modality(name, OWN[name]) for name in ("thermal", "species"))
     packed = pack_truth(stored_labels(0), [thermal, species])

@@ -1,0 +1,63 @@
+"""What other stages made, as tables and arrays."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dmp_core.modalities import Modality
+from dmp_core.store import Artefact, Sample, open_image, read_artefact
+from dmp_core.weights.settings import EditorConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+PROMPTS_FILE = "prompts.parquet"
+EDITOR_FOLDER = "model"
+"""Of an editor's artefact."""
+
+
+def read_prompts(artefact: Artefact) -> pd.DataFrame:
+    """Columns key, split, keyword, prompt, seed … of a finished prompts artefact."""
+    import pandas as pd
+
+    return pd.read_parquet(io.BytesIO(artefact.read_input(PROMPTS_FILE)))
+
+
+def column_array(modality: Modality | None, sample: Sample) -> NDArray[Any]:
+    """The array of one sample: its label, or, of None, its image as RGB uint8 (H, W, 3)."""
+    if modality is None:
+        return np.asarray(open_image(sample["png"], ("PNG",)).convert("RGB"))
+    return modality.decode(sample[modality.member])
+
+
+def same_size_batches(
+    samples: Iterable[Sample], modality: Modality | None, size: int
+) -> Iterator[list[tuple[str, NDArray[Any]]]]:
+    """Neighbours of one size, at most `size` of them; order is kept. modality: as in `column_array`."""
+    batch: list[tuple[str, NDArray[Any]]] = []
+    for sample in samples:
+        array = column_array(modality, sample)
+        if batch and (len(batch) == size or batch[0][1].shape != array.shape):
+            yield batch
+            batch = []
+        batch.append((sample["__key__"], array))
+    if batch:
+        yield batch
+
+
+def read_labels(artefact: Artefact, modality: Modality) -> Iterator[tuple[str, np.ndarray]]:
+    """(key, label) of every sample of a label or prediction artefact, in the dataset's units."""
+    for sample in read_artefact(artefact):
+        yield sample["__key__"], modality.decode(sample[modality.member])
+
+
+def editor_of(named: EditorConfig | None, inputs: dict[str, Artefact]) -> EditorConfig | None:
+    """The editor that a node asks: the one that the DAG made, or the one that its settings name."""
+    if "editor" in inputs:
+        return EditorConfig(model=str(inputs["editor"].local_path() / EDITOR_FOLDER))
+    return named

@@ -1,0 +1,71 @@
+"""Score tables of a split, and which samples its gates leave out."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from dmp_core.errors import InputError
+from dmp_core.quality.gates import Gates, kept
+from dmp_core.store import Artefact
+
+QUALITY_FILE = "quality.parquet"
+
+
+def read_scores(artefact: Artefact) -> pd.DataFrame:
+    """`key` and the scores of every sample, in the order of the split."""
+    return pd.read_parquet(io.BytesIO(artefact.read_input(QUALITY_FILE)))
+
+
+def score_tables(inputs: Mapping[str, Artefact], split: str) -> dict[str, pd.DataFrame]:
+    """The score tables of one split among a stage's inputs: `image`, or a modality's name → table."""
+    prefix = f"quality_{split}_"
+    return {role.removeprefix(prefix): read_scores(inputs[role]) for role in inputs if role.startswith(prefix)}
+
+
+def left_out(tables: Mapping[str, pd.DataFrame], gates: Gates, split: str) -> dict[str, str]:
+    """Key → gate that it failed, of every sample that is to be left out.
+
+    Raises InputError, which names the gates, when none would remain.
+    """
+    keys, reasons = kept(tables, gates)
+    if reasons and not keys:
+        counts = ", ".join(f"{gate} {count}" for gate, count in drop_counts(reasons).items())
+        raise InputError(
+            f"quality: the gates leave none of the {len(reasons)} samples of split {split!r} ({counts}); "
+            "loosen them under `quality`, or set them to null"
+        )
+    return reasons
+
+
+FAILED = "failed"
+"""Stands among the gates for samples that were skipped (`runtime.on_bad_sample`)."""
+
+
+def skipped(artefacts: Iterable[Artefact]) -> dict[str, str]:
+    """Key → reason, of every sample that one of these artefacts lacks since it was skipped."""
+    return {key: reason for artefact in artefacts for key, reason in artefact.published().skipped.items()}
+
+
+def failed(artefacts: Iterable[Artefact]) -> dict[str, str]:
+    """The same with `failed` for the reason, as it is counted among the gates."""
+    return dict.fromkeys(sorted(skipped(artefacts)), FAILED)
+
+
+def drop_counts(reasons: Mapping[str, str]) -> dict[str, int]:
+    """Samples per gate, the most frequent first."""
+    return {str(gate): int(count) for gate, count in pd.Series(list(reasons.values())).value_counts().items()}
+
+
+def score_records(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
+    """Key → table → score, as JSON can hold them; scores that are missing are left out."""
+    records: dict[str, dict[str, Any]] = {}
+    for name, table in tables.items():
+        for row in json.loads(table.to_json(orient="records", double_precision=6)):
+            key = row.pop("key")
+            records.setdefault(key, {})[name] = {score: value for score, value in row.items() if value is not None}
+    return records
