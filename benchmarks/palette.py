@@ -14,8 +14,8 @@ import numpy as np
 import typer
 
 from benchmarks.documents import fill
+from dmp_core.diffusion.labels import vae_ceiling
 from dmp_core.evaluation.colours import load_palette
-from dmp_core.methods.dmp.predict import vae_ceiling
 from dmp_core.modalities import Code
 from dmp_core.weights.load import load_vae
 from dmp_core.weights.settings import BaseConfig

@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, get_current_sett
 from prefect.states import Cancelled
 
 from dmp_core.config import PipelineConfig
-from dmp_core.stages import StageOutput, batches, check_overwrites, plan, shard_numbers
+from dmp_core.stages import StageOutput, batches, check_overwrites, one_plan, shard_numbers
 from dmp_core.store import Workspace
 from flows.call import call_stage, check_deployments
 from flows.crew import crew_for
@@ -56,20 +56,21 @@ def run_dag(
 ) -> list[StageOutput] | State[Any]:
     """Every stage of the plan in turn; ends as Cancelled if a stage on another pool was cancelled."""
     check_deployments(config)
-    nodes = chosen(plan(config), only)
-    check_overwrites(nodes, Workspace(workspace))
-    for node in nodes if shards else []:
-        shard_numbers(shards, node.stage)
     outputs: list[StageOutput] = []
     log = get_run_logger()
     try:
-        with crew_for(config.runtime):
-            for stage, batch in batches(nodes):
-                outputs += (done := call_stage(stage, batch, config, workspace, force=force, shards=shards))
-                made = [output.seconds for output in done if not output.cached]
-                log.info(
-                    "%s: %d made in %.1f s, %d complete before", stage, len(made), sum(made), len(done) - len(made)
-                )
+        with one_plan(config) as planned:
+            nodes = chosen(planned, only)
+            check_overwrites(nodes, Workspace(workspace))
+            for node in nodes if shards else []:
+                shard_numbers(shards, node.stage)
+            with crew_for(config.runtime):
+                for stage, batch in batches(nodes):
+                    outputs += (done := call_stage(stage, batch, config, workspace, force=force, shards=shards))
+                    made = [output.seconds for output in done if not output.cached]
+                    log.info(
+                        "%s: %d made in %.1f s, %d complete before", stage, len(made), sum(made), len(done) - len(made)
+                    )
     except CancelledRun as cancelled:
         return Cancelled(message=str(cancelled))
     show_artefacts(outputs, config.dataset)

@@ -23,6 +23,7 @@ from dmp_core.stages import (
     announce,
     check_overwrites,
     execute,
+    one_plan,
     plan,
     select,
     shard_numbers,
@@ -126,7 +127,8 @@ def _in_turn(
     """The same nodes in the same order, without retries and without a record of the run."""
     stderr.print("Prefect is not installed (extra: flows): stages run in turn, without retries.", style="dim")
     numbers = {node_id: shard_numbers(shards, node_id.partition("/")[0]) for node_id in only}
-    return [execute(settings, node_id, workspace, force=force, shards=numbers[node_id]) for node_id in only]
+    with one_plan(settings):
+        return [execute(settings, node_id, workspace, force=force, shards=numbers[node_id]) for node_id in only]
 
 
 def stage(

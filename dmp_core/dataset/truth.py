@@ -18,13 +18,12 @@ from dmp_core.errors import InputError
 from dmp_core.modalities import Modality, modality_of
 from dmp_core.modalities.files import npy_bytes
 from dmp_core.store import read_npz
-from dmp_core.synthesis import PROVIDES
 
 # The oldest time that a zip entry can hold: without it the bytes would change with the clock.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def pack_truth(rendered: Any, modalities: Iterable[Modality | str] = PROVIDES) -> bytes:
+def pack_truth(rendered: Any, modalities: Iterable[Modality | str]) -> bytes:
     """The labels of one image as a compressed .npz; the same labels give the same bytes.
 
     rendered: an object with an attribute, or a mapping with a key, for the name of each modality; labels as

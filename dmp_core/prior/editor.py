@@ -136,18 +136,19 @@ def latent_pairs(
     scenes: SceneConfig, vae: Any, folder: Path, held_out: bool
 ) -> tuple[LatentColumn, LatentColumn, list[str]]:
     """Latents before and after, plain and mirrored (instructions name no side), and the instructions."""
+    from dmp_core.diffusion.labels import encode
     from dmp_core.images import image_to_vae
-    from dmp_core.training.latents import LatentColumn, encode_images
+    from dmp_core.training.latents import LatentColumn
 
     columns = load_columns(scenes, folder, held_out)
     keys = tuple(f"edit-{number:08d}" for number in range(len(columns["instructions"])))
 
-    def encode(name: str, images: Any) -> LatentColumn:
+    def column(name: str, images: Any) -> LatentColumn:
         pixels = image_to_vae(np.asarray(images))
-        return LatentColumn(name, keys, encode_images(vae, pixels, 64), encode_images(vae, pixels.flip(-1), 64))
+        return LatentColumn(name, keys, encode(vae, pixels, 64), encode(vae, pixels.flip(-1), 64))
 
     texts = [str(text) for text in columns["instructions"]]
-    return encode("before", columns["rgb"]), encode("after", columns["after"]), texts
+    return column("before", columns["rgb"]), column("after", columns["after"]), texts
 
 
 def _export(finished: Path, out: Path) -> None:

@@ -136,7 +136,7 @@ def reconstruction_grid(vae: Any, scenes: Scenes, count: int = 6) -> Image.Image
 
 def ceilings(vae: Any, scenes: Scenes, config: PriorConfig) -> dict[str, float]:
     """Per modality: the score of held-out labels after the VAE's round trip, in its primary metric."""
-    from dmp_core.methods.dmp.predict import vae_ceiling
+    from dmp_core.diffusion.labels import vae_ceiling
 
     code = Code(depth_scale=config.vae.depth_scale, palette=config.vae.palette)
     result: dict[str, float] = {}

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dmp_core.diffusion.labels import encode
 from dmp_core.diffusion.latents import decode_latents
 from dmp_core.errors import InputError
 from dmp_core.images import image_to_vae
@@ -22,7 +23,6 @@ from dmp_core.prior.judge import Images, Judge, Labels, accuracies, embed, train
 from dmp_core.prior.pictures import grid
 from dmp_core.prior.traits import TRAITS, majority_share, stack_traits, traits
 from dmp_core.progress import Progress, silent
-from dmp_core.training.latents import encode_images
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def round_trip(vae: Any, images: Images, batch_size: int = 32) -> Images:
     parts = []
     for start in range(0, len(images), batch_size):
         pixels = image_to_vae(images[start : start + batch_size])
-        decoded = decode_latents(vae, encode_images(vae, pixels, batch_size))
+        decoded = decode_latents(vae, encode(vae, pixels, batch_size))
         parts.append((decoded.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
     return np.concatenate(parts)
 

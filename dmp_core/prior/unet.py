@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dmp_core.diffusion import Schedule, interpolate
+from dmp_core.diffusion.labels import encode
 from dmp_core.images import image_to_vae
 from dmp_core.prior.config import PriorConfig, UNetConfig
 from dmp_core.prior.data import Scenes, load_scenes
@@ -18,7 +19,6 @@ from dmp_core.prior.loop import fit
 from dmp_core.prior.start import load_part, start_of_unet
 from dmp_core.prior.text import build_text_encoder, build_tokenizer
 from dmp_core.progress import Progress, silent
-from dmp_core.training.latents import encode_images
 
 
 def build_unet(config: PriorConfig) -> Any:
@@ -46,7 +46,7 @@ def build_unet(config: PriorConfig) -> Any:
 def scene_latents(vae: Any, scenes: Scenes, flip: bool) -> Tensor:
     """Scaled latents (1 or 2, N, c, h, w): plain, then mirrored."""
     images = image_to_vae(scenes.rgb)
-    return torch.stack([encode_images(vae, variant, 64) for variant in (images, images.flip(-1))[: 1 + flip]])
+    return torch.stack([encode(vae, variant, 64) for variant in (images, images.flip(-1))[: 1 + flip]])
 
 
 def loss_weights(snr: Tensor, gamma: float | None) -> Tensor:

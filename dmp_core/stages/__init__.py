@@ -7,7 +7,7 @@ other rooms, and writes one artefact. No stage knows of another.
 from dmp_core.stages.base import Node
 from dmp_core.stages.execute import StageOutput, announce, execute, making, ready_inputs
 from dmp_core.stages.overwrites import check_overwrites
-from dmp_core.stages.plan import find, plan
+from dmp_core.stages.plan import find, one_plan, plan
 from dmp_core.stages.registry import STAGES
 from dmp_core.stages.select import batches, chunks, select, shard_numbers, waves
 from dmp_core.stages.status import statuses
@@ -23,6 +23,7 @@ __all__ = [
     "execute",
     "find",
     "making",
+    "one_plan",
     "plan",
     "ready_inputs",
     "select",

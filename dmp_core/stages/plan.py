@@ -9,6 +9,10 @@ Methods that edit by instructions have `editor` before train and predict, unless
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.errors import InputError
 from dmp_core.prompts.keywords import split_keywords
@@ -16,6 +20,19 @@ from dmp_core.prompts.subject import refuse_unusable
 from dmp_core.stages.base import Draft, Node
 from dmp_core.stages.registry import LAST, PER_MODALITY, PER_SPLIT, stage_module
 from dmp_core.synthesis.listing import UNKNOWN_SIZE, Listing, read_folder
+
+_made: ContextVar[tuple[PipelineConfig, list[Node]] | None] = ContextVar("dmp_plan", default=None)
+
+
+@contextmanager
+def one_plan(config: PipelineConfig) -> Iterator[list[Node]]:
+    """Plan once for all that happens in this context (and in threads that inherit it), and give the nodes."""
+    nodes = plan(config)
+    token = _made.set((config, nodes))
+    try:
+        yield list(nodes)
+    finally:
+        _made.reset(token)
 
 
 def plan(config: PipelineConfig) -> list[Node]:
@@ -25,6 +42,8 @@ def plan(config: PipelineConfig) -> list[Node]:
     modality. Raises InputError for what can be known to be wrong before work starts: a keyword file, a folder of
     images, a base model folder, an adapter.
     """
+    if (made := _made.get()) is not None and made[0] == config:
+        return list(made[1])
     listings = {
         name: read_folder(
             split.folder,

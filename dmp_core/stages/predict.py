@@ -188,7 +188,7 @@ def _fitted(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig) -> Cal
 
 
 def _ceiling(config: PredictStage, runtime: RuntimeConfig) -> Callable[[], Predictor]:
-    from dmp_core.methods.dmp.predict import vae_ceiling
+    from dmp_core.diffusion.labels import vae_ceiling
     from dmp_core.weights.load import choose_device, load_vae
 
     @cache

@@ -14,6 +14,7 @@ from dmp_core.render import configure_threads, render_prompt
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.store import Sample, Skipped
 from dmp_core.store.attempts import SAMPLE_ERRORS, first_that_works, next_seed
+from dmp_core.synthesis import PROVIDES
 from dmp_core.synthesis.settings import RenderImages
 from dmp_core.synthesis.sources import Row, image_sample
 
@@ -63,4 +64,4 @@ def _render(row: Row, settings: RenderImages) -> Sample:
         max_depth=settings.max_depth,
     )
     sample = image_sample(row, rendered.rgb, settings.model_dump(mode="json"), scene=rendered.info)
-    return sample | {"truth.npz": pack_truth(rendered)}
+    return sample | {"truth.npz": pack_truth(rendered, PROVIDES)}

@@ -21,9 +21,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from dmp_core.diffusion.latents import downscale_factor
-from dmp_core.diffusion.latents import encode_images as encode_unit_images
-from dmp_core.diffusion.latents import working_size as working_size
+from dmp_core.diffusion.labels import encode
+from dmp_core.diffusion.latents import downscale_factor, working_size
 from dmp_core.errors import InputError, NotFinite
 from dmp_core.finite import check_outputs, check_weights
 from dmp_core.images import image_to_vae, resize_image
@@ -35,15 +34,6 @@ Array = NDArray[Any]
 
 # One metadata entry only: safetensors writes several in no fixed order, and the bytes must not vary.
 _METADATA = "dmp"
-
-
-@torch.no_grad()
-def encode_images(vae: Any, images: Tensor, batch_size: int = 16) -> Tensor:
-    """Scaled latents of the posterior's mode, (N, c, h, w), on the CPU, in the VAE's dtype.
-
-    images: (N, 3, H, W) in [-1, 1].
-    """
-    return torch.cat([encode_unit_images(vae, batch / 2 + 0.5).cpu() for batch in images.split(batch_size)])
 
 
 def encode_column(
@@ -128,7 +118,7 @@ class _ColumnEncoder:
             raise InputError(f"latents of {name}: images differ in size ({sizes}); set latents.resolution")
         stacked = np.stack(arrays)
         pixels = image_to_vae(stacked) if self.modality is None else self.modality.to_image(stacked, self.code)
-        return encode_images(self.vae, pixels, len(arrays)).to(self.dtype).contiguous()
+        return encode(self.vae, pixels, len(arrays)).to(self.dtype).contiguous()
 
 
 def _batches(arrays: Iterable[Array], size: int) -> Iterator[list[Array]]:

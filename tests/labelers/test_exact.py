@@ -11,6 +11,7 @@ import pytest
 
 from dmp_core.errors import InputError
 from dmp_core.labelers import build_labeler, encode_label, pack_truth, unpack_truth
+from dmp_core.synthesis import PROVIDES
 
 
 def rendered(seed: int = 0) -> SimpleNamespace:
@@ -29,7 +30,7 @@ def rendered(seed: int = 0) -> SimpleNamespace:
 
 def test_truth_round_trip():
     image = rendered()
-    truth = unpack_truth(pack_truth(image))
+    truth = unpack_truth(pack_truth(image, PROVIDES))
     assert set(truth) == {"normal", "depth", "segmentation", "albedo", "shading"}
     np.testing.assert_allclose(truth["normal"], image.normal, atol=5e-4)
     for task in ("depth", "segmentation", "albedo", "shading"):
@@ -39,28 +40,28 @@ def test_truth_round_trip():
 
 
 def test_truth_bytes_do_not_depend_on_the_clock(monkeypatch):
-    first = pack_truth(rendered())
+    first = pack_truth(rendered(), PROVIDES)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 86_400 * 400)
-    assert pack_truth(rendered()) == first
-    assert pack_truth(rendered(1)) != first
+    assert pack_truth(rendered(), PROVIDES) == first
+    assert pack_truth(rendered(1), PROVIDES) != first
 
 
 def test_float_reflectance_becomes_codes():
     image = rendered()
     expected = image.albedo
     image.albedo = (expected / 255).astype(np.float32)
-    np.testing.assert_array_equal(unpack_truth(pack_truth(image))["albedo"], expected)
+    np.testing.assert_array_equal(unpack_truth(pack_truth(image, PROVIDES))["albedo"], expected)
 
 
 def test_missing_or_misshapen_truth_is_named():
     image = rendered()
     image.depth = image.depth[:4]
     with pytest.raises(InputError, match="differ in size"):
-        pack_truth(image)
+        pack_truth(image, PROVIDES)
     del image.depth
     with pytest.raises(InputError, match="no depth"):
-        pack_truth(image)
+        pack_truth(image, PROVIDES)
     with pytest.raises(InputError, match=r"truth\.npz: unreadable"):
         unpack_truth(b"nothing")
 

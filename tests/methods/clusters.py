@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dmp_core.diffusion.labels import encode
 from dmp_core.images import image_to_vae
 from dmp_core.labelers.encoding import to_vae_image
 from dmp_core.methods.shared.editing import fit_instruct
 from dmp_core.methods.shared.label_prior import fit_label_prior, load_label_prior
 from dmp_core.methods.shared.settings import InstructConfig, LabelPriorConfig
 from dmp_core.training.data import LatentPairs
-from dmp_core.training.latents import LatentColumn, encode_images
+from dmp_core.training.latents import LatentColumn
 from dmp_core.weights.load import load_base
 from dmp_core.weights.settings import BaseConfig
 from tests.training.tiny import write_base
@@ -69,7 +70,7 @@ class Data:
 
 def _column(vae: Any, name: str, pixels: torch.Tensor) -> LatentColumn:
     keys = tuple(f"train-{number:08d}" for number in range(len(pixels)))
-    return LatentColumn(name, keys, encode_images(vae, pixels), None)
+    return LatentColumn(name, keys, encode(vae, pixels), None)
 
 
 def write_prior(folder: Path) -> Path:

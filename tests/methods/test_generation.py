@@ -14,10 +14,10 @@ import torch
 from accelerate.state import AcceleratorState
 
 from dmp_core.diffusion import decode_latents, encode_images
+from dmp_core.diffusion.labels import decode_labels
 from dmp_core.diffusion.settings import SamplingConfig
 from dmp_core.errors import InputError
 from dmp_core.methods.ddib.settings import DDIBConfig, DDIBSampling
-from dmp_core.methods.dmp.predict import decode_labels
 from dmp_core.methods.dmp.settings import TrainConfig
 from dmp_core.methods.instruct.settings import HardInstructConfig, LearnedInstructConfig, TokenConfig
 from dmp_core.methods.instruct.token import learned_instruction

@@ -9,9 +9,9 @@ import torch
 
 from dmp_core.config import load_config
 from dmp_core.dataset.training import TrainingSplit
+from dmp_core.diffusion.labels import encode
 from dmp_core.stages import execute, find, plan
 from dmp_core.store import Workspace
-from dmp_core.training.latents import encode_images
 from dmp_core.weights.load import load_vae
 
 SETTINGS = [
@@ -41,7 +41,7 @@ def test_label_images_are_what_the_label_latents_encode(made, task):
     labels = split.label_images(pairs.pixels(vae))
     batch = pairs.batch(0)
     assert 0 < batch.flips.sum() < 8
-    expected = encode_images(vae, torch.from_numpy(labels.gather(batch)) / 127.5 - 1)
+    expected = encode(vae, torch.from_numpy(labels.gather(batch)) / 127.5 - 1)
     # Codes are 8 bits and cached latents 16.
     assert (expected - pairs.gather(batch)[1]).abs().mean() < 0.02
     assert labels.codes.shape == (3, 3, 32, 32)

@@ -7,11 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from dmp_core.diffusion.labels import encode
+from dmp_core.diffusion.latents import working_size
 from dmp_core.errors import InputError, NotFinite
 from dmp_core.images import image_to_vae
 from dmp_core.labelers.encoding import to_vae_image
 from dmp_core.modalities import Code
-from dmp_core.training.latents import encode_column, encode_images, read_column, working_size
+from dmp_core.training.latents import encode_column, read_column
 from dmp_core.weights.load import load_vae
 from dmp_core.weights.settings import BaseConfig
 
@@ -36,7 +38,7 @@ KEYS = [f"train-{n:08d}" for n in range(5)]
 @torch.no_grad()
 def test_latents_are_the_scaled_mode(vae):
     pixels = image_to_vae(np.stack(images()))
-    latents = encode_images(vae, pixels, batch_size=2)
+    latents = encode(vae, pixels, batch_size=2)
     expected = vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor
     torch.testing.assert_close(latents, expected, atol=1e-5, rtol=1e-5)
 
@@ -46,7 +48,7 @@ def test_column_holds_plain_and_mirrored_latents(vae):
     column = read_column([encode_column(vae, "image", KEYS, images(), batch_size=2)])
     assert column.keys == tuple(KEYS)
     mirrored = image_to_vae(np.stack(images())[:, :, ::-1])
-    torch.testing.assert_close(column.flipped, encode_images(vae, mirrored, 5), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(column.flipped, encode(vae, mirrored, 5), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -54,14 +56,14 @@ def test_mirrored_normals_point_the_other_way(vae):
     column = read_column([encode_column(vae, "normal", KEYS, normals())])
     by_hand = torch.from_numpy(np.stack(normals())[:, :, ::-1].copy()).movedim(-1, 1)
     by_hand[:, 0] *= -1
-    torch.testing.assert_close(column.flipped, encode_images(vae, by_hand, 5), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(column.flipped, encode(vae, by_hand, 5), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
 def test_depth_scale_reaches_the_vae(vae):
     depth = [np.full((16, 16), 3.0, np.float32)]
     column = read_column([encode_column(vae, "depth", KEYS[:1], depth, code=Code(depth_scale=4.0))])
-    expected = encode_images(vae, to_vae_image("depth", np.stack(depth), depth_scale=4.0))
+    expected = encode(vae, to_vae_image("depth", np.stack(depth), depth_scale=4.0))
     torch.testing.assert_close(column.plain, expected, atol=1e-5, rtol=1e-5)
 
 

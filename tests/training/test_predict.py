@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from dmp_core.diffusion import Schedule, decode_latents, encode_images, sample
+from dmp_core.diffusion.labels import vae_ceiling
 from dmp_core.diffusion.settings import SamplingConfig
 from dmp_core.errors import InputError
 from dmp_core.labelers.encoding import decode_label, encode_label, flip, from_vae_image
 from dmp_core.methods.dmp.finetune import finetune
-from dmp_core.methods.dmp.predict import load_predictor, predict_batch, vae_ceiling
+from dmp_core.methods.dmp.predict import load_predictor, predict_batch
 from dmp_core.modalities import BUILT_IN, Code
 from dmp_core.weights.load import load_base, load_vae
 from dmp_core.weights.settings import BaseConfig

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dmp_core.diffusion import Schedule, decode_latents, encode_images
-from dmp_core.methods.sdedit.algorithm import text_denoiser
 from dmp_core.methods.shared.ddim import ddim, inverted, prediction_of
+from dmp_core.methods.shared.label_prior import text_denoiser
 
 if TYPE_CHECKING:
     from dmp_core.diffusion import DMPPipeline

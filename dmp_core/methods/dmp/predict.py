@@ -13,16 +13,13 @@ from numpy.typing import NDArray
 
 from dmp_core.diffusion.adapters import find_adapter
 from dmp_core.diffusion.card import Encoding, read_card
-from dmp_core.diffusion.latents import decode_latents, downscale_factor
+from dmp_core.diffusion.labels import decode, working_images
 from dmp_core.diffusion.schedule import Schedule
 from dmp_core.diffusion.settings import SamplingConfig
 from dmp_core.errors import InputError
-from dmp_core.finite import check_outputs
-from dmp_core.images import image_to_vae, resize_image
 from dmp_core.modalities import Code, Modality, modality_of
 from dmp_core.modalities.base import Classes
 from dmp_core.training.data import mirrored
-from dmp_core.training.latents import encode_images, working_size
 from dmp_core.weights.load import load_base
 from dmp_core.weights.settings import BaseConfig
 
@@ -94,9 +91,9 @@ def predict_batch(
 def _predict(
     pipeline: DMPPipeline, images: torch.Tensor, sampling: SamplingConfig, prompts: Sequence[str] | None
 ) -> torch.Tensor:
-    """Label images (B, 3, h, w), nominally in [-1, 1], of images (B, 3, h, w) in [0, 1]."""
+    """Label images (B, 3, h, w), nominally in [-1, 1], of images (B, 3, h, w) in [-1, 1]."""
     _, latents = pipeline(
-        images,
+        images / 2 + 0.5,
         prompt=list(prompts) if sampling.use_prompt and prompts is not None else None,
         num_inference_steps=sampling.num_steps,
         guidance_scale=sampling.guidance_scale,
@@ -106,7 +103,7 @@ def _predict(
         output_type="latent",
         return_dict=False,
     )
-    return _decode(pipeline.vae, latents)
+    return decode(pipeline.vae, latents)
 
 
 def _classes(encoding: Encoding, sampling: SamplingConfig) -> Classes:
@@ -127,55 +124,3 @@ def _schedule(pipeline: DMPPipeline, sampling: SamplingConfig) -> Schedule | Non
     return Schedule.from_config(
         pipeline.scheduler.config, **pipeline.card.schedule.model_dump() | {"spacing": sampling.spacing}
     )
-
-
-def working_images(vae: Any, images: Array, resolution: int | None) -> torch.Tensor:
-    """Images uint8 (B, H, W, 3) in the size at which networks work: (B, 3, h, w) in [0, 1]."""
-    size = working_size(images.shape[1:3], resolution, downscale_factor(vae))
-    return image_to_vae(np.stack([resize_image(image, size) for image in images])) / 2 + 0.5
-
-
-def vae_ceiling(
-    vae: Any,
-    labels: Array,
-    modality: Modality | str,
-    *,
-    code: Code | None = None,
-    resolution: int | None = None,
-) -> Array:
-    """Labels after the VAE's round trip: what a perfect U-Net would score (its upper bound).
-
-    labels: a batch, channels last, as in `labelers.encoding`; returned in the same form and size. Classes are
-        decoded among those of the image itself, so that no predictor knows more.
-    """
-    modality, code, labels = modality_of(modality), code or Code(), np.asarray(labels)
-    size = working_size(labels.shape[1:3], resolution, downscale_factor(vae))
-    working = np.stack([modality.resize(label, size) for label in labels])
-    pixels = modality.to_image(working, code)
-    decoded = _decode(vae, encode_images(vae, pixels, len(pixels)))
-    check_outputs(decoded)
-    parts = []
-    for label, image in zip(labels, decoded.split(1), strict=True):
-        parts.append(modality.from_image_at(image, label.shape[:2], code, classes=modality.classes_in(label)))
-    return np.concatenate(parts)
-
-
-def decode_labels(
-    vae: Any,
-    latents: torch.Tensor,
-    modality: Modality,
-    size: Sequence[int],
-    code: Code,
-    classes: Classes = None,
-) -> Array:
-    """Labels of `size` = (height, width), channels last, from the latents of label images (B, C, h, w).
-
-    classes: see `Modality.from_image`.
-    """
-    return modality.from_image_at(_decode(vae, latents), (size[0], size[1]), code, classes=classes)
-
-
-@torch.no_grad()
-def _decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Label images (B, 3, H, W); not clamped, since depth and shading take their channels' mean first."""
-    return decode_latents(vae, latents).float() * 2 - 1

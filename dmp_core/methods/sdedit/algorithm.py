@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dmp_core.diffusion import Schedule, decode_latents, encode_images, unet_denoiser
+from dmp_core.diffusion import Schedule, decode_latents, encode_images
 from dmp_core.diffusion.process import blend
-from dmp_core.diffusion.text import embed_texts
 from dmp_core.errors import InputError
 from dmp_core.methods.shared.ddim import ddim, last_steps, prediction_of, seeded_noise
+from dmp_core.methods.shared.label_prior import text_denoiser
 
 if TYPE_CHECKING:
     from dmp_core.diffusion import DMPPipeline
@@ -59,10 +59,3 @@ def sdedit_latents(
     noise = seeded_noise(seeds, latents.shape[1:], latents.device)
     noisy = blend(latents.float(), noise, steps[0][1])
     return ddim(text_denoiser(base, label_unet, prompts), noisy, steps, prediction_of(base.scheduler))
-
-
-def text_denoiser(base: DMPPipeline, unet: Any, prompts: Sequence[str] | None) -> Any:
-    """A U-Net as a denoiser of float32 latents, conditioned on captions or on the empty prompt."""
-    embeds = embed_texts(base, [""] if prompts is None else prompts).to(unet.device, unet.dtype)
-    denoise = unet_denoiser(unet, embeds)
-    return lambda latents, t: denoise(latents.to(unet.dtype), t).float()

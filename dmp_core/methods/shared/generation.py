@@ -137,10 +137,10 @@ def _check_autoencoder(editor: Any, base: BaseConfig, device: str) -> None:
 
 
 def predictor_of(vae: Any, problem: Problem, inference: Inference, generate: Generate) -> Predictor:
-    from dmp_core.methods.dmp.predict import decode_labels, working_images
+    from dmp_core.diffusion.labels import decode_labels, working_images
 
     def predict(images: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
-        latents = generate(working_images(vae, images, inference.resolution), keys)
+        latents = generate(working_images(vae, images, inference.resolution) / 2 + 0.5, keys)
         return decode_labels(vae, latents, problem.modality, images.shape[1:3], problem.code, problem.classes)
 
     return predict

@@ -26,6 +26,8 @@ from dmp_core.diffusion import (
 )
 from dmp_core.diffusion.adapters import base_digests, check_base_model, note_identity
 from dmp_core.diffusion.card import CARD_FILE, read_card
+from dmp_core.diffusion.sampler import unet_denoiser
+from dmp_core.diffusion.text import embed_texts
 from dmp_core.errors import InputError
 from dmp_core.finite import check_parts
 from dmp_core.methods.shared.ddim import drawn_noise, prediction_of
@@ -182,3 +184,10 @@ def _about(card: dict[str, Any], config: LabelPriorConfig, base: DMPPipeline, la
         "samples": len(labels.keys),
         "flip": labels.flipped is not None,
     }
+
+
+def text_denoiser(base: DMPPipeline, unet: Any, prompts: Sequence[str] | None) -> Any:
+    """A U-Net as a denoiser of float32 latents, conditioned on captions or on the empty prompt."""
+    embeds = embed_texts(base, [""] if prompts is None else prompts).to(unet.device, unet.dtype)
+    denoise = unet_denoiser(unet, embeds)
+    return lambda latents, t: denoise(latents.to(unet.dtype), t).float()

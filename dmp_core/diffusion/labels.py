@@ -1,0 +1,80 @@
+"""The one way of images and labels into the VAE and back; images are in [-1, 1] here, as networks see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dmp_core.diffusion.latents import decode_latents, downscale_factor, encode_images, working_size
+from dmp_core.finite import check_outputs
+from dmp_core.images import image_to_vae, resize_image
+from dmp_core.modalities import Code, Modality, modality_of
+from dmp_core.modalities.base import Classes
+
+Array = NDArray[Any]
+
+
+@torch.no_grad()
+def encode(vae: Any, images: Tensor, batch_size: int = 16) -> Tensor:
+    """Scaled latents of the posterior's mode, (N, c, h, w), on the CPU, in the VAE's dtype.
+
+    images: (N, 3, H, W) in [-1, 1].
+    """
+    return torch.cat([encode_images(vae, batch / 2 + 0.5).cpu() for batch in images.split(batch_size)])
+
+
+@torch.no_grad()
+def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Images (B, 3, H, W), nominally in [-1, 1]; not clamped: depth and shading take their channels' mean first."""
+    return decode_latents(vae, latents).float() * 2 - 1
+
+
+def working_images(vae: Any, images: Array, resolution: int | None) -> torch.Tensor:
+    """Images uint8 (B, H, W, 3) in the size at which networks work: (B, 3, h, w) in [-1, 1]."""
+    size = working_size(images.shape[1:3], resolution, downscale_factor(vae))
+    return image_to_vae(np.stack([resize_image(image, size) for image in images]))
+
+
+def vae_ceiling(
+    vae: Any,
+    labels: Array,
+    modality: Modality | str,
+    *,
+    code: Code | None = None,
+    resolution: int | None = None,
+) -> Array:
+    """Labels after the VAE's round trip: what a perfect U-Net would score (its upper bound).
+
+    labels: a batch, channels last, as in `labelers.encoding`; returned in the same form and size. Classes are
+        decoded among those of the image itself, so that no predictor knows more.
+    """
+    modality, code, labels = modality_of(modality), code or Code(), np.asarray(labels)
+    size = working_size(labels.shape[1:3], resolution, downscale_factor(vae))
+    working = np.stack([modality.resize(label, size) for label in labels])
+    pixels = modality.to_image(working, code)
+    decoded = decode(vae, encode(vae, pixels, len(pixels)))
+    check_outputs(decoded)
+    parts = []
+    for label, image in zip(labels, decoded.split(1), strict=True):
+        parts.append(modality.from_image_at(image, label.shape[:2], code, classes=modality.classes_in(label)))
+    return np.concatenate(parts)
+
+
+def decode_labels(
+    vae: Any,
+    latents: torch.Tensor,
+    modality: Modality,
+    size: Sequence[int],
+    code: Code,
+    classes: Classes = None,
+) -> Array:
+    """Labels of `size` = (height, width), channels last, from the latents of label images (B, C, h, w).
+
+    classes: see `Modality.from_image`.
+    """
+    return modality.from_image_at(decode(vae, latents), (size[0], size[1]), code, classes=classes)
