@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from safetensors.numpy import save_file
 
+from dmp_core.stages.registry import kind_of
 from dmp_core.store import (
     Artefact,
     Lock,
@@ -49,10 +50,10 @@ def produce(plan: ShardPlan) -> Iterator[Sample]:
 def make(root: Path) -> None:
     """Shards, then a folder that other libraries fill, then a file beside; each under its lock, as stages make them."""
     place = Workspace(root)
-    shards = place.artefact("images", "train", "0" * 12)
+    shards = kind_of("images").artefact(place, "train", "0" * 12)
     if shards.manifest() is None:
         publish(shards, write_shards(shards, plan_shards(KEYS, 2), produce))
-    folder = place.artefact("train", "normal", "1" * 12)
+    folder = kind_of("train").artefact(place, "normal", "1" * 12)
     with Lock(place, "train-normal") as lock:
         lock.wait()
         if folder.manifest() is None:

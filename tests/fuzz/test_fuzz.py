@@ -24,6 +24,7 @@ from dmp_core.labelers.encoding import LABEL_EXTENSIONS, encode_label
 from dmp_core.modalities import BUILT_IN
 from dmp_core.prompts import read_keywords
 from dmp_core.resources import manifest_path
+from dmp_core.stages.registry import kind_of
 from dmp_core.store import Manifest, Workspace
 from dmp_core.store.shards import _tar_bytes, read_shard
 from dmp_core.synthesis.folder import check_folder, read_label
@@ -159,7 +160,7 @@ def test_manifests() -> None:
 
     def check(data: bytes) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            artefact = Workspace(folder).artefact("prompts", "train", "0123456789ab")
+            artefact = kind_of("prompts").artefact(Workspace(folder), "train", "0123456789ab")
             Path(artefact.path).mkdir(parents=True)
             Path(artefact.path, "manifest.json").write_bytes(data)
             refused(artefact.status, lines=True)

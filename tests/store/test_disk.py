@@ -14,6 +14,7 @@ import pytest
 from dmp_core.config import load_config
 from dmp_core.stages import plan
 from dmp_core.stages.preflight import check_workspace, preflight
+from dmp_core.stages.registry import kind_of
 from dmp_core.store import Lock, Workspace, locks, staged_folder
 from dmp_core.store.files import create_file, disk_error, sync_folder, write_file
 from tasks import worth_retrying
@@ -108,7 +109,7 @@ def test_folders_that_cannot_be_synced_are_no_error_and_broken_ones_are(tmp_path
 
 
 def test_errors_of_libraries_become_errors_of_the_disk(tmp_path):
-    out = Workspace(tmp_path).artefact("train", "normal", "0" * 12)
+    out = kind_of("train").artefact(Workspace(tmp_path), "normal", "0" * 12)
 
     def write(error: Exception) -> None:
         with staged_folder(out):

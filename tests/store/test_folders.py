@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dmp_core.stages.registry import kind_of
 from dmp_core.store import Workspace, open_dataset, plan_shards
 from dmp_core.store.folders import exchange, files_below, mirror, names_in, open_place, remove
 from tests.store.test_store import KEYS, produce, publish, write_shards
@@ -49,11 +50,11 @@ def test_a_workspace_is_not_its_neighbours(kind, name, tmp_path):
     root = str(tmp_path) if kind == "local" else f"memory://{tmp_path.name}"
     place, other = Workspace(f"{root}/{name}"), Workspace(f"{root}/w1")
     for workspace, count in ((place, 4), (other, 7)):
-        out = workspace.artefact("images", name.replace("~", "t"), "0" * 12)
+        out = kind_of("images").artefact(workspace, name.replace("~", "t"), "0" * 12)
         publish(out, write_shards(out, plan_shards(KEYS[:count], 3), produce))
-    out = place.artefact("images", name.replace("~", "t"), "0" * 12)
+    out = kind_of("images").artefact(place, name.replace("~", "t"), "0" * 12)
     assert [sample["__key__"] for sample in open_dataset(out.address)] == KEYS[:4]
-    assert place.artefact("images", name.replace("~", "t"), "1" * 12).has_older()
+    assert kind_of("images").artefact(place, name.replace("~", "t"), "1" * 12).has_older()
     assert names_in(place.fs, out.path) == [
         "manifest.json", "shard-000000.json", "shard-000000.tar", "shard-000001.json", "shard-000001.tar",
     ]  # fmt: skip
@@ -72,7 +73,7 @@ def test_a_workspace_is_not_its_neighbours(kind, name, tmp_path):
 
 
 def test_hidden_files_and_folders_are_no_part_of_a_dataset(tmp_path):
-    out = Workspace(tmp_path).artefact("shards", "rooms/train", "0" * 12)
+    out = kind_of("shards").artefact(Workspace(tmp_path), "rooms/train", "0" * 12)
     publish(out, write_shards(out, plan_shards(KEYS, 3), produce))
     mirror(out.workspace.fs, out.path, f"{tmp_path}/datasets/rooms/.train.0123456789ab")
     assert [sample["__key__"] for sample in open_dataset(str(tmp_path / "datasets/rooms"))] == KEYS

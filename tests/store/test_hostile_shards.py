@@ -24,6 +24,7 @@ from PIL import Image
 from dmp_core.dataset.truth import unpack_truth
 from dmp_core.errors import InputError
 from dmp_core.modalities.files import png_bytes
+from dmp_core.stages.registry import kind_of
 from dmp_core.store import (
     Artefact,
     FileRecord,
@@ -216,7 +217,7 @@ KEYS = [f"train-{index:08d}" for index in range(6)]
 
 @pytest.fixture
 def out(tmp_path: Path) -> Artefact:
-    return Workspace(str(tmp_path)).artefact("images", "train", "0" * 12)
+    return kind_of("images").artefact(Workspace(str(tmp_path)), "train", "0" * 12)
 
 
 def made(plan: Any) -> list[Sample]:

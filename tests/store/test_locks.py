@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from dmp_core.stages.registry import kind_of
 from dmp_core.store import (
     Lock,
     LockLost,
@@ -40,8 +41,9 @@ with Lock(Workspace(sys.argv[1]), "thing") as lock:
 # Each shard made is one line of a file that both processes append to.
 SHARE = """
 import os, sys, time
+from dmp_core.stages.registry import kind_of
 from dmp_core.store import Workspace, plan_shards, write_shards
-out = Workspace(sys.argv[1]).artefact("images", "train", "0123456789ab")
+out = kind_of("images").artefact(Workspace(sys.argv[1]), "train", "0123456789ab")
 def produce(plan):
     with open(sys.argv[1] + "/made", "a") as log:
         log.write(f"{plan.name} {os.getpid()}\\n")
@@ -170,7 +172,7 @@ def plant(place: Workspace, name: str, content: bytes) -> None:
 def test_a_shard_lock_that_stays_silent_is_taken_over(tmp_path, monkeypatch, kind, caplog):
     monkeypatch.setattr(locks, "STALE", 0.2)
     monkeypatch.setattr(shards, "POLL", 0.02)
-    out = Workspace(tmp_path).artefact("labels", "train", "0123456789ab")
+    out = kind_of("labels").artefact(Workspace(tmp_path), "train", "0123456789ab")
     for number in range(3):
         plant(out.workspace, f"labels-train-0123456789ab-shard-{number:06d}.tar", ABANDONED[kind])
     heard: list[str] = []
@@ -188,7 +190,7 @@ def test_a_shard_lock_that_stays_silent_is_taken_over(tmp_path, monkeypatch, kin
 def test_a_shard_lock_that_is_renewed_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "STALE", 0.3)
     monkeypatch.setattr(shards, "POLL", 0.02)
-    out = Workspace(tmp_path).artefact("labels", "train", "0123456789ab")
+    out = kind_of("labels").artefact(Workspace(tmp_path), "train", "0123456789ab")
     lock = "labels-train-0123456789ab-shard-000000.tar"
     started, made = time.monotonic(), []
 
@@ -208,7 +210,7 @@ def test_a_shard_lock_that_is_renewed_is_waited_for(tmp_path, monkeypatch):
 
 def test_a_shard_that_another_run_took_over_is_left_to_it(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "POLL", 0.02)
-    out = Workspace(tmp_path).artefact("labels", "train", "0123456789ab")
+    out = kind_of("labels").artefact(Workspace(tmp_path), "train", "0123456789ab")
     plans, lock = plan_shards(["train-00000000"], 1), "labels-train-0123456789ab-shard-000000.tar"
 
     def slow(plan: ShardPlan) -> list[Sample]:
@@ -308,7 +310,7 @@ def test_the_shard_of_a_killed_run_is_made_by_the_other(tmp_path):
     killed.kill()
     killed.wait()
     assert other.wait() == 0
-    out = Workspace(tmp_path).artefact("images", "train", "0123456789ab")
+    out = kind_of("images").artefact(Workspace(tmp_path), "train", "0123456789ab")
     keys = [f"train-{n:08d}" for n in range(12)]
     assert len(write_shards(out, plan_shards(keys, 2), lambda plan: pytest.fail("all are made"))) == 6
 

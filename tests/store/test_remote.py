@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dmp_core.stages import StageOutput
+from dmp_core.stages.registry import kind_of
 from dmp_core.store import Artefact, FileRecord, Manifest, Workspace, record_files, staged_folder
 from flows import visible
 from tasks import worth_retrying
@@ -20,7 +21,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 
 def publish(place: Workspace, name: str, files: dict[str, bytes], stage: str = "train") -> Artefact:
-    out = place.artefact(stage, name, "0" * 12)
+    out = kind_of(stage).artefact(place, name, "0" * 12)
     for file, data in files.items():
         out.write_bytes(file, data)
     describe(out, record_files(out))
@@ -126,7 +127,7 @@ def test_an_address_can_be_opened_by_others(place, tmp_path):
     out = publish(place, "depth", {"a.bin": b"1"})
     there = Workspace(out.address)
     assert there.fs.cat_file(f"{there.root}/a.bin") == b"1"
-    assert Workspace(tmp_path).artefact("train", "x", "0" * 12).address == f"{tmp_path}/adapters/x-{'0' * 12}"
+    assert kind_of("train").artefact(Workspace(tmp_path), "x", "0" * 12).address == f"{tmp_path}/adapters/x-{'0' * 12}"
 
 
 @pytest.mark.parametrize("named", ["address", "path"])

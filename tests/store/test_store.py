@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from dmp_core.errors import InputError
+from dmp_core.stages.registry import kind_of
 from dmp_core.store import (
     Artefact,
     FileRecord,
@@ -57,7 +58,7 @@ def publish(out: Artefact, files: list[FileRecord]) -> None:
 @pytest.fixture(params=["local", "memory"])
 def out(request, tmp_path) -> Artefact:
     url = str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}"
-    return Workspace(url).artefact("images", "train", "0123456789ab")
+    return kind_of("images").artefact(Workspace(url), "train", "0123456789ab")
 
 
 def test_round_trip_and_plain_tar(out):
@@ -215,7 +216,7 @@ def test_truncated_tar_in_a_foreign_dataset_is_named(tmp_path):
 
 
 def test_open_dataset_decodes(tmp_path):
-    out = Workspace(str(tmp_path)).artefact("shards", "toy/train", "0" * 12)
+    out = kind_of("shards").artefact(Workspace(str(tmp_path)), "toy/train", "0" * 12)
     write_shards(out, plan_shards(KEYS, 4), produce)
     samples = list(open_dataset(str(tmp_path / "datasets" / "toy")))
     assert [sample["json"]["key"] for sample in samples] == KEYS
@@ -223,7 +224,7 @@ def test_open_dataset_decodes(tmp_path):
 
 
 def test_staged_folder_publishes_whole_and_keeps_work_on_failure(tmp_path):
-    out = Workspace(str(tmp_path)).artefact("train", "normal-dmp", "0" * 12)
+    out = kind_of("train").artefact(Workspace(str(tmp_path)), "normal-dmp", "0" * 12)
 
     def killed_after_a_checkpoint() -> None:
         with staged_folder(out) as folder:

@@ -12,7 +12,7 @@ import pytest
 from dmp_core.render import Rendered, RendererMissing, class_names, render_prompt, vocabulary
 from dmp_core.render.passes import _mitsuba, configure_threads
 from dmp_core.render.styles import STYLES, apply_style
-from tests.synthesis.conftest import Render
+from tests.render.conftest import Render
 
 FIELDS = ("rgb", "normal", "depth", "segmentation", "albedo", "shading", "instances")
 

@@ -12,7 +12,7 @@ from dmp_core.render.materials import Material, to_linear
 from dmp_core.render.mesh import box, panel, slab
 from dmp_core.render.passes import Passes, run_passes, segmentation
 from dmp_core.render.scene import Scene, look
-from tests.synthesis.conftest import Render
+from tests.render.conftest import Render
 
 CASES = [("a bedroom", "bedroom", 1), ("a kitchen", "kitchen", 2), ("a street", "street", 3), ("a hall", "lobby", 4)]
 

@@ -13,6 +13,7 @@ from dmp_core.diffusion import load_adapter
 from dmp_core.errors import InputError
 from dmp_core.methods.dmp.finetune import finetune
 from dmp_core.methods.dmp.settings import TrainConfig
+from dmp_core.stages.registry import kind_of
 from dmp_core.store import Manifest, Workspace
 from dmp_core.training.logs import read_log
 from dmp_core.training.settings import LoraConfig
@@ -26,7 +27,7 @@ def test_a_shipped_adapter_is_small_and_whole(tmp_path, monkeypatch):
     """Half-precision weights that load, the card, and a curve of few rows, each a mean or total of many."""
     monkeypatch.setattr(ship, "ROWS", 4)
     model = BaseConfig(model=str(write_base(tmp_path / "base")))
-    out = Workspace(str(tmp_path)).artefact("train", "normal-dmp", "0" * 12)
+    out = kind_of("train").artefact(Workspace(str(tmp_path)), "normal-dmp", "0" * 12)
     with pytest.raises(InputError, match="no finished adapter here"):
         ship.ship_adapter(out, tmp_path / "shipped")
     config = TrainConfig(lora=LoraConfig(rank=4, targets="all"), steps=10, batch_size=4)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 import torch
 
 from dmp_core.config import load_config
 from dmp_core.dataset.training import TrainingSplit
 from dmp_core.diffusion.labels import encode
+from dmp_core.modalities import BUILT_IN
 from dmp_core.stages import execute, find, plan
 from dmp_core.store import Workspace
 from dmp_core.weights.load import load_vae
@@ -31,12 +30,13 @@ def made(tmp_path_factory):
     return config, nodes, Workspace(folder)
 
 
-@pytest.mark.parametrize("task", get_args(str))
+@pytest.mark.parametrize("task", BUILT_IN)
 def test_label_images_are_what_the_label_latents_encode(made, task):
     """Mirrored draws included, at the size where the network works, which is twice that of the files here."""
     config, nodes, store = made
     node = find(nodes, f"train/{task}-dmp")
-    split = TrainingSplit(node.config, {role: source.artefact(store) for role, source in node.inputs.items()})
+    inputs = {role: source.artefact(store) for role, source in node.inputs.items()}
+    split = TrainingSplit(inputs, node.config.modality, node.config.code, gates=node.config.gates)
     pairs, vae = split.latent_pairs(batch_size=8, seed=0), load_vae(config.base)
     labels = split.label_images(pairs.pixels(vae))
     batch = pairs.batch(0)
