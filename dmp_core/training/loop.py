@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -38,10 +39,12 @@ too large but no number."""
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a run came to. `seconds` and `resumed_at` speak of this process alone."""
+    """Result of a training run. `seconds` and `resumed_at` are of this process alone."""
 
+    folder: Path
+    """What was learnt."""
     log: Path
-    """`loss.csv`, a row a step."""
+    """`loss.csv`, one row per step."""
     losses: tuple[float, ...]
     """Of every step."""
     seconds: float
@@ -55,14 +58,40 @@ class FitResult:
         tail = self.losses[-max(1, len(self.losses) // 10) :]
         return sum(tail) / len(tail) if tail else math.nan
 
-    def told(self) -> dict[str, Any]:
-        """What an artefact's manifest tells of it."""
+    def summary(self) -> dict[str, Any]:
+        """For an artefact's manifest."""
         return {
             "steps": len(self.losses),
             "final_loss": self.final_loss,
             "trainable_parameters": self.trainable_parameters,
             "resumed_at": self.resumed_at,
         }
+
+
+def train(
+    config: FitConfig,
+    network: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    loss_at: LossAt,
+    work: str | Path,
+    out: str | Path,
+    about: Mapping[str, Any],
+    save: Callable[[Path], Any],
+    accelerator: Accelerator,
+    progress: Progress = silent,
+) -> FitResult:
+    """`fit`, after which the main process lets `save` write what was learnt into the folder `out`, beside the log.
+
+    about: what the run is about (`identity_of`): its settings, base model and data.
+    """
+    out = Path(out)
+    result = fit(config, network, parameters, loss_at, Path(work), identity_of(about), accelerator, progress)
+    if accelerator.is_main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        save(out)
+        shutil.copyfile(result.log, out / FILE)
+    accelerator.wait_for_everyone()
+    return replace(result, folder=out, log=out / FILE)
 
 
 def fit(
@@ -102,6 +131,7 @@ def fit(
         if log is not None:
             log.close()
     return FitResult(
+        folder=work,
         log=work / FILE,
         losses=tuple(run.losses),
         seconds=time.monotonic() - started,

@@ -38,7 +38,7 @@ def learned(tiny_folder, tmp_path_factory):
 
 
 def test_it_learns_label_images(learned):
-    losses = learned[2].fit.losses
+    losses = learned[2].losses
     assert sum(losses[-12:]) < 0.6 * sum(losses[:12])
 
 
@@ -109,7 +109,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(tiny_folder, tmp_path
     with pytest.raises(Stopped):
         fit_label_prior(config, base, labels, tmp_path / "parts", tmp_path / "b", progress=stop)
     resumed = fit_label_prior(config, base, labels, tmp_path / "parts", tmp_path / "b")
-    assert resumed.fit.resumed_at == 4
+    assert resumed.resumed_at == 4
     one, other = (load_label_prior(base, tmp_path / name).state_dict() for name in "ab")
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert len(read_log(tmp_path / "b" / "loss.csv")) == 6

@@ -135,7 +135,7 @@ def test_the_decoded_loss_is_between_label_images_and_teaches_every_layer(tiny_b
     before = fingerprint(tiny_base.vae)
     result = finetune(config, tiny_base, pairs, tmp_path / "work", tmp_path / "out", labels=labels)
     assert read_log(result.log)[0].loss == pytest.approx(float(expected), rel=1e-4)
-    assert all(value.abs().max() > 0 for value in weights(result.adapter).values()), "a layer got no gradient"
+    assert all(value.abs().max() > 0 for value in weights(result.folder).values()), "a layer got no gradient"
     assert fingerprint(tiny_base.vae) == before
     with pytest.raises(ValueError, match=r"set\s+num_timesteps: 1"):
         TrainConfig.model_validate(CONFIG.model_dump() | changes | {"num_timesteps": 2})
@@ -176,7 +176,7 @@ def test_losses_are_golden(reference):
 
 def test_another_run_gives_the_same_adapter(tiny_base, reference, tmp_path):
     result = finetune(CONFIG, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
-    assert_same_weights(result.adapter, reference[0].adapter)
+    assert_same_weights(result.folder, reference[0].folder)
 
 
 def test_loss_falls_on_what_can_be_learnt(tiny_base, tmp_path):
@@ -190,7 +190,7 @@ def test_loss_falls_on_what_can_be_learnt(tiny_base, tmp_path):
 def test_other_parameterisations_train(tiny_base, tmp_path, prediction):
     config = CONFIG.model_copy(update={"prediction": prediction, "steps": 2})
     result = finetune(config, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
-    assert json.loads((result.adapter / "dmp.json").read_text())["prediction"] == prediction
+    assert json.loads((result.folder / "dmp.json").read_text())["prediction"] == prediction
 
 
 def test_accumulated_batches_are_one_large_batch(tiny_folder, tmp_path):
@@ -215,7 +215,7 @@ def test_accumulated_batches_are_one_large_batch(tiny_folder, tmp_path):
         config = CONFIG.model_copy(update={"steps": 3, "gradient_accumulation": accumulation})
         base = load_base(BaseConfig(model=str(tiny_folder)))
         runs[name] = finetune(config, base, pairs, tmp_path / name, tmp_path / f"{name}-out")
-    whole, halves = (weights(run.adapter) for run in runs.values())
+    whole, halves = (weights(run.folder) for run in runs.values())
     for key in whole:
         torch.testing.assert_close(whole[key], halves[key], atol=2e-4, rtol=1e-3)
 
@@ -237,7 +237,7 @@ def test_bfloat16_runs_and_keeps_adapters_in_full_precision(tiny_folder, tmp_pat
     config = CONFIG.model_copy(update={"mixed_precision": "bf16", "steps": 2})
     base = load_base(BaseConfig(model=str(tiny_folder)), dtype=torch.bfloat16)
     result = finetune(config, base, toy_pairs(), tmp_path / "work", tmp_path / "out")
-    assert {tensor.dtype for tensor in weights(result.adapter).values()} == {torch.float32}
+    assert {tensor.dtype for tensor in weights(result.folder).values()} == {torch.float32}
     assert torch.isfinite(torch.tensor(result.final_loss))
 
 
@@ -248,7 +248,7 @@ def test_all_weights_are_trained_from_where_they_should_start(tiny_folder, tmp_p
     base = load_base(BaseConfig(model=str(tiny_folder)))
     prior = {name: weight.clone() for name, weight in base.unet.state_dict().items()}
     result = finetune(config, base, toy_pairs(), tmp_path / "work", tmp_path / "out")
-    trained = weights(result.adapter)
+    trained = weights(result.folder)
     assert trained.keys() == prior.keys()
     assert result.trainable_parameters == sum(weight.numel() for weight in prior.values())
     assert not any(torch.equal(trained[name], prior[name]) for name in prior)
@@ -278,10 +278,10 @@ def test_a_whole_network_predicts_what_was_trained_and_opens_with_diffusers(tiny
     latents, t = torch.ones(1, 4, 4, 4), torch.tensor([7])
     text = base.encode_prompt("")
     loaded = load_base(BaseConfig(model=str(tiny_folder)))
-    assert load_adapter(loaded.unet, result.adapter).prediction == "v"
+    assert load_adapter(loaded.unet, result.folder).prediction == "v"
     with torch.no_grad():
         expected = base.unet(latents, t, text).sample
-        for unet in (loaded.unet, UNet2DConditionModel.from_pretrained(result.adapter)):
+        for unet in (loaded.unet, UNet2DConditionModel.from_pretrained(result.folder)):
             assert torch.equal(unet(latents, t, text).sample, expected)
 
 
@@ -289,7 +289,7 @@ def test_half_precision_halves_the_file_and_trains_in_full(tiny_folder, tmp_path
     config = WHOLE.model_copy(update={"mixed_precision": "bf16", "steps": 2})
     base = load_base(BaseConfig(model=str(tiny_folder)), dtype=torch.bfloat16)
     result = finetune(config, base, toy_pairs(), tmp_path / "work", tmp_path / "out")
-    assert {tensor.dtype for tensor in weights(result.adapter).values()} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in weights(result.folder).values()} == {torch.bfloat16}
     assert {parameter.dtype for parameter in base.unet.parameters()} == {torch.float32}
     assert torch.isfinite(torch.tensor(result.final_loss))
 
@@ -326,7 +326,7 @@ def test_adapter_folder_says_how_to_run_it(tiny_folder, tmp_path):
     )
     config = CONFIG.model_copy(update={"steps": 1})
     result = finetune(config, base, toy_pairs(), tmp_path / "work", tmp_path / "out", card=card)
-    meta = json.loads((result.adapter / "dmp.json").read_text())
+    meta = json.loads((result.folder / "dmp.json").read_text())
     assert (meta["task"], meta["base"], meta["base_fingerprint"]) == ("depth", "shipped:tiny", plain)
     assert meta["encoding"]["scale"] == 6.0
     assert meta["encoding"]["mode"] == "F"
@@ -334,7 +334,7 @@ def test_adapter_folder_says_how_to_run_it(tiny_folder, tmp_path):
     assert meta["training"]["lora"]["targets"] == "all"
     assert meta["data"] == {"source": "aa", "target": "bb"}
     fresh = load_base(BaseConfig(model=str(tiny_folder)))
-    assert load_adapter(fresh.unet, result.adapter).num_steps == 1
+    assert load_adapter(fresh.unet, result.folder).num_steps == 1
 
 
 def test_log_progress_and_tensorboard(reference):
@@ -394,7 +394,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tiny_folder, tmp_path, name):
     assert not out.exists()
     result = finetune(CONFIGS[name], load_base(BaseConfig(model=str(tiny_folder))), toy_pairs(), work, out)
     assert result.resumed_at in (6, 9)
-    assert_same_weights(result.adapter, undisturbed.adapter)
+    assert_same_weights(result.folder, undisturbed.folder)
     untimed = [[row[:4] for row in read_log(log)] for log in (result.log, undisturbed.log)]
     assert untimed[0] == untimed[1]
     assert result.final_loss == undisturbed.final_loss
@@ -406,7 +406,7 @@ def test_a_finished_run_only_writes_its_adapter_again(tiny_base, tmp_path, refer
     shutil.copytree(reference[1] / "work", tmp_path / "work")
     result = finetune(CONFIG, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
     assert result.resumed_at == 12
-    assert_same_weights(result.adapter, reference[0].adapter)
+    assert_same_weights(result.folder, reference[0].folder)
 
 
 def test_checkpoints_of_another_run_are_refused(tiny_base, tmp_path, reference):

@@ -30,7 +30,7 @@ def predictor(tiny_folder, tmp_path_factory):
     config = CONFIG.model_copy(update={"steps": 4})
     base = load_base(BaseConfig(model=str(tiny_folder)))
     result = finetune(config, base, toy_pairs(), folder / "work", folder / "out")
-    return load_predictor(BaseConfig(model=str(tiny_folder)), result.adapter)
+    return load_predictor(BaseConfig(model=str(tiny_folder)), result.folder)
 
 
 def rgb(count: int = 3, size: tuple[int, int] = (16, 16)) -> np.ndarray:
@@ -84,7 +84,7 @@ def test_an_adapter_trained_in_bfloat16_runs_in_any_precision(tiny_folder, tmp_p
     result = finetune(config, load_base(settings, dtype=torch.bfloat16), toy_pairs(), tmp_path / "w", tmp_path / "o")
     sampling = SamplingConfig(num_steps=2)
     whole, rounded = (
-        predict_batch(load_predictor(settings, result.adapter, dtype=dtype), rgb(), "depth", sampling, **SETTINGS)
+        predict_batch(load_predictor(settings, result.folder, dtype=dtype), rgb(), "depth", sampling, **SETTINGS)
         for dtype in ("float32", "bfloat16")
     )
     assert rounded.dtype == np.float32

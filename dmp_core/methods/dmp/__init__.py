@@ -59,12 +59,7 @@ class DMP:
             settings, base, pairs, work, out, card=card, prompts=prompts, labels=labels, device=device,
             progress=progress,
         )  # fmt: skip
-        return {
-            "steps": result.steps,
-            "final_loss": result.final_loss,
-            "trainable_parameters": result.trainable_parameters,
-            "resumed_at": result.resumed_at,
-        }
+        return result.summary()
 
     def load(self, folder: Path, problem: Problem, inference: Inference, *, device: str) -> Predictor:
         from dmp_core.methods.dmp.predict import load_predictor, predict_batch

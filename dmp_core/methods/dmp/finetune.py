@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +33,7 @@ from dmp_core.modalities import Code, Modality, modality_of
 from dmp_core.modalities.classes import ClassMap
 from dmp_core.progress import Progress, silent
 from dmp_core.training.data import ClassWeights, LabelImages, LatentPairs
-from dmp_core.training.loop import fit, identity_of, make_accelerator
+from dmp_core.training.loop import FitResult, make_accelerator, train
 from dmp_core.training.precision import fast_kernels
 from dmp_core.training.texts import TextEmbeddings
 from dmp_core.weights.load import DTYPES
@@ -44,21 +42,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from dmp_core.diffusion import DMPPipeline
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run came to. `seconds` and `resumed_at` speak of this process alone."""
-
-    adapter: Path
-    log: Path
-    steps: int
-    final_loss: float
-    """Mean over the last tenth of the steps."""
-    seconds: float
-    resumed_at: int
-    """Steps that a checkpoint had done already."""
-    trainable_parameters: int
 
 
 def finetune(
@@ -73,7 +56,7 @@ def finetune(
     labels: LabelImages | None = None,
     device: str = "cpu",
     progress: Progress = silent,
-) -> TrainResult:
+) -> FitResult:
     """Train an adapter, or go on with a run that was killed: it ends with the same weights.
 
     base: of `load_base`; its U-Net gets LoRA layers (call `dmp_core.diffusion.remove_adapter` to take
@@ -97,26 +80,16 @@ def finetune(
     unet = base.unet.to(accelerator.device)
     parameters = _trainable(unet, config)
     unet.train()
-    work, out = Path(work), Path(out)
-    positions = math.prod(pairs.source.shape[-2:])
-    with fast_kernels((unet, base.vae), accelerator.device, DTYPES[config.mixed_precision], positions):
-        result = fit(config, unet, parameters, loss, work, identity_of(about), accelerator, progress)
-    if accelerator.is_main_process:
+    precision = DTYPES[config.mixed_precision]
+
+    def save(folder: Path) -> None:
         if config.weights == "all":
-            save_unet(unet, out, identified, DTYPES[config.mixed_precision])
+            save_unet(unet, folder, identified, precision)
         else:
-            save_adapter(unet, out, identified)
-        shutil.copyfile(result.log, out / "loss.csv")
-    accelerator.wait_for_everyone()
-    return TrainResult(
-        adapter=out,
-        log=out / "loss.csv",
-        steps=config.steps,
-        final_loss=result.final_loss,
-        seconds=result.seconds,
-        resumed_at=result.resumed_at,
-        trainable_parameters=result.trainable_parameters,
-    )
+            save_adapter(unet, folder, identified)
+
+    with fast_kernels((unet, base.vae), accelerator.device, precision, math.prod(pairs.source.shape[-2:])):
+        return train(config, unet, parameters, loss, work, out, about, save, accelerator, progress)
 
 
 class MorphingLoss:

@@ -76,7 +76,7 @@ class LearnedInstruct:
         result = fit_token(
             config, editor, pairs, work, out, card=card_of(problem, data), device=device, progress=progress
         )
-        return result.told() | write_instruction(out, config.instruction)
+        return result.summary() | write_instruction(out, config.instruction)
 
     def load(self, folder: Path, problem: Problem, inference: Inference, *, device: str) -> Predictor:
         from dmp_core.methods.instruct.token import learned_instruction

@@ -6,7 +6,6 @@ nor the U-Net changes.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from dmp_core.methods.instruct.settings import TokenConfig
 from dmp_core.methods.shared.editing import NoisyPairs
 from dmp_core.progress import Progress, silent
 from dmp_core.training.data import LatentPairs
-from dmp_core.training.loop import FitResult, fit, identity_of, make_accelerator
+from dmp_core.training.loop import FitResult, make_accelerator, train
 
 WEIGHTS_FILE = "learned_embeds.safetensors"
 TOKEN = "<label>"
@@ -65,14 +64,11 @@ def fit_token(
         inputs = process(draw)
         return inputs.error(network.unet, inputs.before, wrapped().to(dtype))
 
+    def save(folder: Path) -> None:
+        save_file({TOKEN: network.vector.detach().cpu().contiguous()}, folder / WEIGHTS_FILE)
+
     parameters = {"vector": network.vector}
-    result = fit(config, network, parameters, loss_at, Path(work), identity_of(about), accelerator, progress)
-    if accelerator.is_main_process:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        save_file({TOKEN: network.vector.detach().cpu().contiguous()}, Path(out) / WEIGHTS_FILE)
-        shutil.copyfile(result.log, Path(out) / "loss.csv")
-    accelerator.wait_for_everyone()
-    return result
+    return train(config, network, parameters, loss_at, work, out, about, save, accelerator, progress)
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ saved in that layout, so that diffusers' pipeline loads and runs either.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from dmp_core.methods.shared.ddim import drawn_noise, prediction_of
 from dmp_core.methods.shared.settings import InstructConfig
 from dmp_core.progress import Progress, silent
 from dmp_core.training.data import Batch, LatentPairs
-from dmp_core.training.loop import FitResult, fit, identity_of, make_accelerator
+from dmp_core.training.loop import FitResult, make_accelerator, train
 from dmp_core.training.texts import TextEmbeddings
 from dmp_core.weights.load import DTYPES
 
@@ -100,13 +99,11 @@ def fit_instruct(
     unet = widen_unet(base.unet).float().requires_grad_(True).train().to(accelerator.device)
     parameters = dict(unet.named_parameters())
     loss = _InstructLoss(config, base, pairs, texts, empty, accelerator)
-    result = fit(config, unet, parameters, loss, Path(work), identity_of(about), accelerator, progress)
-    if accelerator.is_main_process:
-        editor = editor_from(base, unet.eval().requires_grad_(False))
-        editor.save_pretrained(out)
-        shutil.copyfile(result.log, Path(out) / "loss.csv")
-    accelerator.wait_for_everyone()
-    return result
+
+    def save(folder: Path) -> None:
+        editor_from(base, unet.eval().requires_grad_(False)).save_pretrained(folder)
+
+    return train(config, unet, parameters, loss, work, out, about, save, accelerator, progress)
 
 
 class _InstructLoss:

@@ -56,7 +56,7 @@ class LabelPriorMethod:
         learnt = fit_label_prior(
             config, base, labels, work, out, prompts=prompts, card=card, device=device, progress=progress
         )
-        return learnt.fit.told()
+        return learnt.summary()
 
     def load(self, folder: Path, problem: Problem, inference: Inference, *, device: str) -> Predictor:
         import torch

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ from dmp_core.methods.shared.settings import LabelPriorConfig
 from dmp_core.progress import Progress, silent
 from dmp_core.training.data import LatentPairs
 from dmp_core.training.latents import LatentColumn
-from dmp_core.training.loop import FitResult, fit, identity_of, make_accelerator
+from dmp_core.training.loop import FitResult, make_accelerator, train
 from dmp_core.training.texts import TextEmbeddings
 from dmp_core.weights.load import DTYPES
 
@@ -49,14 +48,6 @@ UNET_FOLDER = "unet"
 _NOISE = 11
 
 
-@dataclass(frozen=True)
-class LabelPrior:
-    """Where it was written, and what the training came to."""
-
-    folder: Path
-    fit: FitResult
-
-
 def fit_label_prior(
     config: LabelPriorConfig,
     base: DMPPipeline,
@@ -68,7 +59,7 @@ def fit_label_prior(
     card: Mapping[str, Any] | None = None,
     device: str = "cpu",
     progress: Progress = silent,
-) -> LabelPrior:
+) -> FitResult:
     """Fine-tune the prior on label images, or go on with a run that was killed: it ends with the same weights.
 
     base: of `load_base`; its U-Net stays as it is, a copy learns.
@@ -88,12 +79,10 @@ def fit_label_prior(
     loss = _NoiseLoss(config, base.scheduler, pairs, texts, accelerator)
     unet = _trainable_copy(base.unet, config).to(accelerator.device)
     parameters = {name: p for name, p in unet.named_parameters() if p.requires_grad}
-    result = fit(config, unet, parameters, loss, Path(work), identity_of(about), accelerator, progress)
-    if accelerator.is_main_process:
-        _save(unet, config, about | base_digests(base.unet, base.vae), Path(out))
-        shutil.copyfile(result.log, Path(out) / "loss.csv")
-    accelerator.wait_for_everyone()
-    return LabelPrior(Path(out), result)
+    known = about | base_digests(base.unet, base.vae)
+    return train(
+        config, unet, parameters, loss, work, out, about, partial(_save, unet, config, known), accelerator, progress
+    )
 
 
 def load_label_prior(base: DMPPipeline, folder: str | Path) -> Any:
@@ -168,7 +157,6 @@ def _save(unet: Any, config: LabelPriorConfig, about: dict[str, Any], out: Path)
     if config.weights == "lora":
         save_adapter(unet, out, about)
         return
-    out.mkdir(parents=True, exist_ok=True)
     unet.save_pretrained(out / UNET_FOLDER)
     (out / CARD_FILE).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
 

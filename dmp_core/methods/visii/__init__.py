@@ -44,7 +44,7 @@ class Visii:
         before, after = data.latent_pairs(config.batch_size, config.seed).columns
         card = card_of(problem, data)
         result = fit_visii(config, editor, before, after, start, work, out, card=card, device=device, progress=progress)
-        return result.told() | {"instruction": start}
+        return result.summary() | {"instruction": start}
 
     def load(self, folder: Path, problem: Problem, inference: Inference, *, device: str) -> Predictor:
         from dmp_core.methods.visii.algorithm import load_instruction

@@ -7,7 +7,6 @@ of an editor that stays as it is. The noise of a timestep is always the same, an
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from dmp_core.methods.visii.settings import VisiiFitConfig
 from dmp_core.progress import Progress, silent
 from dmp_core.training.data import LatentPairs
 from dmp_core.training.latents import LatentColumn
-from dmp_core.training.loop import FitResult, fit, identity_of, make_accelerator
+from dmp_core.training.loop import FitResult, make_accelerator, train
 from dmp_core.weights.resolve import UNREADABLE, resolve_model, why_unreadable
 
 WEIGHTS_FILE = "instruction.safetensors"
@@ -79,16 +78,14 @@ def fit_visii(
     }
     network = InstructionPrompt(editor, initial_instruction).to(accelerator.device)
     loss = _VisiiLoss(config, editor, network, pairs, accelerator)
-    parameters = {"words": network.words}
-    result = fit(config, network, parameters, loss, Path(work), identity_of(about), accelerator, progress)
-    if accelerator.is_main_process:
-        Path(out).mkdir(parents=True, exist_ok=True)
+
+    def save(folder: Path) -> None:
         tensors = {"embeds": network().detach().cpu()[0], "noise": loss.noise_at(pairs.num_timesteps - 1)}
         metadata = {"dmp": json.dumps({"pairs": list(pairs.keys), "started_from": initial_instruction})}
-        save_file({name: t.contiguous() for name, t in tensors.items()}, Path(out) / WEIGHTS_FILE, metadata)
-        shutil.copyfile(result.log, Path(out) / "loss.csv")
-    accelerator.wait_for_everyone()
-    return result
+        save_file({name: t.contiguous() for name, t in tensors.items()}, folder / WEIGHTS_FILE, metadata)
+
+    parameters = {"words": network.words}
+    return train(config, network, parameters, loss, work, out, about, save, accelerator, progress)
 
 
 def load_instruction(folder: str | Path) -> LearnedInstruction:
