@@ -22,7 +22,6 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.documents import fill
 from benchmarks.prior_cost import table
 from dmp_core.config.presets import load_config
 from dmp_core.methods.dmp.settings import TrainConfig
@@ -31,6 +30,7 @@ from dmp_core.training import loop
 from dmp_core.training.data import LabelImages, LatentPairs
 from dmp_core.training.latents import LatentColumn
 from dmp_core.weights.load import DTYPES, load_base
+from docs.writing.documents import fill
 
 PRECISIONS: dict[str, Literal["no", "bf16"]] = {"float32": "no", "bfloat16": "bf16"}
 SAMPLES = 64

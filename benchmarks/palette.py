@@ -13,12 +13,12 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.documents import fill
 from dmp_core.diffusion.labels import vae_ceiling
 from dmp_core.evaluation.colours import load_palette
 from dmp_core.modalities import Code
 from dmp_core.weights.load import load_vae
 from dmp_core.weights.settings import BaseConfig
+from docs.writing.documents import fill
 
 PALETTES = ("default", "dmp2", "ade20k")
 

@@ -15,7 +15,7 @@ from typing import Annotated
 import pytest
 import typer
 
-from benchmarks.documents import ROOT, fill
+from docs.writing.documents import ROOT, fill
 
 UNITS = {0.0: "exact", 1.0: "1 level of 255"}
 

@@ -19,11 +19,11 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.documents import fill
 from dmp_core.prior import PriorConfig, load_recipe
 from dmp_core.prior.loop import Team, parameter_count
 from dmp_core.prior.unet import build_unet
 from dmp_core.prior.vae import build_vae
+from docs.writing.documents import fill
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as shipped": {},

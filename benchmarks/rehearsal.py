@@ -30,13 +30,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import full_size
-from benchmarks.documents import fill
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.config.presets import validate
 from dmp_core.experiments.planning import plan_experiment
 from dmp_core.experiments.settings import load_experiment
 from dmp_core.stages import execute, plan
 from dmp_core.store import Artefact, Workspace, decode_member, read_shard
+from docs.writing.documents import fill
 
 console = Console()
 

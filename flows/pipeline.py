@@ -16,11 +16,11 @@ from dmp_core.config import PipelineConfig
 from dmp_core.stages import StageOutput, batches, check_overwrites, one_plan, shard_numbers
 from dmp_core.store import Workspace
 from flows.call import call_stage, check_deployments
-from flows.crew import crew_for
 from flows.naming import pipeline_run_name
 from flows.server import TemporaryServer
 from flows.settings import chosen, laid_over
 from flows.stages import Overrides
+from flows.task_runners import runner_for
 from flows.visible import show_artefacts, show_report
 
 
@@ -64,7 +64,7 @@ def run_dag(
             check_overwrites(nodes, Workspace(workspace))
             for node in nodes if shards else []:
                 shard_numbers(shards, node.stage)
-            with crew_for(config.runtime):
+            with runner_for(config.runtime):
                 for stage, batch in batches(nodes):
                     outputs += (done := call_stage(stage, batch, config, workspace, force=force, shards=shards))
                     made = [output.seconds for output in done if not output.cached]

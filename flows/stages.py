@@ -13,9 +13,9 @@ from pydantic import Field
 
 from dmp_core.config import PipelineConfig
 from dmp_core.stages import STAGES, StageOutput, plan, select, shard_numbers
-from flows.crew import run_nodes
 from flows.naming import stage_run_name
 from flows.settings import chosen, laid_over
+from flows.task_runners import run_nodes
 from flows.visible import show_artefacts
 
 Overrides = Annotated[list[str], Field(description="`field.subfield=value`, laid over the configuration.")]

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, WorkspaceOption, stdout
-from dmp_core.cli.run import run_nodes
+from dmp_core.cli.running import run_nodes
 from dmp_core.config.presets import load_config
 from dmp_core.dataset.settings import MOST_SAMPLES
 from dmp_core.errors import InputError

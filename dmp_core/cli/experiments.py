@@ -10,7 +10,8 @@ import typer
 from rich.table import Table
 
 from dmp_core.cli.console import ConfigFile, Json, Overrides, WorkspaceOption, stderr, stdout
-from dmp_core.cli.run import describe_needs, duration, run_nodes
+from dmp_core.cli.needs import describe_needs, duration
+from dmp_core.cli.running import run_nodes
 from dmp_core.experiments.planning import PlannedVariant, choose, distinct_nodes, plan_experiment, run_experiment
 from dmp_core.experiments.settings import Experiment, load_experiment
 from dmp_core.stages.estimate import estimate_seconds

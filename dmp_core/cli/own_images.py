@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from dmp_core.cli.console import ConfigFile, Overrides, Preset, WorkspaceOption, stdout
-from dmp_core.cli.run import run_nodes
+from dmp_core.cli.running import run_nodes
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.config.presets import load_config
 from dmp_core.errors import InputError
 from dmp_core.requests.imports import check_name, check_pixels, import_settings, store_settings
 from dmp_core.stages import Node, check_overwrites, plan
 from dmp_core.store import Workspace
-from dmp_core.synthesis.listing import Listing
+from dmp_core.synthesis.own_images import Listing
 
 _DATASET_STAGES = ("prompts", "images", "labels", "quality", "shards")
 

@@ -14,7 +14,8 @@ from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.overwrites import held_dataset, imported, same_source, stored_folders, stored_path
 from dmp_core.stages.registry import kind_of
 from dmp_core.store import Workspace
-from dmp_core.synthesis.listing import METADATA, SPLIT_FOLDERS, SUFFIXES, Listing, read_folders
+from dmp_core.synthesis.listing import METADATA, SPLIT_FOLDERS, read_folders
+from dmp_core.synthesis.own_images import SUFFIXES, Listing
 
 Splits = dict[str, dict[str, Any]]
 """Name → the fields of its `SplitConfig`."""
@@ -48,7 +49,7 @@ def import_settings(
 
 def check_pixels(listings: dict[str, Listing], runtime: RuntimeConfig) -> None:
     """Decode every file once, so that all broken ones, or more than may be skipped, are named before any work."""
-    from dmp_core.synthesis.folder import check_folders
+    from dmp_core.synthesis.checking import check_folders
 
     check_folders(listings.values(), runtime.on_bad_sample.bounds)
 

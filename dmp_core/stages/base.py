@@ -32,7 +32,7 @@ from dmp_core.quality.gates import IMAGE, Gates
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.settings import Settings, since
 from dmp_core.store import Artefact, FileRecord, Workspace, fingerprint
-from dmp_core.synthesis.listing import Listing
+from dmp_core.synthesis.own_images import Listing
 from dmp_core.weights.resolve import identity
 from dmp_core.weights.settings import EditorConfig
 

@@ -13,7 +13,7 @@ from dmp_core.progress import Progress, silent
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.base import Draft, Inputs, ModelUse, StageKind, StageResult, StageSettings
 from dmp_core.store import Artefact, plan_shards, write_shards
-from dmp_core.synthesis.listing import Listing
+from dmp_core.synthesis.own_images import Listing
 from dmp_core.synthesis.settings import DiffusionImages, FolderImages, RenderImages
 from dmp_core.synthesis.sources import Row, open_source
 from dmp_core.synthesis.text_to_image import check_text_to_image

@@ -33,7 +33,7 @@ from dmp_core.store import (
 )
 from dmp_core.store.attempts import batch_or_each
 from dmp_core.synthesis import PROVIDES
-from dmp_core.synthesis.listing import Listing
+from dmp_core.synthesis.own_images import Listing
 from dmp_core.weights.resolve import model_hash, resolve_model
 
 if TYPE_CHECKING:

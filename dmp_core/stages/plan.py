@@ -19,7 +19,8 @@ from dmp_core.prompts.keywords import split_keywords
 from dmp_core.prompts.subject import refuse_unusable
 from dmp_core.stages.base import Draft, Node
 from dmp_core.stages.registry import LAST, PER_MODALITY, PER_SPLIT, stage_module
-from dmp_core.synthesis.listing import UNKNOWN_SIZE, Listing, read_folder
+from dmp_core.synthesis.listing import read_folder
+from dmp_core.synthesis.own_images import UNKNOWN_SIZE, Listing
 
 _made: ContextVar[tuple[PipelineConfig, list[Node]] | None] = ContextVar("dmp_plan", default=None)
 

@@ -169,7 +169,7 @@ def _of_folder(config: FolderPromptsStage, runtime: RuntimeConfig) -> tuple[pd.D
 
     Returns the table, and key → reason of every image that is skipped.
     """
-    from dmp_core.synthesis.folder import check_folder
+    from dmp_core.synthesis.checking import check_folder
 
     source, choice = config.source, runtime.on_bad_sample
     listing = read_folder(

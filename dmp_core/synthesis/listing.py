@@ -1,17 +1,15 @@
 """What a folder of one's own images holds: images, captions and labels, each with its digest.
 
-Reads names, headers and digests, no pixels; that is `folder.check_folder`. Naming: `docs/own_images.md`.
+Reads names, headers and digests, no pixels; that is `checking.check_folder`. Naming: `docs/own_images.md`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import reprlib
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -21,86 +19,22 @@ from typing import TYPE_CHECKING
 
 from dmp_core.errors import InputError
 from dmp_core.images import decoding, opened, orientation
-from dmp_core.modalities import BUILT_IN, Modality, find_modality, modality_names
+from dmp_core.modalities import Modality, find_modality, modality_names
 from dmp_core.reading import is_utf8, read_text, regular_size, shown
 from dmp_core.store import canonical_json, sample_key, sample_seed
 from dmp_core.store.fingerprint import sha256_stream
+from dmp_core.synthesis.checking import pixel_faults
+from dmp_core.synthesis.own_images import SUFFIXES, UNKNOWN_SIZE, LabelFile, Listing, OwnImage, refuse
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SPLIT_FOLDERS = ("train", "in_domain", "out_of_domain", "arbitrary")
 METADATA = "metadata.jsonl"
 _CAPTIONS = ("prompt", "text", "caption")
-UNKNOWN_SIZE = (0, 0)
-# A wall of a thousand lines hides the first; the rest shows once these are fixed.
-_MOST_PROBLEMS = 20
 _LONGEST_CAPTION = 2**20
 # Links behind links: a few that point at each other would make a tree without end.
 _MOST_LINKS = 8
-
-
-@dataclass(frozen=True)
-class LabelFile:
-    """A label that came with an image; `file` is relative to the folder, with forward slashes."""
-
-    modality: Modality
-    file: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class OwnImage:
-    """One image of the folder."""
-
-    file: str
-    sha256: str
-    size: tuple[int, int]
-    """Height and width in pixels, as shown: after the EXIF orientation. `UNKNOWN_SIZE` of a broken file."""
-    keyword: str
-    prompt: str
-    labels: tuple[LabelFile, ...]
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The images of a folder, in the order of their names."""
-
-    root: Path
-    images: tuple[OwnImage, ...]
-    ignored: tuple[str, ...] = ()
-    """Files that are neither image nor label nor caption, and links that lead back to a folder above them."""
-
-    @property
-    def labelled(self) -> list[Modality]:
-        """Those that some image has a label of; what is not built in comes last, by name."""
-        found = {label.modality for image in self.images for label in image.labels}
-        order = {name: place for place, name in enumerate(BUILT_IN)}
-        return sorted(found, key=lambda modality: (order.get(modality.name, len(order)), modality.name))
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """Names of those whose label lies beside every image. Raises InputError for one that only some images have."""
-        have = Counter(label.modality for image in self.images for label in image.labels)
-        for modality in self.labelled:
-            if have[modality] < len(self.images):
-                first = next(i for i in self.images if all(label.modality != modality for label in i.labels))
-                wanted = str(PurePosixPath(first.file).with_suffix(f".{modality.member}"))
-                raise InputError(
-                    f"{self.root / wanted}: missing, though {have[modality]} of {len(self.images)} images have their "
-                    f"{modality.name}; add the label, or take those of the other images away"
-                )
-        return tuple(modality.name for modality in self.labelled)
-
-    @property
-    def digest(self) -> str:
-        """Stands for names and contents of images, captions and labels; not for where they lie."""
-        rows = [
-            (i.file, i.sha256, i.keyword, i.prompt, [(x.modality.name, x.file, x.sha256) for x in i.labels])
-            for i in self.images
-        ]
-        return hashlib.sha256(canonical_json(rows).encode()).hexdigest()[:16]
 
 
 def read_folder(
@@ -169,15 +103,6 @@ def prompts_table(listing: Listing, split: str, seed: int) -> pd.DataFrame:
             "labels": [canonical_json(entry) for entry in labels],
         }
     )
-
-
-def refuse(problems: Iterable[str]) -> None:
-    """Raise one InputError with a line per problem, if there is any."""
-    lines = list(problems)
-    if len(lines) > _MOST_PROBLEMS:
-        lines = [*lines[:_MOST_PROBLEMS], f"… and {len(lines) - _MOST_PROBLEMS} more"]
-    if lines:
-        raise InputError("\n".join(lines))
 
 
 def _part(listing: Listing, share: tuple[float, float]) -> tuple[OwnImage, ...]:
@@ -303,8 +228,6 @@ def _scan(root: Path, tree: _Tree, keeps_broken: bool, modalities: tuple[Modalit
 def _refuse_all(root: Path, problems: list[str], images: list[OwnImage]) -> None:
     """With what names and headers tell, if it is anything, name also what the pixels tell: one list for the user."""
     if problems:
-        from dmp_core.synthesis.folder import pixel_faults
-
         told = {problem.partition(": ")[0] for problem in problems}
         more = (fault for fault in pixel_faults(root, images) if fault.partition(": ")[0] not in told)
         refuse(sorted({*problems, *more}))

@@ -17,7 +17,7 @@ import pytest
 import typer
 from PIL import Image
 
-from dmp_core.cli import app, run
+from dmp_core.cli import app, running
 from dmp_core.cli.errors import explain, guarded, say
 from dmp_core.config import load_config
 from dmp_core.errors import EXTRAS, InputError, MissingExtra
@@ -122,7 +122,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("arguments", cases())
 def test_every_command_says_what_is_wrong_on_one_line(arguments, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(run, "_runner", lambda: pytest.fail("was accepted"))  # instead of hours of work
+    monkeypatch.setattr(running, "_runner", lambda: pytest.fail("was accepted"))  # instead of hours of work
     before = [path for path in folder.rglob("*") if path.is_file()]
     code = guarded(lambda: app(arguments, prog_name="dmp", standalone_mode=False))
     said = capsys.readouterr()

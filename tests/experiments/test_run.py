@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from benchmarks import results
 from dmp_core.cli import app
 from dmp_core.dataset.reading import column_array
 from dmp_core.errors import InputError
@@ -31,6 +30,7 @@ from dmp_core.quality.tables import read_scores
 from dmp_core.scoring.registry import CEILING, CONSTANT, MEAN_MAP
 from dmp_core.stages import StageOutput, execute
 from dmp_core.store import Workspace, read_artefact
+from docs.writing import results
 
 PACKAGE = '''
 from typing import Literal

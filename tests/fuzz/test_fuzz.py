@@ -27,7 +27,7 @@ from dmp_core.resources import manifest_path
 from dmp_core.stages.registry import kind_of
 from dmp_core.store import Manifest, Workspace
 from dmp_core.store.shards import _tar_bytes, read_shard
-from dmp_core.synthesis.folder import check_folder, read_label
+from dmp_core.synthesis.checking import check_folder, read_label
 from dmp_core.synthesis.listing import prompts_table, read_folder
 from tests.fuzz.campaign import damaged, fuzz
 from tests.report.rooms import room

@@ -26,7 +26,7 @@ from dmp_core.stages import execute, find, plan
 from dmp_core.stages.status import statuses
 from dmp_core.stages.verify import verify_workspace
 from dmp_core.store import Artefact, FileRecord, SkipCount, Skipped, Workspace, read_artefact, sidecars
-from dmp_core.synthesis.folder import check_folder
+from dmp_core.synthesis.checking import check_folder
 from dmp_core.synthesis.listing import read_folder
 from tests.report.rooms import room
 from tests.stages.test_shards import opened, samples

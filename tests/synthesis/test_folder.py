@@ -20,8 +20,10 @@ import pytest
 from PIL import Image
 
 from dmp_core.errors import InputError
+from dmp_core.images import open_rgb
 from dmp_core.labelers.encoding import encode_label
-from dmp_core.synthesis.folder import check_folder, decode_image, fit_array, open_rgb, read_label
+from dmp_core.synthesis.checking import check_folder, read_label
+from dmp_core.synthesis.folder import decode_image, fit_array
 from dmp_core.synthesis.listing import prompts_table, read_folder
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)

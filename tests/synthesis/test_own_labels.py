@@ -13,7 +13,8 @@ from dmp_core.errors import InputError
 from dmp_core.modalities import find_modality, modality_names
 from dmp_core.modalities.settings import ClassesModality, OwnModality, ScalarModality
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.synthesis.folder import check_folder, fit_array
+from dmp_core.synthesis.checking import check_folder
+from dmp_core.synthesis.folder import fit_array
 from dmp_core.synthesis.listing import prompts_table, read_folder
 from dmp_core.synthesis.settings import FolderImages
 from dmp_core.synthesis.sources import open_source

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from dmp_core.cli import app
-from dmp_core.cli.run import _in_turn, run_nodes
+from dmp_core.cli.running import _in_turn, run_nodes
 from dmp_core.config import load_config, preset_names
 from dmp_core.errors import InputError
 from dmp_core.stages import plan
@@ -522,12 +522,12 @@ def test_stages_of_other_pools_need_no_weights_here(tmp_path: Path, monkeypatch:
         update={"runtime": settings.runtime.model_copy(update={"deployments": {"labels": "labels/gpu"}})}
     )
     asked: list[object] = []
-    monkeypatch.setattr("dmp_core.cli.run._runner", lambda: lambda *given, **_: asked.append(given) or [])
+    monkeypatch.setattr("dmp_core.cli.running._runner", lambda: lambda *given, **_: asked.append(given) or [])
     run_nodes(away, str(tmp_path), plan(away))
     assert asked
     with pytest.raises(InputError, match="dmp models pull zoedepth-nyu"):
         run_nodes(settings, str(tmp_path), plan(settings))
-    monkeypatch.setattr("dmp_core.cli.run._runner", lambda: _in_turn)  # which runs all stages here
+    monkeypatch.setattr("dmp_core.cli.running._runner", lambda: _in_turn)  # which runs all stages here
     with pytest.raises(InputError, match="dmp models pull zoedepth-nyu"):
         run_nodes(away, str(tmp_path / "w"), plan(away))
     assert not (tmp_path / "w").exists()

@@ -18,7 +18,7 @@ from dmp_core.requests.parts import dataset_config
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages import chunks, execute, find, plan, waves
 from dmp_core.store import Chunk, Workspace
-from flows import crew
+from flows import runner
 from flows.pipeline import run_pipeline
 from flows.stages import STAGE_FLOWS
 from tasks import progress
@@ -72,7 +72,7 @@ def plain(tmp_path_factory) -> dict[str, bytes]:
 
 
 class KillsWorkers:
-    """A listener that kills the crew's processes as soon as the first chunk of the images is there."""
+    """A listener that kills the runner's processes as soon as the first chunk of the images is there."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, int, int]] = []
@@ -112,8 +112,8 @@ def test_a_divided_run_makes_the_same_shards_though_its_workers_are_killed(plain
 @pytest.mark.slow
 def test_a_worker_killed_while_it_sends_a_message_does_not_keep_the_flows_process_from_ending():
     program = """
-from flows.crew import Processes
-with Processes(1) as runner:
+from flows.task_runners import EndableProcesses
+with EndableProcesses(1) as runner:
     runner._subprocess_message_queue._wlock.acquire()  # as the killed worker leaves it
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
@@ -145,11 +145,11 @@ def test_a_divided_run_resumes_and_can_be_forced(plain, tmp_path):
 
 
 def test_configuration_chooses_the_runner(monkeypatch):
-    assert isinstance(crew.task_runner(RuntimeConfig(task_runner="process")), ProcessPoolTaskRunner)
-    monkeypatch.setattr(crew.importlib, "import_module", lambda name: __import__("no_such_module"))
+    assert isinstance(runner.task_runner(RuntimeConfig(task_runner="process")), ProcessPoolTaskRunner)
+    monkeypatch.setattr(runner.importlib, "import_module", lambda name: __import__("no_such_module"))
     for runner in ("dask", "ray"):
         with pytest.raises(MissingExtra, match=rf"dmp-pipeline\[{runner}\]"):
-            crew.task_runner(RuntimeConfig(task_runner=runner))
+            runner.task_runner(RuntimeConfig(task_runner=runner))
     with pytest.raises(InputError, match=r"runtime: cluster: needs task_runner dask or ray"):
         load_config("smoke", None, ["runtime.cluster=tcp://host:8786"])
     with pytest.raises(InputError, match=r"runtime: parallel: needs task_runner process, dask or ray"):
@@ -157,9 +157,9 @@ def test_configuration_chooses_the_runner(monkeypatch):
 
 
 def test_a_run_without_a_crew_starts_no_runner():
-    with crew.crew_for(RuntimeConfig()) as none:
+    with runner.runner_for(RuntimeConfig()) as none:
         assert none is None
     settings = RuntimeConfig(task_runner="process", parallel=2)
-    with crew.crew_for(settings) as outer, crew.crew_for(settings) as inner:
+    with runner.runner_for(settings) as outer, runner.runner_for(settings) as inner:
         assert inner is outer
         assert outer.runner is None

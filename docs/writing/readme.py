@@ -1,7 +1,7 @@
 """The README's picture and table, from the demo's own results.
 
     make demo
-    .venv/bin/python -m benchmarks.readme --workspace runs/demo
+    .venv/bin/python -m docs.writing.readme --workspace runs/demo
 
 Writes docs/images/readme.png and the lines between the `results` markers of README.md.
 """
@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.documents import ROOT, fill
 from dmp_core.config import load_config
 from dmp_core.modalities import built_in, find_modality
 from dmp_core.report import Sample, readme_figure
@@ -22,6 +21,7 @@ from dmp_core.scoring.registry import CEILING, CONSTANT, DMP
 from dmp_core.stages import plan
 from dmp_core.stages.report import read_split
 from dmp_core.store import Workspace
+from docs.writing.documents import ROOT, fill
 
 SPLITS = ("in_domain", "out_of_domain", "arbitrary")
 FURTHER = ("delta1", "five_iou")

@@ -2,7 +2,7 @@
 
     .venv/bin/dmp compare --preset mini-full --workspace runs/full --set splits.arbitrary.count=500
     .venv/bin/dmp ablate --preset mini-full --workspace runs/full
-    .venv/bin/python -m benchmarks.results --workspace runs/full
+    .venv/bin/python -m docs.writing.results --workspace runs/full
 
 Fills what stands between the markers `compare` and `ablate`, writes the figures to docs/images, and keeps the numbers
 in docs/results. `cp -r docs/results/* runs/full/experiments/` beforehand goes on from these: what the settings still
@@ -21,10 +21,10 @@ import pandas as pd
 import typer
 from PIL import Image
 
-from benchmarks.documents import ROOT, fill
 from dmp_core.experiments.outputs import INDEX, RESULTS, VERSUS
 from dmp_core.report.tables import split_name
 from dmp_core.scoring.registry import metric
+from docs.writing.documents import ROOT, fill
 
 DOCUMENT = "docs/results.md"
 IMAGES = ROOT / "docs" / "images"

@@ -37,7 +37,7 @@ class Job:
     again: bool = False
 
 
-class Crew:
+class RenewingRunner:
     """A task runner that is started with its first task, so that a run that finds everything done starts none."""
 
     def __init__(self, runtime: RuntimeConfig) -> None:
@@ -84,7 +84,7 @@ class Crew:
 
     def kill(self) -> None:
         """End this machine's worker processes at once: leaving a pool would wait for all that they do."""
-        if isinstance(self.runner, Processes):
+        if isinstance(self.runner, EndableProcesses):
             self.runner.kill()
 
 
@@ -97,13 +97,13 @@ def _lost(job: Job, error: type[Exception]) -> bool:
     return False
 
 
-class Processes(ProcessPoolTaskRunner):
+class EndableProcesses(ProcessPoolTaskRunner):
     """Prefect's process pool, but its processes can be ended, and end when the flow's process is killed."""
 
     def __init__(self, max_workers: int) -> None:
         super().__init__(max_workers, initializer=end_with_parent)
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> EndableProcesses:
         super().__enter__()
         # Workers send events and logs by this queue. One that is killed while it writes leaves the queue locked, and
         # this process would wait for its turn at its own end.
@@ -124,7 +124,7 @@ def task_runner(runtime: RuntimeConfig) -> TaskRunner[Any]:
             init = {} if runtime.cluster else {"num_cpus": runtime.parallel, "include_dashboard": False}
             return _integration("ray").RayTaskRunner(address=runtime.cluster, init_kwargs=init)
         case _:
-            return Processes(runtime.parallel)
+            return EndableProcesses(runtime.parallel)
 
 
 def _dask(runtime: RuntimeConfig) -> TaskRunner[Any]:
@@ -146,29 +146,29 @@ def _integration(name: str) -> Any:
         raise MissingExtra(f"prefect-{name}", name) from None
 
 
-_crew: ContextVar[Crew | None] = ContextVar("dmp_crew", default=None)
+_current: ContextVar[RenewingRunner | None] = ContextVar("dmp_runner", default=None)
 
 
 @contextmanager
-def crew_for(runtime: RuntimeConfig) -> Iterator[Crew | None]:
-    """The crew of the flow around this one, or a new one; None if tasks are to run one after the other, right here.
+def runner_for(runtime: RuntimeConfig) -> Iterator[RenewingRunner | None]:
+    """The runner of the flow around this one, or a new one; None if tasks are to run one after the other, right here.
 
-    What ends the block early (an error, a timeout, SIGTERM) ends the crew's processes; finished shards stay.
+    What ends the block early (an error, a timeout, SIGTERM) ends the runner's processes; finished shards stay.
     """
-    if runtime.task_runner == "thread" or _crew.get() is not None:
-        yield _crew.get()
+    if runtime.task_runner == "thread" or _current.get() is not None:
+        yield _current.get()
         return
-    crew = Crew(runtime)
-    token = _crew.set(crew)
+    runner = RenewingRunner(runtime)
+    token = _current.set(runner)
     try:
-        with _shared_server(runtime), crew.started:
+        with _shared_server(runtime), runner.started:
             try:
-                yield crew
+                yield runner
             except BaseException:
-                crew.kill()
+                runner.kill()
                 raise
     finally:
-        _crew.reset(token)
+        _current.reset(token)
 
 
 @contextmanager
@@ -188,16 +188,21 @@ def run_nodes(
 ) -> list[StageOutput]:
     """All nodes of one stage.
 
-    Without a crew one after the other: each uses all cores itself, by worker processes or by torch's threads.
+    Without a runner one after the other: each uses all cores itself, by worker processes or by torch's threads.
     """
-    with crew_for(config.runtime) as crew:
-        if crew is None:
+    with runner_for(config.runtime) as runner:
+        if runner is None:
             return [STAGE_TASKS[node.stage](config, node.id, workspace, force=force, shards=shards) for node in nodes]
-        return [output for wave in waves(nodes) for output in _run_wave(crew, config, wave, workspace, force, shards)]
+        return [output for wave in waves(nodes) for output in _run_wave(runner, config, wave, workspace, force, shards)]
 
 
 def _run_wave(
-    crew: Crew, config: PipelineConfig, nodes: list[Node], workspace: str, force: bool, shards: list[int] | None
+    runner: RenewingRunner,
+    config: PipelineConfig,
+    nodes: list[Node],
+    workspace: str,
+    force: bool,
+    shards: list[int] | None,
 ) -> Iterator[StageOutput]:
     """What is complete is only looked at; everything else is submitted, then waited for."""
     place, size = Workspace(workspace), config.runtime.chunk_shards
@@ -211,18 +216,18 @@ def _run_wave(
         elif size and node.id in divided:
             parts = chunks(node, making(node, ready_inputs(node, place), node.artefact(place), force), size)
             jobs[node.id] = [
-                crew.submit(node.stage, node_id=node.id, force=force, shards=part, **given) for part in parts
+                runner.submit(node.stage, node_id=node.id, force=force, shards=part, **given) for part in parts
             ]
         else:
-            jobs[node.id] = [crew.submit(node.stage, node_id=node.id, force=force, shards=shards, **given)]
+            jobs[node.id] = [runner.submit(node.stage, node_id=node.id, force=force, shards=shards, **given)]
     for node in nodes:
         if node.id in jobs and node.id not in divided:
-            (output,) = _results(crew, node.id, jobs[node.id])
+            (output,) = _results(runner, node.id, jobs[node.id])
             yield _told(output)
             continue
         # A task that makes all of an artefact shows its progress itself; of one in chunks, only this flow knows it.
         with listening(ProgressArtifact(config.dataset, current_listener())):
-            outputs = _results(crew, node.id, jobs.get(node.id, []))
+            outputs = _results(runner, node.id, jobs.get(node.id, []))
         with listening(None):
             spent = sum(output.seconds for output in outputs)
             remake = force and node.id in divided
@@ -236,13 +241,13 @@ def _told(output: StageOutput) -> StageOutput:
     return output
 
 
-def _results(crew: Crew, name: str, jobs: Sequence[Job]) -> list[StageOutput]:
+def _results(runner: RenewingRunner, name: str, jobs: Sequence[Job]) -> list[StageOutput]:
     """The jobs' outputs as they come; who listens hears how many of them are there."""
     listener, outputs = current_listener(), []
     if listener and jobs:
         listener.started(name)
     for number, job in enumerate(jobs, start=1):
-        outputs.append(crew.result(job))
+        outputs.append(runner.result(job))
         if listener:
             listener.advanced(name, number, len(jobs), "chunks" if len(jobs) > 1 else "")
     return outputs

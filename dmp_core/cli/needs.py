@@ -1,0 +1,52 @@
+"""What a run needs, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dmp_core.stages.preflight import Disk, Preflight
+
+
+def describe_needs(needs: Preflight) -> Iterator[str]:
+    """A line each for what the machine lacks or the user must know; none if a run without models has it all."""
+    if needs.refused:
+        yield f"cannot be written: {needs.refused}"
+    if not needs.models and not needs.unregistered:
+        yield from (_disk_line(disk) for disk in needs.disks if disk.free < disk.needed)
+        return
+    missing = needs.missing
+    yield f"models: {len(needs.models) - len(missing)} of {len(needs.models)} ready"
+    for model in missing:
+        yield f"  {model.id}: {model.bytes / 1e9:.1f} GB, {model.licence}; {model.problems[0]}; run: {model.command}"
+    if len(missing) > 1:
+        total = sum(model.bytes for model in missing) / 1e9
+        yield f"  all of them, about {total:.1f} GB: dmp models pull {' '.join(model.id for model in missing)}"
+    for reference in needs.unregistered:
+        yield f"  {reference}: not in the registry; fetched from the hub when it is loaded"
+    for model in needs.models:
+        if model.gated:
+            yield f"  {model.id}: gated; accept its terms at {model.source} and set HF_TOKEN"
+    found = f"{needs.gpu} with {needs.vram_found_gb:.0f} GB" if needs.gpu else "no GPU found"
+    enough = "" if needs.vram_found_gb >= needs.vram_needed_gb else "  (not enough)"
+    yield f"GPU: about {needs.vram_needed_gb:.0f} GB needed; {found}{enough}"
+    yield from map(_disk_line, needs.disks)
+    yield f"GPU time: about {needs.gpu_hours:.0f} h; guessed for a GPU of the A100 class until stages have run here"
+
+
+def _disk_line(disk: Disk) -> str:
+    unit, name = (1e9, "GB") if disk.needed >= 1e8 else (1e6, "MB")
+    short = "" if disk.free >= disk.needed else "  (not enough)"
+    return f"disk: {disk.place}: {disk.needed / unit:.1f} {name} needed, {disk.free / unit:.1f} {name} free{short}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds < 1:
+        return "-"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

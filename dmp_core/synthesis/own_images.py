@@ -1,0 +1,93 @@
+"""The images of a folder of one's own, with their captions and labels, as `listing` finds them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from dmp_core.errors import InputError
+from dmp_core.modalities import BUILT_IN, Modality
+from dmp_core.store import canonical_json
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+UNKNOWN_SIZE = (0, 0)
+
+
+# A wall of a thousand lines hides the first; the rest shows once these are fixed.
+_MOST_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """A label that came with an image; `file` is relative to the folder, with forward slashes."""
+
+    modality: Modality
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class OwnImage:
+    """One image of the folder."""
+
+    file: str
+    sha256: str
+    size: tuple[int, int]
+    """Height and width in pixels, as shown: after the EXIF orientation. `UNKNOWN_SIZE` of a broken file."""
+    keyword: str
+    prompt: str
+    labels: tuple[LabelFile, ...]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a folder, in the order of their names."""
+
+    root: Path
+    images: tuple[OwnImage, ...]
+    ignored: tuple[str, ...] = ()
+    """Files that are neither image nor label nor caption, and links that lead back to a folder above them."""
+
+    @property
+    def labelled(self) -> list[Modality]:
+        """Those that some image has a label of; what is not built in comes last, by name."""
+        found = {label.modality for image in self.images for label in image.labels}
+        order = {name: place for place, name in enumerate(BUILT_IN)}
+        return sorted(found, key=lambda modality: (order.get(modality.name, len(order)), modality.name))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of those whose label lies beside every image. Raises InputError for one that only some images have."""
+        have = Counter(label.modality for image in self.images for label in image.labels)
+        for modality in self.labelled:
+            if have[modality] < len(self.images):
+                first = next(i for i in self.images if all(label.modality != modality for label in i.labels))
+                wanted = str(PurePosixPath(first.file).with_suffix(f".{modality.member}"))
+                raise InputError(
+                    f"{self.root / wanted}: missing, though {have[modality]} of {len(self.images)} images have their "
+                    f"{modality.name}; add the label, or take those of the other images away"
+                )
+        return tuple(modality.name for modality in self.labelled)
+
+    @property
+    def digest(self) -> str:
+        """Stands for names and contents of images, captions and labels; not for where they lie."""
+        rows = [
+            (i.file, i.sha256, i.keyword, i.prompt, [(x.modality.name, x.file, x.sha256) for x in i.labels])
+            for i in self.images
+        ]
+        return hashlib.sha256(canonical_json(rows).encode()).hexdigest()[:16]
+
+
+def refuse(problems: Iterable[str]) -> None:
+    """Raise one InputError with a line per problem, if there is any."""
+    lines = list(problems)
+    if len(lines) > _MOST_PROBLEMS:
+        lines = [*lines[:_MOST_PROBLEMS], f"… and {len(lines) - _MOST_PROBLEMS} more"]
+    if lines:
+        raise InputError("\n".join(lines))

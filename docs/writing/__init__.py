@@ -1,0 +1,1 @@
+"""Programs that write measured numbers and figures into the documents."""
