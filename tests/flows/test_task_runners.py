@@ -18,7 +18,7 @@ from dmp_core.requests.parts import dataset_config
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages import chunks, execute, find, plan, waves
 from dmp_core.store import Chunk, Workspace
-from flows import runner
+from flows import task_runners
 from flows.pipeline import run_pipeline
 from flows.stages import STAGE_FLOWS
 from tasks import progress
@@ -145,21 +145,21 @@ def test_a_divided_run_resumes_and_can_be_forced(plain, tmp_path):
 
 
 def test_configuration_chooses_the_runner(monkeypatch):
-    assert isinstance(runner.task_runner(RuntimeConfig(task_runner="process")), ProcessPoolTaskRunner)
-    monkeypatch.setattr(runner.importlib, "import_module", lambda name: __import__("no_such_module"))
+    assert isinstance(task_runners.task_runner(RuntimeConfig(task_runner="process")), ProcessPoolTaskRunner)
+    monkeypatch.setattr(task_runners.importlib, "import_module", lambda name: __import__("no_such_module"))
     for runner in ("dask", "ray"):
         with pytest.raises(MissingExtra, match=rf"dmp-pipeline\[{runner}\]"):
-            runner.task_runner(RuntimeConfig(task_runner=runner))
+            task_runners.task_runner(RuntimeConfig(task_runner=runner))
     with pytest.raises(InputError, match=r"runtime: cluster: needs task_runner dask or ray"):
         load_config("smoke", None, ["runtime.cluster=tcp://host:8786"])
     with pytest.raises(InputError, match=r"runtime: parallel: needs task_runner process, dask or ray"):
         load_config("smoke", None, ["runtime.parallel=2"])
 
 
-def test_a_run_without_a_crew_starts_no_runner():
-    with runner.runner_for(RuntimeConfig()) as none:
+def test_a_run_in_turn_starts_no_runner():
+    with task_runners.runner_for(RuntimeConfig()) as none:
         assert none is None
     settings = RuntimeConfig(task_runner="process", parallel=2)
-    with runner.runner_for(settings) as outer, runner.runner_for(settings) as inner:
+    with task_runners.runner_for(settings) as outer, task_runners.runner_for(settings) as inner:
         assert inner is outer
         assert outer.runner is None
