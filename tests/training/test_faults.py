@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dmp_core.errors import InputError
 from dmp_core.finite import check_before_writing, find_non_finite
-from dmp_core.methods.dmp_ import finetune as dmp
+from dmp_core.methods.dmp import finetune as dmp
 from dmp_core.methods.shared import adversarial
 from dmp_core.prior import loop as prior
 from dmp_core.prior.config import TrainingConfig
