@@ -64,4 +64,4 @@ def main(out: Path, images: int = 48, steps: int = 150) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))
+    sys.stdout.write(f"{main(Path(sys.argv[1]), *map(int, sys.argv[2:]))}\n")

@@ -187,40 +187,40 @@ class DMPPipeline(DiffusionPipeline):
         """
         card = self.card
         steps = card.num_steps if num_inference_steps is None else num_inference_steps
-        _check_count("num_inference_steps", steps)
-        _check_number("guidance_scale", guidance_scale, least=0)
-        _check_choice("mode", mode, ("RGB", "F"))
-        _check_choice("resampling", resampling, ("antialias", "dmp_compat", "dmp_compat_aliased"))
-        _check_choice("output_type", output_type, ("pt", "np", "pil", "latent", "label"))
+        _check_settings(steps, guidance_scale, mode, resampling, output_type, scale)
         if output_type == "label" and card.modality is None:
             raise InputError("output_type: label needs an adapter whose card says what it predicts")
-        if scale not in (None, "minmax"):
-            _check_number("scale", scale)
         pixels = to_pixels(images).to(self._execution_device, torch.float32)
         size = (pixels.shape[-2], pixels.shape[-1])
-        antialias = resampling != "dmp_compat_aliased"
-        pixels = resize(pixels, self._working_size(size, resolution), antialias)
+        pixels = resize(pixels, self._working_size(size, resolution), resampling != "dmp_compat_aliased")
         with evaluating(self.vae, self.unet, self.text_encoder), self.progress_bar(total=steps) as bar:
             x = encode_images(self.vae, pixels, generator).to(self.unet.dtype)
+            denoise = _ticking(self._denoiser(prompt, len(x), guidance_scale), bar.update)
             y = sample(
-                _ticking(self._denoiser(prompt, len(x), guidance_scale), bar.update),
-                x,
-                schedule or self.schedule,
-                steps,
-                prediction or card.prediction,
-                source or card.source,
+                denoise, x, schedule or self.schedule, steps, prediction or card.prediction, source or card.source
             )
             decoded = None if output_type == "latent" else decode_latents(self.vae, y).float()
         check_outputs(y if decoded is None else decoded)
-        result: Any = y
-        if decoded is not None:
-            if output_type == "label":
-                result = card.labels(decoded * 2 - 1, size)
-            elif output_type != "latent":
-                depth_scale = card.encoding.scale if scale is None else scale
-                result = postprocess(decoded, size, mode or card.encoding.mode, depth_scale, resampling, output_type)
+        result = y if decoded is None else self._result(decoded, size, mode, scale, resampling, output_type)
         self.maybe_free_model_hooks()
         return DMPOutput(images=result, latents=y) if return_dict else (result, y)
+
+    def _result(
+        self,
+        decoded: Tensor,
+        size: tuple[int, int],
+        mode: Mode | None,
+        scale: float | Literal["minmax"] | None,
+        resampling: Resampling,
+        output_type: OutputType,
+    ) -> Any:
+        """Decoded images (B, 3, h, w) as what `output_type` names, at `size` = (height, width)."""
+        card = self.card
+        if output_type == "label":
+            return card.labels(decoded * 2 - 1, size)
+        assert output_type != "latent"
+        depth_scale = card.encoding.scale if scale is None else scale
+        return postprocess(decoded, size, mode or card.encoding.mode, depth_scale, resampling, output_type)
 
     def encode_prompt(self, prompt: str | Sequence[str]) -> Tensor:
         """Text embeddings (B, L, D) of one prompt or several; too long ones are truncated."""
@@ -334,6 +334,18 @@ def _ticking(denoise: Denoiser, tick: Any) -> Denoiser:
         return output
 
     return ticked
+
+
+def _check_settings(
+    steps: Any, guidance_scale: Any, mode: str | None, resampling: str, output_type: str, scale: Any
+) -> None:
+    _check_count("num_inference_steps", steps)
+    _check_number("guidance_scale", guidance_scale, least=0)
+    _check_choice("mode", mode, ("RGB", "F"))
+    _check_choice("resampling", resampling, ("antialias", "dmp_compat", "dmp_compat_aliased"))
+    _check_choice("output_type", output_type, ("pt", "np", "pil", "latent", "label"))
+    if scale not in (None, "minmax"):
+        _check_number("scale", scale)
 
 
 def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
