@@ -37,6 +37,8 @@ PROCESS = "dmp_core/diffusion/process.py"
 SAMPLER = "dmp_core/diffusion/sampler.py"
 SCHEDULE = "dmp_core/diffusion/schedule.py"
 ADAPTERS = "dmp_core/diffusion/adapters.py"
+SHARDS = "dmp_core/store/shards.py"
+GATES = "dmp_core/quality/gates.py"
 MUTANTS = (
     Mutant(
         "ᾱ is shifted by one step in the process",
@@ -121,6 +123,55 @@ MUTANTS = (
         "cross = torch.linalg.cross(pred, true, dim=1)",
         "pred, true = pred / 2 + 0.5, true / 2 + 0.5; cross = torch.linalg.cross(pred, true, dim=1)",
         ("tests/evaluation/test_metrics.py",),
+    ),
+    Mutant(
+        "a shard of another fingerprint counts as made",
+        SHARDS,
+        "if record is None or record.fingerprint != out.fingerprint:",
+        "if record is None:",
+        ("tests/store/test_store.py",),
+    ),
+    Mutant(
+        "a shard that is made again and differs is published",
+        SHARDS,
+        "if published is not None and published.sha256 != record.sha256:",
+        "if published is None and self.expected:",
+        ("tests/store/test_store.py",),
+    ),
+    Mutant(
+        "a manifest of other settings counts",
+        "dmp_core/store/workspace.py",
+        "return manifest if manifest.fingerprint == self.fingerprint else None",
+        "return manifest",
+        ("tests/store/test_store.py",),
+    ),
+    Mutant(
+        "an input is read without its digest",
+        "dmp_core/store/workspace.py",
+        "if stated.get(name) != hashlib.sha256(data).hexdigest():",
+        "if name not in stated:",
+        ("tests/store",),
+    ),
+    Mutant(
+        "a score at the bound fails its gate",
+        GATES,
+        '"min": values < bound',
+        '"min": values <= bound',
+        ("tests/quality/test_gates.py",),
+    ),
+    Mutant(
+        "a missing score fails its gate",
+        GATES,
+        "fails.fillna(False)",
+        "fails.fillna(True)",
+        ("tests/quality/test_gates.py",),
+    ),
+    Mutant(
+        "depth above the scale is not clipped",
+        "dmp_core/modalities/depth.py",
+        "np.clip(((values + 1) / 2).mean(-1), 0, 1 if code.depth_clip else None)",
+        "np.clip(((values + 1) / 2).mean(-1), 0, None)",
+        ("tests/labelers/test_encoding.py", "tests/modalities"),
     ),
 )
 

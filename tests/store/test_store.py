@@ -223,6 +223,19 @@ def test_open_dataset_decodes(tmp_path):
     assert np.asarray(samples[5]["png"])[0, 0, 0] == 5
 
 
+def test_one_path_serves_one_fingerprint_at_a_time(tmp_path):
+    """The folder of a merged dataset is the same for all settings: what others made in it counts for nothing."""
+    workspace, plans = Workspace(str(tmp_path)), plan_shards(KEYS, 4)
+    first, second = (kind_of("shards").artefact(workspace, "toy/train", digit * 12) for digit in "01")
+    assert first.path == second.path
+    publish(first, write_shards(first, plans, produce))
+    assert second.manifest() is None
+    assert (first.status(), second.status()) == ("complete", "missing")
+    made: list[int] = []
+    write_shards(second, plans, lambda plan: made.append(plan.index) or produce(plan))
+    assert made == [0, 1]
+
+
 def test_staged_folder_publishes_whole_and_keeps_work_on_failure(tmp_path):
     out = kind_of("train").artefact(Workspace(str(tmp_path)), "normal-dmp", "0" * 12)
 
