@@ -59,9 +59,7 @@ def _method_tag(value: Any) -> str:
 
 
 def _registered(value: Any) -> Any:
-    """Settings of a method that this module does not know, by the registry's model for them."""
-    from dmp_core.methods.registry import find_method  # here, since methods read the configuration
-
+    """Settings of another method than DMP, by the registry's model for them."""
     return find_method(str(value["method"])).settings.model_validate(value) if isinstance(value, Mapping) else value
 
 
