@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dmp_core.config.stages import BaseConfig, EditorConfig, LoraConfig, SamplingConfig, TrainConfig
-from dmp_core.evaluation.protocol import aggregate, constant_prediction, score, score_constant
+from dmp_core.evaluation.protocol import aggregate, constant_prediction, score
 from dmp_core.methods.diffusion_settings import (
     DDIBConfig,
     DDIBSampling,
@@ -35,6 +35,7 @@ from dmp_core.modalities import find_modality
 from dmp_core.progress import silent
 from dmp_core.training.logs import read_log
 from tests.methods.clusters import Data, Levels, labels_of, pictures, write_editor, write_prior
+from tests.scoring import score_constant
 
 pytestmark = pytest.mark.slow  # the models that all start from take longer than each of the fits
 

@@ -11,7 +11,7 @@ import pytest
 
 from dmp_core.config.stages import PromptsConfig, SplitConfig, TransformersPrompts, VLLMPrompts
 from dmp_core.errors import InputError
-from dmp_core.prompts import build_generator, make_prompts, server
+from dmp_core.prompts import build_generator, make_captions, server
 from dmp_core.prompts.server import ServerGenerator
 from dmp_core.prompts.transformers_lm import TransformersGenerator
 from tests.prompts.completions_server import Server, serving
@@ -59,7 +59,9 @@ def test_the_address_may_end_as_it_likes(running: Server, suffix: str) -> None:
 def test_a_split_made_by_a_server_is_the_one_made_here(running: Server) -> None:
     split = SplitConfig(keywords=["bedroom", "kitchen"], count=6)
     tables = [
-        make_prompts("s", split, PromptsConfig(generator=chosen, template=TEMPLATE, max_rounds=30), 0, device="cpu")
+        make_captions(
+            "s", split, PromptsConfig(generator=chosen, template=TEMPLATE, max_rounds=30), 0, device="cpu"
+        ).table
         for chosen in (settings(running), TransformersPrompts(model=running.model, chat=False, **LENGTHS))
     ]
     build_generator.cache_clear()

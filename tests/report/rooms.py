@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmp_core.evaluation.protocol import ScoreTable, aggregate, constant_prediction, score, score_constant
+from dmp_core.evaluation.protocol import ScoreTable, aggregate, constant_prediction, score
 from dmp_core.modalities import BUILT_IN
 from dmp_core.report import Sample
+from tests.scoring import score_constant
 
 WALL, FLOOR, CEILING, BED, WINDOW, PAINTING = 0, 3, 5, 7, 8, 22
 SIZE = 32

@@ -16,7 +16,7 @@ from dmp_core.config import PipelineConfig, load_config
 from dmp_core.config.pipeline import validate
 from dmp_core.config.stages import ModelLabels
 from dmp_core.errors import InputError
-from dmp_core.evaluation.protocol import ScoreTable, constant_prediction, score, score_constant
+from dmp_core.evaluation.protocol import ScoreTable, constant_prediction, score
 from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label, encode_label, png_bytes
 from dmp_core.labelers.registry import BUILT_IN
 from dmp_core.report.dataset_record import UNKNOWN
@@ -26,6 +26,7 @@ from dmp_core.stages.quality import read_scores
 from dmp_core.store import Artefact, Sample, Workspace, open_dataset, plan_shards, read_artefact, write_shards
 from tests.golden.fill import fill_module
 from tests.report.rooms import prediction, room
+from tests.scoring import score_constant
 from tests.training.tiny import TEXT_LENGTH, write_base, write_tokenizer
 
 TASKS = ("normal", "depth")

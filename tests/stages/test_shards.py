@@ -17,7 +17,7 @@ from dmp_core.config import load_config
 from dmp_core.config.pipeline import PipelineConfig, validate
 from dmp_core.labelers.encoding import encode_label, png_bytes
 from dmp_core.modalities import BUILT_IN, built_in
-from dmp_core.report.dataset_record import RECORD, SCORES, UNKNOWN
+from dmp_core.report.dataset_record import RECORD, UNKNOWN
 from dmp_core.stages import execute, find, plan
 from dmp_core.stages.execute import StageResult, publish
 from dmp_core.store import Workspace, plan_shards, write_shards
@@ -187,9 +187,9 @@ def test_the_schema_lists_every_score() -> None:
     from dmp_core.quality.gates import IMAGE, IMAGE_GATES
 
     arrays = room(0, 16)
-    assert set(image_scores(arrays["rgb"])) <= set(SCORES["image"])
+    assert set(image_scores(arrays["rgb"])) <= set(RECORD["quality"]["image"])
     for task in BUILT_IN:
-        assert set(label_scores(task, arrays[task])) <= set(SCORES[task])
+        assert set(label_scores(task, arrays[task])) <= set(RECORD["quality"][task])
     gates_of = {IMAGE: IMAGE_GATES} | {one.name: (*one.gates, one.flip_gate) for one in built_in()}
     gated = {table: {gate.partition("_")[2] for gate in gates} - {"flagged"} for table, gates in gates_of.items()}
-    assert all(gated[table] <= set(SCORES[table]) for table in gated)
+    assert all(gated[table] <= set(RECORD["quality"][table]) for table in gated)
