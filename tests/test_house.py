@@ -31,7 +31,18 @@ DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.
 LONGEST_FUNCTION = 120
 
 # Importing these costs seconds or needs an extra; the command line must answer without them.
-HEAVY = {"accelerate", "datasets", "diffusers", "matplotlib", "mitsuba", "peft", "prefect", "torch", "transformers"}
+HEAVY = {
+    "accelerate",
+    "datasets",
+    "diffusers",
+    "huggingface_hub",
+    "matplotlib",
+    "mitsuba",
+    "peft",
+    "prefect",
+    "torch",
+    "transformers",
+}
 
 
 def normalised(name: str) -> str:
