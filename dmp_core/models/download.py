@@ -20,7 +20,7 @@ from dmp_core.errors import InputError, MissingExtra
 from dmp_core.models.registry import LOCK, Lock, Model, ModelFile, check, models_dir
 from dmp_core.passwords import refuse_password
 from dmp_core.progress import Progress, silent
-from dmp_core.store import sha256_stream
+from dmp_core.store import sha256_file
 
 _CHUNK = 1 << 20
 _MEGABYTE = 1_000_000
@@ -90,9 +90,7 @@ def _claimed(path: Path) -> Iterator[BinaryIO]:
 def _verified(path: Path, target: Path, key: str, file: ModelFile) -> tuple[str, int]:
     """Digest and size. Raises InputError, and deletes the file, if they are not those that are known."""
     expected = file.sha256 or Lock(models_dir()).digests.get(key)
-    with path.open("rb") as stream:
-        digest = sha256_stream(stream)
-    size = path.stat().st_size
+    digest, size = sha256_file(path), path.stat().st_size
     if (file.bytes and size != file.bytes) or (expected and digest != expected):
         path.unlink()
         fix = "fetch it from elsewhere with --from"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -16,6 +15,7 @@ from typing import Any
 
 from dmp_core.errors import InputError, MissingExtra
 from dmp_core.models.shipped import Located, resolve_model
+from dmp_core.store import sha256_file
 
 logger = logging.getLogger(__name__)
 PACKAGE_PREFIX = "package:"
@@ -75,9 +75,7 @@ def converted_gguf(folder: str | Path, gguf_file: str) -> Path:
     killed leaves no half model, and two that race agree.
     """
     source = Path(folder) / gguf_file
-    with source.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    target = cache_root() / "gguf" / f"{source.stem}-{digest[:16]}"
+    target = cache_root() / "gguf" / f"{source.stem}-{sha256_file(source)[:16]}"
     if target.is_dir():
         return target
     logger.info("converting %s once, into %s", source.name, target)

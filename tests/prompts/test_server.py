@@ -131,6 +131,25 @@ def test_no_server_at_all(running: Server) -> None:
         ServerGenerator(settings(running, server_url="localhost:8000"))
 
 
+def test_the_key_does_not_follow_a_redirect_to_another_host(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Moved(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", f"{running.url}{self.path}")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    running.key = "open sesame"
+    monkeypatch.setenv("VLLM_API_KEY", "open sesame")
+    moved = HTTPServer(("127.0.0.1", 0), Moved)
+    threading.Thread(target=moved.handle_request, daemon=True).start()
+    with pytest.raises(InputError, match=rf"{FIELD}.*401"):
+        ServerGenerator(settings(running, server_url=f"http://127.0.0.1:{moved.server_port}"))
+    moved.server_close()
+
+
 def test_a_server_that_repeats_the_key_does_not_bring_it_into_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
