@@ -8,16 +8,12 @@ is written to a file or put before the VAE (`encoding`). Nothing here knows of s
 
 from __future__ import annotations
 
-from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label, encode_label
 from dmp_core.labelers.exact import pack_truth, unpack_truth
 from dmp_core.labelers.registry import Labeler, build_labeler, labeler_names
 
 __all__ = [
-    "LABEL_EXTENSIONS",
     "Labeler",
     "build_labeler",
-    "decode_label",
-    "encode_label",
     "labeler_names",
     "pack_truth",
     "unpack_truth",

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from dmp_core.config.stages import DiffusionImages, FolderImages, RenderImages, RuntimeConfig
-from dmp_core.labelers.encoding import png_bytes
+from dmp_core.modalities.files import png_bytes
 from dmp_core.store import Sample, Skipped, canonical_json
 
 Row = dict[str, Any]

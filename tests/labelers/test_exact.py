@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dmp_core.errors import InputError
-from dmp_core.labelers import build_labeler, encode_label, pack_truth, unpack_truth
+from dmp_core.labelers import build_labeler, pack_truth, unpack_truth
+from dmp_core.modalities import find_modality
 
 
 def rendered(seed: int = 0) -> SimpleNamespace:
@@ -35,7 +36,7 @@ def test_truth_round_trip():
     for task in ("depth", "segmentation", "albedo", "shading"):
         np.testing.assert_array_equal(truth[task], getattr(image, task))
     for task, label in truth.items():
-        np.load(io.BytesIO(encode_label(task, label)[1])) if task == "depth" else encode_label(task, label)
+        np.load(io.BytesIO(find_modality(task).encode(label))) if task == "depth" else find_modality(task).encode(label)
 
 
 def test_truth_bytes_do_not_depend_on_the_clock(monkeypatch):

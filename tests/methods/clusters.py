@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from dmp_core.config.stages import BaseConfig
-from dmp_core.labelers.encoding import image_to_vae, to_vae_image
+from dmp_core.labelers.encoding import image_to_vae
 from dmp_core.methods.diffusion_settings import InstructConfig, LabelPriorConfig
 from dmp_core.methods.instruct import fit_instruct
 from dmp_core.methods.label_prior import fit_label_prior, load_label_prior
+from dmp_core.modalities import Code, find_modality
 from dmp_core.training.base import load_base
 from dmp_core.training.data import LatentPairs
 from dmp_core.training.latents import LatentColumn, encode_images
@@ -51,7 +52,7 @@ class Data:
         self.labels = labels_of(kinds, levels)
         vae = load_base(BaseConfig(model=str(base))).vae
         self.images = _column(vae, "image", image_to_vae(images))
-        self.targets = _column(vae, "shading", to_vae_image("shading", self.labels, depth_scale=8.0))
+        self.targets = _column(vae, "shading", find_modality("shading").to_image(self.labels, Code(depth_scale=8.0)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -96,7 +97,7 @@ def write_editor(folder: Path, prior: Path, answers: dict[str, Levels]) -> Path:
     after = np.concatenate([labels_of(kinds, levels) for levels in answers.values()])
     pairs = LatentPairs(
         _column(base.vae, "before", before),
-        _column(base.vae, "after", to_vae_image("shading", after, depth_scale=8.0)),
+        _column(base.vae, "after", find_modality("shading").to_image(after, Code(depth_scale=8.0))),
         batch_size=16,
     )
     words = [word for word in answers for _ in images]

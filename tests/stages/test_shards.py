@@ -15,8 +15,8 @@ import yaml
 
 from dmp_core.config import load_config
 from dmp_core.config.pipeline import PipelineConfig, validate
-from dmp_core.labelers.encoding import encode_label, png_bytes
-from dmp_core.modalities import BUILT_IN, built_in
+from dmp_core.modalities import BUILT_IN, built_in, find_modality
+from dmp_core.modalities.files import png_bytes
 from dmp_core.report.dataset_record import RECORD, UNKNOWN
 from dmp_core.stages import execute, find, plan
 from dmp_core.stages.execute import StageResult, publish
@@ -57,7 +57,10 @@ def build(config: PipelineConfig, workspace: Path, about: dict[str, Any], blank:
             images[key] = {"png": png_bytes(arrays["rgb"]), "json": json.dumps(record).encode()}
         store(config, workspace, f"images/{split}", images, keywords=["bedroom"], prompts=["test"])
         for task in config.modalities:
-            labels = {key: dict([encode_label(task, arrays[task])]) for key, arrays in rooms.items()}
+            labels = {
+                key: {find_modality(task).member: find_modality(task).encode(arrays[task])}
+                for key, arrays in rooms.items()
+            }
             store(config, workspace, f"labels/{split}-{task}", labels)
     for node in plan(config):
         if node.stage in ("quality", "shards"):

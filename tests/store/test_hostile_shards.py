@@ -22,8 +22,8 @@ import pytest
 from PIL import Image
 
 from dmp_core.errors import InputError
-from dmp_core.labelers.encoding import png_bytes
 from dmp_core.labelers.exact import unpack_truth
+from dmp_core.modalities.files import png_bytes
 from dmp_core.store import (
     Artefact,
     FileRecord,

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from dmp_core.errors import InputError
-from dmp_core.labelers.encoding import encode_label
+from dmp_core.modalities import find_modality
 from dmp_core.synthesis.folder import check_folder, decode_image, fit_array, open_rgb, read_label
 from dmp_core.synthesis.listing import prompts_table, read_folder
 
@@ -62,7 +62,7 @@ def write(path: Path, rgb: np.ndarray = RGB) -> Path:
 
 def write_label(path: Path, task: str, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode_label(task, array)[1])
+    path.write_bytes(find_modality(task).encode(array))
 
 
 def refusal(folder: Path) -> str:

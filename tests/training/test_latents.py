@@ -9,8 +9,8 @@ from safetensors.torch import save
 
 from dmp_core.config.stages import BaseConfig
 from dmp_core.errors import InputError, NotFinite
-from dmp_core.labelers.encoding import image_to_vae, to_vae_image
-from dmp_core.modalities import Code
+from dmp_core.labelers.encoding import image_to_vae
+from dmp_core.modalities import Code, find_modality
 from dmp_core.training.base import load_vae
 from dmp_core.training.latents import encode_column, encode_images, read_column, working_size
 
@@ -60,7 +60,7 @@ def test_mirrored_normals_point_the_other_way(vae):
 def test_depth_scale_reaches_the_vae(vae):
     depth = [np.full((16, 16), 3.0, np.float32)]
     column = read_column([encode_column(vae, "depth", KEYS[:1], depth, code=Code(depth_scale=4.0))])
-    expected = encode_images(vae, to_vae_image("depth", np.stack(depth), depth_scale=4.0))
+    expected = encode_images(vae, find_modality("depth").to_image(np.stack(depth), Code(depth_scale=4.0)))
     torch.testing.assert_close(column.plain, expected, atol=1e-5, rtol=1e-5)
 
 
