@@ -18,7 +18,8 @@ from dmp_core.methods.dmp.settings import TrainConfig
 from dmp_core.modalities import find_modality
 from dmp_core.prompts.grammar import GrammarGenerator
 from dmp_core.render import Rendered, render_prompt
-from dmp_core.scoring.protocol import aggregate, constant_prediction, score, score_constant
+from dmp_core.scoring.protocol import aggregate, constant_like, constant_prediction, score
+from dmp_core.scoring.registry import CONSTANT
 from dmp_core.training.data import LatentPairs
 from dmp_core.training.latents import encode_column, read_column
 from dmp_core.weights.load import load_base
@@ -57,8 +58,8 @@ def main(out: Path, images: int = 48, steps: int = 150) -> dict[str, float]:
     pipeline = load_predictor(BASE, result.folder, modality=TARGET)
     predicted = predict_batch(pipeline, np.stack([room.rgb for room in kitchens]), TARGET, SamplingConfig())
 
-    constant = constant_prediction(TARGET, columns[TARGET])
-    tables = [score(TARGET, predicted, truth, names), score_constant(TARGET, constant, truth, names)]
+    constant = constant_like(TARGET, constant_prediction(TARGET, columns[TARGET]), truth)
+    tables = [score(TARGET, predicted, truth, names), score(TARGET, constant, truth, names, row=CONSTANT)]
     rows = aggregate(tables)[TARGET.name][""]
     return {row: found["metrics"][TARGET.primary_metric.name]["mean"] for row, found in rows.items()}
 

@@ -50,7 +50,7 @@ def vae_ceiling(
 ) -> Array:
     """Labels after the VAE's round trip: what a perfect U-Net would score (its upper bound).
 
-    labels: a batch, channels last, as in `labelers.encoding`; returned in the same form and size. Classes are
+    labels: a batch, channels last, as in `dmp_core.modalities`; returned in the same form and size. Classes are
         decoded among those of the image itself, so that no predictor knows more.
     """
     modality, code, labels = modality_of(modality), code or Code(), np.asarray(labels)

@@ -50,11 +50,6 @@ def depth_from_decoded(decoded: Tensor, scale: float | Literal["minmax"] = 1.0) 
     return (depth - low) / (high - low).clamp(min=torch.finfo(depth.dtype).tiny)
 
 
-def depth_preview(depth: Tensor, scale: float) -> Tensor:
-    """16-bit grey levels of a depth map for viewing, int32 in [0, 65535] (of which ``scale`` is the top)."""
-    return (depth / scale * 65535).round().clamp(0, 65535).to(torch.int32)
-
-
 def downscale_factor(vae: Any) -> int:
     """Pixels per latent along a side, 8 for Stable Diffusion."""
     blocks = vae.config.get("block_out_channels") or vae.config.get("encoder_block_out_channels")

@@ -80,11 +80,6 @@ def percentile_interval(statistic: Statistic, weights: NDArray[np.float64], leve
     return Interval(whole, float(low), float(high))
 
 
-def mean_interval(values: NDArray[np.floating], samples: int = 1000, seed: int = 0, level: float = 0.95) -> Interval:
-    """Mean of per-image values (N,) with its bootstrap interval."""
-    return percentile_interval(weighted_mean(values), resample_weights(len(values), samples, seed), level)
-
-
 def paired_interval(ours: Statistic, theirs: Statistic, weights: NDArray[np.float64], level: float = 0.95) -> Interval:
     """Interval of `ours - theirs` over shared resamples: the noise that both share cancels out."""
     return percentile_interval(lambda w: ours(w) - theirs(w), weights, level)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -110,11 +110,6 @@ class Palette:
         colours[kept] = self.colours[kept]
         return Palette(f"{self.name}, others black", colours, self.classes)
 
-    def undecodable(self, space: Space = "rgb") -> dict[int, int]:
-        """Classes whose own colour decodes to another class: {class: decoded}."""
-        decoded = self.decode(self.colours, space=space)
-        return {i: int(d) for i, d in enumerate(decoded) if i != d}
-
     def _checked(self, classes: Iterable[int]) -> NDArray[np.int64]:
         kept = np.array(sorted(set(classes)), dtype=np.int64)
         if kept.size == 0 or kept[0] < 0 or kept[-1] >= len(self.colours):
@@ -210,13 +205,6 @@ def _descale(value: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
 
 
 # -------------------------------------------------------------------------- our own palette
-COMMON_CLASSES: tuple[int, ...] = (
-    *(0, 3, 5, 7, 28, 8, 35, 15, 18, 22, 14, 82, 57, 44, 19, 10, 24, 33, 36, 17),
-    *(131, 30, 27, 23, 39, 41, 62, 42, 85, 63, 64, 66, 69, 31),
-)
-"""ADE20K ids by their share of the pixels of rendered bedrooms, then of other rooms: wall, floor, ceiling, bed …"""
-
-
 def spread_colours(count: int) -> RGB:
     """``count`` colours, up to 188, well apart from each other and from black: (count, 3).
 
@@ -256,11 +244,3 @@ def display_colours(classes: int) -> RGB:
         r, g, b = colorsys.hls_to_rgb((index * 0.61803398875 + 0.58) % 1.0, lightness, 0.55)
         colours.append((round(r * 255), round(g * 255), round(b * 255)))
     return np.array(colours, dtype=np.uint8)
-
-
-def default_colours(common: Sequence[int] = COMMON_CLASSES, count: int = 150) -> RGB:
-    """The ``default`` palette: the best separated colours for the commonest classes, the rest by id."""
-    order = [*common, *(i for i in range(count) if i not in set(common))]
-    colours = np.empty((count, 3), dtype=np.uint8)
-    colours[order] = spread_colours(count)
-    return colours

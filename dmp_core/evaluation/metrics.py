@@ -146,29 +146,6 @@ def rmse(pred: Tensor, true: Tensor, valid: Tensor | None = None) -> Tensor:
     return masked_mean((pred - true) ** 2, has_depth(true) if valid is None else valid).sqrt()
 
 
-def align_median(pred: Tensor, true: Tensor) -> Tensor:
-    """Scale and shift of each depth map by median and spread about it, robust to outliers. (B, H, W).
-
-    ŷ' = (ŷ - med ŷ) · s + med y with s the ratio of mean absolute deviations from the median
-    (Ranftl et al. 2020), over valid pixels that are predicted; at least a millimetre, so that ratios exist;
-    NaN where nothing is predicted. Falling depth is not turned round. See ``alignment.align_affine`` for least squares.
-    """
-    pred, true = _floats(pred, true)
-    predicted = pred.isfinite()
-    valid = has_depth(true) & predicted
-    centre_p, spread_p = _median_spread(pred, valid)
-    centre_t, spread_t = _median_spread(true, valid)
-    scale = torch.where(spread_p > 0, spread_t / spread_p, torch.zeros_like(spread_p))
-    return ((pred - centre_p) * scale + centre_t).clamp(min=1e-3).where(predicted, torch.nan)
-
-
-def _median_spread(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    shape = (len(depth), *[1] * (depth.ndim - 1))
-    known = torch.where(valid, depth, torch.nan).flatten(1)
-    centre = known.nanmedian(dim=1, keepdim=True).values
-    return centre.view(shape), (known - centre).abs().nanmean(1).view(shape)
-
-
 def min_max(image: Tensor, valid: Tensor | None = None) -> Tensor:
     """Each image stretched to [0, 1] over its valid pixels; 0 where it is constant. Any (B, …)."""
     shape = (len(image), *[1] * (image.ndim - 1))

@@ -124,10 +124,6 @@ class Experiment(Settings):
                 raise ValueError(f"variants.{name}.feeds: no such output: {', '.join(sorted(unknown))}")
         return self
 
-    def feeding(self, output: str) -> dict[str, Variant]:
-        """The variants that an output shows, in their order."""
-        return {name: variant for name, variant in self.variants.items() if output in variant.feeds}
-
 
 def experiment_names() -> list[str]:
     return sorted(path.stem for path in manifest_path("experiments").glob("*.yaml"))

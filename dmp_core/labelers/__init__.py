@@ -1,24 +1,11 @@
-"""Labelers: from an image (or from the renderer's truth) to labels, and labels' encodings.
+"""Labelers: from an image to labels.
 
-What may live here: one file a labeler, the registry that names them (`build_labeler`), and how a label
-is written to a file or put before the VAE (`encoding`). Nothing here knows of shards or stages.
-
-`encoding` and `exact` import without torch, since the stages that render and store need no network.
+What may live here: one file per labeler, the registry that names them (`build_labeler`), and their settings. Nothing
+here knows of shards or stages, and the registry imports without torch.
 """
 
 from __future__ import annotations
 
-from dmp_core.dataset.truth import pack_truth, unpack_truth
-from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label, encode_label
 from dmp_core.labelers.registry import Labeler, build_labeler, labeler_names
 
-__all__ = [
-    "LABEL_EXTENSIONS",
-    "Labeler",
-    "build_labeler",
-    "decode_label",
-    "encode_label",
-    "labeler_names",
-    "pack_truth",
-    "unpack_truth",
-]
+__all__ = ["Labeler", "build_labeler", "labeler_names"]

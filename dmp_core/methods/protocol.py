@@ -27,7 +27,7 @@ Needs = Literal["latents", "images", "nothing"]
 """What a fit reads: VAE latents of images and labels, images and labels themselves, or no data at all."""
 
 Predictor = Callable[["NDArray[Any]", Sequence[str]], "NDArray[Any]"]
-"""(images uint8 (B, H, W, 3), their keys) → labels of the same size, in the units of `dmp_core.labelers.encoding`."""
+"""(images uint8 (B, H, W, 3), their keys) → labels of the same size, in the units of `dmp_core.modalities`."""
 
 
 @dataclass(frozen=True)

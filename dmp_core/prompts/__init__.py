@@ -1,6 +1,6 @@
 """Captions for images, from keywords: lists, generators (a grammar or a language model), clean-up.
 
-`make_prompts` is what the pipeline calls. A generator is one file with one class that meets
+`make_captions` is what the pipeline calls. A generator is one file with one class that meets
 `CaptionGenerator`, and one line in `base.GENERATORS`. Nothing here imports torch before a
 language model is built.
 """
@@ -8,7 +8,7 @@ language model is built.
 from dmp_core.prompts.base import GENERATORS, CaptionGenerator, build_generator
 from dmp_core.prompts.cleanup import caption_key, clean_caption
 from dmp_core.prompts.keywords import read_keywords, readable_keyword
-from dmp_core.prompts.make import make_captions, make_prompts
+from dmp_core.prompts.make import make_captions
 from dmp_core.prompts.resume import ResumableGenerator
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "caption_key",
     "clean_caption",
     "make_captions",
-    "make_prompts",
     "read_keywords",
     "readable_keyword",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -10,13 +9,12 @@ import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from dmp_core.errors import InputError, MissingExtra
+from dmp_core.store import sha256_file
 from dmp_core.weights.resolve import Located, resolve_model
 
 logger = logging.getLogger(__name__)
@@ -77,9 +75,7 @@ def converted_gguf(folder: str | Path, gguf_file: str) -> Path:
     killed leaves no half model, and two that race agree.
     """
     source = Path(folder) / gguf_file
-    with source.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    target = cache_root() / "gguf" / f"{source.stem}-{digest[:16]}"
+    target = cache_root() / "gguf" / f"{source.stem}-{sha256_file(source)[:16]}"
     if target.is_dir():
         return target
     logger.info("converting %s once, into %s", source.name, target)
@@ -115,7 +111,9 @@ def _convert(folder: Path, gguf_file: str, out: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError:
         raise MissingExtra("transformers", "llm") from None
-    with _one_gguf_reader(), quiet_transformers():
+    if find_spec("gguf") is None:
+        raise MissingExtra("gguf", "llm")
+    with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, gguf_file=gguf_file)
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, trust_remote_code=False, gguf_file=gguf_file, dtype="float32"
@@ -130,17 +128,6 @@ def _convert(folder: Path, gguf_file: str, out: Path) -> None:
     with quiet_transformers():
         plain.save_pretrained(out)
         tokenizer.save_pretrained(out)
-
-
-@contextmanager
-def _one_gguf_reader() -> Iterator[None]:
-    """Lets transformers parse the file once instead of five times (config, tokenizer, model each ask anew)."""
-    try:
-        import gguf
-    except ImportError:
-        raise MissingExtra("gguf", "llm") from None
-    with mock.patch.object(gguf, "GGUFReader", cache(gguf.GGUFReader)):
-        yield
 
 
 @contextmanager

@@ -27,23 +27,6 @@ _AT_ONCE = 256  # captions asked for at a time: what a killed run loses at most
 _MAX_CANDIDATES = 8
 
 
-def make_prompts(
-    split_name: str,
-    split: SplitConfig,
-    config: PromptsConfig,
-    seed: int,
-    exclude: Collection[str] = (),
-    *,
-    generator: CaptionGenerator | None = None,
-    device: str = "auto",
-    progress: Progress = silent,
-) -> pd.DataFrame:
-    """The table of `make_captions`, which see."""
-    return make_captions(
-        split_name, split, config, seed, exclude, generator=generator, device=device, progress=progress
-    ).table
-
-
 @dataclass(frozen=True)
 class Captions:
     """The captions of one split, and how many of those written were refused."""

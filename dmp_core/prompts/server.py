@@ -85,16 +85,16 @@ class ServerGenerator:
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """One request; tried again while the server is busy or out of reach, not when it finds the request bad."""
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get("VLLM_API_KEY"):
-            headers["Authorization"] = f"Bearer {key}"
+        key = os.environ.get("VLLM_API_KEY")
         data = None if body is None else json.dumps(body).encode()
         reason = ""
         for attempt in range(_TRIES):
             if attempt:
                 time.sleep(_PAUSE * 2 ** (attempt - 1))
             try:
-                request = urllib.request.Request(f"{self.base}{path}", data, headers)
+                request = urllib.request.Request(f"{self.base}{path}", data, {"Content-Type": "application/json"})
+                if key:  # not for another host that the server redirects to
+                    request.add_unredirected_header("Authorization", f"Bearer {key}")
                 with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
                     return json.load(response)
             except urllib.error.HTTPError as error:

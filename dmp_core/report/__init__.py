@@ -1,7 +1,7 @@
 """The report: one offline page with tables, pictures, plots and provenance.
 
 Public: `build_report` and `ReportData` (the page), `StatisticsCollector` (its dataset section),
-`keys_to_show` (which samples it needs), `colourise`, `error_map` and `contact_sheet` (pictures),
+`keys_to_show` (which samples it needs), `error_map` and `contact_sheet` (pictures),
 `readme_figure` (the README's grid), `dataset_card.dataset_card` (the README of a dataset).
 What may live here: anything that turns results into something to look at. It takes plain arrays and
 values, never stages or workspaces.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dmp_core.report.dataset_card import DatasetCardInfo, card_from_manifests
     from dmp_core.report.figure import readme_figure
     from dmp_core.report.gallery import keys_to_show
-    from dmp_core.report.pictures import SheetRow, SheetStyle, colourise, colourise_error, contact_sheet, error_map
+    from dmp_core.report.pictures import SheetRow, SheetStyle, colourise_error, contact_sheet, error_map
     from dmp_core.report.statistics import StatisticsCollector
 
 __all__ = [
@@ -47,7 +47,6 @@ __all__ = [
     "TrainingRecord",
     "build_report",
     "card_from_manifests",
-    "colourise",
     "colourise_error",
     "contact_sheet",
     "error_map",
@@ -71,7 +70,7 @@ _MODULES = {
     "dataset_card": ("DatasetCardInfo", "card_from_manifests"),
     "figure": ("readme_figure",),
     "gallery": ("keys_to_show",),
-    "pictures": ("SheetRow", "SheetStyle", "colourise", "colourise_error", "contact_sheet", "error_map"),
+    "pictures": ("SheetRow", "SheetStyle", "colourise_error", "contact_sheet", "error_map"),
     "statistics": ("StatisticsCollector",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

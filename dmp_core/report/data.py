@@ -44,8 +44,6 @@ class SplitStatistics:
     """Length of every prompt."""
     class_pixels: Mapping[str, float] = field(default_factory=dict)
     """Share of the labelled pixels per class name, 0 to 1; of several class maps, names follow that of the map."""
-    class_images: Mapping[str, int] = field(default_factory=dict)
-    """Images that show the class."""
     depth_metres: tuple[float, float, float] | None = None
     """5th percentile, median, 95th percentile of the valid pixels."""
     families: Mapping[str, int] = field(default_factory=dict)
@@ -74,7 +72,7 @@ class QualityRecord:
 class TrainingRecord:
     """How one modality's adapter came to be."""
 
-    source: Literal["trained in this run", "shipped adapter", "cached from an earlier run"]
+    source: Literal["trained in this run", "shipped adapter"]
     curve: pd.DataFrame | None = None
     """Columns step, loss, lr; one row per logged step."""
     seconds: float | None = None
@@ -118,8 +116,6 @@ class Provenance:
     packages: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     """Python version, platform, processors, seed, …"""
-    created: str = ""
-    """ISO date; empty keeps the report's bytes independent of the day."""
 
 
 @dataclass(frozen=True)

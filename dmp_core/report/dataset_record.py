@@ -53,8 +53,6 @@ def _scores(modality: Modality) -> Schema:
 
 RECORD = record_schema()
 """Of a dataset with built-in modalities alone."""
-SCORES: Schema = RECORD["quality"]
-"""Table → score."""
 
 
 def uniform_record(

@@ -28,14 +28,6 @@ RGB = NDArray[np.uint8]
 ERROR_MAP = "inferno"
 
 
-def colourise(modality: Modality | str, array: NDArray[Any], *, span: tuple[float, float] | None = None) -> RGB:
-    """Show one label or prediction: (H, W, 3) uint8. span: range of values, for modalities that have `Modality.span`.
-
-    Raises InputError for an unknown modality or a shape that does not fit.
-    """
-    return modality_of(modality).colourise(array, span=span)
-
-
 def css_gradient(name: str, stops: int = 12) -> str:
     """A colour map of matplotlib as a CSS gradient, for colour bars."""
     colours = lookup(name)[np.linspace(0, 255, stops).astype(int)]

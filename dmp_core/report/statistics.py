@@ -75,7 +75,6 @@ class StatisticsCollector:
             keywords=dict(self._keywords.most_common()),
             prompt_characters=tuple(self._prompt_characters),
             class_pixels={name: share for one in seen for name, share in one.shares(len(seen) > 1)},
-            class_images={name: count for one in seen for name, count in one.shown_by(len(seen) > 1)},
             depth_metres=None if np.isnan(depths[0]) else (depths[0], depths[1], depths[2]),
             families=dict(self._families.most_common()),
             styles=dict(self._styles.most_common()),
@@ -91,26 +90,19 @@ class StatisticsCollector:
 
 
 class _ClassCounts:
-    """Pixels and images of each class of one modality."""
+    """Pixels of each class of one modality."""
 
     def __init__(self, modality: ClassMap) -> None:
         self.modality = modality
         self.pixels: NDArray[np.int64] = np.zeros(np.iinfo(modality.dtype).max + 1, dtype=np.int64)
-        self.images = np.zeros_like(self.pixels)
 
     def update(self, label: NDArray[Any]) -> None:
         ids = np.asarray(label).ravel().astype(np.int64)
-        counts = np.bincount(ids[ids != self.modality.ignored], minlength=len(self.pixels))
-        self.pixels += counts
-        self.images += counts > 0
+        self.pixels += np.bincount(ids[ids != self.modality.ignored], minlength=len(self.pixels))
 
     def shares(self, with_title: bool) -> list[tuple[str, float]]:
         """Class → its share of the labelled pixels, largest first."""
         return [(self._name(c, with_title), float(self.pixels[c] / self.pixels.sum())) for c in self._seen()]
-
-    def shown_by(self, with_title: bool) -> list[tuple[str, int]]:
-        """Class → number of images that show it, in the same order."""
-        return [(self._name(c, with_title), int(self.images[c])) for c in self._seen()]
 
     def _seen(self) -> list[int]:
         order = np.argsort(-self.pixels, kind="stable")

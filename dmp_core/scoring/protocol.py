@@ -41,7 +41,6 @@ __all__ = [
     "mean_map",
     "pick_cases",
     "score",
-    "score_constant",
 ]
 
 CHUNK = 64
@@ -168,19 +167,6 @@ def score(
     scorer = Scorer(modality, row=row, split=split)
     scorer.update(pred, true, keys)
     return scorer.table()
-
-
-def score_constant(
-    modality: Modality | str,
-    value: NDArray[np.float64],
-    true: NDArray[Any],
-    keys: Sequence[str],
-    *,
-    split: str = "",
-) -> ScoreTable:
-    """Score the constant predictor on the same labels."""
-    prediction = constant_like(modality, value, true)
-    return score(modality, prediction, true, keys, row=CONSTANT, split=split)
 
 
 # ------------------------------------------------------------------------------------ aggregate

@@ -20,10 +20,7 @@ __all__ = [
     "PAPER_CLASSES",
     "Metric",
     "describe",
-    "image_metric",
     "metric",
-    "metrics_of",
-    "primary_metric",
 ]
 
 CONSTANT = "constant"
@@ -31,21 +28,6 @@ MEAN_MAP = "mean map"
 CEILING = "VAE ceiling"
 DMP = "DMP"
 """Names of the report's rows: the best constant, the best single map, the encoded and decoded label, the predictor."""
-
-
-def metrics_of(modality: Modality | str) -> tuple[Metric, ...]:
-    """The modality's metrics, primary first; raises InputError for an unknown modality."""
-    return modality_of(modality).metrics
-
-
-def primary_metric(modality: Modality | str) -> Metric:
-    """The metric that decides whether a row beats the constant predictor."""
-    return modality_of(modality).primary_metric
-
-
-def image_metric(modality: Modality | str) -> Metric:
-    """The per-image metric that ranks single images (best, median, worst)."""
-    return modality_of(modality).image_metric
 
 
 def metric(modality: Modality | str, name: str) -> Metric:

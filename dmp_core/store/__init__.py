@@ -1,6 +1,14 @@
 """Fingerprints, manifests, shards, atomic publishing and integrity. Knows nothing of any stage."""
 
-from dmp_core.store.fingerprint import canonical_json, fingerprint, sample_seed, sha256_folder, sha256_stream
+from dmp_core.store.fingerprint import (
+    canonical_json,
+    fingerprint,
+    sample_seed,
+    sha256_file,
+    sha256_files,
+    sha256_folder,
+    sha256_stream,
+)
 from dmp_core.store.locks import Lock, LockLost
 from dmp_core.store.members import decode_member, open_image, read_npy, read_npz
 from dmp_core.store.shards import (
@@ -54,6 +62,8 @@ __all__ = [
     "record_files",
     "sample_key",
     "sample_seed",
+    "sha256_file",
+    "sha256_files",
     "sha256_folder",
     "sha256_stream",
     "shard_plans",

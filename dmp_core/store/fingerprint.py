@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,20 @@ def sha256_stream(stream: Any) -> str:
     return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return sha256_stream(stream)
+
+
+def sha256_files(files: Iterable[Path], root: Path) -> str:
+    """One digest over the names below `root` and the contents of files, in their order."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(root).as_posix()}:{sha256_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
 def sha256_folder(folder: Path) -> str:
     """One digest over the names and contents of all files in a folder (documentation apart)."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model"):
-            with path.open("rb") as stream:
-                digest.update(f"{path.relative_to(folder).as_posix()}:{sha256_stream(stream)}\n".encode())
-    return digest.hexdigest()
+    kinds = (".json", ".safetensors", ".bin", ".txt", ".model")
+    return sha256_files((path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix in kinds), folder)

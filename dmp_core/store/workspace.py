@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dmp_core.errors import InputError, MissingExtra
 from dmp_core.passwords import refuse_password
 from dmp_core.store.files import at, disk_error, make_folder, sync_tree, write_file
-from dmp_core.store.fingerprint import canonical_json, sha256_stream
+from dmp_core.store.fingerprint import canonical_json, sha256_file, sha256_stream
 from dmp_core.store.folders import exchange, files_below, hidden_in, names_in, open_place, remove
 
 Status = Literal["complete", "partial", "stale", "missing"]
@@ -334,16 +334,11 @@ class Artefact:
         self.workspace.fs.get([self.file(name) for name in names], [str(folder / name) for name in names])
         for record in manifest.files:
             path = folder / record.name
-            if not path.is_file() or _sha256(path) != record.sha256:
+            if not path.is_file() or sha256_file(path) != record.sha256:
                 raise OSError(
                     f"{self.address}: {record.name} is not what the manifest says; rerun if another run was making it "
                     "anew just now, else make it anew with `--force`"
                 )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return sha256_stream(stream)
 
 
 def read_manifest(workspace: Workspace, path: str) -> Manifest:

@@ -22,7 +22,7 @@ from dmp_core.images import decoding, opened, orientation
 from dmp_core.modalities import Modality, find_modality, modality_names
 from dmp_core.reading import is_utf8, read_text, regular_size, shown
 from dmp_core.store import canonical_json, sample_key, sample_seed
-from dmp_core.store.fingerprint import sha256_stream
+from dmp_core.store.fingerprint import sha256_file
 from dmp_core.synthesis.checking import pixel_faults
 from dmp_core.synthesis.own_images import SUFFIXES, UNKNOWN_SIZE, LabelFile, Listing, OwnImage, refuse
 
@@ -383,8 +383,7 @@ def _header(path: Path) -> _Checked:
 def _digest(path: Path) -> _Checked:
     try:
         regular_size(path)
-        with path.open("rb") as stream:
-            return _Checked(sha256_stream(stream))
+        return _Checked(sha256_file(path))
     except InputError as error:
         return _Checked(problem=str(error))
     except OSError as error:

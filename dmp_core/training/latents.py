@@ -51,7 +51,7 @@ def encode_column(
     """One latent shard of a column.
 
     column: `image`, or a modality.
-    keys, arrays: the samples, in order; RGB images uint8 (H, W, 3), labels as in `labelers.encoding`.
+    keys, arrays: the samples, in order; RGB images uint8 (H, W, 3), labels as in `dmp_core.modalities`.
         All of one size. Read one batch at a time.
     flip: also encode them mirrored.
     code: how labels become images; None: the configuration's defaults.

@@ -1,31 +1,30 @@
-"""Fetching weights: from the hub, a URL, or a mirror; what broke off is taken up again, what is wrong is refused."""
+"""Fetching weights: from the hub, a URL, or a mirror; a broken download is resumed, a wrong file is refused.
+
+Over HTTP the hub's own client fetches, also what is not on the hub: one function of it, `http_get`, and not
+`hf_hub_download`, which deletes what it has when its process ends.
+"""
 
 from __future__ import annotations
 
 import fcntl
-import os
+import logging
 import shutil
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
 
-from dmp_core.errors import InputError
+from dmp_core.errors import InputError, MissingExtra
+from dmp_core.passwords import refuse_password
 from dmp_core.progress import Progress, silent
-from dmp_core.store import sha256_stream
+from dmp_core.store import sha256_file
 from dmp_core.weights.registry import LOCK, Lock, Model, ModelFile, check, models_dir
 
 _CHUNK = 1 << 20
-_TRIES = 3  # in a row without a byte gained
-_PAUSE = 0.5  # seconds before such a further try; grows with each
-_TIMEOUT = 60.0  # seconds without a byte
 _MEGABYTE = 1_000_000
+_ELSEWHERE = "serve it without one, or copy the files into a folder"
 
 
 def pull(model: Model, mirror: str | None = None, progress: Progress = silent) -> Path:
@@ -33,10 +32,12 @@ def pull(model: Model, mirror: str | None = None, progress: Progress = silent) -
 
     mirror: a folder or URL to fetch from instead. In it, files lie as in the models directory, or below the
     model's id or hub id; a model of one file may lie there as just that file.
-    progress: told of megabytes. Returns what `Model.place` says.
-    Raises InputError that names the file: not to be had, broken off (the next call goes on there), too large for
-    the disk, or not the file that was published.
+    progress: called with megabytes. Returns what `Model.place` says.
+    Raises InputError that names the file: not available, broken off (the next call resumes), too large for the disk,
+    or not the file that was published.
     """
+    if mirror is not None:
+        refuse_password(mirror, _ELSEWHERE)
     wanted = [problem.file for problem in check(model)]
     if wanted and model.manual and mirror is None:
         names = ", ".join(file.path for file in wanted)
@@ -57,35 +58,53 @@ def pull(model: Model, mirror: str | None = None, progress: Progress = silent) -
 
 
 def _pull_file(model: Model, file: ModelFile, mirror: str | None, advance: Callable[[int], None]) -> int:
-    """Bytes of the file, which is renamed into place once it is known to be right."""
+    """Bytes of the file, which is renamed into place once its digest is verified."""
     root = models_dir()
     key = f"{model.folder}/{file.path}"
     target = root / key
-    part = target.with_name(f"{target.name}.part")
     target.parent.mkdir(parents=True, exist_ok=True)
-    _fetch(_sources(model, file, mirror), part, file, model, advance)
+    path = target.with_name(f"{target.name}.part")
+    with _claimed(path) as part:
+        _fetch(_sources(model, file, mirror), part, file, model, advance)
+        part.flush()
+        digest, size = _verified(path, target, key, file)
+        path.replace(target)
     lock = Lock(root)
-    expected = file.sha256 or lock.digests.get(key)
-    with part.open("rb") as stream:
-        digest = sha256_stream(stream)
-    size = part.stat().st_size
-    if (file.bytes and size != file.bytes) or (expected and digest != expected):
-        part.unlink()
-        mend = "fetch it from elsewhere with --from"
-        if not file.sha256 and expected:
-            mend = f"if its publisher has changed it and you trust the new one, delete {key!r} from {LOCK}"
-        told = f"{size} bytes, SHA-256 {digest}; expected {file.bytes or '?'} bytes, {expected or 'any'}"
-        raise InputError(f"{target}: what came is not the file ({told}); {mend}")
-    part.replace(target)
     lock.note(key, target, digest)
     lock.save()
     return size
 
 
+@contextmanager
+def _claimed(path: Path) -> Iterator[BinaryIO]:
+    """What there is of a file, to be written at its end, by one process at a time."""
+    with path.open("ab") as part:
+        try:
+            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.stat()  # else it was renamed just now, complete
+        except (BlockingIOError, FileNotFoundError):
+            raise InputError(f"{path}: another process is fetching this file; wait for it") from None
+        yield part
+
+
+def _verified(path: Path, target: Path, key: str, file: ModelFile) -> tuple[str, int]:
+    """Digest and size. Raises InputError, and deletes the file, if they are not those that are known."""
+    expected = file.sha256 or Lock(models_dir()).digests.get(key)
+    digest, size = sha256_file(path), path.stat().st_size
+    if (file.bytes and size != file.bytes) or (expected and digest != expected):
+        path.unlink()
+        fix = "fetch it from elsewhere with --from"
+        if not file.sha256 and expected:
+            fix = f"if its publisher has changed it and you trust the new one, delete {key!r} from {LOCK}"
+        found = f"{size} bytes, SHA-256 {digest}; expected {file.bytes or '?'} bytes, {expected or 'any'}"
+        raise InputError(f"{target}: what came is not the file ({found}); {fix}")
+    return digest, size
+
+
 def _sources(model: Model, file: ModelFile, mirror: str | None) -> list[str]:
     """Where to look, in this order."""
     if mirror is None:
-        return [file.url or f"{_endpoint()}/{model.hub}/resolve/{model.revision or 'main'}/{file.path}"]
+        return [file.url or _hub_url(model, file)]
     root = mirror.rstrip("/")
     places = [f"{root}/{folder}/{file.path}" for folder in (model.folder, model.id, model.hub) if folder]
     if len(model.files) == 1:
@@ -93,108 +112,105 @@ def _sources(model: Model, file: ModelFile, mirror: str | None) -> list[str]:
     return list(dict.fromkeys(places))
 
 
-def _fetch(sources: list[str], part: Path, file: ModelFile, model: Model, advance: Callable[[int], None]) -> None:
-    """Fill `part` from the first source that has the file, going on where it ends."""
+def _hub_url(model: Model, file: ModelFile) -> str:
+    from huggingface_hub import hf_hub_url
+
+    return hf_hub_url(str(model.hub), file.path, revision=model.revision)
+
+
+def _fetch(sources: list[str], part: BinaryIO, file: ModelFile, model: Model, advance: Callable[[int], None]) -> None:
+    """Complete `part` from the first source that has the file."""
     for source in sources:
-        if _complete(source, part, file, model, advance):
-            return
+        try:
+            return _complete(source, part, file, model, advance)
+        except FileNotFoundError:
+            continue
     raise InputError(f"{file.path}: not found at {' or '.join(sources)}; see {model.address}")
 
 
-def _complete(source: str, part: Path, file: ModelFile, model: Model, advance: Callable[[int], None]) -> bool:
-    """False if the source has no such file. Tries again for as long as each try gains something."""
-    failures, reason = 0, ""
-    while failures < _TRIES:
-        before = _size(part)
-        if file.bytes and before == file.bytes:
-            return True
+def _complete(source: str, part: BinaryIO, file: ModelFile, model: Model, advance: Callable[[int], None]) -> None:
+    """Append what is missing, again for as long as each try gains something. Raises FileNotFoundError."""
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx
+
+    append = _append_http if source.startswith(("http://", "https://")) else _copy
+    while not file.bytes or part.tell() != file.bytes:
+        before = part.tell()
         try:
-            with _opened(source, before, model) as (stream, start, total):
-                if _append(stream, part, start, advance) >= (file.bytes or total or 0):
-                    return True
-            reason = "the connection closed"
+            return append(source, part, advance)
         except FileNotFoundError:
-            return False
-        except (OSError, HTTPException) as error:
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
-        failures = 0 if _size(part) > before else failures + 1
-        time.sleep(_PAUSE * failures)
-    raise InputError(
-        f"{source}: not fetched to its end, {_size(part)} bytes so far ({reason}); run the same command again, it "
-        "goes on from there"
-    )
+            raise
+        except HfHubHTTPError as error:
+            if error.response.status_code == 416 and before:  # the server has no more than we have, or less
+                _empty(part)
+                continue
+            reason = _reason(source, error.response, model)
+        except (httpx.LocalProtocolError, UnicodeEncodeError):  # its words would repeat the token
+            raise InputError(
+                f"{source}: the request cannot be sent; is HF_TOKEN the token that the hub shows?"
+            ) from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            reason = str(error) or type(error).__name__
+        if part.tell() <= before:
+            raise InputError(
+                f"{source}: not fetched to its end, {part.tell()} bytes so far ({reason}); run the same command again, "
+                "it resumes there"
+            )
+    return None
 
 
-def _append(stream: BinaryIO, part: Path, start: int, advance: Callable[[int], None]) -> int:
-    """Bytes in `part` after what came was written at `start`."""
-    with part.open("r+b" if part.exists() else "wb") as out:
-        try:
-            fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{part}: another process is fetching this file; wait for it") from None
-        if out.seek(0, os.SEEK_END) < start:
-            raise OSError("what was there before has gone")
-        out.seek(start)
-        out.truncate()
-        while chunk := stream.read(_CHUNK):
-            out.write(chunk)
-            advance(out.tell())
-        return out.tell()
+def _reason(source: str, response: Any, model: Model) -> str:
+    """Why it failed, if a later try may succeed. Raises FileNotFoundError, and InputError for what is refused."""
+    code, reason = response.status_code, f"{response.status_code} {response.reason_phrase}"
+    if code in (401, 403):
+        fix = f"accept the terms at {model.address} and set HF_TOKEN" if model.hub else f"see {model.address}"
+        raise InputError(f"{source}: refused ({code}); {fix}, or give a copy with --from") from None
+    if code in (404, 410):
+        raise FileNotFoundError(source) from None
+    if code < 500 and code not in (408, 429):
+        raise InputError(f"{source}: refused ({reason}); see {model.address}") from None
+    return reason
 
 
-@contextmanager
-def _opened(source: str, offset: int, model: Model) -> Iterator[tuple[Any, int, int | None]]:
-    """(stream, the byte at which it starts, the file's size if it is told)."""
-    if source.startswith(("http://", "https://")):
-        with _ask(source, offset, model) as response:
-            length = response.headers.get("Content-Length")
-            start = offset if response.status == 206 else 0
-            yield response, start, start + int(length) if length else None
-        return
-    with fsspec.open(source, "rb") as stream:
-        stream.seek(offset)
-        yield stream, offset, None
+def _append_http(url: str, part: BinaryIO, advance: Callable[[int], None]) -> None:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers, tqdm
+
+    class Report(tqdm):
+        """A bar that shows nothing, as the client wants one."""
+
+        def __init__(self, *, initial: int, **options: Any) -> None:
+            super().__init__(disable=True)
+            self.n = initial
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += int(n or 0)
+            advance(self.n)
+
+    logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)  # our error says why once, not each try
+    # The client keeps the token from other hosts that the hub redirects to.
+    hub = build_hf_headers(library_name="dmp-pipeline") if url.startswith(f"{constants.ENDPOINT}/") else {}
+    headers = {"user-agent": "dmp-pipeline", "accept-encoding": "identity"} | hub
+    http_get(url, part, resume_size=part.tell(), headers=headers, tqdm_class=Report)
 
 
-def _ask(source: str, offset: int, model: Model) -> Any:
-    request = urllib.request.Request(source, headers={"User-Agent": "dmp-pipeline"})
-    if offset:
-        request.add_header("Range", f"bytes={offset}-")
-    token = _token() if source.startswith(f"{_endpoint()}/") else None
-    if token:
-        # Not sent on to the store that the hub redirects to.
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
+def _copy(source: str, part: BinaryIO, advance: Callable[[int], None]) -> None:
+    """From a folder, or whatever else fsspec reads."""
     try:
-        return urllib.request.urlopen(request, timeout=_TIMEOUT)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 416 and offset:  # the server has no more than we have, or less
-            return _ask(source, 0, model)
-        if error.code in (401, 403):
-            mend = f"accept the terms at {model.address} and set HF_TOKEN" if model.hub else f"see {model.address}"
-            raise InputError(f"{source}: refused ({error.code}); {mend}, or give a copy with --from") from None
-        if error.code in (404, 410):
-            raise FileNotFoundError(source) from None
-        if error.code < 500 and error.code != 429:
-            raise InputError(f"{source}: refused ({error.code} {error.reason}); see {model.address}") from None
-        raise
+        opened = fsspec.open(source, "rb")
+    except (ValueError, ImportError) as error:  # a protocol that is unknown, or whose package is missing
+        raise MissingExtra.of(error) or InputError(f"{source}: {error}; give --from a folder or a URL") from None
+    with opened as stream:
+        _empty(part)
+        while chunk := stream.read(_CHUNK):
+            part.write(chunk)
+            advance(part.tell())
 
 
-def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-
-
-def _token() -> str | None:
-    """The hub's token, where its own tools keep it."""
-    if token := os.environ.get("HF_TOKEN"):
-        return token.strip()
-    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-    file = Path(os.environ.get("HF_TOKEN_PATH") or home / "token")
-    return (file.read_text().strip() or None) if file.is_file() else None
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def _empty(part: BinaryIO) -> None:
+    part.seek(0)
+    part.truncate()
 
 
 def _check_disk(model: Model, wanted: list[ModelFile]) -> None:

@@ -24,7 +24,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_v
 from dmp_core.errors import InputError
 from dmp_core.resources import manifest_path
 from dmp_core.settings import Settings, raise_readable, read_yaml
-from dmp_core.store import canonical_json, sha256_stream
+from dmp_core.store import canonical_json, sha256_file
 
 log = logging.getLogger(__name__)
 
@@ -216,8 +216,7 @@ def _fault(model: Model, file: ModelFile, path: Path, lock: Lock, full: bool, re
         return Problem(model, file, path, "truncated", f"has {found} of {size} bytes")
     if not read or (not full and lock.is_fresh(key, path, expected)):
         return None
-    with path.open("rb") as stream:
-        digest = sha256_stream(stream)
+    digest = sha256_file(path)
     if expected and digest != expected:
         whose = "published" if file.sha256 else f"first used (see {LOCK})"
         detail = f"not the file that was {whose}: its SHA-256 is {digest[:12]}…, not {expected[:12]}…"

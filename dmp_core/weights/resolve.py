@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 from dmp_core.errors import InputError
 from dmp_core.resources import manifest_root
-from dmp_core.store import sha256_folder, sha256_stream
+from dmp_core.store import sha256_files, sha256_folder
 from dmp_core.weights import registry
 
 Kind = Literal["priors", "adapters"]
@@ -139,8 +138,4 @@ def _digest(path: Path, state: tuple[tuple[str, int, int], ...], read: Callable[
 
 
 def _sha256_all(path: Path) -> str:
-    digest = hashlib.sha256()
-    for file in _files(path):
-        with file.open("rb") as stream:
-            digest.update(f"{file.relative_to(path).as_posix()}:{sha256_stream(stream)}\n".encode())
-    return digest.hexdigest()
+    return sha256_files(_files(path), path)

@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from dmp_core.dataset.truth import pack_truth, unpack_truth
 from dmp_core.errors import InputError
-from dmp_core.labelers import build_labeler, encode_label, pack_truth, unpack_truth
+from dmp_core.labelers import build_labeler
+from dmp_core.modalities import find_modality
 from dmp_core.synthesis import PROVIDES
 
 
@@ -36,7 +38,7 @@ def test_truth_round_trip():
     for task in ("depth", "segmentation", "albedo", "shading"):
         np.testing.assert_array_equal(truth[task], getattr(image, task))
     for task, label in truth.items():
-        np.load(io.BytesIO(encode_label(task, label)[1])) if task == "depth" else encode_label(task, label)
+        np.load(io.BytesIO(find_modality(task).encode(label))) if task == "depth" else find_modality(task).encode(label)
 
 
 def test_truth_bytes_do_not_depend_on_the_clock(monkeypatch):

@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 from dmp_core.cli import app, own_images
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.errors import InputError
-from dmp_core.labelers.encoding import encode_label
-from dmp_core.modalities import BUILT_IN
+from dmp_core.modalities import BUILT_IN, find_modality
 from dmp_core.stages import Node, execute, plan
 from dmp_core.store import open_dataset
 from tests.report.rooms import room
@@ -50,7 +49,7 @@ def write_rooms(folder: Path, seeds: range, tasks: tuple[str, ...] = ("normal",)
         arrays = room(seed)
         Image.fromarray(arrays["rgb"]).save(folder / f"room{seed}.png")
         for task in tasks:
-            extension, data = encode_label(task, arrays[task])
+            extension, data = find_modality(task).member, find_modality(task).encode(arrays[task])
             (folder / f"room{seed}.{extension}").write_bytes(data)
 
 
@@ -137,7 +136,7 @@ def test_labels_without_a_training_set_are_scored_without_a_constant(tmp_path, c
     for seed in range(2):
         labels = {"depth": room(seed)["depth"] * 1000, "segmentation": np.full((32, 32), 255, np.uint8)}
         for task, label in labels.items():
-            extension, data = encode_label(task, label)
+            extension, data = find_modality(task).member, find_modality(task).encode(label)
             (tmp_path / "rooms" / f"room{seed}.{extension}").write_bytes(data)
     file = tmp_path / "mine.yaml"
     values = load_config("smoke").model_dump(mode="json") | {

@@ -7,12 +7,16 @@ import pytest
 
 from dmp_core.errors import InputError
 from dmp_core.evaluation.bootstrap import (
-    mean_interval,
+    Interval,
     paired_interval,
     percentile_interval,
     resample_weights,
     weighted_mean,
 )
+
+
+def mean_interval(values: np.ndarray, samples: int, seed: int = 0) -> Interval:
+    return percentile_interval(weighted_mean(values), resample_weights(len(values), samples, seed))
 
 
 def test_every_resample_draws_as_many_images_as_there_are() -> None:

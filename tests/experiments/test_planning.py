@@ -82,7 +82,7 @@ def test_optional_variants_wait_for_their_base_model(tmp_path):
 
 def test_variants_of_another_base_model_are_left_out():
     experiment = load_experiment("ablate")
-    plotted = set(experiment.feeding("pretraining"))
+    plotted = {name for name, variant in experiment.variants.items() if "pretraining" in variant.feeds}
     assert {"prior-0", "prior-11440"} <= {v.name for v in plan_experiment(experiment, "mini-full")}
     assert not plotted & {v.name for v in plan_experiment(experiment, "paper")}
 

@@ -20,8 +20,7 @@ from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.config.presets import dump, preset_names
 from dmp_core.errors import InputError
 from dmp_core.images import open_rgb
-from dmp_core.labelers.encoding import LABEL_EXTENSIONS, encode_label
-from dmp_core.modalities import BUILT_IN
+from dmp_core.modalities import BUILT_IN, find_modality
 from dmp_core.prompts import read_keywords
 from dmp_core.resources import manifest_path
 from dmp_core.stages.registry import kind_of
@@ -85,16 +84,16 @@ def test_pictures() -> None:
 @pytest.mark.parametrize("task", BUILT_IN)
 def test_labels(task: str) -> None:
     array = room(0, 16)[task]
-    whole = [encode_label(task, array.astype(np.uint8) if task == "segmentation" else array)[1]]
+    whole = [find_modality(task).encode(array.astype(np.uint8) if task == "segmentation" else array)]
     if task == "depth":
         for kind in ("<f4", ">f8"):
             buffer = io.BytesIO()
             np.save(buffer, array.astype(kind))
             whole.append(buffer.getvalue())
-    name = f"a.{LABEL_EXTENSIONS[task]}"
+    name = f"a.{find_modality(task).member}"
 
     def check(data: bytes) -> None:
-        refused(lambda: encode_label(task, read_label(task, name, data)))
+        refused(lambda: find_modality(task).encode(read_label(task, name, data)))
 
     fuzz(check, damaged(whole), f"labels-{task}", 200)
 

@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dmp_core.errors import InputError
-from dmp_core.labelers.encoding import encode_label
 from dmp_core.labelers.eva02 import (
     CHECKPOINT,
     Eva02Config,
@@ -28,6 +27,7 @@ from dmp_core.labelers.eva02 import (
     working_size,
 )
 from dmp_core.labelers.upernet import resize
+from dmp_core.modalities import find_modality
 from tests.golden.fill import fill_module, uniform
 
 TINY = Eva02Config(
@@ -85,7 +85,7 @@ def test_labels_have_the_images_size(labeler: Eva02Labeler, size: tuple[int, int
     assert labels.shape == (1, *size)
     assert labels.dtype == torch.uint8
     assert labels.max() < TINY.classes
-    assert encode_label("segmentation", labels[0].numpy())[0] == "seg.png"
+    assert find_modality("segmentation").encode(labels[0].numpy())
 
 
 def test_batches_change_nothing(labeler: Eva02Labeler) -> None:

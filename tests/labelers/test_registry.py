@@ -9,8 +9,9 @@ import pytest
 
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.errors import InputError
-from dmp_core.labelers import build_labeler, decode_label, labeler_names
+from dmp_core.labelers import build_labeler, labeler_names
 from dmp_core.labelers.registry import labeler_options
+from dmp_core.modalities import find_modality
 from dmp_core.stages import execute, find, plan
 from dmp_core.store import Workspace, read_artefact
 
@@ -68,7 +69,7 @@ def test_another_packages_labeler_labels_with_its_options(installed: None, works
     for node in ("prompts/in_domain", "images/in_domain", "labels/in_domain-depth"):
         execute(config, node, str(workspace))
     artefact = find(plan(config), "labels/in_domain-depth").artefact(Workspace(workspace))
-    labels = [decode_label("depth", sample["depth.npy"]) for sample in read_artefact(artefact)]
+    labels = [find_modality("depth").decode(sample["depth.npy"]) for sample in read_artefact(artefact)]
     assert len(labels) == 2
     np.testing.assert_array_equal(labels, np.full((2, 32, 32), 2.5))
     wrong = with_labeler("{kind: flat, weights: any, options: {deep: 2, batch_size: 1}}")

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from dmp_core.diffusion.labels import encode
 from dmp_core.images import image_to_vae
-from dmp_core.labelers.encoding import to_vae_image
 from dmp_core.methods.shared.editing import fit_instruct
 from dmp_core.methods.shared.label_prior import fit_label_prior, load_label_prior
 from dmp_core.methods.shared.settings import InstructConfig, LabelPriorConfig
+from dmp_core.modalities import Code, find_modality
 from dmp_core.training.data import LatentPairs
 from dmp_core.training.latents import LatentColumn
 from dmp_core.weights.load import load_base
@@ -53,7 +53,7 @@ class Data:
         self.labels = labels_of(kinds, levels)
         vae = load_base(BaseConfig(model=str(base))).vae
         self.images = _column(vae, "image", image_to_vae(images))
-        self.targets = _column(vae, "shading", to_vae_image("shading", self.labels, depth_scale=8.0))
+        self.targets = _column(vae, "shading", find_modality("shading").to_image(self.labels, Code(depth_scale=8.0)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -98,7 +98,7 @@ def write_editor(folder: Path, prior: Path, answers: dict[str, Levels]) -> Path:
     after = np.concatenate([labels_of(kinds, levels) for levels in answers.values()])
     pairs = LatentPairs(
         _column(base.vae, "before", before),
-        _column(base.vae, "after", to_vae_image("shading", after, depth_scale=8.0)),
+        _column(base.vae, "after", find_modality("shading").to_image(after, Code(depth_scale=8.0))),
         batch_size=16,
     )
     words = [word for word in answers for _ in images]

@@ -8,7 +8,7 @@ import torch
 
 from dmp_core.errors import InputError
 from dmp_core.images import image_to_vae
-from dmp_core.labelers.encoding import flip, to_vae_image
+from dmp_core.modalities import Code, find_modality
 from dmp_core.training.pairs import ImagePairs
 from tests.methods.shapes import shapes
 
@@ -18,7 +18,7 @@ def normal_pairs(count: int = 5, codes: bool = False) -> tuple[ImagePairs, np.nd
     normals = random.normal(size=(count, 4, 6, 3))
     normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
     images = random.integers(0, 256, (count, 4, 6, 3), dtype=np.uint8)
-    targets = to_vae_image("normal", normals, depth_scale=8).numpy()
+    targets = find_modality("normal").to_image(normals, Code(depth_scale=8)).numpy()
     if codes:
         targets = ((targets + 1) * 127.5).round().astype(np.uint8)
     return ImagePairs([str(number) for number in range(count)], images, targets, "normal"), normals
@@ -27,8 +27,11 @@ def normal_pairs(count: int = 5, codes: bool = False) -> tuple[ImagePairs, np.nd
 @pytest.mark.parametrize("codes", [False, True])
 def test_a_mirrored_pair_is_the_mirrored_image_and_the_label_that_belongs_to_it(codes):
     pairs, normals = normal_pairs(codes=codes)
-    plain = image_to_vae(pairs.images), to_vae_image("normal", normals, depth_scale=8)
-    other = image_to_vae(pairs.images[:, :, ::-1]), to_vae_image("normal", flip("normal", normals), depth_scale=8)
+    plain = image_to_vae(pairs.images), find_modality("normal").to_image(normals, Code(depth_scale=8))
+    other = (
+        image_to_vae(pairs.images[:, :, ::-1]),
+        find_modality("normal").to_image(find_modality("normal").mirror(normals), Code(depth_scale=8)),
+    )
     seen = set()
     for step in range(20):
         for x, y in zip(*pairs.batch(step, 3, 0, True), strict=True):
@@ -44,7 +47,7 @@ def test_a_mirrored_pair_is_the_mirrored_image_and_the_label_that_belongs_to_it(
 def test_every_epoch_sees_every_pair_once_and_never_mirrors_unasked():
     pairs, normals = normal_pairs()
     drawn = torch.cat([pairs.batch(step, 2, 1, False)[1] for step in range(5)])
-    labels = to_vae_image("normal", normals, depth_scale=8)
+    labels = find_modality("normal").to_image(normals, Code(depth_scale=8))
     found = [int((labels == y).flatten(1).all(1).nonzero()) for y in drawn]
     assert sorted(found[:5]) == sorted(found[5:]) == list(range(5))
     assert found[:5] != found[5:]

@@ -24,10 +24,11 @@ from dmp_core.methods.shared.settings import EditSampling, LabelPriorConfig
 from dmp_core.methods.visii.settings import VisiiConfig, VisiiFitConfig, VisiiSampling
 from dmp_core.modalities import find_modality
 from dmp_core.progress import silent
-from dmp_core.scoring.protocol import aggregate, constant_prediction, score, score_constant
+from dmp_core.scoring.protocol import aggregate, constant_prediction, score
 from dmp_core.training.logs import read_log
 from dmp_core.training.settings import LoraConfig
 from dmp_core.weights.settings import BaseConfig, EditorConfig
+from tests.constant_rows import score_constant
 from tests.methods.clusters import Data, Levels, labels_of, pictures, write_editor, write_prior
 
 pytestmark = pytest.mark.slow  # the models that all start from take longer than each of the fits

@@ -8,8 +8,8 @@ from diffusers import DDIMScheduler
 
 from dmp_core.diffusion import decode_latents, encode_images
 from dmp_core.errors import InputError
-from dmp_core.methods.ddib.algorithm import ddib, ddib_latents
-from dmp_core.methods.sdedit.algorithm import sdedit, sdedit_latents
+from dmp_core.methods.ddib.algorithm import ddib_latents
+from dmp_core.methods.sdedit.algorithm import sdedit_latents
 from dmp_core.methods.shared.label_prior import fit_label_prior, load_label_prior
 from dmp_core.methods.shared.settings import LabelPriorConfig
 from dmp_core.training.logs import read_log
@@ -57,29 +57,28 @@ def test_results_are_labels_for_images_never_seen(learned, method):
 
 def test_ddib_is_deterministic_and_knows_no_batch(learned):
     base, unet, _ = learned
-    pictures = images(3)
-    first, again = (ddib(base, unet, pictures, num_steps=5) for _ in range(2))
+    latents = encode_images(base.vae, images(3))
+    first, again = (ddib_latents(base, unet, latents, num_steps=5) for _ in range(2))
     assert torch.equal(first, again)
-    torch.testing.assert_close(first[1:2], ddib(base, unet, pictures[1:2], num_steps=5), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(first[1:2], ddib_latents(base, unet, latents[1:2], num_steps=5), atol=1e-5, rtol=1e-4)
 
 
 def test_sdedit_depends_on_the_samples_seed_alone(learned):
     base, unet, _ = learned
-    pictures = images(3)
-    whole = sdedit(base, unet, pictures, seeds=[4, 5, 6], num_steps=10)
-    alone = sdedit(base, unet, pictures[1:2], seeds=[5], num_steps=10)
+    latents = encode_images(base.vae, images(3))
+    whole = sdedit_latents(base, unet, latents, seeds=[4, 5, 6], num_steps=10)
+    alone = sdedit_latents(base, unet, latents[1:2], seeds=[5], num_steps=10)
     torch.testing.assert_close(whole[1:2], alone, atol=1e-5, rtol=1e-4)
-    assert not torch.allclose(alone, sdedit(base, unet, pictures[1:2], seeds=[7], num_steps=10), atol=1e-4)
+    assert not torch.allclose(alone, sdedit_latents(base, unet, latents[1:2], seeds=[7], num_steps=10), atol=1e-4)
 
 
+@torch.no_grad()
 def test_little_strength_leaves_the_image(learned):
     base, unet, _ = learned
-    pictures = images(2)
-    encoded = decode_latents(base.vae, encode_images(base.vae, pictures)).clamp(0, 1)
-    errors = [
-        float((sdedit(base, unet, pictures, [0, 1], strength, 50) - encoded).square().mean())
-        for strength in (0.02, 0.9)
-    ]
+    latents = encode_images(base.vae, images(2))
+    encoded = decode_latents(base.vae, latents)
+    edited = [decode_latents(base.vae, sdedit_latents(base, unet, latents, [0, 1], s, 50)) for s in (0.02, 0.9)]
+    errors = [float((picture.clamp(0, 1) - encoded.clamp(0, 1)).square().mean()) for picture in edited]
     assert errors[0] < 0.2 * errors[1]
 
 

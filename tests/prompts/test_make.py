@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dmp_core.dataset.settings import SplitConfig
 from dmp_core.errors import InputError
-from dmp_core.prompts import caption_key, clean_caption, make_captions, make_prompts, read_keywords
+from dmp_core.prompts import caption_key, clean_caption, make_captions, read_keywords
 from dmp_core.prompts.base import build_generator, fill_template
 from dmp_core.prompts.grammar import GrammarGenerator
 from dmp_core.prompts.settings import GrammarPrompts, PromptsConfig, TransformersPrompts
@@ -43,7 +43,7 @@ class Recorded:
 
 
 def test_the_table() -> None:
-    table = make_prompts("train", SplitConfig(keywords=["bedroom", "attic"], count=5), GRAMMAR, seed=7)
+    table = make_captions("train", SplitConfig(keywords=["bedroom", "attic"], count=5), GRAMMAR, seed=7).table
     assert list(table.columns) == ["key", "split", "keyword", "prompt", "seed", "generator", "round"]
     assert table["key"].tolist() == [f"train-{index:08d}" for index in range(5)]
     assert table["keyword"].tolist() == ["bedroom", "attic", "bedroom", "attic", "bedroom"]
@@ -86,15 +86,15 @@ def test_more_keywords_without_captions_than_allowed_stop_the_stage() -> None:
 
 def test_same_seed_same_table_and_other_seed_other_prompts() -> None:
     split = SplitConfig(keywords=["kitchen"], count=20)
-    table = make_prompts("train", split, GRAMMAR, seed=1)
-    assert table.equals(make_prompts("train", split, GRAMMAR, seed=1))
-    assert not set(table["prompt"]) & set(make_prompts("train", split, GRAMMAR, seed=2)["prompt"])
+    table = make_captions("train", split, GRAMMAR, seed=1).table
+    assert table.equals(make_captions("train", split, GRAMMAR, seed=1).table)
+    assert not set(table["prompt"]) & set(make_captions("train", split, GRAMMAR, seed=2).table["prompt"])
 
 
 def test_a_few_of_many_keywords_are_a_fair_sample() -> None:
     names = read_keywords("sun_indoor_409.txt")
     drawn = [
-        make_prompts("out_of_domain", SplitConfig(keywords_file="sun_indoor_409.txt", count=32), GRAMMAR, seed)[
+        make_captions("out_of_domain", SplitConfig(keywords_file="sun_indoor_409.txt", count=32), GRAMMAR, seed).table[
             "keyword"
         ]
         for seed in range(20)
@@ -102,16 +102,16 @@ def test_a_few_of_many_keywords_are_a_fair_sample() -> None:
     assert all(len(set(keywords)) == 32 for keywords in drawn)
     positions = [names.index(keyword) / 408 for keywords in drawn for keyword in keywords]
     assert 0.45 < sum(positions) / len(positions) < 0.55  # not the first 32 of the alphabet
-    every = make_prompts("o", SplitConfig(keywords_file="sun_indoor_409.txt", count=500), GRAMMAR, 0)["keyword"]
+    every = make_captions("o", SplitConfig(keywords_file="sun_indoor_409.txt", count=500), GRAMMAR, 0).table["keyword"]
     assert set(Counter(every).values()) == {1, 2}
 
 
 def test_train_and_test_are_disjoint_with_the_grammar() -> None:
     """The same split name and seed would give the same prompts again; `exclude` alone makes them differ."""
     split = SplitConfig(keywords=["bedroom"], count=100)
-    test = make_prompts("x", split, GRAMMAR, seed=0)
+    test = make_captions("x", split, GRAMMAR, seed=0).table
     shouted = [prompt.upper() + "!" for prompt in test["prompt"]]
-    train = make_prompts("x", split, GRAMMAR, seed=0, exclude=shouted)
+    train = make_captions("x", split, GRAMMAR, seed=0, exclude=shouted).table
     assert not {caption_key(p) for p in train["prompt"]} & {caption_key(p) for p in test["prompt"]}
     assert len({caption_key(p) for p in train["prompt"]}) == 100
 
@@ -128,9 +128,9 @@ def test_train_and_test_are_disjoint_with_a_model(tmp_path: Path) -> None:
     )
     config = PromptsConfig(generator=settings, template="describe a {keyword}", max_rounds=30)
     split = SplitConfig(keywords=["bedroom"], count=40)
-    test = make_prompts("in_domain", split, config, seed=0, device="cpu")
-    careless = make_prompts("train", split, config, seed=0, device="cpu")
-    train = make_prompts("train", split, config, seed=0, exclude=list(test["prompt"]), device="cpu")
+    test = make_captions("in_domain", split, config, seed=0, device="cpu").table
+    careless = make_captions("train", split, config, seed=0, device="cpu").table
+    train = make_captions("train", split, config, seed=0, exclude=list(test["prompt"]), device="cpu").table
     build_generator.cache_clear()
     test_keys = {caption_key(prompt) for prompt in test["prompt"]}
     assert test_keys & {caption_key(prompt) for prompt in careless["prompt"]}
@@ -143,7 +143,9 @@ def test_train_and_test_are_disjoint_with_a_model(tmp_path: Path) -> None:
 def test_bad_answers_are_asked_again_with_other_seeds() -> None:
     answers = ["I'm sorry.", "A red bed in the room.", "A blue bed in the room.", "A green bed in the room."]
     generator = Recorded(answers)
-    table = make_prompts("s", SplitConfig(keywords=["bed", "bunk"], count=3), GRAMMAR, seed=0, generator=generator)
+    table = make_captions(
+        "s", SplitConfig(keywords=["bed", "bunk"], count=3), GRAMMAR, seed=0, generator=generator
+    ).table
     assert table["prompt"].tolist() == [answers[3], answers[1], answers[2]]
     assert table["round"].tolist() == [2, 1, 1]
     assert set(generator.asked[3:]) == {"bed"}
@@ -167,7 +169,7 @@ def test_keywords_that_no_caption_can_have_are_refused_together_before_anything_
     generator = Recorded([])
     keywords = ["kitchen", "a" * 151, "!?", "bed\x07room", "\ud800"]
     with pytest.raises(InputError) as caught:
-        make_prompts("train", SplitConfig(keywords=keywords, count=5), GRAMMAR, seed=0, generator=generator)
+        make_captions("train", SplitConfig(keywords=keywords, count=5), GRAMMAR, seed=0, generator=generator)
     message = str(caught.value)
     assert message.count("splits.train.keywords: ") == 4
     assert all(
@@ -198,7 +200,7 @@ def test_keywords_that_no_caption_can_have_are_refused_together_before_anything_
 )
 def test_what_a_keyword_looks_like_never_keeps_its_captions_out_or_cuts_them(keyword: str) -> None:
     phrase = phrase_of(keyword)
-    table = make_prompts("s", SplitConfig(keywords=[keyword], count=1), GRAMMAR, seed=0)
+    table = make_captions("s", SplitConfig(keywords=[keyword], count=1), GRAMMAR, seed=0).table
     assert phrase.lower() in table["prompt"][0].lower()
     assert len(table["prompt"][0]) <= 150
     assert table["round"][0] == 1
@@ -220,7 +222,7 @@ def test_giving_up_says_what_is_missing_and_what_to_do() -> None:
     config = PromptsConfig(generator=GrammarPrompts(), max_rounds=3)
     generator = Recorded(["A red bed in the room.", "I'm sorry, I cannot."])
     with pytest.raises(InputError) as caught:
-        make_prompts("train", SplitConfig(keywords=["bed", "attic"], count=4), config, seed=0, generator=generator)
+        make_captions("train", SplitConfig(keywords=["bed", "attic"], count=4), config, seed=0, generator=generator)
     message = str(caught.value)
     assert "splits.train: 1 of 4 captions after 3 rounds" in message
     assert "bed (1 of 2)" in message
@@ -243,7 +245,7 @@ def test_what_goes_into_the_template() -> None:
 def test_progress_is_told() -> None:
     calls: list[tuple[int, int]] = []
     split = SplitConfig(keywords=["bedroom"], count=6)
-    make_prompts("s", split, GRAMMAR, 0, progress=lambda done, total, message="": calls.append((done, total)))
+    make_captions("s", split, GRAMMAR, 0, progress=lambda done, total, message="": calls.append((done, total)))
     assert calls[-1] == (6, 6)
 
 

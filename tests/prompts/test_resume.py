@@ -16,7 +16,7 @@ import pytest
 
 from dmp_core.config import load_config
 from dmp_core.dataset.settings import SplitConfig
-from dmp_core.prompts import ResumableGenerator, make, make_prompts
+from dmp_core.prompts import ResumableGenerator, make, make_captions
 from dmp_core.prompts.grammar import GrammarGenerator
 from dmp_core.prompts.settings import GrammarPrompts, PromptsConfig
 from dmp_core.stages import execute, plan
@@ -42,7 +42,7 @@ class Counted(GrammarGenerator):
 
 
 def table(generator: Counted, path: Path) -> pd.DataFrame:
-    return make_prompts("train", SPLIT, CONFIG, 0, generator=ResumableGenerator(generator, path))
+    return make_captions("train", SPLIT, CONFIG, 0, generator=ResumableGenerator(generator, path)).table
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_only_the_rest_is_asked_for_and_the_result_is_the_same(interrupted: Path) -> None:
-    whole = make_prompts("train", SPLIT, CONFIG, 0)
+    whole = make_captions("train", SPLIT, CONFIG, 0).table
     assert len(whole) == 40
     rest = Counted()
     assert table(rest, interrupted).equals(whole)
@@ -67,7 +67,7 @@ def test_only_the_rest_is_asked_for_and_the_result_is_the_same(interrupted: Path
 def test_a_half_written_line_is_asked_for_again_and_spoils_no_other(interrupted: Path) -> None:
     text = interrupted.read_text()
     interrupted.write_text(text[: len(text) - 50])
-    whole = make_prompts("train", SPLIT, CONFIG, 0)
+    whole = make_captions("train", SPLIT, CONFIG, 0).table
     assert table(Counted(), interrupted).equals(whole)
     assert table(Counted(calls=0), interrupted).equals(whole)
 

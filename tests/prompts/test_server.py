@@ -11,7 +11,7 @@ import pytest
 
 from dmp_core.dataset.settings import SplitConfig
 from dmp_core.errors import InputError
-from dmp_core.prompts import build_generator, make_prompts, server
+from dmp_core.prompts import build_generator, make_captions, server
 from dmp_core.prompts.server import ServerGenerator
 from dmp_core.prompts.settings import PromptsConfig, TransformersPrompts, VLLMPrompts
 from dmp_core.prompts.transformers_lm import TransformersGenerator
@@ -60,7 +60,9 @@ def test_the_address_may_end_as_it_likes(running: Server, suffix: str) -> None:
 def test_a_split_made_by_a_server_is_the_one_made_here(running: Server) -> None:
     split = SplitConfig(keywords=["bedroom", "kitchen"], count=6)
     tables = [
-        make_prompts("s", split, PromptsConfig(generator=chosen, template=TEMPLATE, max_rounds=30), 0, device="cpu")
+        make_captions(
+            "s", split, PromptsConfig(generator=chosen, template=TEMPLATE, max_rounds=30), 0, device="cpu"
+        ).table
         for chosen in (settings(running), TransformersPrompts(model=running.model, chat=False, **LENGTHS))
     ]
     build_generator.cache_clear()
@@ -128,6 +130,25 @@ def test_no_server_at_all(running: Server) -> None:
         ServerGenerator(nowhere)
     with pytest.raises(InputError, match=r"does not answer .*unknown url type"):
         ServerGenerator(settings(running, server_url="localhost:8000"))
+
+
+def test_the_key_does_not_follow_a_redirect_to_another_host(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Moved(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", f"{running.url}{self.path}")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    running.key = "open sesame"
+    monkeypatch.setenv("VLLM_API_KEY", "open sesame")
+    moved = HTTPServer(("127.0.0.1", 0), Moved)
+    threading.Thread(target=moved.handle_request, daemon=True).start()
+    with pytest.raises(InputError, match=rf"{FIELD}.*401"):
+        ServerGenerator(settings(running, server_url=f"http://127.0.0.1:{moved.server_port}"))
+    moved.server_close()
 
 
 def test_a_server_that_repeats_the_key_does_not_bring_it_into_the_error(monkeypatch: pytest.MonkeyPatch) -> None:

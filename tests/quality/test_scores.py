@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dmp_core.labelers.encoding import decode_label, encode_label
-from dmp_core.modalities import BUILT_IN
+from dmp_core.modalities import BUILT_IN, find_modality
 from dmp_core.quality import (
     image_scores,
     label_scores,
@@ -176,7 +175,7 @@ def test_constant_albedo_is_constant_whatever_its_colour() -> None:
 )
 def test_a_consistent_labeler_answers_the_same(task: str, unit: str, same: float) -> None:
     # Mirroring the world along x negates the x of normals and leaves every other label's values.
-    label = decode_label(task, encode_label(task, room(1)[task])[1])
+    label = find_modality(task).decode(find_modality(task).encode(room(1)[task]))
     mirrored = label[:, ::-1].copy()
     if task == "normal":
         mirrored[..., 0] *= -1

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from dmp_core.modalities import BUILT_IN
 from dmp_core.report import Sample
-from dmp_core.scoring.protocol import ScoreTable, aggregate, constant_prediction, score, score_constant
+from dmp_core.scoring.protocol import ScoreTable, aggregate, constant_prediction, score
+from tests.constant_rows import score_constant
 
 WALL, FLOOR, CEILING, BED, WINDOW, PAINTING = 0, 3, 5, 7, 8, 22
 SIZE = 32

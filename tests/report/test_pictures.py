@@ -15,7 +15,6 @@ from dmp_core.report.figure import readme_figure
 from dmp_core.report.pictures import (
     SheetRow,
     SheetStyle,
-    colourise,
     colourise_error,
     contact_sheet,
     error_map,
@@ -25,7 +24,7 @@ from tests.report.rooms import SIZE, room, samples
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_modality_becomes_a_picture(name: str) -> None:
-    picture = colourise(name, room(0)[name])
+    picture = find_modality(name).colourise(room(0)[name])
     assert picture.shape == (SIZE, SIZE, 3)
     assert picture.dtype == np.uint8
     assert picture.std() > 3
@@ -39,12 +38,12 @@ def class_map() -> ClassMap:
 
 def test_normals_show_right_red_up_green_and_toward_blue() -> None:
     axes = np.eye(3)[None]
-    assert colourise("normal", axes)[0].tolist() == [[255, 128, 128], [128, 255, 128], [128, 128, 255]]
+    assert find_modality("normal").colourise(axes)[0].tolist() == [[255, 128, 128], [128, 255, 128], [128, 128, 255]]
 
 
 def test_classes_take_their_palette_colour_and_unlabelled_pixels_grey() -> None:
     palette = class_map().display_palette
-    picture = colourise("segmentation", np.array([[0, 7, 255, 149]]))
+    picture = find_modality("segmentation").colourise(np.array([[0, 7, 255, 149]]))
     assert picture[0].tolist() == [
         palette[0].tolist(),
         palette[7].tolist(),
@@ -54,14 +53,14 @@ def test_classes_take_their_palette_colour_and_unlabelled_pixels_grey() -> None:
 
 
 def test_albedo_and_shading_show_as_they_are() -> None:
-    assert colourise("shading", np.array([[0.0, 0.5, 1.0, 2.0]]))[0, :, 0].tolist() == [0, 128, 255, 255]
-    assert colourise("albedo", np.full((1, 1, 3), [0.0, 0.5, 1.0]))[0, 0].tolist() == [0, 128, 255]
+    assert find_modality("shading").colourise(np.array([[0.0, 0.5, 1.0, 2.0]]))[0, :, 0].tolist() == [0, 128, 255, 255]
+    assert find_modality("albedo").colourise(np.full((1, 1, 3), [0.0, 0.5, 1.0]))[0, 0].tolist() == [0, 128, 255]
 
 
 def test_depth_shares_one_range_and_marks_what_is_invalid() -> None:
     near, far = (
-        colourise("depth", np.array([[1.0, 0.0, np.nan]]), span=(1, 5)),
-        colourise("depth", np.array([[5.0, 9.0]]), span=(1, 5)),
+        find_modality("depth").colourise(np.array([[1.0, 0.0, np.nan]]), span=(1, 5)),
+        find_modality("depth").colourise(np.array([[5.0, 9.0]]), span=(1, 5)),
     )
     assert near[0, 1].tolist() == near[0, 2].tolist() == list(UNKNOWN_COLOUR)
     assert far[0, 0].tolist() == far[0, 1].tolist() != near[0, 0].tolist()
@@ -106,9 +105,9 @@ def test_misfits_are_input_errors() -> None:
     with pytest.raises(InputError, match="differ in shape"):
         error_map("depth", np.ones((2, 2)), np.ones((2, 3)))
     with pytest.raises(InputError, match="choose one of"):
-        colourise("normals", np.ones((2, 2, 3)))
+        find_modality("normals").colourise(np.ones((2, 2, 3)))
     with pytest.raises(InputError, match="expected images"):
-        colourise("albedo", np.ones((2, 2)))
+        find_modality("albedo").colourise(np.ones((2, 2)))
     with pytest.raises(InputError, match="same number of cells"):
         contact_sheet([SheetRow([None]), SheetRow([None, None])])
 
@@ -124,7 +123,7 @@ def test_long_row_labels_are_set_smaller_and_not_cut() -> None:
 
 
 def test_a_contact_sheet_keeps_class_colours_exact() -> None:
-    cell = colourise("segmentation", room(2)["segmentation"])
+    cell = find_modality("segmentation").colourise(room(2)["segmentation"])
     sheet = np.asarray(contact_sheet([SheetRow([cell, None], "row")], ["a", "b"], style=SheetStyle(cell=100)))
     colours = {tuple(colour) for colour in cell.reshape(-1, 3).tolist()}
     shown = {tuple(colour) for colour in sheet[-100:-6, 30:110].reshape(-1, 3).tolist()}

@@ -28,7 +28,6 @@ def test_counts_are_exact() -> None:
     assert result.prompt_characters == (9, 9)
     assert list(result.class_pixels) == ["wall", "bed"]
     assert result.class_pixels == pytest.approx({"wall": 5 / 7, "bed": 2 / 7})
-    assert result.class_images == {"wall": 2, "bed": 1}
     assert result.depth_metres == (1, 2, 3)
     assert result.mean_rgb == pytest.approx((0.5, 0, 0))
     assert result.failures == 1

@@ -28,9 +28,9 @@ from dmp_core.scoring.protocol import (
     mean_map,
     pick_cases,
     score,
-    score_constant,
 )
-from dmp_core.scoring.registry import describe, image_metric, metric, metrics_of, primary_metric
+from dmp_core.scoring.registry import describe, metric
+from tests.constant_rows import score_constant
 
 N, H, W = 5, 12, 10
 KEYS = [f"test-{i:08d}" for i in range(N)]
@@ -265,7 +265,7 @@ def test_a_saved_table_comes_back_whole(task: str, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(loaded.values, table.values)
     assert loaded.dataset == pytest.approx(table.dataset, nan_ok=True)
     plain = pd.read_parquet(tmp_path / "scores.parquet")
-    assert {"key", image_metric(task).name} <= set(plain.columns)
+    assert {"key", find_modality(task).image_metric.name} <= set(plain.columns)
 
 
 def test_a_file_that_is_no_table_is_an_input_error(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_file_that_is_no_table_is_an_input_error(tmp_path: Path) -> None:
 def test_every_per_image_metric_is_a_column() -> None:
     for task in BUILT_IN:
         columns = set(score(task, labels(task), labels(task), KEYS).values.columns)
-        assert {m.name for m in metrics_of(task) if m.level == "image"} | {"key"} == columns
+        assert {m.name for m in find_modality(task).metrics if m.level == "image"} | {"key"} == columns
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_the_constant_is_perfect_on_constant_labels(task: str) -> None:
     true = np.broadcast_to(np.array(one), shape)
     value = constant_prediction(task, iter(true))
     table = score_constant(task, value, true, KEYS)
-    primary = primary_metric(task)
+    primary = find_modality(task).primary_metric
     assert table.row == "constant"
     assert table.dataset[primary.name] == pytest.approx(1.0 if primary.higher_is_better else 0.0, abs=1e-3)
 
@@ -359,7 +359,7 @@ def test_the_mean_map_is_perfect_where_all_labels_are_one_map(task: str) -> None
     true = np.repeat(labels(task, count=1), N, axis=0)
     found = mean_map(task, iter(true))
     table = score(task, np.stack([map_like(task, found, label) for label in true]), true, KEYS)
-    primary = primary_metric(task)
+    primary = find_modality(task).primary_metric
     assert table.dataset[primary.name] == pytest.approx(1.0 if primary.higher_is_better else 0.0, abs=1e-3)
 
 
@@ -457,7 +457,7 @@ def test_cases_follow_the_metrics_direction() -> None:
     )
     table = ScoreTable(find_modality("normal"), values)
     assert pick_cases(table, metric("normal", "angular_deg")) == {"best": "b", "median": "a", "worst": "c"}
-    assert pick_cases(table, image_metric("segmentation")) == {"best": "c", "median": "d", "worst": "b"}
+    assert pick_cases(table, find_modality("segmentation").image_metric) == {"best": "c", "median": "d", "worst": "b"}
     nothing = ScoreTable(table.modality, values.assign(angular_deg=np.nan))
     assert pick_cases(nothing, metric("normal", "angular_deg")) == {}
 
@@ -465,12 +465,12 @@ def test_cases_follow_the_metrics_direction() -> None:
 def test_the_registry_is_complete_and_names_are_unique() -> None:
     assert list(describe()) == list(BUILT_IN)
     for task in BUILT_IN:
-        metrics = metrics_of(task)
+        metrics = find_modality(task).metrics
         names = [m.name for m in metrics]
         assert len(set(names)) == len(names), task
-        assert image_metric(task).level == "image"
+        assert find_modality(task).image_metric.level == "image"
         assert all(m.description.endswith(".") for m in metrics)
-    compat = [m.name for m in metrics_of("normal") if m.form == "dmp_compat"]
+    compat = [m.name for m in find_modality("normal").metrics if m.form == "dmp_compat"]
     assert compat == ["angular_dmp_compat"]
     assert json.loads(json.dumps(describe()))["normal"][0]["name"] == "angular_deg"
     with pytest.raises(InputError, match="choose one of: angular_deg"):
@@ -495,9 +495,9 @@ def test_labels_without_a_valid_pixel_have_no_score_and_no_winner(task: str, tmp
         pd.testing.assert_frame_equal(loaded[-1].values, row.values)
     entry = aggregate(loaded, samples=100)[task][""]["DMP"]
     assert entry["images"] == N
-    assert entry["metrics"][primary_metric(task).name] == {"mean": None, "low": None, "high": None}
+    assert entry["metrics"][find_modality(task).primary_metric.name] == {"mean": None, "low": None, "high": None}
     assert entry["beats_constant"] is None
-    assert pick_cases(loaded[0], image_metric(task)) == {}
+    assert pick_cases(loaded[0], find_modality(task).image_metric) == {}
 
 
 def test_an_image_without_labels_keeps_its_row_among_others(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.config.presets import validate
 from dmp_core.errors import InputError
-from dmp_core.labelers.encoding import encode_label
+from dmp_core.modalities import find_modality
 from dmp_core.requests.imports import check_pixels, import_settings, store_settings
 from dmp_core.requests.predict_files import predict_files, prediction_config
 from dmp_core.runtime import BadSampleConfig
@@ -270,7 +270,7 @@ def test_a_folder_is_imported_without_its_broken_file(pictures, tmp_path):
 def test_an_image_whose_label_is_broken_goes_with_it(tmp_path):
     write_images(folder := tmp_path / "rooms", 3, {})
     for index in range(3):
-        (folder / f"{index}.depth.npy").write_bytes(encode_label("depth", room(index)["depth"])[1])
+        (folder / f"{index}.depth.npy").write_bytes(find_modality("depth").encode(room(index)["depth"]))
     (folder / "1.depth.npy").write_bytes(b"no array")
     listing = read_folder(folder, keeps_broken=True)
     assert check_folder(listing, BadSampleConfig(policy="skip")).keys() == {"1.png"}

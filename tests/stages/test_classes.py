@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dmp_core.config import load_config
-from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label
+from dmp_core.modalities import find_modality
 from dmp_core.stages import execute, find, plan
 from dmp_core.store import Artefact, Workspace, read_artefact
 
@@ -26,8 +26,8 @@ METHODS = {
 
 def classes_in(artefact: Artefact, share: float = 0) -> set[int]:
     """Those that cover at least this share of the pixels; every one of these renders' pixels has a class."""
-    extension = LABEL_EXTENSIONS["segmentation"]
-    labels = [decode_label("segmentation", sample[extension]) for sample in read_artefact(artefact)]
+    extension = find_modality("segmentation").member
+    labels = [find_modality("segmentation").decode(sample[extension]) for sample in read_artefact(artefact)]
     return {int(name) for name in np.unique(labels) if name != 255 and (np.array(labels) == name).mean() >= share}
 
 
@@ -53,8 +53,8 @@ def test_predictions_choose_among_the_classes_of_the_training_labels(method, wor
     if method == "dmp":  # an adapter may be taken elsewhere, so it knows them itself
         card = json.loads((fitted.local_path() / "dmp.json").read_text())
         assert set(card["encoding"]["class_ids"]) == learnt
-        extension = LABEL_EXTENSIONS["segmentation"]
-        drawn = np.array([decode_label("segmentation", sample[extension]) for sample in read_artefact(labels)])
+        extension = find_modality("segmentation").member
+        drawn = np.array([find_modality("segmentation").decode(sample[extension]) for sample in read_artefact(labels)])
         shares = [(drawn == name).mean() for name in card["encoding"]["class_ids"]]
         np.testing.assert_allclose(card["encoding"]["class_shares"], shares)
     shown = classes_in(find(nodes, "labels/in_domain-segmentation").artefact(store))

@@ -11,7 +11,7 @@ from PIL import Image
 from dmp_core.config import load_config
 from dmp_core.config.presets import validate
 from dmp_core.errors import InputError
-from dmp_core.labelers.encoding import encode_label
+from dmp_core.modalities import find_modality
 from dmp_core.prompts.settings import TransformersPrompts
 from dmp_core.requests.parts import dataset_config
 from dmp_core.stages import Node, plan
@@ -221,7 +221,7 @@ def write_photo(folder: Path, name: str = "a", value: int = 0, labels: tuple[str
     Image.fromarray(image).save(folder / f"{name}.png")
     arrays = {"depth": np.ones((16, 16), np.float32), "albedo": image}
     for task in labels:
-        extension, data = encode_label(task, arrays[task])
+        extension, data = find_modality(task).member, find_modality(task).encode(arrays[task])
         (folder / f"{name}.{extension}").write_bytes(data)
 
 
@@ -287,7 +287,7 @@ def test_training_needs_labels_one_size_and_other_images_than_the_test(tmp_path)
     with pytest.raises(InputError, match="its folder holds no normal labels"):
         photo_plan(splits, "adapters={}", modalities=["normal"])
     Image.new("RGB", (20, 16)).save(train / "b.png")
-    (train / "b.depth.npy").write_bytes(encode_label("depth", np.ones((16, 20), np.float32))[1])
+    (train / "b.depth.npy").write_bytes(find_modality("depth").encode(np.ones((16, 20), np.float32)))
     with pytest.raises(InputError, match=r"splits\.train\.fit: images of several sizes"):
         photo_plan({**splits, "train": {"folder": str(train), "fit": "keep"}}, "adapters={}", modalities=["depth"])
     write_photo(test, value=0, labels=("depth",))

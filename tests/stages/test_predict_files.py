@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from dmp_core.cli import app
 from dmp_core.errors import InputError
-from dmp_core.labelers.encoding import decode_label
+from dmp_core.modalities import find_modality
 from dmp_core.requests.predict_files import INDEX, prediction_config
 from dmp_core.resources import manifest_root
 from dmp_core.synthesis.listing import read_folder
@@ -104,7 +104,7 @@ def test_twice_the_scale_gives_twice_the_metres(adapter: Callable[..., Path], tm
     twice = adapter("depth", encoding={"mode": "F", "scale": 16.0})
     predict(image, *DEPTH, "--out", tmp_path / "a")
     predict(image, "--modality", "depth", "--adapter", twice, "--out", tmp_path / "b")
-    one, two = (decode_label("depth", (tmp_path / out / "x.depth.pred.npy").read_bytes()) for out in "ab")
+    one, two = (find_modality("depth").decode((tmp_path / out / "x.depth.pred.npy").read_bytes()) for out in "ab")
     np.testing.assert_allclose(two, 2 * one, rtol=1e-3)
 
 

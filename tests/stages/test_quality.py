@@ -15,17 +15,18 @@ from PIL import Image
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.config.presets import validate
 from dmp_core.errors import InputError
-from dmp_core.labelers.encoding import LABEL_EXTENSIONS, decode_label, encode_label
 from dmp_core.labelers.registry import BUILT_IN
 from dmp_core.labelers.settings import ModelLabels
+from dmp_core.modalities import find_modality
 from dmp_core.modalities.files import png_bytes
 from dmp_core.quality.tables import read_scores
 from dmp_core.report.dataset_record import UNKNOWN
-from dmp_core.scoring.protocol import ScoreTable, constant_prediction, score, score_constant
+from dmp_core.scoring.protocol import ScoreTable, constant_prediction, score
 from dmp_core.stages import execute, find, plan
 from dmp_core.stages.base import StageResult
 from dmp_core.stages.execute import publish
 from dmp_core.store import Artefact, Sample, Workspace, open_dataset, plan_shards, read_artefact, write_shards
+from tests.constant_rows import score_constant
 from tests.golden.fill import fill_module
 from tests.report.rooms import prediction, room
 from tests.training.tiny import TEXT_LENGTH, write_base, write_tokenizer
@@ -95,7 +96,7 @@ def store_inputs(config: PipelineConfig, workspace: Path) -> None:
 
 
 def encoded(task: Any, array: Any) -> dict[str, bytes]:
-    return dict([encode_label(task, array)])
+    return {find_modality(task).member: find_modality(task).encode(array)}
 
 
 def run(config: PipelineConfig, workspace: Path, *stages: str) -> None:
@@ -239,7 +240,7 @@ def test_scores_are_those_of_the_kept_images_alone(scored: tuple[PipelineConfig,
 
 
 def stored(task: Any, array: Any) -> Any:
-    return decode_label(task, encode_label(task, array)[1])
+    return find_modality(task).decode(find_modality(task).encode(array))
 
 
 def test_nothing_left_is_one_error_that_names_the_gates(scored: tuple[PipelineConfig, Path], base: Path) -> None:
@@ -265,7 +266,7 @@ def test_flip_check_is_stored_beside_the_label_and_becomes_a_score(
     ramp = np.linspace(1, 2, 32)
     expected = pytest.approx((np.abs(ramp[::-1] - ramp) / ramp).mean(), abs=1e-5)
     for sample in read_artefact(find(plan(config), "labels/in_domain-depth").artefact(Workspace(tmp_path))):
-        assert set(sample) == {"__key__", LABEL_EXTENSIONS["depth"], "depth.flip.json"}
+        assert set(sample) == {"__key__", find_modality("depth").member, "depth.flip.json"}
         assert json.loads(sample["depth.flip.json"]) == {"value": expected, "unit": "abs_rel"}
     run(config, tmp_path, "quality")
     found = scores(config, tmp_path, "in_domain-depth")["flip_abs_rel"]

@@ -16,10 +16,9 @@ import yaml
 from dmp_core.config import load_config
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.config.presets import validate
-from dmp_core.labelers.encoding import encode_label
-from dmp_core.modalities import BUILT_IN, built_in
+from dmp_core.modalities import BUILT_IN, built_in, find_modality
 from dmp_core.modalities.files import png_bytes
-from dmp_core.report.dataset_record import RECORD, SCORES, UNKNOWN
+from dmp_core.report.dataset_record import RECORD, UNKNOWN
 from dmp_core.stages import execute, find, plan
 from dmp_core.stages.base import StageResult
 from dmp_core.stages.execute import publish
@@ -60,7 +59,10 @@ def build(config: PipelineConfig, workspace: Path, about: dict[str, Any], blank:
             images[key] = {"png": png_bytes(arrays["rgb"]), "json": json.dumps(record).encode()}
         store(config, workspace, f"images/{split}", images, keywords=["bedroom"], prompts=["test"])
         for task in config.modalities:
-            labels = {key: dict([encode_label(task, arrays[task])]) for key, arrays in rooms.items()}
+            labels = {
+                key: {find_modality(task).member: find_modality(task).encode(arrays[task])}
+                for key, arrays in rooms.items()
+            }
             store(config, workspace, f"labels/{split}-{task}", labels)
     for node in plan(config):
         if node.stage in ("quality", "shards"):
@@ -190,9 +192,9 @@ def test_the_schema_lists_every_score() -> None:
     from dmp_core.quality.gates import IMAGE, IMAGE_GATES
 
     arrays = room(0, 16)
-    assert set(image_scores(arrays["rgb"])) <= set(SCORES["image"])
+    assert set(image_scores(arrays["rgb"])) <= set(RECORD["quality"]["image"])
     for task in BUILT_IN:
-        assert set(label_scores(task, arrays[task])) <= set(SCORES[task])
+        assert set(label_scores(task, arrays[task])) <= set(RECORD["quality"][task])
     gates_of = {IMAGE: IMAGE_GATES} | {one.name: (*one.gates, one.flip_gate) for one in built_in()}
     gated = {table: {gate.partition("_")[2] for gate in gates} - {"flagged"} for table, gates in gates_of.items()}
-    assert all(gated[table] <= set(SCORES[table]) for table in gated)
+    assert all(gated[table] <= set(RECORD["quality"][table]) for table in gated)

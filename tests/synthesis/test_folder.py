@@ -20,10 +20,9 @@ import pytest
 from PIL import Image
 
 from dmp_core.errors import InputError
-from dmp_core.images import open_rgb
-from dmp_core.labelers.encoding import encode_label
-from dmp_core.synthesis.checking import check_folder, read_label
-from dmp_core.synthesis.folder import decode_image, fit_array
+from dmp_core.modalities import find_modality
+from dmp_core.synthesis.checking import check_folder
+from dmp_core.synthesis.folder import decode_image, fit_array, open_rgb, read_label
 from dmp_core.synthesis.listing import prompts_table, read_folder
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -64,7 +63,7 @@ def write(path: Path, rgb: np.ndarray = RGB) -> Path:
 
 def write_label(path: Path, task: str, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode_label(task, array)[1])
+    path.write_bytes(find_modality(task).encode(array))
 
 
 def refusal(folder: Path) -> str:

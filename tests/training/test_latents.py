@@ -8,12 +8,10 @@ import torch
 from safetensors.torch import save
 
 from dmp_core.diffusion.labels import encode
-from dmp_core.diffusion.latents import working_size
 from dmp_core.errors import InputError, NotFinite
 from dmp_core.images import image_to_vae
-from dmp_core.labelers.encoding import to_vae_image
-from dmp_core.modalities import Code
-from dmp_core.training.latents import encode_column, read_column
+from dmp_core.modalities import Code, find_modality
+from dmp_core.training.latents import encode_column, read_column, working_size
 from dmp_core.weights.load import load_vae
 from dmp_core.weights.settings import BaseConfig
 
@@ -63,7 +61,7 @@ def test_mirrored_normals_point_the_other_way(vae):
 def test_depth_scale_reaches_the_vae(vae):
     depth = [np.full((16, 16), 3.0, np.float32)]
     column = read_column([encode_column(vae, "depth", KEYS[:1], depth, code=Code(depth_scale=4.0))])
-    expected = encode(vae, to_vae_image("depth", np.stack(depth), depth_scale=4.0))
+    expected = encode(vae, find_modality("depth").to_image(np.stack(depth), Code(depth_scale=4.0)))
     torch.testing.assert_close(column.plain, expected, atol=1e-5, rtol=1e-5)
 
 

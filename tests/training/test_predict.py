@@ -12,10 +12,9 @@ from dmp_core.diffusion import Schedule, decode_latents, encode_images, sample
 from dmp_core.diffusion.labels import vae_ceiling
 from dmp_core.diffusion.settings import SamplingConfig
 from dmp_core.errors import InputError
-from dmp_core.labelers.encoding import decode_label, encode_label, flip, from_vae_image
 from dmp_core.methods.dmp.finetune import finetune
 from dmp_core.methods.dmp.predict import load_predictor, predict_batch
-from dmp_core.modalities import BUILT_IN, Code
+from dmp_core.modalities import BUILT_IN, Code, find_modality
 from dmp_core.weights.load import load_base, load_vae
 from dmp_core.weights.settings import BaseConfig
 from tests.training.conftest import toy_pairs
@@ -42,7 +41,7 @@ def test_predictions_are_labels_in_the_images_size(predictor, task):
     labels = predict_batch(predictor, rgb(size=(20, 28)), task, SamplingConfig(num_steps=2), resolution=16, **SETTINGS)
     assert labels.shape[:3] == (3, 20, 28)
     for label in labels:
-        decode_label(task, encode_label(task, label)[1])
+        find_modality(task).decode(find_modality(task).encode(label))
 
 
 @torch.no_grad()
@@ -55,7 +54,7 @@ def test_prediction_is_equation_4_on_the_adapted_network(predictor):
         lambda y_t, t: predictor.unet(y_t, t, encoder_hidden_states=text).sample,
         x, Schedule.stable_diffusion(), 3, "v", "estimated",
     )  # fmt: skip
-    expected = from_vae_image("albedo", decode_latents(predictor.vae, y) * 2 - 1, depth_scale=8.0)
+    expected = find_modality("albedo").from_image(decode_latents(predictor.vae, y) * 2 - 1, Code(depth_scale=8.0))
     np.testing.assert_allclose(labels, expected, atol=1e-4)
 
 
@@ -73,7 +72,7 @@ def test_steps_may_stand_elsewhere_than_in_training(predictor):
         x, Schedule.stable_diffusion(spacing="trailing"), 1, "v", "estimated",
     )  # fmt: skip
     with torch.no_grad():
-        expected = from_vae_image("albedo", decode_latents(predictor.vae, y) * 2 - 1, depth_scale=8.0)
+        expected = find_modality("albedo").from_image(decode_latents(predictor.vae, y) * 2 - 1, Code(depth_scale=8.0))
     np.testing.assert_allclose(trailing, expected, atol=1e-4)
     assert np.abs(leading - trailing).max() > 0.01
 
@@ -116,7 +115,9 @@ def test_mirrored_predictions_of_a_mirrored_image_are_the_mirrored_ones(predicto
         sampling = SamplingConfig(num_steps=1, mirrored=mirrored)
         plain = predict_batch(predictor, images, task, sampling, **SETTINGS)
         other = predict_batch(predictor, np.ascontiguousarray(images[:, :, ::-1]), task, sampling, **SETTINGS)
-        return max(np.abs(flip(task, b).astype(float) - a).max() for a, b in zip(plain, other, strict=True))
+        return max(
+            np.abs(find_modality(task).mirror(b).astype(float) - a).max() for a, b in zip(plain, other, strict=True)
+        )
 
     assert apart(mirrored=False) > 0.01
     assert (apart(mirrored=True) < 1e-4) == (task != "segmentation")

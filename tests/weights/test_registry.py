@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from huggingface_hub import constants, file_download
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
@@ -22,9 +23,8 @@ from dmp_core.config import load_config, preset_names
 from dmp_core.errors import InputError
 from dmp_core.stages import plan
 from dmp_core.stages.preflight import models_of
-from dmp_core.weights import download, registry
 from dmp_core.weights.download import pull
-from dmp_core.weights.registry import LOCK, Model, ModelFile, Registry, check
+from dmp_core.weights.registry import LOCK, Model, ModelFile, Registry, check, registry
 from dmp_core.weights.resolve import identity, registered, resolve_folder, resolve_model
 
 WEIGHTS = bytes(range(256)) * 4096  # a megabyte
@@ -37,10 +37,14 @@ def sha256(data: bytes) -> str:
 
 
 class Server:
-    """Serves `files` by path; `cut` is after how many bytes of a body the connection ends, once per entry."""
+    """Serves `files` by path, or says where they `moved`.
+
+    cut: after how many bytes of a body the connection ends, once per entry.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
+        self.moved: dict[str, str] = {}
         self.cut: list[int] = []
         self.asked: list[tuple[str, str | None, str | None]] = []
         server = self
@@ -51,6 +55,12 @@ class Server:
             def do_GET(self) -> None:
                 range_, token = self.headers.get("Range"), self.headers.get("Authorization")
                 server.asked.append((self.path, range_, token))
+                if place := server.moved.get(self.path):
+                    self.send_response(302)
+                    self.send_header("Location", place)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 body = server.files.get(self.path)
                 if body is None:
                     self.send_error(404)
@@ -61,6 +71,8 @@ class Server:
                     return
                 self.send_response(206 if range_ else 200)
                 self.send_header("Content-Length", str(len(body) - start))
+                if range_:
+                    self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
                 self.end_headers()
                 if server.cut:
                     self.wfile.write(body[start : start + server.cut.pop(0)])
@@ -85,9 +97,13 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server = Server()
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)  # of HF_ENDPOINT, which is read at import
+    template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100_000)
     monkeypatch.setenv("HF_TOKEN", "secret")
-    monkeypatch.setattr(download, "_PAUSE", 0)
+    monkeypatch.setattr(file_download.time, "sleep", lambda seconds: None)
     yield server
     server.close()
 
@@ -162,10 +178,35 @@ def test_the_token_goes_to_the_hub_alone(
 ) -> None:
     pull(known["tiny"])
     assert {token for *_, token in server.asked} == {"Bearer secret"}
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     server.asked.clear()
     pull(known["lone"])
     assert {token for *_, token in server.asked} == {None}
+
+
+def test_the_token_does_not_follow_a_redirect_to_another_host(
+    known: dict[str, Model], server: Server, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Server()
+    store.files, server.files = server.files, {}
+    server.moved = {path: f"{store.url}{path}" for path in store.files}
+    store.cut = [300_000]
+    place = pull(known["tiny"])
+    store.close()
+    assert (place / "unet/model.safetensors").read_bytes() == WEIGHTS
+    assert {token for *_, token in server.asked} == {"Bearer secret"}
+    assert {token for *_, token in store.asked} == {None}
+    assert "secret" not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_a_token_that_no_request_can_carry_is_not_repeated(
+    known: dict[str, Model], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "pla€nted")
+    with pytest.raises(InputError, match=r"unet/model\.safetensors: the request cannot be sent; is HF_TOKEN") as caught:
+        pull(known["tiny"])
+    assert "nted" not in str(caught.value)
+    assert server.asked == []
 
 
 def test_a_cut_connection_is_taken_up_where_it_ended(known: dict[str, Model], server: Server) -> None:
@@ -175,15 +216,57 @@ def test_a_cut_connection_is_taken_up_where_it_ended(known: dict[str, Model], se
 
 
 def test_a_dead_server_leaves_the_part_for_the_next_call(known: dict[str, Model], server: Server, folder: Path) -> None:
-    server.cut = [500_000, 0, 0, 0]
+    server.cut = [500_000, *[0] * 12]
     with pytest.raises(
         InputError, match=r"files/7: not fetched to its end, 500000 bytes so far .*run the same command"
     ):
         pull(known["lone"])
     assert not (folder / "lone/lone.ckpt").exists()
     server.asked.clear()
+    server.cut.clear()
     assert pull(known["lone"]).read_bytes() == WEIGHTS
     assert [range_ for _, range_, _ in server.asked] == ["bytes=500000-"]
+
+
+def test_a_server_without_ranges_is_read_from_the_start(
+    known: dict[str, Model], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def whole(handler: BaseHTTPRequestHandler) -> None:
+        server.asked.append((handler.path, handler.headers.get("Range"), None))
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(WEIGHTS)))
+        handler.end_headers()
+        handler.wfile.write(WEIGHTS[: server.cut[0]] if server.cut else WEIGHTS)
+        handler.close_connection = bool(server.cut and server.cut.pop(0))
+
+    monkeypatch.setattr(server.http.RequestHandlerClass, "do_GET", whole)
+    server.cut = [500_000]
+    seen: list[str] = []
+    path = pull(known["lone"], progress=lambda done, total, message="": seen.append(f"{done} of {total} MB"))
+    assert path.read_bytes() == WEIGHTS
+    assert [range_ for _, range_, _ in server.asked] == [None, "bytes=500000-"]
+    assert seen[-1] == "1 of 1 MB"
+
+
+def test_a_source_may_be_wrong_or_out_of_reach(
+    known: dict[str, Model], server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for mirror, reason in [
+        ("http://127.0.0.1:9", "refused"),
+        ("http://127.0.0.1:port", "port"),
+        ("nothing://here", "Protocol not known: nothing; give --from a folder or a URL"),
+        (f"http://me:planted@127.0.0.1:{server.http.server_port}", "password"),
+    ]:
+        with pytest.raises(InputError, match=reason) as caught:
+            pull(known["lone"], mirror)
+        assert "planted" not in str(caught.value)
+    monkeypatch.setattr(server.http.RequestHandlerClass, "do_GET", lambda handler: handler.send_error(503))
+    with pytest.raises(InputError, match=r"not fetched to its end, 0 bytes so far \(503 .*run the same command again"):
+        pull(known["lone"])
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=r"offline mode is enabled.* unset the `HF_HUB_OFFLINE`"):
+        pull(known["lone"])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_two_do_not_write_into_one_part(known: dict[str, Model], folder: Path) -> None:

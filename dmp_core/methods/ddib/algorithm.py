@@ -8,21 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dmp_core.diffusion import Schedule, decode_latents, encode_images
+from dmp_core.diffusion import Schedule
 from dmp_core.methods.shared.ddim import ddim, inverted, prediction_of
 from dmp_core.methods.shared.label_prior import text_denoiser
 
 if TYPE_CHECKING:
     from dmp_core.diffusion import DMPPipeline
-
-
-@torch.no_grad()
-def ddib(
-    base: DMPPipeline, label_unet: Any, images: Tensor, num_steps: int = 50, prompts: Sequence[str] | None = None
-) -> Tensor:
-    """Label images (B, 3, H, W) in [0, 1] of images (B, 3, H, W) in [0, 1]; the rest as `ddib_latents`."""
-    result = ddib_latents(base, label_unet, encode_images(base.vae, images), num_steps, prompts)
-    return decode_latents(base.vae, result).float().clamp(0, 1)
 
 
 @torch.no_grad()

@@ -64,7 +64,7 @@ def predict_batch(
     resolution: int | None = None,
     prompts: Sequence[str] | None = None,
 ) -> Array:
-    """Labels of a batch of images, in the images' size and in the units of `labelers.encoding`.
+    """Labels of a batch of images, in the images' size and in the units of `dmp_core.modalities`.
 
     images: uint8 (B, H, W, 3).
     code: how label images are read, where the adapter's card does not say; None: the configuration's defaults.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dmp_core.diffusion import Schedule, decode_latents, encode_images
+from dmp_core.diffusion import Schedule
 from dmp_core.diffusion.process import blend
 from dmp_core.errors import InputError
 from dmp_core.methods.shared.ddim import ddim, last_steps, prediction_of, seeded_noise
@@ -16,22 +16,6 @@ from dmp_core.methods.shared.label_prior import text_denoiser
 
 if TYPE_CHECKING:
     from dmp_core.diffusion import DMPPipeline
-
-
-@torch.no_grad()
-def sdedit(
-    base: DMPPipeline,
-    label_unet: Any,
-    images: Tensor,
-    seeds: Sequence[int],
-    strength: float = 0.5,
-    num_steps: int = 50,
-    prompts: Sequence[str] | None = None,
-) -> Tensor:
-    """Label images (B, 3, H, W) in [0, 1] of images (B, 3, H, W) in [0, 1]; the rest as `sdedit_latents`."""
-    latents = encode_images(base.vae, images)
-    result = sdedit_latents(base, label_unet, latents, seeds, strength, num_steps, prompts)
-    return decode_latents(base.vae, result).float().clamp(0, 1)
 
 
 @torch.no_grad()
