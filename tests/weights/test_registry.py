@@ -23,8 +23,9 @@ from dmp_core.config import load_config, preset_names
 from dmp_core.errors import InputError
 from dmp_core.stages import plan
 from dmp_core.stages.preflight import models_of
+from dmp_core.weights import registry
 from dmp_core.weights.download import pull
-from dmp_core.weights.registry import LOCK, Model, ModelFile, Registry, check, registry
+from dmp_core.weights.registry import LOCK, Model, ModelFile, Registry, check
 from dmp_core.weights.resolve import identity, registered, resolve_folder, resolve_model
 
 WEIGHTS = bytes(range(256)) * 4096  # a megabyte
