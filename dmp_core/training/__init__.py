@@ -1,7 +1,7 @@
 """From columns of images and labels to a trained adapter, and from an adapter to predictions.
 
-What may live here: latents (`latents`), the order in which training sees them (`data`), the trainer
-(`finetune`), the loop that all training goes through (`loop`) with its checkpoints (`checkpoints`) and logs (`logs`),
+What belongs here: latents (`latents`), the order in which training sees them (`data`), the trainer
+(`finetune`), the loop that all training uses (`loop`) with its checkpoints (`checkpoints`) and logs (`logs`),
 and inference over arrays (`predict`).
 Plain functions over arrays and paths: nothing here knows of shards, stages or the command line.
 

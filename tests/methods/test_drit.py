@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from dmp_core.methods.drit.algorithm import _DritContest, _kl, _mode_seeking, _parameters
+from dmp_core.methods.drit.algorithm import _DritTrainer, _kl, _mode_seeking, _parameters
 from dmp_core.training.pairs import ImagePairs
 from tests.methods.shapes import shapes
 from tests.methods.test_methods import METHODS
@@ -27,20 +27,20 @@ def numbered(count: int) -> ImagePairs:
 @pytest.mark.parametrize(("paired_l1", "share"), [(0.0, 1 / 50), (1.0, 1.0)])
 def test_domains_are_drawn_apart_unless_pairs_are_asked_for(paired_l1, share):
     settings = TINY.model_copy(update={"paired_l1": paired_l1, "batch_size": 50})
-    contest = _DritContest(settings, numbered(50), "cpu")
-    draws = [contest._draw(step) for step in range(20)]
+    trainer = _DritTrainer(settings, numbered(50), "cpu")
+    draws = [trainer._draw(step) for step in range(20)]
     same = torch.cat([(draw["x"] == draw["y"])[:, 0, 0, 0] for draw in draws]).float().mean().item()
     # Of 1000 draws about 20 hit their own label by chance.
     assert same == pytest.approx(share, abs=0.02)
-    assert ("paired_l1" in contest.play(0)[2]) == bool(paired_l1)
+    assert ("paired_l1" in trainer.step(0)[2]) == bool(paired_l1)
 
 
 def test_domains_share_the_ends_of_the_content_space_and_nothing_else():
-    contest = _DritContest(TINY, shapes(4), "cpu")
-    for networks in (contest.content, contest.generators):
+    trainer = _DritTrainer(TINY, shapes(4), "cpu")
+    for networks in (trainer.content, trainer.generators):
         both = set(_parameters(networks["x"])) & set(_parameters(networks["y"]))
         assert both == set(networks["x"].shared.parameters())
-    for networks in (contest.attribute, contest.critics):
+    for networks in (trainer.attribute, trainer.critics):
         assert not set(_parameters(networks["x"])) & set(_parameters(networks["y"]))
 
 
@@ -59,7 +59,7 @@ def test_mode_seeking_falls_as_pictures_part():
 
 def test_the_first_step_starts_from_knowing_nothing():
     """Small first weights: discriminators give even odds, and encoders the prior, so these terms are known."""
-    _, _, terms = _DritContest(TINY, shapes(8), "cpu").play(0)
+    _, _, terms = _DritTrainer(TINY, shapes(8), "cpu").step(0)
     even = math.log(2)
     assert terms["domain_adversarial"].item() == pytest.approx(2 * even, rel=0.02)
     assert terms["content_adversarial"].item() == pytest.approx(2 * even, rel=0.02)
@@ -71,8 +71,8 @@ def test_the_first_step_starts_from_knowing_nothing():
 
 
 def test_terms_switch_off_and_noise_is_the_steps_own():
-    once = [_DritContest(TINY, shapes(8), "cpu").play(3)[0].item() for _ in range(2)]
+    once = [_DritTrainer(TINY, shapes(8), "cpu").step(3)[0].item() for _ in range(2)]
     assert once[0] == once[1]
     quiet = TINY.model_copy(update={"mode_seeking": 0.0, "cross_cycle": 0.0})
-    terms = _DritContest(quiet, shapes(8), "cpu").play(3)[2]
+    terms = _DritTrainer(quiet, shapes(8), "cpu").step(3)[2]
     assert terms["mode_seeking"].item() == terms["cross_cycle"].item() == 0

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from dmp_core.errors import InputError
-from dmp_core.methods.spade.algorithm import SpadeGenerator, SpadeNorm, VggFeatures, _SpadeContest
+from dmp_core.methods.spade.algorithm import SpadeGenerator, SpadeNorm, VggFeatures, _SpadeTrainer
 from dmp_core.methods.spade.settings import SpadeConfig
 from tests.methods.shapes import shapes
 from tests.methods.test_methods import METHODS
@@ -47,13 +47,13 @@ def test_published_widths_in_units_of_the_last():
 
 
 def test_hinge_loss_wants_a_margin_on_either_side():
-    contest = _SpadeContest(TINY, shapes(4), "cpu")
-    x, y = contest.batch(0)
+    trainer = _SpadeTrainer(TINY, shapes(4), "cpu")
+    x, y = trainer.batch(0)
 
     def judged_as(generated: float, real: float) -> float:
         logits = torch.cat([torch.full((3, 1, 2, 2), generated), torch.full((3, 1, 2, 2), real)])
-        contest._judge = lambda *_: [(logits, []), (logits, [])]  # type: ignore[method-assign]
-        return contest._discriminator_loss(x, y, y).item()
+        trainer._judge = lambda *_: [(logits, []), (logits, [])]  # type: ignore[method-assign]
+        return trainer._discriminator_loss(x, y, y).item()
 
     assert judged_as(-1, 1) == judged_as(-5, 5) == 0
     assert judged_as(0, 0) == 2
@@ -61,11 +61,11 @@ def test_hinge_loss_wants_a_margin_on_either_side():
 
 
 def test_feature_matching_is_off_at_weight_zero_and_the_discriminator_sees_the_image():
-    contest = _SpadeContest(TINY.model_copy(update={"feature_matching": 0.0}), shapes(4), "cpu")
-    assert set(contest.play(0)[2]) == {"adversarial", "discriminator"}
-    x, y = contest.batch(0)
+    trainer = _SpadeTrainer(TINY.model_copy(update={"feature_matching": 0.0}), shapes(4), "cpu")
+    assert set(trainer.step(0)[2]) == {"adversarial", "discriminator"}
+    x, y = trainer.batch(0)
     with torch.no_grad():
-        one, other = (contest._judge(image, y, y)[0][0] for image in (x, x.flip(0)))
+        one, other = (trainer._judge(image, y, y)[0][0] for image in (x, x.flip(0)))
     assert not torch.equal(one, other)
 
 
@@ -111,9 +111,9 @@ def test_first_layer_sees_images_as_vgg_was_trained_to(vgg):
 
 def test_perceptual_term_joins_the_loss_when_asked_for(vgg):
     settings = TINY.model_copy(update={"perceptual": 10.0, "perceptual_weights": str(vgg)})
-    _, _, terms = _SpadeContest(settings, shapes(4, size=32), "cpu").play(0)
+    _, _, terms = _SpadeTrainer(settings, shapes(4, size=32), "cpu").step(0)
     assert terms["perceptual"].item() > 0
-    assert _SpadeContest(TINY, shapes(4), "cpu").perceptual is None
+    assert _SpadeTrainer(TINY, shapes(4), "cpu").perceptual is None
 
 
 def test_perceptual_term_needs_its_weights(tmp_path):

@@ -66,8 +66,8 @@ def fit_line(work: Path, wrong_at: int | None = None) -> dict[str, Tensor]:
     return network.state_dict()
 
 
-class _Pair(adversarial.Contest):
-    """A generator alone, which is enough of a contest for its loop."""
+class _Pair(adversarial.AdversarialTrainer):
+    """A generator alone, which is enough for the training loop."""
 
     def __init__(self, config: adversarial.AdversarialConfig, wrong_at: int | None) -> None:
         super().__init__(config, shapes(4), "cpu")
@@ -75,7 +75,7 @@ class _Pair(adversarial.Contest):
         self.networks = adversarial.build_networks(0, lambda: {"model": nn.Linear(3, 1)})
         self.optimizers = {"generator": adversarial.adam(list(self.networks.parameters()), 0.05, (0.5, 0.9))}
 
-    def play(self, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def step(self, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         x, model = seeded(step), self.networks["model"]
         loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
         if step == self.wrong_at:
@@ -83,10 +83,10 @@ class _Pair(adversarial.Contest):
         return loss.detach(), self.update("generator", loss), {}
 
 
-def fit_contest(work: Path, wrong_at: int | None = None) -> dict[str, Tensor]:
-    contest = _Pair(adversarial.AdversarialConfig(steps=8, batch_size=1, checkpoint_every=2, log_every=4), wrong_at)
-    adversarial.run(contest, "pair", work, lambda *_: None)
-    return contest.networks.state_dict()
+def fit_adversarial(work: Path, wrong_at: int | None = None) -> dict[str, Tensor]:
+    trainer = _Pair(adversarial.AdversarialConfig(steps=8, batch_size=1, checkpoint_every=2, log_every=4), wrong_at)
+    adversarial.run(trainer, "pair", work, lambda *_: None)
+    return trainer.networks.state_dict()
 
 
 def fit_prior(work: Path, wrong_at: int | None = None) -> dict[str, Tensor]:
@@ -103,7 +103,7 @@ def fit_prior(work: Path, wrong_at: int | None = None) -> dict[str, Tensor]:
     return prior.fit({"line": network}, loss_at, config, work)["line"]
 
 
-LOOPS: dict[str, Run] = {"fit": fit_line, "contest": fit_contest, "prior": fit_prior}
+LOOPS: dict[str, Run] = {"fit": fit_line, "adversarial": fit_adversarial, "prior": fit_prior}
 every_loop = pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
 
 
@@ -181,7 +181,7 @@ def test_without_any_good_checkpoint_training_starts_from_the_beginning(run: Run
 @pytest.mark.parametrize(
     "damage", [b"", b"\xff\xfe\x00", b"step,loss\n1,x\n", b"step,loss,learning_rate,grad_norm,seconds\n"]
 )
-@pytest.mark.parametrize("run", [fit_line, fit_contest])
+@pytest.mark.parametrize("run", [fit_line, fit_adversarial])
 def test_a_damaged_log_is_written_again_from_the_checkpoint(run: Run, damage: bytes, tmp_path):
     with pytest.raises(InputError, match="gradient is nan"):
         run(tmp_path / "hurt", WRONG_AT)

@@ -11,7 +11,7 @@ from diffusers.models.attention_processor import AttnProcessor
 
 from dmp_core.methods.dmp.settings import TrainConfig
 from dmp_core.training import precision
-from dmp_core.training.precision import fast_kernels, within_reach
+from dmp_core.training.precision import fast_kernels, without_emulated_bf16
 
 BF16 = TrainConfig(mixed_precision="bf16")
 
@@ -37,10 +37,10 @@ def test_faster_kernels_differ_by_rounding(tiny_base, positions, stepwise):
 
 def test_emulated_bfloat16_is_replaced_by_full_precision(monkeypatch):
     monkeypatch.setattr(precision, "_processor_has_bf16", lambda: False)
-    assert within_reach(BF16, "cpu").mixed_precision == "no"
-    assert within_reach(BF16, "cuda") is BF16
+    assert without_emulated_bf16(BF16, "cpu").mixed_precision == "no"
+    assert without_emulated_bf16(BF16, "cuda") is BF16
     monkeypatch.setattr(precision, "_processor_has_bf16", lambda: True)
-    assert within_reach(BF16, "cpu") is BF16
+    assert without_emulated_bf16(BF16, "cpu") is BF16
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks glibc's allocator")

@@ -1,6 +1,6 @@
 """InstructPix2Pix (learned): one token of the instruction "make it into *" is optimised on the training set.
 
-Textual inversion (Gal et al. 2023) on an editor: the token's embedding goes through the text encoder, and neither that
+Textual inversion (Gal et al. 2023) on an editor: the token's embedding goes through the text encoder; neither it
 nor the U-Net changes.
 """
 
@@ -44,7 +44,7 @@ def fit_token(
 ) -> FitResult:
     """Optimise the token on images (source) and their label images (target); resumes as every training does.
 
-    editor: of `load_editor`; stays as it is.
+    editor: of `load_editor`; is not changed.
     out: gets `learned_embeds.safetensors`, in the format of textual inversion, and `loss.csv`.
     """
     accelerator = make_accelerator(config, device)
@@ -106,7 +106,7 @@ class TokenPrompt(nn.Module):
         self.register_buffer("ids", ids.to(weight.device), persistent=False)
 
     def forward(self) -> Tensor:
-        # One row more in the table of embeddings: the encoder itself is not touched.
+        # One more row in the embedding table: the encoder itself does not change.
         table = dict(self.text_encoder.named_parameters())[self.name]
         rows = torch.cat([table, self.vector.to(table.device, table.dtype)])
         answer: Tensor = functional_call(self.text_encoder, {self.name: rows}, (self.ids,))[0]
@@ -123,10 +123,10 @@ def initial_vector(editor: Any, word: str) -> Tensor:
 
 
 def _place_token(tokenizer: Any, instruction: str, number: int) -> Tensor:
-    """Token ids (1, L), with `number` where the asterisk stands."""
+    """Token ids (1, L), with `number` in place of the asterisk."""
     parts = instruction.split("*")
     if len(parts) != 2:
-        raise InputError(f"instruction: {instruction!r}; write one asterisk where the learned token stands")
+        raise InputError(f"instruction: {instruction!r}; write one asterisk in place of the learned token")
     before, after = (tokenizer(part, add_special_tokens=False).input_ids for part in parts)
     length = tokenizer.model_max_length
     if len(before) + len(after) + 3 > length:
