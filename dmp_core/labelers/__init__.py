@@ -1,9 +1,9 @@
 """Labelers: from an image (or from the renderer's truth) to labels, and labels' encodings.
 
-What may live here: one file a labeler, the registry that names them (`build_labeler`), and how a label
-is written to a file or put before the VAE (`encoding`). Nothing here knows of shards or stages.
+What belongs here: one file per labeler, the registry (`build_labeler`), and how a label
+is written to a file or prepared for the VAE (`encoding`). Nothing here knows of shards or stages.
 
-`encoding` and `exact` import without torch, since the stages that render and store need no network.
+`encoding` and `exact` import without torch, since rendering and storing need no network.
 """
 
 from __future__ import annotations

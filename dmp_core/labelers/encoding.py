@@ -1,4 +1,4 @@
-"""Labels by the name of their modality: in memory, in a file, and in front of the VAE.
+"""Labels by the name of their modality: in memory, in a file, and as the VAE's input.
 
 In memory, everywhere in this package, channels last:
 
@@ -8,7 +8,7 @@ In memory, everywhere in this package, channels last:
     albedo        (H, W, 3) [0, 1] float, or uint8 codes
     shading       (H, W)    [0, 1] float, or uint8 codes
 
-and what `dmp_core.modalities` says of others. All functions take a modality or its name.
+and as `dmp_core.modalities` states for others. All functions take a modality or its name.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Captions for images, from keywords: lists, generators (a grammar or a language model), clean-up.
 
-`make_prompts` is what the pipeline calls. A generator is one file with one class that meets
+`make_prompts` is the pipeline's entry. A generator is one file with one class that implements
 `CaptionGenerator`, and one line in `base.GENERATORS`. Nothing here imports torch before a
 language model is built.
 """

@@ -40,7 +40,7 @@ def constant_like(modality: Modality | str, value: NDArray[np.float64], true: ND
 def mean_map(modality: Modality | str, train_labels: Iterable[NDArray[Any]]) -> NDArray[Any]:
     """The best single label map: per pixel the mean of the training labels, or their most frequent class.
 
-    Channels last, in the labels' units; vectors normalised. A pixel without a label in all maps gets the mean of all pixels.
+    Channels last, in the labels' units; vectors normalised. A pixel that is never labelled gets the mean of all.
     Labels are read once, one at a time; those of another size than the first are resized.
     Raises NothingLabelled when no label contains a valid value.
     """

@@ -130,8 +130,7 @@ class Scorer:
         pred, true = np.asarray(pred), np.asarray(true)
         if pred.shape != true.shape or len(pred) != len(keys):
             raise InputError(
-                f"{self.modality.name}: prediction {pred.shape}, label {true.shape} and {len(keys)} keys "
-                "do not match"
+                f"{self.modality.name}: prediction {pred.shape}, label {true.shape} and {len(keys)} keys do not match"
             )
         for start in range(0, len(keys), CHUNK):
             part = slice(start, start + CHUNK)

@@ -236,7 +236,7 @@ def test_published_policy() -> None:
 @pytest.mark.parametrize(
     ("options", "field"),
     [
-        ({"multiple": 24}, "multiple: 24 is no multiple of the network's patches of 16"),
+        ({"multiple": 24}, "multiple: 24 is not a multiple of the network's patches of 16"),
         ({"multiple": 0}, "multiple: 0"),
         ({"size": (16, 64)}, "size: 16 x 64"),
         ({"batch_size": 0}, "batch_size: 0"),
@@ -287,22 +287,22 @@ def test_weights_load_strictly(fault: str, spoilt: Path) -> None:
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "preprocessor_config.json"])
 def test_missing_and_broken_files_are_refused(file: str, spoilt: Path) -> None:
     (spoilt / file).write_bytes(b"{")
-    with pytest.raises(InputError, match=r"copy: not readable as ZoeDepth .*fetch the files again"):
+    with pytest.raises(InputError, match=r"copy: not readable as ZoeDepth .*download the files again"):
         zoedepth.build(spoilt)
     (spoilt / file).unlink()
-    with pytest.raises(InputError, match=r"copy: not readable as ZoeDepth .*fetch the files again"):
+    with pytest.raises(InputError, match=r"copy: not readable as ZoeDepth .*download the files again"):
         zoedepth.build(spoilt)
 
 
 def test_another_model_is_refused(spoilt: Path) -> None:
     config = json.loads((spoilt / "config.json").read_text())
     (spoilt / "config.json").write_text(json.dumps(config | {"model_type": "dpt"}))
-    with pytest.raises(InputError, match=r"copy: holds a model of the kind 'dpt', not ZoeDepth"):
+    with pytest.raises(InputError, match=r"copy: contains a model of the kind 'dpt', not ZoeDepth"):
         zoedepth.build(spoilt)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no folder .*absent; give one, or one of Intel/zoedepth-nyu"):
+    with pytest.raises(InputError, match=r"no folder .*absent; give one, or one of Intel/zoedepth-nyu"):
         zoedepth.build(tmp_path / "absent")
     with pytest.raises(InputError, match="no weights given; give a folder or one of Intel/zoedepth-nyu"):
         zoedepth.build(None)

@@ -11,7 +11,7 @@ from dmp_core.prior.config import JudgeConfig, PriorConfig
 from dmp_core.prior.data import Renders, draw_scene, load_renders, save_shard
 from dmp_core.prior.distances import frechet, nearest, nearness, perceptual, psnr, ssim
 from dmp_core.prior.judge import Judge, accuracies, batches, embed, train_judge
-from dmp_core.prior.quality import ask, labels_of, neighbour_grid
+from dmp_core.prior.quality import labels_of, neighbour_grid, sample_prompts
 from dmp_core.prior.traits import COLOURS, PLACES, UNSAID, majority_share, traits
 from dmp_core.render import configure_threads, render_prompt
 from dmp_core.render.vocabulary import class_id, normalise, vocabulary
@@ -194,7 +194,7 @@ def test_samples_are_asked_for_what_no_training_scene_was(tmp_path, renders):
     held_out = load_renders(recipe.scenes, tmp_path, held_out=True)
     assert np.array_equal(held_out.rgb, renders.rgb[[0, 3]])
     assert load_renders(recipe.scenes, tmp_path, held_out=False).captions == [drawn[i][0] for i in (1, 2, 4, 5)]
-    assert ask(recipe, held_out)[0] == [drawn[index][0] for index in (0, 3, 6, 7, 8)]
+    assert sample_prompts(recipe, held_out)[0] == [drawn[index][0] for index in (0, 3, 6, 7, 8)]
     other = recipe.scenes.model_copy(update={"seed": 1})
     with pytest.raises(InputError, match=r"scene 0 is .* give the recipe \(scenes.seed, scenes.sources\)"):
         load_renders(other, tmp_path, held_out=True)

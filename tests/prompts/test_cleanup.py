@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmp_core.prompts import caption_key, clean_caption, read_keywords
-from dmp_core.prompts.cleanup import judged_alike
+from dmp_core.prompts.cleanup import same_by_first_rules
 from dmp_core.prompts.grammar import GrammarGenerator
 from dmp_core.prompts.keywords import keyword_files
 
@@ -182,13 +182,13 @@ def test_the_grammar_is_judged_as_by_the_first_rules() -> None:
     grammar = GrammarGenerator()
     for name in keyword_files():
         for keyword in read_keywords(name):
-            assert judged_alike(keyword, 150), keyword
+            assert same_by_first_rules(keyword, 150), keyword
             raw = grammar.caption(keyword, Random(keyword))
-            assert clean_caption(raw, 150, keyword, judge_language=False) == (raw, "")
+            assert clean_caption(raw, 150, keyword, check_language=False) == (raw, "")
     assert not any(
-        judged_alike(keyword, 150) for keyword in ("St. Peter church", "my room", "Küche", "walk in", "a: b")
+        same_by_first_rules(keyword, 150) for keyword in ("St. Peter church", "my room", "Küche", "walk in", "a: b")
     )
-    assert not judged_alike("kitchen", 80)
+    assert not same_by_first_rules("kitchen", 80)
 
 
 def test_over_long_texts_keep_whole_sentences() -> None:

@@ -211,7 +211,7 @@ def test_any_keyword_is_refused_at_once_or_ends_in_captions(keyword: str) -> Non
         refuse_unusable({"k": [keyword]}, 150)
     except InputError:
         return
-    caption, reason = clean_caption(GrammarGenerator().caption(keyword, Random(0)), 150, keyword, judge_language=False)
+    caption, reason = clean_caption(GrammarGenerator().caption(keyword, Random(0)), 150, keyword, check_language=False)
     assert not reason
     assert phrase_of(keyword).lower() in caption.lower()
 
