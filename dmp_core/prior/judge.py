@@ -159,7 +159,7 @@ def accuracies(judge: Judge, images: Images, labels: Labels) -> dict[str, float 
     predictions = [{name: scores.argmax(1) for name, scores in judge(batch)[0].items()} for batch in batches(images)]
     result: dict[str, float | None] = {}
     for name in TRAITS:
-        right = torch.cat([answer[name] for answer in answers]).numpy() == labels[name]
+        right = torch.cat([scores[name] for scores in predictions]).numpy() == labels[name]
         said = labels[name] != UNSAID
         result[name] = float(right[said].mean()) if said.any() else None
     return result

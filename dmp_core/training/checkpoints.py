@@ -58,7 +58,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """
     if (name := _spoilt(state)) is not None:
         raise InputError(
-            f"training: {name} contains NaN or infinity after step {step}; lower the learning rate, or train in full "
+            f"training: {name} holds NaN or infinity after step {step}; lower the learning rate, or train in full "
             f"precision. Nothing was saved; earlier checkpoints are kept in {folder}"
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or "step" not in state:
         raise ValueError("not a checkpoint")
     if (name := _spoilt(state)) is not None:
-        raise ValueError(f"{name} contains NaN or infinity")
+        raise ValueError(f"{name} holds NaN or infinity")
     return state
 
 

@@ -66,7 +66,7 @@ def test_spread_colours_nest(count: int) -> None:
 
 
 def test_too_many_colours() -> None:
-    with pytest.raises(InputError, match="count: 189 colours; at most 188 are well apart"):
+    with pytest.raises(InputError, match="count: 189 colours; at most 188 are well separated"):
         spread_colours(189)
 
 

@@ -211,7 +211,7 @@ def test_perfect_segmentation_and_nothing_labelled() -> None:
 
 def test_labels_that_are_no_class() -> None:
     score = metrics.SegmentationScore(3)
-    with pytest.raises(InputError, match=r"true: holds id 7; expected 0 … 2, or 255 to ignore"):
+    with pytest.raises(InputError, match=r"true: contains id 7; expected 0 … 2, or 255 to ignore"):
         score.update(ids([[0]]), ids([[7]]))
     with pytest.raises(InputError, match="num_classes: 0"):
         metrics.SegmentationScore(0)

@@ -74,7 +74,7 @@ def test_the_digest_tells_labels_apart():
         (2, np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 3, 4, 4)), "expected float32 in .* or uint8"),
         (3, np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 3, 4, 4), np.float32), "3 keys"),
         (2, np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 4, 4, 3), np.float32), r"expected .* \(2, 3, 4, 4\)"),
-        (0, np.zeros((0, 4, 4, 3), np.uint8), np.zeros((0, 3, 4, 4), np.float32), "not a single pair"),
+        (0, np.zeros((0, 4, 4, 3), np.uint8), np.zeros((0, 3, 4, 4), np.float32), "no pair to train on"),
     ],
 )
 def test_arrays_that_do_not_belong_together_are_refused(keys, images, targets, message):

@@ -245,7 +245,7 @@ def test_an_editor_with_another_autoencoder_is_refused(world, tiny_folder, tmp_p
 
 
 def test_a_folder_of_another_method_is_refused(world, tmp_path):
-    with pytest.raises(InputError, match=r"instruction.json: no instruction here"):
+    with pytest.raises(InputError, match=r"instruction.json: contains no instruction"):
         predictor("ip2p_hard", tmp_path, world)
     with pytest.raises(InputError, match=r"no learned instruction here"):
         predictor("visii", tmp_path, world)

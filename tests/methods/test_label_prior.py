@@ -130,5 +130,5 @@ def test_weights_of_another_base_are_refused(tiny_folder, tmp_path, learned):
 
 def test_captions_are_asked_for(tiny_folder, tmp_path):
     config = CONFIG.model_copy(update={"use_prompt": True})
-    with pytest.raises(InputError, match=r"use_prompt: needs one prompt a sample \(8\), found none"):
+    with pytest.raises(InputError, match=r"use_prompt: needs one prompt per sample \(8\), found none"):
         fit_label_prior(config, base_of(tiny_folder), column("normal", blobs(8)), tmp_path / "work", tmp_path / "out")

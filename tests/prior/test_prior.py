@@ -114,7 +114,7 @@ def test_a_finished_folder_can_be_measured_again(made, recipe, tmp_path):
 
 def test_measuring_what_is_no_model_says_so(tmp_path):
     asked = ["prior", "quality", str(tmp_path), "--scenes", str(tmp_path), "--out", str(tmp_path / "out")]
-    with pytest.raises(InputError, match=r"no diffusers folder \(no model_index.json\); name one, or shipped:mini"):
+    with pytest.raises(InputError, match=r"not a diffusers folder \(no model_index.json\); give one, or shipped:mini"):
         CliRunner().invoke(app, asked, catch_exceptions=False)
 
 

@@ -283,8 +283,8 @@ def test_every_per_image_metric_is_a_column() -> None:
 @pytest.mark.parametrize(
     ("pred", "true", "keys", "message"),
     [
-        (np.ones((2, 4, 4)), np.ones((2, 4, 5)), ["a", "b"], "do not belong together"),
-        (np.ones((2, 4, 4)), np.ones((2, 4, 4)), ["a"], "do not belong together"),
+        (np.ones((2, 4, 4)), np.ones((2, 4, 5)), ["a", "b"], "do not match"),
+        (np.ones((2, 4, 4)), np.ones((2, 4, 4)), ["a"], "do not match"),
         (np.ones((2, 4, 4, 2)), np.ones((2, 4, 4, 2)), ["a", "b"], "expected images"),
     ],
 )

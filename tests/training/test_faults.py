@@ -161,7 +161,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_older_one(run: Run, damage:
     with caplog.at_level(logging.WARNING):
         found = run(tmp_path / "hurt", None)
     assert "step-00000004" in caplog.text
-    assert "damaged and passed over" in caplog.text
+    assert "damaged and skipped" in caplog.text
     assert "from the beginning" not in caplog.text
     assert_same(found, run(tmp_path / "whole", None))
 

@@ -139,7 +139,7 @@ def test_the_decoded_loss_is_between_label_images_and_teaches_every_layer(tiny_b
     assert fingerprint(tiny_base.vae) == before
     with pytest.raises(ValueError, match=r"set\s+num_timesteps: 1"):
         TrainConfig.model_validate(CONFIG.model_dump() | changes | {"num_timesteps": 2})
-    with pytest.raises(InputError, match=r"one label image a sample \(8\)"):
+    with pytest.raises(InputError, match=r"one label image per sample \(8\)"):
         finetune(config, tiny_base, pairs, tmp_path / "work", tmp_path / "out")
 
 
@@ -229,7 +229,7 @@ def test_captions_reach_the_network(tiny_folder, tmp_path):
         result = finetune(config, base, toy_pairs(), tmp_path / name, tmp_path / f"{name}-out", prompts=given)
         losses[name] = read_log(result.log)[0].loss
     assert losses["captions"] != losses["reversed"]
-    with pytest.raises(InputError, match=r"train.use_prompt: needs one prompt a sample \(8\), found none"):
+    with pytest.raises(InputError, match=r"train.use_prompt: needs one prompt per sample \(8\), found none"):
         finetune(config, load_base(BaseConfig(model=str(tiny_folder))), toy_pairs(), tmp_path / "n", tmp_path / "no")
 
 

@@ -103,7 +103,7 @@ def test_captions_change_the_prediction(predictor):
     one = predict_batch(predictor, rgb(1), "albedo", sampling, prompts=["a red bed"], **SETTINGS)
     other = predict_batch(predictor, rgb(1), "albedo", sampling, prompts=["the blue sea"], **SETTINGS)
     assert not np.allclose(one, other, atol=1e-6)
-    with pytest.raises(InputError, match=r"sampling\.use_prompt: needs one prompt an image"):
+    with pytest.raises(InputError, match=r"sampling\.use_prompt: needs one prompt per image"):
         predict_batch(predictor, rgb(1), "albedo", sampling, **SETTINGS)
 
 
