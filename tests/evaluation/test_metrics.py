@@ -38,7 +38,7 @@ def test_angle_is_the_angle(degrees: float) -> None:
 
 
 def test_thirty_degrees_as_published() -> None:
-    """The finding that made the correct metric necessary: on average, a true 30° reads 11.7°."""
+    """The reason for the correct metric: on average, a true 30° reads 11.7°."""
     generator = torch.Generator().manual_seed(0)
     true, other = (
         torch.nn.functional.normalize(torch.randn(1, 3, 200, 200, generator=generator), dim=1) for _ in range(2)
@@ -65,7 +65,7 @@ def test_no_direction_counts_a_right_angle() -> None:
 
 def test_pixels_without_surface_do_not_count() -> None:
     true = tilted(0).clone()
-    true[..., 0, :] = 0.0039  # what 8 bits make of a zero vector
+    true[..., 0, :] = 0.0039  # a zero vector in 8 bits
     pred = tilted(10).clone()
     pred[..., 0, :] = torch.tensor([0.0, 0.0, -1.0]).view(3, 1)
     assert metrics.angular_deg(pred, true).item() == pytest.approx(10, abs=1e-4)
@@ -128,7 +128,7 @@ def test_median_alignment_finds_scale_and_shift(seed: int, scale: float, shift: 
 
 
 def test_median_alignment_withstands_an_outlier_and_holes() -> None:
-    """One wild pixel of 400 moves the others by a little; it would carry least squares off."""
+    """One wild pixel of 400 moves the others by a little; least squares would move much further."""
     true = 1 + 4 * torch.rand(1, 20, 20, generator=torch.Generator().manual_seed(0))
     pred = true / 2 + 1
     pred[0, 0, 0] = 10.0
@@ -199,7 +199,7 @@ def test_segmentation_adds_up(seed: int) -> None:
             torch.testing.assert_close(other.compute()[name], value, equal_nan=True)
 
 
-def test_perfect_segmentation_and_nothing_labelled() -> None:
+def test_perfect_segmentation_and_unlabelled_images() -> None:
     score = metrics.SegmentationScore(3)
     score.update(ids([[0, 2]]), ids([[0, 2]]))
     assert score.compute()["mean_iou"] == score.compute()["overall_acc"] == 1
@@ -209,7 +209,7 @@ def test_perfect_segmentation_and_nothing_labelled() -> None:
     assert score.compute()["mean_iou"].isnan()
 
 
-def test_labels_that_are_no_class() -> None:
+def test_labels_outside_the_classes() -> None:
     score = metrics.SegmentationScore(3)
     with pytest.raises(InputError, match=r"true: contains id 7; expected 0 … 2, or 255 to ignore"):
         score.update(ids([[0]]), ids([[7]]))

@@ -29,7 +29,7 @@ TOLERANCE = 1e-3
 def test_names_and_shapes(variant: str) -> None:
     with torch.device("meta"):
         network = omnidata.network(variant)
-    # What is recorded of v2 is its network, what is recorded of 3dcc is its file.
+    # Of v2 the network is recorded, of 3dcc the file.
     prefix = "" if variant == "v2" else omnidata.VARIANTS[variant].prefix
     shapes = {prefix + name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     assert shapes == FACTS[f"{NAMES[variant]}.state_dict"]
@@ -44,7 +44,7 @@ def filled() -> dict[str, Tensor]:
 
 
 def labeler(variant: str, filled: dict[str, Tensor]) -> Any:
-    """As `build` makes it from a published file, without half a gigabyte on disk."""
+    """As built by `build` from a published file, without half a gigabyte on disk."""
     prefix = omnidata.VARIANTS[variant].prefix
     file = {CONTAINERS[variant]: {prefix + name: tensor for name, tensor in filled.items()}, "epoch": 1}
     found, state = omnidata.unwrap(file, Path("published"))
@@ -62,7 +62,7 @@ def check(name: str, actual: Any, expected: Any, tolerance: float = TOLERANCE) -
 
 
 @pytest.mark.parametrize(("variant", "side", "seed"), PASSES)
-def test_answer(variant: str, side: int, seed: int, filled: dict[str, Tensor]) -> None:
+def test_output(variant: str, side: int, seed: int, filled: dict[str, Tensor]) -> None:
     built, name = labeler(variant, filled), f"{NAMES[variant]}.{side}"
     seen: dict[str, Any] = {}
 
@@ -97,6 +97,6 @@ def check_summary(name: str, values: Tensor, summary: dict[str, Any]) -> None:
     }
     for key, expected in summary.items():
         if key != "shape":
-            # Sums are held to the tolerance for each of their terms.
+            # Sums have the tolerance of all their terms together.
             terms = wide.numel() if key in ("sum", "abssum") else 1
             check(f"{name}.{key}", ours[key] / terms, expected / terms)

@@ -100,7 +100,7 @@ def test_normal_without_surface_stays_without():
     assert (np.linalg.norm(back, axis=-1) > 0.99).sum() == SIZE[0] * SIZE[1] - 1
 
 
-def test_depth_beyond_half_precision_is_infinitely_far():
+def test_depth_above_half_precision_is_infinite():
     back = decode_label("depth", encode_label("depth", np.array([[1.0, 1e6, np.inf]], np.float32))[1])
     np.testing.assert_array_equal(back, [[1, np.inf, np.inf]])
 
@@ -171,7 +171,7 @@ def test_flipped_normals_are_those_of_the_mirrored_surface():
 
 
 @pytest.mark.parametrize("task", BUILT_IN)
-def test_resize_keeps_what_a_label_is(task):
+def test_resize_keeps_a_labels_kind(task):
     label = example(task)
     assert resize(task, label, SIZE) is label or (resize(task, label, SIZE) == label).all()
     small = resize(task, label, (4, 6))
@@ -219,7 +219,7 @@ def test_segmentation_decodes_among_the_classes_that_are_known():
 def test_vae_image_by_hand():
     depth = np.array([[[0.0, 2.0, 8.0, 80.0, np.inf]]], np.float32)
     image = to_vae_image("depth", depth, depth_scale=8.0)
-    # No surface (0) and beyond the scale are both as far as can be told.
+    # No surface (0) and depths above the scale both get the largest depth.
     torch.testing.assert_close(image[0, :, 0], torch.tensor([1, -0.5, 1, 1, 1.0]).expand(3, 5))
     toward_viewer = np.array([[[[0, 0, 1.0]]]])
     assert to_vae_image("normal", toward_viewer, depth_scale=8.0).flatten().tolist() == [0, 0, 1]
@@ -256,7 +256,7 @@ def test_images_for_the_vae():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("task", BUILT_IN)
 def test_decoded_images_that_are_not_finite_are_refused(task: str, value: float) -> None:
-    """Clipping would hide an infinite value, and a comparison NaN."""
+    """Clipping would hide an infinite value, and a comparison would hide NaN."""
     image = torch.zeros(3, 3, 4, 4)
     image[1, 2, 3, 3] = value
     with pytest.raises(NotFinite, match="sample 1 of the batch"):

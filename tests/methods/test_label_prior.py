@@ -28,10 +28,10 @@ def images(count: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def learned(tiny_folder, tmp_path_factory):
-    """All weights, trained until they know the labels."""
+    """All weights, trained until they have learnt the labels."""
     folder = tmp_path_factory.mktemp("labels")
     base = base_of(tiny_folder)
-    # Few steps do for this target: near the noise, the noise itself must be known to the last per cent.
+    # Few steps are enough for this target: near the noise, the noise itself must be predicted within a per cent.
     base.scheduler = DDIMScheduler.from_config(base.scheduler.config, prediction_type="v_prediction")
     result = fit_label_prior(ALL, base, column("normal", blobs(32)), folder / "work", folder / "out")
     return base, load_label_prior(base, folder / "out"), result
@@ -43,7 +43,7 @@ def test_it_learns_label_images(learned):
 
 
 @pytest.mark.parametrize("method", ["sdedit", "ddib"])
-def test_results_are_labels_for_images_never_seen(learned, method):
+def test_results_are_labels_for_new_images(learned, method):
     """In latents, since the tiny autoencoder is random: nearer to the labels than the best that ignores them."""
     base, unet, _ = learned
     latents = encode_images(base.vae, images(4)).detach()
@@ -55,35 +55,34 @@ def test_results_are_labels_for_images_never_seen(learned, method):
     assert float((found - expected).square().mean()) < 0.5 * float((latents.mean() - expected).square().mean())
 
 
-def test_ddib_is_deterministic_and_knows_no_batch(learned):
+def test_ddib_is_deterministic_and_does_not_depend_on_the_batch(learned):
     base, unet, _ = learned
-    pictures = images(3)
-    first, again = (ddib(base, unet, pictures, num_steps=5) for _ in range(2))
+    inputs = images(3)
+    first, again = (ddib(base, unet, inputs, num_steps=5) for _ in range(2))
     assert torch.equal(first, again)
-    torch.testing.assert_close(first[1:2], ddib(base, unet, pictures[1:2], num_steps=5), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(first[1:2], ddib(base, unet, inputs[1:2], num_steps=5), atol=1e-5, rtol=1e-4)
 
 
-def test_sdedit_depends_on_the_samples_seed_alone(learned):
+def test_sdedit_depends_only_on_the_samples_seed(learned):
     base, unet, _ = learned
-    pictures = images(3)
-    whole = sdedit(base, unet, pictures, seeds=[4, 5, 6], num_steps=10)
-    alone = sdedit(base, unet, pictures[1:2], seeds=[5], num_steps=10)
+    inputs = images(3)
+    whole = sdedit(base, unet, inputs, seeds=[4, 5, 6], num_steps=10)
+    alone = sdedit(base, unet, inputs[1:2], seeds=[5], num_steps=10)
     torch.testing.assert_close(whole[1:2], alone, atol=1e-5, rtol=1e-4)
-    assert not torch.allclose(alone, sdedit(base, unet, pictures[1:2], seeds=[7], num_steps=10), atol=1e-4)
+    assert not torch.allclose(alone, sdedit(base, unet, inputs[1:2], seeds=[7], num_steps=10), atol=1e-4)
 
 
 def test_little_strength_leaves_the_image(learned):
     base, unet, _ = learned
-    pictures = images(2)
-    encoded = decode_latents(base.vae, encode_images(base.vae, pictures)).clamp(0, 1)
+    inputs = images(2)
+    encoded = decode_latents(base.vae, encode_images(base.vae, inputs)).clamp(0, 1)
     errors = [
-        float((sdedit(base, unet, pictures, [0, 1], strength, 50) - encoded).square().mean())
-        for strength in (0.02, 0.9)
+        float((sdedit(base, unet, inputs, [0, 1], strength, 50) - encoded).square().mean()) for strength in (0.02, 0.9)
     ]
     assert errors[0] < 0.2 * errors[1]
 
 
-def test_the_base_model_stays_as_it_is(tiny_folder, tmp_path):
+def test_the_base_model_does_not_change(tiny_folder, tmp_path):
     base = base_of(tiny_folder)
     before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
     fit_label_prior(CONFIG, base, column("normal", blobs(8)), tmp_path / "work", tmp_path / "out")
@@ -128,7 +127,7 @@ def test_weights_of_another_base_are_refused(tiny_folder, tmp_path, learned):
             load_label_prior(other, tmp_path / weights)
 
 
-def test_captions_are_asked_for(tiny_folder, tmp_path):
+def test_captions_are_required(tiny_folder, tmp_path):
     config = CONFIG.model_copy(update={"use_prompt": True})
     with pytest.raises(InputError, match=r"use_prompt: needs one prompt per sample \(8\), found none"):
         fit_label_prior(config, base_of(tiny_folder), column("normal", blobs(8)), tmp_path / "work", tmp_path / "out")

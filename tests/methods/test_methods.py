@@ -123,7 +123,7 @@ def test_inference_is_deterministic(fitted):
     assert torch.equal(second(x), labels)
     assert labels.abs().max() <= 1
     assert not labels.requires_grad
-    # No statistic of the batch: alone, an image gets the label that it gets in company.
+    # No statistic of the batch: a single image gets the same label as in a batch.
     assert torch.allclose(torch.cat([first(image[None]) for image in x]), labels, atol=1e-5)
 
 
@@ -175,12 +175,12 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(method):
 
 
 def poison_free_memory() -> None:
-    """What a kernel forgets to write will hold infinities."""
+    """Values that a kernel does not write are infinite."""
     [torch.full((2**power,), torch.inf) for power in range(4, 20) for _ in range(4)]
 
 
 @every_method
-def test_mixed_precision_keeps_weights_and_losses_whole(method):
+def test_mixed_precision_keeps_weights_and_losses_in_full_precision(method):
     poison_free_memory()
     trainer = method.trainer(method.short.model_copy(update={"mixed_precision": "bf16"}), shapes(8), "cpu")
     losses = [trainer.step(step)[0] for step in range(2)]
@@ -198,7 +198,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_killed_fit_resumes_to_the_same_weights(name, tmp_path):
-    """SIGKILL in the middle of a real process, past a checkpoint but not on one."""
+    """SIGKILL in the middle of a real process, after a checkpoint but not at one."""
     method = METHODS[name]
     child = subprocess.Popen(
         [sys.executable, "-m", "tests.methods.fit_in_process", name, str(tmp_path / "killed")],

@@ -19,7 +19,7 @@ TINY = METHODS["spade"].short
 
 
 def test_the_image_scales_and_shifts_what_is_normalised():
-    """γ and β are linear in the weights of the last convolution: a centre tap that passes red on sets both."""
+    """γ and β are linear in the weights of the last convolution: a centre tap that passes red sets both."""
     norm = SpadeNorm(2, 3)
     with torch.no_grad():
         for conv in (norm.read, norm.gamma_beta):
@@ -72,7 +72,7 @@ def test_feature_matching_is_off_at_weight_zero_and_the_discriminator_sees_the_i
 # --------------------------------------------------------------------------- perceptual term
 @pytest.fixture(scope="module")
 def vgg(tmp_path_factory) -> Path:
-    """A file as torchvision's, though not trained, and without the classifier's 500 MB."""
+    """A file like torchvision's, but not trained, and without the classifier's 500 MB."""
     from torchvision.models.vgg import vgg19
 
     path = tmp_path_factory.mktemp("vgg") / "vgg19.pth"
@@ -96,7 +96,7 @@ def test_perceptual_distance_is_zero_for_equal_images_alone(vgg):
     assert not list(filter(lambda p: p.requires_grad, features.parameters()))
 
 
-def test_first_layer_sees_images_as_vgg_was_trained_to(vgg):
+def test_first_layer_gets_images_as_in_vggs_training(vgg):
     """relu1_1 of ImageNet-standardised colours, and 1/32 of the first layer's distance when others agree."""
     features = VggFeatures(vgg)
     image = torch.rand(1, 3, 32, 32)
@@ -109,7 +109,7 @@ def test_first_layer_sees_images_as_vgg_was_trained_to(vgg):
     assert torch.allclose(seen[0][:1], expected, atol=1e-4)
 
 
-def test_perceptual_term_joins_the_loss_when_asked_for(vgg):
+def test_perceptual_term_joins_the_loss_when_switched_on(vgg):
     settings = TINY.model_copy(update={"perceptual": 10.0, "perceptual_weights": str(vgg)})
     _, _, terms = _SpadeTrainer(settings, shapes(4, size=32), "cpu").step(0)
     assert terms["perceptual"].item() > 0

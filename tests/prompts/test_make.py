@@ -28,7 +28,7 @@ GRAMMAR = PromptsConfig(generator=GrammarPrompts())
 
 
 class Recorded:
-    """A generator that answers from a list, over and over, and remembers what it was asked."""
+    """A generator that returns a list's texts in turn, and records its calls."""
 
     name = "recorded"
 
@@ -57,7 +57,7 @@ SKIP = BadSampleConfig(policy="skip", at_most=0.3)
 
 
 class HalfMute:
-    """Writes of one keyword nothing that counts, of the others what the grammar does."""
+    """Writes unusable captions of one keyword, and the grammar's of the others."""
 
     name = "half mute"
 
@@ -117,7 +117,7 @@ def test_train_and_test_are_disjoint_with_the_grammar() -> None:
 
 
 def test_train_and_test_are_disjoint_with_a_model(tmp_path: Path) -> None:
-    """A narrow model (few, short captions) repeats itself: the splits collide unless told not to."""
+    """A narrow model (few, short captions) repeats itself: the splits collide without `exclude`."""
     settings = TransformersPrompts(
         model=str(save_tiny_lm(tmp_path)),
         answer_prefix="bedroom ",
@@ -140,7 +140,7 @@ def test_train_and_test_are_disjoint_with_a_model(tmp_path: Path) -> None:
     assert train["round"].max() > 1
 
 
-def test_bad_answers_are_asked_again_with_other_seeds() -> None:
+def test_bad_captions_are_tried_again_with_other_seeds() -> None:
     answers = ["I'm sorry.", "A red bed in the room.", "A blue bed in the room.", "A green bed in the room."]
     generator = Recorded(answers)
     table = make_prompts("s", SplitConfig(keywords=["bed", "bunk"], count=3), GRAMMAR, seed=0, generator=generator)
@@ -150,7 +150,7 @@ def test_bad_answers_are_asked_again_with_other_seeds() -> None:
     assert len(set(generator.seeds)) == len(generator.seeds)
 
 
-def test_what_was_refused_is_counted_by_reason() -> None:
+def test_refused_captions_are_counted_by_reason() -> None:
     answers = [
         "I'm sorry, I cannot.",
         "A red bed in the room.",
@@ -163,7 +163,7 @@ def test_what_was_refused_is_counted_by_reason() -> None:
     assert made.refused == {"no caption": 0.25, "lost subject": 0.25}
 
 
-def test_keywords_that_no_caption_can_have_are_refused_together_before_anything_is_asked() -> None:
+def test_keywords_that_no_caption_can_contain_are_refused_together_before_any_call() -> None:
     generator = Recorded([])
     keywords = ["kitchen", "a" * 151, "!?", "bed\x07room", "\ud800"]
     with pytest.raises(InputError) as caught:
@@ -196,7 +196,7 @@ def test_keywords_that_no_caption_can_have_are_refused_together_before_anything_
         *("x" * 150, "a room of " + "very " * 26 + "old age", "\U0001f6cf\ufe0f"),
     ],
 )
-def test_what_a_keyword_looks_like_never_keeps_its_captions_out_or_cuts_them(keyword: str) -> None:
+def test_captions_are_never_refused_or_cut_for_the_form_of_their_keyword(keyword: str) -> None:
     phrase = phrase_of(keyword)
     table = make_prompts("s", SplitConfig(keywords=[keyword], count=1), GRAMMAR, seed=0)
     assert phrase.lower() in table["prompt"][0].lower()
@@ -206,7 +206,7 @@ def test_what_a_keyword_looks_like_never_keeps_its_captions_out_or_cuts_them(key
 
 @given(st.text(min_size=1, max_size=60))
 @settings(max_examples=200, deadline=None)
-def test_any_keyword_is_refused_at_once_or_ends_in_captions(keyword: str) -> None:
+def test_any_keyword_is_refused_immediately_or_gets_captions(keyword: str) -> None:
     try:
         refuse_unusable({"k": [keyword]}, 150)
     except InputError:
@@ -216,7 +216,7 @@ def test_any_keyword_is_refused_at_once_or_ends_in_captions(keyword: str) -> Non
     assert phrase_of(keyword).lower() in caption.lower()
 
 
-def test_giving_up_says_what_is_missing_and_what_to_do() -> None:
+def test_the_error_states_the_missing_captions_and_the_fix() -> None:
     config = PromptsConfig(generator=GrammarPrompts(), max_rounds=3)
     generator = Recorded(["A red bed in the room.", "I'm sorry, I cannot."])
     with pytest.raises(InputError) as caught:
@@ -229,7 +229,7 @@ def test_giving_up_says_what_is_missing_and_what_to_do() -> None:
     assert "prompts.max_rounds" in message
 
 
-def test_what_goes_into_the_template() -> None:
+def test_placeholders_of_the_template() -> None:
     assert fill_template("photo of a {keyword}. {x}", "airport_terminal", 0) == "photo of an airport terminal. {x}"
     assert fill_template("photo of a {keyword}", "a watercolour of a room", 0) == "photo of a watercolour of a room"
     assert fill_template("area {keyword}", "attic", 0) == "area attic"
@@ -240,7 +240,7 @@ def test_what_goes_into_the_template() -> None:
     assert first == fill_template("{keyword} with {details}", "bedroom", 1)
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_reported() -> None:
     calls: list[tuple[int, int]] = []
     split = SplitConfig(keywords=["bedroom"], count=6)
     make_prompts("s", split, GRAMMAR, 0, progress=lambda done, total, message="": calls.append((done, total)))
