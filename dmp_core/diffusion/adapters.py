@@ -1,6 +1,6 @@
 """Low-rank adapters on the U-Net (paper, §3.2): add, save, load, import and export.
 
-An adapter is a folder: PEFT's own two files plus ``dmp.json``, which says how to run it.
+An adapter is a folder: PEFT's own two files plus ``dmp.json``, which states how to run it.
 Files in the format of the published DMP code can be read as well. Where the whole U-Net was trained, the folder holds
 it in diffusers' own format instead.
 """

@@ -95,7 +95,7 @@ class AdapterCard(BaseModel):
         Raises InputError if the card does not state the modality.
         """
         if (modality := self.modality) is None:
-            raise InputError(f"{CARD_FILE}: does not say what the adapter predicts")
+            raise InputError(f"{CARD_FILE}: does not state what the adapter predicts")
         code = Code(**self.code_of(modality))
         return modality.from_image_at(decoded, size, code, classes=self.encoding.class_ids)
 

@@ -193,7 +193,7 @@ class DMPPipeline(DiffusionPipeline):
         _check_choice("resampling", resampling, ("antialias", "dmp_compat", "dmp_compat_aliased"))
         _check_choice("output_type", output_type, ("pt", "np", "pil", "latent", "label"))
         if output_type == "label" and card.modality is None:
-            raise InputError("output_type: label needs an adapter whose card says what it predicts")
+            raise InputError("output_type: label needs an adapter whose card states what it predicts")
         if scale not in (None, "minmax"):
             _check_number("scale", scale)
         pixels = to_pixels(images).to(self._execution_device, torch.float32)

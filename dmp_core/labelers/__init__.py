@@ -1,7 +1,7 @@
 """Labelers: from an image (or from the renderer's truth) to labels, and labels' encodings.
 
 What belongs here: one file per labeler, the registry (`build_labeler`), and how a label
-is written to a file or prepared for the VAE (`encoding`). Nothing here knows of shards or stages.
+is written to a file or prepared for the VAE (`encoding`). Nothing here depends on shards or stages.
 
 `encoding` and `exact` import without torch, since rendering and storing need no network.
 """

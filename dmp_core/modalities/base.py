@@ -367,7 +367,7 @@ class Modality(ABC):
     def flip_unit(self) -> str:
         return self.flip_gate.split("_", 2)[2]
 
-    # ------------------------------------------------------------------------------- pictures
+    # ------------------------------------------------------------------------------- renderings
     @abstractmethod
     def colourise(self, label: Array, *, span: tuple[float, float] | None = None) -> NDArray[np.uint8]:
         """Render one label (H, W[, 3]): (H, W, 3) uint8. span: range of values, for colours relative to one."""

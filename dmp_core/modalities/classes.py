@@ -207,7 +207,7 @@ class ClassMap(Modality):
         labelled = label != self.ignored
         return float((label == self.mirror(mirrored))[labelled].mean()) if labelled.any() else float("nan")
 
-    # ------------------------------------------------------------------------------- pictures
+    # ------------------------------------------------------------------------------- renderings
     @cached_property
     def display_palette(self) -> NDArray[np.uint8]:
         """Colours to show classes in: (classes, 3) uint8."""

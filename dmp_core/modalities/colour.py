@@ -145,7 +145,7 @@ class ColourMap(Modality):
 
         return float(metrics.mse(self.tensor(self.mirror(mirrored)[None]), self.tensor(label[None])))
 
-    # ------------------------------------------------------------------------------- pictures
+    # ------------------------------------------------------------------------------- renderings
     def colourise(self, label: Array, *, span: tuple[float, float] | None = None) -> NDArray[np.uint8]:
         return grey_image(self._to_unit(self.image_channels_last(label).astype(np.float64)))
 
@@ -305,7 +305,7 @@ class VectorMap(ColourMap):
 
         return float(metrics.angular_deg(self.tensor(self.mirror(mirrored)[None]), self.tensor(label[None])))
 
-    # ------------------------------------------------------------------------------- pictures
+    # ------------------------------------------------------------------------------- renderings
     @property
     def picture_key(self) -> str:
         return "red: to the right, green: up, blue: toward the viewer"

@@ -114,7 +114,7 @@ class Depth(ScalarMap):
 
         return float(metrics.abs_rel(self.tensor(self.mirror(mirrored)[None]), self.tensor(label[None])))
 
-    # ------------------------------------------------------------------------------- pictures
+    # ------------------------------------------------------------------------------- renderings
     def colourise(self, label: Array, *, span: tuple[float, float] | None = None) -> NDArray[np.uint8]:
         """Near blue to far red, over `span` metres (default: the label's own range)."""
         return super().colourise(label, span=span or self.span([label]))

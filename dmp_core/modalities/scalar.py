@@ -190,7 +190,7 @@ class ScalarMap(Modality):
         p, t = (self._in_range(self.tensor(array[None])) for array in (self.mirror(mirrored), label))
         return float(metrics.mse(p, t))
 
-    # ------------------------------------------------------------------------------- pictures
+    # ------------------------------------------------------------------------------- renderings
     def colourise(self, label: Array, *, span: tuple[float, float] | None = None) -> NDArray[np.uint8]:
         array = self.image_channels_last(label).astype(np.float64)
         if self.colour_map is None:

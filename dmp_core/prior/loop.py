@@ -28,7 +28,7 @@ _IDENTITY = "prior"  # settings may change between sessions: more steps, other m
 
 LossFunction = Callable[[int, slice], dict[str, Tensor]]
 """(step, share) → named scalars of this share of the step's batch, each a mean over it; `loss` is the one to
-minimise. All randomness must derive from the step. Called from several threads at once."""
+minimise. All randomness must derive from the step. Called from several threads at the same time."""
 
 
 def fit(

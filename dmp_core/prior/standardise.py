@@ -1,6 +1,6 @@
 """Every latent channel to mean 0 and deviation 1, without changing what the autoencoder computes.
 
-Diffusers knows one scaling factor for all channels and our latents use no shift, but trained channels differ
+Diffusers has one scaling factor for all channels and our latents use no shift, but trained channels differ
 several times in spread, and their means are not 0; the noise schedule (made for unit variance around 0) fits badly.
 The 1 × 1 convolutions around the latents are linear, so that the change of units is put into their weights.
 """

@@ -66,8 +66,8 @@ class VLLMGenerator:
             )
             for seed in seeds
         ]
-        answers = self._engine.generate(requests, draws, use_tqdm=False)
-        return [answer.outputs[0].text for answer in answers]
+        completions = self._engine.generate(requests, draws, use_tqdm=False)
+        return [completion.outputs[0].text for completion in completions]
 
 
 def missing_support(settings: VLLMPrompts) -> str:
@@ -122,7 +122,7 @@ def _start_engine(settings: VLLMPrompts) -> Any:
         return LLM(model=located.place, **{name: value for name, value in chosen.items() if value is not None})
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"prompts.generator: vLLM cannot start {settings.model!r} ({_first_line(error)}; its log says more); try "
+            f"prompts.generator: vLLM cannot start {settings.model!r} ({_first_line(error)}; see its log); try "
             "another dtype, gpu_memory_utilization or max_model_len, or prompts.generator.kind=transformers"
         ) from error
 

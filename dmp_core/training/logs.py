@@ -33,7 +33,7 @@ class TrainingLog:
     """Writes `loss.csv` and TensorBoard's files under a folder; continues both after a resumed run."""
 
     def __init__(self, folder: Path, start: int, log_every: int, table: Tensor | None = None) -> None:
-        """start: steps done so far; rows beyond it were written by a killed run and are dropped.
+        """start: steps done so far; later rows were written by a killed run and are dropped.
 
         table: the rows up to there, from the checkpoint; None: from the file (old checkpoints have no rows).
         """

@@ -15,7 +15,7 @@ from dmp_core.training.settings import FitConfig
 def learning_rate(config: FitConfig, step: int) -> float:
     """Learning rate of optimiser step `step` (from 0): linear warm-up, then the schedule down to 0.
 
-    A function of the step alone: there is no scheduler whose state could be lost.
+    A function only of the step: there is no scheduler whose state could be lost.
     """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps

@@ -1,4 +1,4 @@
-"""What a fit is given: latents, label images and captions of one training split fit together."""
+"""Inputs of a fit: latents, label images and captions of one training split match."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The renderer's truth is packed and unpacked without loss that its label files would show."""
+"""The renderer's truth is packed and unpacked without changing its label files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One tiny Stable Diffusion for the whole room."""
+"""One tiny Stable Diffusion for all tests of the folder."""
 
 from __future__ import annotations
 

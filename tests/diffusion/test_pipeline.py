@@ -1,4 +1,4 @@
-"""DMPPipeline: what it accepts, where its defaults come from, what it returns."""
+"""DMPPipeline: inputs, sources of its defaults, outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals against statistics that are known in closed form."""
+"""Intervals compared with statistics in closed form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics by their definitions, and on input that tempts them to lie."""
+"""Metrics by their definitions, and on misleading input."""
 
 from __future__ import annotations
 

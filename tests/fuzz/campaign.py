@@ -1,6 +1,6 @@
-"""Feeds a check with damaged input: a few dozen examples in the suite, for minutes with `make fuzz FUZZ_MINUTES=30`.
+"""Runs a check on damaged input: a few dozen examples in the suite, for minutes with `make fuzz FUZZ_MINUTES=30`.
 
-What a campaign finds goes to `tests/data/fuzz/<name>/`, one file per find: these come first, each time.
+Failing examples are saved in `tests/data/fuzz/<name>/`, one file each, and run first in later campaigns.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whatever bytes stand where users bring files: a valid result or one InputError line, never anything else."""
+"""Any bytes in users' files: a valid result or one InputError line, never anything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both published normal networks, full size, under the deterministic fill: names, features, answers."""
+"""Both published normal networks, full size, under the deterministic fill: names, features, outputs."""
 
 from __future__ import annotations
 
@@ -66,15 +66,15 @@ def test_output(variant: str, side: int, seed: int, filled: dict[str, Tensor]) -
     built, name = labeler(variant, filled), f"{NAMES[variant]}.{side}"
     seen: dict[str, Any] = {}
 
-    def keep(network: nn.Module, _: Any, answer: Tensor) -> None:
-        seen["answer"], seen["features"] = answer, dict(network.pretrained.activations)
+    def keep(network: nn.Module, _: Any, output: Tensor) -> None:
+        seen["output"], seen["features"] = output, dict(network.pretrained.activations)
 
     built.network.register_forward_hook(keep)
     code = built.code(uniform(seed, (1, 3, side, side)))
-    answer = seen["answer"]
-    check(f"{name}.out_sub8", answer[..., ::8, ::8], ARRAYS[f"{name}.out_sub8"])
-    check(f"{name}.out_row100", answer[0, :, 100, :], ARRAYS[f"{name}.out_row100"])
-    check_summary(f"{name}.stats", answer, FACTS[f"{name}.stats"])
+    output = seen["output"]
+    check(f"{name}.out_sub8", output[..., ::8, ::8], ARRAYS[f"{name}.out_sub8"])
+    check(f"{name}.out_row100", output[0, :, 100, :], ARRAYS[f"{name}.out_row100"])
+    check_summary(f"{name}.stats", output, FACTS[f"{name}.stats"])
     for hook, summary in FACTS[f"{name}.hook_stats"].items():
         check_summary(f"{name}.hook_stats.{hook}", seen["features"][hook], summary)
     levels = (code * 255).to(torch.uint8).movedim(1, -1)[:, ::8, ::8]

@@ -1,4 +1,4 @@
-"""What the labelers share: NaN and infinity become no labels."""
+"""Shared by the labelers: NaN and infinity do not become labels."""
 
 from __future__ import annotations
 

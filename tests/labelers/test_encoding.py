@@ -1,4 +1,4 @@
-"""Labels survive their files and the VAE's image form; the bytes are always the same."""
+"""Labels are kept by their files and by the VAE's image form; the bytes are always the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The segmentation labeler: loading, sizes, windows, and what it refuses. Its numbers: tests/golden/test_eva02.py."""
+"""The segmentation labeler: loading, sizes, windows, and refused input. Its numbers: tests/golden/test_eva02.py."""
 
 from __future__ import annotations
 

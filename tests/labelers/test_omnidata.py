@@ -1,4 +1,4 @@
-"""Omnidata's labeler: axes and their signs, sizes, and which files it takes. The networks: tests/golden."""
+"""Omnidata's labeler: axes and their signs, sizes, and accepted files. The networks: tests/golden."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PIE-Net labeler: any size in, stretched labels out, and a checkpoint of just this network."""
+"""The PIE-Net labeler: images of any size, stretched labels, and only this network's checkpoint."""
 
 from __future__ import annotations
 
@@ -208,11 +208,11 @@ def test_unreadable_files(tmp_path: Path, data: bytes, words: str) -> None:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no weights given; fetch"):
+    with pytest.raises(InputError, match="no weights given; download"):
         build(None)
-    with pytest.raises(InputError, match=r"there is no file .*gone\.t7; fetch"):
+    with pytest.raises(InputError, match=r"there is no file .*gone\.t7; download"):
         build(tmp_path / "gone.t7")
-    with pytest.raises(InputError, match=r"there is no file .*safetensors or .*\.t7; fetch"):
+    with pytest.raises(InputError, match=r"there is no file .*safetensors or .*\.t7; download"):
         build(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""ZoeDepth's labeler against transformers' own processor, model and post-processing, with tiny random networks."""
+"""ZoeDepth's labeler compared with transformers' processor, model and post-processing, with tiny random networks."""
 
 from __future__ import annotations
 

@@ -62,10 +62,10 @@ class Data:
         return LatentPairs(self.images, self.targets, batch_size, seed)
 
     def image_pairs(self) -> Any:
-        raise AssertionError("these methods ask for latents")
+        raise AssertionError("these methods need latents")
 
     def prompts(self) -> list[str]:
-        raise AssertionError("nothing here asks for captions")
+        raise AssertionError("nothing here needs captions")
 
 
 def _column(vae: Any, name: str, pixels: torch.Tensor) -> LatentColumn:
@@ -89,21 +89,21 @@ def write_prior(folder: Path) -> Path:
     return folder
 
 
-def write_editor(folder: Path, prior: Path, answers: dict[str, Levels]) -> Path:
+def write_editor(folder: Path, prior: Path, instructions: dict[str, Levels]) -> Path:
     """An editor of `sample_images` for these instructions, with the shading that each of them produces."""
     base = load_base(BaseConfig(model=str(prior)))
     images, kinds = sample_images(64, seed=1)
-    count = len(answers)
+    count = len(instructions)
     before = image_to_vae(np.concatenate([images] * count))
-    after = np.concatenate([labels_of(kinds, levels) for levels in answers.values()])
+    after = np.concatenate([labels_of(kinds, levels) for levels in instructions.values()])
     pairs = LatentPairs(
         _column(base.vae, "before", before),
         _column(base.vae, "after", to_vae_image("shading", after, depth_scale=8.0)),
         batch_size=16,
     )
-    words = [word for word in answers for _ in images]
+    texts = [text for text in instructions for _ in images]
     config = InstructConfig(steps=300, batch_size=16, learning_rate=2e-3, lr_schedule="cosine", log_every=100)
-    fit_instruct(config, base, pairs, words, folder / "work", folder / "editor")
+    fit_instruct(config, base, pairs, texts, folder / "work", folder / "editor")
     return folder / "editor"
 
 

@@ -1,4 +1,4 @@
-"""Every diffusion method learns: a short fit, and images never seen get labels far nearer than the best constant.
+"""Every diffusion method learns: a short fit, and new images get labels far nearer than the best constant.
 
 The images, and the models pre-trained on them, are those of `clusters`.
 """

@@ -1,4 +1,4 @@
-"""DDIM both ways, held against diffusers' schedulers and against a flow that is known in closed form."""
+"""DDIM both ways, compared with diffusers' schedulers and with a flow in closed form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DRIT++'s own parts: what is shared, what is drawn apart, and its closed-form terms."""
+"""DRIT++'s own parts: shared layers, independent draws, and its closed-form terms."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_domains_share_the_ends_of_the_content_space_and_nothing_else():
     for networks in (trainer.content, trainer.generators):
         both = set(_parameters(networks["x"])) & set(_parameters(networks["y"]))
         assert both == set(networks["x"].shared.parameters())
-    for networks in (trainer.attribute, trainer.critics):
+    for networks in (trainer.attribute, trainer.discriminators):
         assert not set(_parameters(networks["x"])) & set(_parameters(networks["y"]))
 
 

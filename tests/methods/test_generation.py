@@ -80,10 +80,10 @@ class Data:
         return LatentPairs(column("image", sources()), column("depth", blobs(8)), batch_size, seed)
 
     def image_pairs(self) -> Any:
-        raise AssertionError("these methods ask for latents")
+        raise AssertionError("these methods need latents")
 
     def prompts(self) -> list[str]:
-        raise AssertionError("nothing here asks for captions")
+        raise AssertionError("nothing here needs captions")
 
 
 @dataclass(frozen=True)

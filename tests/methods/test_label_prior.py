@@ -1,4 +1,4 @@
-"""SDEdit and DDIB: the shared fine-tuning learns and resumes, inference is what was asked for."""
+"""SDEdit and DDIB: the shared fine-tuning learns and resumes, inference depends on its arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every adversarial method: it learns, survives being killed, and predicts deterministically."""
+"""Every adversarial method learns, resumes after being killed, and predicts deterministically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every hook of every modality, with labels of its own range: round trips, closed forms, and words that are there."""
+"""Every hook of every modality, with labels of its own range: round trips, closed forms, and texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What configurations and cards say of modalities: own ones, older words, codes of depth, axes of normals."""
+"""Modalities in configurations and cards: own ones, older names, codes of depth, axes of normals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prior's recipe end to end at tiny size, and the prior that ships."""
+"""The prior's recipe end to end at tiny size, and the shipped prior."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ def test_a_finished_folder_can_be_measured_again(made, recipe, tmp_path):
 
 
 def test_measuring_a_folder_without_a_model_is_an_error(tmp_path):
-    asked = ["prior", "quality", str(tmp_path), "--scenes", str(tmp_path), "--out", str(tmp_path / "out")]
+    arguments = ["prior", "quality", str(tmp_path), "--scenes", str(tmp_path), "--out", str(tmp_path / "out")]
     with pytest.raises(InputError, match=r"not a diffusers folder \(no model_index.json\); give one, or shipped:mini"):
-        CliRunner().invoke(app, asked, catch_exceptions=False)
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
 @pytest.mark.parametrize(

@@ -120,17 +120,17 @@ def test_perceptual_distance_grows_with_the_difference():
 def renders() -> Renders:
     """36 small renders: beaches, and bedrooms with red or blue walls."""
     configure_threads(1)
-    asked = [
+    prompts = [
         ("A beach with palms", "a beach"),
         ("A bedroom with red walls", "bedroom"),
         ("A bedroom with royal blue walls", "bedroom"),
     ] * 12
     made = [
         render_prompt(caption, keyword, seed, resolution=32, samples_per_pixel=1, max_depth=2)
-        for seed, (caption, keyword) in enumerate(asked)
+        for seed, (caption, keyword) in enumerate(prompts)
     ]
     ids = np.stack([one.segmentation for one in made]).astype(np.uint8)
-    return Renders(np.stack([one.rgb for one in made]), *map(list, zip(*asked, strict=True)), ids)
+    return Renders(np.stack([one.rgb for one in made]), *map(list, zip(*prompts, strict=True)), ids)
 
 
 def part(renders: Renders, which: slice) -> Renders:

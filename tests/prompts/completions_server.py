@@ -1,4 +1,4 @@
-"""A local server that speaks the OpenAI completions protocol, with a real tiny language model behind it."""
+"""A local server with the OpenAI completions protocol and a real tiny language model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw completions, as language models really write them, and what is left of them."""
+"""Raw completions, as language models really write them, and the resulting captions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keyword lists: the ones that are shipped, and what happens to bad ones."""
+"""Keyword lists: the shipped ones, and errors for bad ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole splits of captions: counts, fairness, seeds, disjointness, and giving up in good order."""
+"""Whole splits of captions: counts, fairness, seeds, disjointness, and the error when captions are missing."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Recorded:
 
     name = "recorded"
 
-    def __init__(self, answers: list[str]) -> None:
-        self.answers, self.asked, self.seeds = answers, [], []  # type: ignore[var-annotated]
+    def __init__(self, texts: list[str]) -> None:
+        self.texts, self.keywords, self.seeds = texts, [], []  # type: ignore[var-annotated]
 
     def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
-        start = len(self.asked)
-        self.asked += keywords
+        start = len(self.keywords)
+        self.keywords += keywords
         self.seeds += seeds
-        return [self.answers[i % len(self.answers)] for i in range(start, len(self.asked))]
+        return [self.texts[i % len(self.texts)] for i in range(start, len(self.keywords))]
 
 
 def test_the_table() -> None:
@@ -141,25 +141,25 @@ def test_train_and_test_are_disjoint_with_a_model(tmp_path: Path) -> None:
 
 
 def test_bad_captions_are_tried_again_with_other_seeds() -> None:
-    answers = ["I'm sorry.", "A red bed in the room.", "A blue bed in the room.", "A green bed in the room."]
-    generator = Recorded(answers)
+    texts = ["I'm sorry.", "A red bed in the room.", "A blue bed in the room.", "A green bed in the room."]
+    generator = Recorded(texts)
     table = make_prompts("s", SplitConfig(keywords=["bed", "bunk"], count=3), GRAMMAR, seed=0, generator=generator)
-    assert table["prompt"].tolist() == [answers[3], answers[1], answers[2]]
+    assert table["prompt"].tolist() == [texts[3], texts[1], texts[2]]
     assert table["round"].tolist() == [2, 1, 1]
-    assert set(generator.asked[3:]) == {"bed"}
+    assert set(generator.keywords[3:]) == {"bed"}
     assert len(set(generator.seeds)) == len(generator.seeds)
 
 
 def test_refused_captions_are_counted_by_reason() -> None:
-    answers = [
+    texts = [
         "I'm sorry, I cannot.",
         "A red bed in the room.",
         "A bat and a ball cost a dollar.",
         "A green bed by a wall.",
     ]
-    split, generator = SplitConfig(keywords=["bed"], count=2), Recorded(answers)
+    split, generator = SplitConfig(keywords=["bed"], count=2), Recorded(texts)
     made = make_captions("s", split, GRAMMAR, seed=0, generator=generator)
-    assert made.table["prompt"].tolist() == [answers[3], answers[1]]
+    assert made.table["prompt"].tolist() == [texts[3], texts[1]]
     assert made.refused == {"no caption": 0.25, "lost subject": 0.25}
 
 
@@ -175,7 +175,7 @@ def test_keywords_that_no_caption_can_contain_are_refused_together_before_any_ca
     )
     assert "kitchen" not in message
     assert message.isprintable()
-    assert not generator.asked
+    assert not generator.keywords
 
 
 @pytest.mark.parametrize(

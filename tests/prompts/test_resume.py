@@ -1,4 +1,4 @@
-"""A run that is killed goes on where it stopped, and comes to what it would have come to."""
+"""A killed run resumes, with the same result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that speaks the OpenAI completions protocol as the captions' source: a real model behind real HTTP."""
+"""Captions from a server with the OpenAI completions protocol: a real model over real HTTP."""
 
 from __future__ import annotations
 

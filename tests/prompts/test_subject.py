@@ -1,4 +1,4 @@
-"""What a caption must be about."""
+"""The subject that a caption must have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A random Llama and BLOOM of a few thousand weights, and a GGUF file: real models, made on the spot."""
+"""A random Llama and BLOOM of a few thousand weights, and a GGUF file: real models, made by the tests."""
 
 from __future__ import annotations
 

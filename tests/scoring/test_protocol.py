@@ -1,4 +1,4 @@
-"""Scores against values that follow from geometry or from counting by hand."""
+"""Scores compared with values from geometry or from counting by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of training data is a function of (seed, step) and covers what it should."""
+"""The order of training data is a function of (seed, step) and covers all samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training that meets NaN, damaged files and full disks: nothing spoilt is saved, and what was good is found again."""
+"""Training with NaN, damaged files and full disks: nothing invalid is saved, and intact checkpoints are used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latent shards: exact, deterministic, and impossible to mix up."""
+"""Latent shards: exact, deterministic, and checked against mix-ups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faster kernels give the same results, and what a processor lacks is not asked of it."""
+"""Faster kernels give the same results, and bfloat16 is only used where the processor supports it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_emulated_bfloat16_is_replaced_by_full_precision(monkeypatch):
     assert without_emulated_bf16(BF16, "cpu") is BF16
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks glibc's allocator")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's allocator")
 def test_freed_memory_is_used_again():
     """Page faults show it: 64 tensors of 4 MB are 65,536 pages of 4 kB, fetched for the first round and not again."""
     program = """

@@ -193,7 +193,7 @@ def make_card(
     sampling: Mapping[str, Any],
     data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The part of `dmp.json` that the trainer cannot know: the labels' encoding and origin.
+    """The part of `dmp.json` that the trainer does not have: the labels' encoding and origin.
 
     classes: ids in the training labels, which a class map is decoded among.
     class_shares: in the same order, the share of the labelled pixels that each covers.

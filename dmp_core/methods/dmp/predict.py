@@ -67,7 +67,7 @@ def predict_batch(
     """Labels of a batch of images, in the images' size and in the units of `labelers.encoding`.
 
     images: uint8 (B, H, W, 3).
-    code: how label images are read, where the adapter's card does not say; None: the configuration's defaults.
+    code: how label images are read, where the adapter's card does not state it; None: the configuration's defaults.
     resolution: shorter side at which the network works; None takes the images' own.
     prompts: one caption per image; used only if `sampling.use_prompt`.
     The adapter's card decides what the network predicts, on which schedule (`dmp.json`), except `sampling.spacing`,

@@ -1,4 +1,4 @@
-"""DRIT++: what an image shows, and how its domain looks, are encoded apart; translating swaps the latter.
+"""DRIT++: what an image shows, and how its domain looks, are encoded separately; translation swaps the latter.
 
 Lee et al., "DRIT++: Diverse Image-to-Image Translation via Disentangled Representations", IJCV 2020; its
 mode-seeking term is that of Mao et al., CVPR 2019.

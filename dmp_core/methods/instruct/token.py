@@ -92,7 +92,7 @@ def learned_instruction(editor: Any, folder: str | Path, instruction: str = "mak
 
 
 class TokenPrompt(nn.Module):
-    """An instruction with one token of its own; calling it gives the embedding (1, L, D)."""
+    """An instruction with one trained token; calling it gives the embedding (1, L, D)."""
 
     def __init__(self, editor: Any, instruction: str, vector: Tensor) -> None:
         """vector: the token's input embedding, (1, D)."""
@@ -109,8 +109,8 @@ class TokenPrompt(nn.Module):
         # One more row in the embedding table: the encoder itself does not change.
         table = dict(self.text_encoder.named_parameters())[self.name]
         rows = torch.cat([table, self.vector.to(table.device, table.dtype)])
-        answer: Tensor = functional_call(self.text_encoder, {self.name: rows}, (self.ids,))[0]
-        return answer
+        embedding: Tensor = functional_call(self.text_encoder, {self.name: rows}, (self.ids,))[0]
+        return embedding
 
 
 def initial_vector(editor: Any, word: str) -> Tensor:

@@ -175,8 +175,8 @@ class NoisyDraw:
         """The U-Net's output, float32. text: (B or 1, L, D)."""
         inputs = torch.cat([self.noisy, before], dim=1)
         text = text.to(inputs.device).expand(len(inputs), -1, -1)
-        answer: Tensor = network(inputs.to(text.dtype), self.timesteps, encoder_hidden_states=text).sample
-        return answer.float()
+        output: Tensor = network(inputs.to(text.dtype), self.timesteps, encoder_hidden_states=text).sample
+        return output.float()
 
     def error(self, network: Any, before: Tensor, text: Tensor) -> Tensor:
         return F.mse_loss(self.output(network, before, text), self.target)

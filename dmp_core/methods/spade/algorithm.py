@@ -8,8 +8,8 @@ using the training set (i.e., 10K labeled bedroom images)" (§4.1). The paper gi
 What is done here: SPADE's published networks and losses, with the RGB image where SPADE has a one-hot label map,
 and the label image as what is generated. Hence three departures. (1) The image is resized to each level's size by
 averaging; the published nearest neighbour suits label maps but aliases photographs. (2) There is no image encoder
-and no KL term: the mapping is one to one, so there is no style to sample. (3) The perceptual term is off unless asked
-for, since its network, VGG-19 trained on ImageNet, has to be downloaded. Defaults: generator, discriminators,
+and no KL term: the mapping is one to one, so there is no style to sample. (3) The perceptual term is off by
+default, since its network, VGG-19 trained on ImageNet, has to be downloaded. Defaults: generator, discriminators,
 losses, optimiser and learning rates as published; 62,500 steps of 32 are the 200 epochs published for ADE20K, for
 10K images.
 """
