@@ -34,7 +34,7 @@ class Encoding(BaseModel):
     mode: Literal["RGB", "F"] = "RGB"
     """"RGB": three channels in [0, 1]; "F": one channel, their mean times `scale`."""
     scale: Positive = 1.0
-    """For "F": the value of 1, e.g. 8 metres of depth."""
+    """For "F": the value that 1 represents, e.g. 8 metres of depth."""
     class_ids: tuple[Annotated[int, Field(ge=0, lt=MOST_CLASSES)], ...] | None = None
     """For class maps: the classes of the training labels, which colours are decoded among; None: all."""
     class_shares: tuple[Positive, ...] | None = None

@@ -41,7 +41,7 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
 def depth_from_decoded(decoded: Tensor, scale: float | Literal["minmax"] = 1.0) -> Tensor:
     """Depth (B, 1, H, W) from unclamped decoded channels: their mean, clamped to [0, 1], times ``scale``.
 
-    scale: the value of 1, in metres (8 in the paper); "minmax" stretches each map to [0, 1].
+    scale: the value that 1 represents, in metres (8 in the paper); "minmax" stretches each map to [0, 1].
     """
     depth = decoded.mean(dim=1, keepdim=True).clamp(0, 1)
     if scale != "minmax":

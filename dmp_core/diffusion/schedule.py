@@ -39,7 +39,7 @@ class Schedule:
     alphas_cumprod: (T,) float32, falling, in [0, 1].
     spacing: "leading" (as published), "trailing" (starts at T-1) or "linspace" (T-1 … 0).
     steps_offset: added to leading timesteps; 1 for Stable Diffusion.
-    set_alpha_to_one: whether the last step ends at ᾱ = 1 (y itself) or on ᾱ_0, which
+    set_alpha_to_one: whether the last step ends at ᾱ = 1 (y itself) or at ᾱ_0, which
         leaves √(1 - ᾱ_0) of x in the result (3 % for Stable Diffusion, as published).
     """
 

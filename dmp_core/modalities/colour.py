@@ -49,7 +49,7 @@ NO_SURFACE = 0.5
 """Vectors shorter than this are no label."""
 # 8-bit codes change a unit vector's length by 0.007 at most; other lengths are not unit vectors.
 UNIT_TOLERANCE = 0.05
-# At least half of an imported file's codes must be unit vectors: compression blurs edges, another encoding fails all.
+# Half of an imported file's codes must be unit vectors or unlabelled: compression blurs edges, wrong encodings fail.
 _UNIT_SLACK, _UNIT_SHARE = 0.15, 0.5
 
 

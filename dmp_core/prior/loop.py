@@ -101,7 +101,7 @@ class Team:
         return {name: sum(values[name] for values, _ in parts) / len(parts) for name in parts[0][0]}
 
     def _backward(self, step: int, share: slice) -> tuple[dict[str, float], tuple[Tensor | None, ...]]:
-        # No cache of cast weights: it is shared by all threads.
+        # No cache of cast weights: all threads would share it.
         with autocast_bf16("cpu", self.bf16, cache_enabled=False):
             values = self.loss_at(step, share)
         _check_finite("loss", step, values["loss"].item())

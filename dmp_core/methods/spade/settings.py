@@ -32,7 +32,7 @@ class SpadeConfig(AdversarialConfig):
     perceptual: NonNegativeFloat = 0.0
     """Weight of the perceptual term: 10 as published, 0 omits it."""
     perceptual_weights: str | None = None
-    """Local file with torchvision's VGG-19 weights (`vgg19-dcbb9e9d.pth`); needed with `perceptual`."""
+    """Local file with torchvision's VGG-19 weights (`vgg19-dcbb9e9d.pth`), for `perceptual`; never downloaded."""
 
     @model_validator(mode="after")
     def _weights_for_perceptual(self) -> SpadeConfig:
