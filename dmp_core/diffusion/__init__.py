@@ -1,7 +1,7 @@
 """Deterministic diffusion: schedule, process (eq. 2-3), sampler (eq. 4), adapters, pipeline.
 
-What may live here: the mathematics of DMP as pure functions of tensors, the thin shell that runs it on a pre-trained
-model, and the VAE's way between labels and latents. No training loop, no data set, no metric.
+What belongs here: the mathematics of DMP as pure functions of tensors, the thin shell that runs it on a pre-trained
+model, and the VAE between labels and latents. No training loop, no data set, no metric.
 
 Everything loads on first use: settings and cards are read without torch.
 """

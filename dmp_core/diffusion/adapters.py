@@ -1,7 +1,7 @@
 """Low-rank adapters on the U-Net (paper, §3.2): add, save, load, import and export.
 
-An adapter is a folder: PEFT's own two files plus ``dmp.json``, which says how to run it.
-Files in the format of the published DMP code are read too. Where the whole U-Net was trained, the folder holds
+An adapter is a folder: PEFT's own two files plus ``dmp.json``, which states how to run it.
+Files in the format of the published DMP code can be read as well. Where the whole U-Net was trained, the folder holds
 it in diffusers' own format instead.
 """
 
@@ -37,7 +37,7 @@ _IDENTICAL = {
     "a595d7d4d7f73bcd": "ee2572c0abc9fd0d3f549d5ca68abc2206bfb3c7f6ab1e82e4a17b141b64edd7",
     "a04ed142f36de4d7": "5214f2255b4de02dc839e8f6af2cd204bdffcdca5bb9c839f58af32d869e8977",
 }
-"""Fingerprint → digest of the U-Net and the VAE that ship: cards of the adapters that ship are older than digests."""
+"""Fingerprint → digest of the U-Net and the VAE that ship: the cards of the shipped adapters have no digests yet."""
 
 Init = Literal["gaussian", "kaiming"]
 
@@ -69,7 +69,7 @@ def add_lora(
     modules = _target_modules(unet, targets)
     config = LoraConfig(
         r=rank,
-        lora_alpha=rank if alpha is None else alpha,  # type: ignore[arg-type]  # any number works
+        lora_alpha=rank if alpha is None else alpha,  # type: ignore[arg-type]  # any number is valid
         target_modules=modules,
         init_lora_weights="gaussian" if init == "gaussian" else True,
     )
@@ -92,29 +92,29 @@ def _target_modules(unet: nn.Module, targets: str | Sequence[str]) -> str | list
         return list(targets)
     if targets in TARGETS:
         return TARGETS[targets]
-    if targets.isidentifier():  # a misspelt preset, surely, and not a pattern
+    if targets.isidentifier():  # a misspelt preset, not a pattern
         raise InputError(f"lora.targets: {targets!r}; choose attention, self_attention, all, a pattern or a list")
     return targets
 
 
 def _inject(unet: Any, config: Any, source: str) -> None:
-    """Put the layers in, or leave the U-Net as it was and raise InputError; `source` opens the error."""
+    """Add the layers, or leave the U-Net unchanged and raise InputError, which starts with `source`."""
     _check_bare(unet)
     targets = str(config.target_modules)
     try:
         with _or_untouched(unet):
             unet.add_adapter(config)
-    except Exception as error:  # PEFT raises whatever its own code stumbles over
+    except Exception as error:  # PEFT raises many kinds of errors
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{source}: {targets[:200]!r} fits no layer of this U-Net ({reason})") from None
-    unet.train(unet.training)  # new layers are in training mode, whatever the others are in
+    unet.train(unet.training)  # new layers are in training mode, whatever the mode of the others
     for _, parameter in lora_parameters(unet):
         parameter.data = parameter.data.float()
 
 
 @contextmanager
 def _or_untouched(unet: Any) -> Iterator[None]:
-    """On an error take out what has been put in, and let learn what learned."""
+    """On an error remove the new layers, and make trainable again what was trainable."""
     learned = {parameter: parameter.requires_grad for parameter in unet.parameters()}
     try:
         yield
@@ -127,17 +127,17 @@ def _or_untouched(unet: Any) -> Iterator[None]:
 
 def _check_bare(unet: Any) -> None:
     if getattr(unet, "peft_config", None):
-        raise InputError("unet: it already carries an adapter; load the base model afresh, or remove_adapter() first")
+        raise InputError("unet: it already carries an adapter; load the base model again, or remove_adapter() first")
 
 
 def remove_adapter(unet: Any) -> Any:
-    """Take the LoRA layers out again (in place, and returned)."""
+    """Remove the LoRA layers (in place, and returned)."""
     unet.unload_lora()
     return unet
 
 
 def reset_weights(unet: Any, seed: int = 0) -> Any:
-    """Replace all weights by fresh ones, as diffusers draws them for a new U-Net (in place, and returned).
+    """Replace all weights by new random ones, drawn as diffusers does for a new U-Net (in place, and returned).
 
     seed: makes them reproducible without touching the global generator.
     """
@@ -189,7 +189,7 @@ def save_adapter(unet: Any, folder: str | Path, meta: Mapping[str, Any] | Adapte
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    # PEFT keeps target modules in a set: sorted, so that the same adapter is the same bytes.
+    # PEFT keeps target modules in a set: sorted, so that equal adapters are equal bytes.
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in content.items()}
     file.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
 
@@ -218,7 +218,7 @@ def load_adapter(unet: Any, path: str | Path, check_base: bool = True, vae: Any 
     vae: of the base model, which is then verified too.
 
     Raises InputError naming the file when it is missing, damaged, not finite, or fits the U-Net only in part; the
-    U-Net is then as it was.
+    U-Net is then unchanged.
     """
     _check_bare(unet)
     weights_file = find_adapter(path)
@@ -230,21 +230,21 @@ def load_adapter(unet: Any, path: str | Path, check_base: bool = True, vae: Any 
         _assign_all(unet, weights, weights_file)
         return card
     named, config = as_peft(weights, weights_file)
-    with _or_untouched(unet), torch.random.fork_rng(devices=[]):  # first weights are drawn, only to be replaced
+    with _or_untouched(unet), torch.random.fork_rng(devices=[]):  # initial weights are drawn and then replaced
         _inject(unet, config, str(weights_file))
         _assign(unet, named, weights_file)
     return card
 
 
 def check_base_model(card: AdapterCard, source: object, unet: Any, vae: Any = None) -> None:
-    """Raise InputError unless these are the networks that the card names; of what it does not name, nothing."""
+    """Raise InputError unless these are the networks that the card states; networks it does not state are unchecked."""
     known = {"base model": (unet, card.base_fingerprint, card.base_digest)}
     if vae is not None:
         known["VAE"] = (vae, card.vae_fingerprint, card.vae_digest)
     for part, (network, stated, digest) in known.items():
         digest = digest or _IDENTICAL.get(stated or "")
         found = fingerprint(network)
-        if stated in (None, found) and digest is not None:  # the beginnings are the same: is the rest?
+        if stated in (None, found) and digest is not None:  # the first values are equal: compare all
             stated, found = digest, content_digest(network)
         if stated not in (None, found):
             cast = "; cast to bfloat16 after loading the adapter" if _was_cast(network) else ""
@@ -255,7 +255,7 @@ def check_base_model(card: AdapterCard, source: object, unet: Any, vae: Any = No
 
 
 def find_adapter(path: str | Path) -> Path:
-    """The weights file at ``path``, itself a file or a folder that holds one of the known names."""
+    """The weights file at ``path``, itself a file or a folder that contains one of the known names."""
     path = Path(path)
     names = (*PEFT_FILES, UNET_FILE, *PUBLISHED_FILES)
     candidates = [path] if path.is_file() else [path / name for name in names]
@@ -271,11 +271,11 @@ class _Identity(NamedTuple):
 
 
 def fingerprint(network: nn.Module) -> str:
-    """16 hex digits that tell one base network from another at a glance, adapters aside.
+    """16 hex digits that quickly tell one base network from another, without adapters.
 
     Hashes names, shapes and the first 256 values of every tensor, rounded to half precision, so that
     a float16 copy has the fingerprint of its float32 original. bfloat16 keeps too few digits for that: who casts to
-    it notes the identity first (`note_identity`).
+    it must call `note_identity` first.
     """
     if (noted := getattr(network, _NOTED, None)) is not None:
         return str(noted.fingerprint)
@@ -308,17 +308,17 @@ def _plain_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def note_identity(network: nn.Module) -> None:
-    """Keep what identifies the weights as they are now, whatever they are cast to later."""
+    """Store the identity of the weights as they are now, before any cast."""
     setattr(network, _NOTED, _Identity(fingerprint(network), content_digest(network)))
 
 
 def base_digests(unet: nn.Module, vae: nn.Module) -> dict[str, str]:
-    """The fields of a card that say which networks an adapter belongs to, beside their fingerprints."""
+    """The fields of a card that identify the adapter's networks, in addition to their fingerprints."""
     return {"base_digest": content_digest(unet), "vae_digest": content_digest(vae)}
 
 
 def _identified(card: AdapterCard, unet: nn.Module) -> dict[str, str]:
-    """What a card does not state yet of its U-Net."""
+    """Identity of the U-Net that the card does not state yet."""
     found = {}
     if card.base_fingerprint is None:
         found["base_fingerprint"] = fingerprint(unet)
@@ -332,16 +332,16 @@ def _was_cast(network: Any) -> bool:
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """All tensors of an adapter's file. Raises InputError that names it when it is damaged, holds code or NaN."""
+    """All tensors of an adapter's file. Raises InputError that names it when it is damaged, contains code or NaN."""
     try:
         if file.suffix == ".safetensors":
             loaded = load_file(file)
         else:
             loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise InputError(f"{file}: cannot be read as LoRA weights ({error}); fetch or write it again") from None
-    except Exception as error:  # torch.load raises pickle's own for code in a file, and more
-        raise InputError(f"{file}: refused, it holds more than tensors ({type(error).__name__})") from None
+        raise InputError(f"{file}: cannot be read as LoRA weights ({error}); download or write it again") from None
+    except Exception as error:  # torch.load raises pickle's errors for code in a file, and others
+        raise InputError(f"{file}: refused, it contains more than tensors ({type(error).__name__})") from None
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise InputError(f"{file}: expected a mapping from names to tensors")
     check_weights(loaded, file)
@@ -351,14 +351,14 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 def _assign_all(unet: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
     own = unet.state_dict()
     problem = next(iter(_misfits(own, weights)), None)
-    if problem:  # found before: torch would copy what fits, and then complain
+    if problem:  # checked first: torch would copy what fits before it raises
         raise InputError(f"{file}: not the weights of this U-Net ({problem}); wrong base model?")
     note_identity(unet)
     unet.load_state_dict(dict(weights))
 
 
 def _misfits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
-    """What keeps weights from taking the place of a network's own."""
+    """Reasons why weights do not fit a network."""
     matched = own.keys() & weights.keys()
     return [
         *(f"{key} is missing from the file" for key in sorted(own.keys() - matched)),
@@ -368,12 +368,12 @@ def _misfits(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[s
             for key in sorted(matched)
             if weights[key].shape != own[key].shape
         ),
-        *(f"{key} holds {weights[key].dtype}" for key in sorted(matched) if not weights[key].is_floating_point()),
+        *(f"{key} is {weights[key].dtype}" for key in sorted(matched) if not weights[key].is_floating_point()),
     ]
 
 
 def _assign(unet: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
-    """Copy the weights in, every one and no other."""
+    """Copy all weights, and no others."""
     own = {name.replace(".default.", "."): parameter for name, parameter in lora_parameters(unet)}
     matched = own.keys() & weights.keys()
     if not matched:

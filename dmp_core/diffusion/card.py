@@ -1,4 +1,4 @@
-"""`dmp.json`, the card of an adapter: how it was trained and is run. Light to import, so that planning may read it."""
+"""`dmp.json`, the card of an adapter: how it was trained and how to run it. Light to import, for planning."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Encoding(BaseModel):
-    """What the decoded channels stand for."""
+    """Meaning of the decoded channels."""
 
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     mode: Literal["RGB", "F"] = "RGB"
     """"RGB": three channels in [0, 1]; "F": one channel, their mean times `scale`."""
     scale: Positive = 1.0
-    """For "F": what 1 stands for, e.g. 8 metres of depth."""
+    """For "F": the value that 1 represents, e.g. 8 metres of depth."""
     class_ids: tuple[Annotated[int, Field(ge=0, lt=MOST_CLASSES)], ...] | None = None
     """For class maps: the classes of the training labels, which colours are decoded among; None: all."""
     class_shares: tuple[Positive, ...] | None = None
-    """In the same order, which part of all labelled pixels each covers."""
+    """In the same order, the share of all labelled pixels that each covers."""
     axes: str | None = None
     """For normals: where x, y and z point, in words or by the name of a convention."""
     palette: str | None = None
@@ -46,7 +46,7 @@ class Encoding(BaseModel):
     curve: DepthCurve = "linear"
     """For depth: how grey levels grow with it."""
     clip: bool = True
-    """For depth: whether what is deeper than `scale` is white."""
+    """For depth: whether depths above `scale` are white."""
 
     @model_validator(mode="after")
     def _matching(self) -> Encoding:
@@ -63,9 +63,9 @@ class AdapterCard(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
 
     task: str | None = None
-    """The modality's name, by the word of its first cards."""
+    """The modality's name; the key is that of the first cards."""
     own_modality: OwnModality | None = None
-    """Of a modality that is not built in: what it is."""
+    """For a modality that is not built in: its description."""
     method: str = "dmp"
     prediction: Literal["x", "y", "v"] = "v"
     schedule: ScheduleConfig = ScheduleConfig()
@@ -77,30 +77,30 @@ class AdapterCard(BaseModel):
     base: str | None = None
     """Name of the model that was adapted."""
     base_fingerprint: str | None = None
-    """`fingerprint` of its U-Net, which reads the beginning of each tensor; loading on another one is refused."""
+    """`fingerprint` of its U-Net, of the first values of each tensor; loading on another U-Net is refused."""
     vae_fingerprint: str | None = None
     """The same of its VAE."""
     base_digest: str | None = None
-    """`content_digest` of the U-Net. Adapters from before there was one are identified by the fingerprint alone."""
+    """`content_digest` of the U-Net. Older adapters are identified by the fingerprint only."""
     vae_digest: str | None = None
 
     @property
     def modality(self) -> Modality | None:
-        """What it predicts; None where the card does not state it."""
+        """The predicted modality; None if the card does not state it."""
         return None if self.task is None else find_modality(self.task, self.own_modality)
 
     def labels(self, decoded: Tensor, size: tuple[int, int]) -> NDArray[Any]:
         """Labels of `size` = (height, width), channels last, from decoded images (B, 3, h, w), nominally in [-1, 1].
 
-        Raises InputError where the card does not state the modality.
+        Raises InputError if the card does not state the modality.
         """
         if (modality := self.modality) is None:
-            raise InputError(f"{CARD_FILE}: does not say what the adapter predicts")
+            raise InputError(f"{CARD_FILE}: does not state what the adapter predicts")
         code = Code(**self.code_of(modality))
         return modality.from_image_at(decoded, size, code, classes=self.encoding.class_ids)
 
     def contradictions(self, modality: Modality, code: Code | None = None) -> list[str]:
-        """Why predictions of a modality, with this code, would not be what the adapter learned."""
+        """Reasons why the adapter does not predict this modality with this code."""
         found = []
         if self.method != "dmp":
             found.append(f"it belongs to the method {self.method}, not to dmp")
@@ -121,21 +121,21 @@ class AdapterCard(BaseModel):
         return found
 
     def code_of(self, modality: Modality) -> dict[str, Any]:
-        """What it states of how labels are images, by the names of `Code`."""
+        """What it states about the encoding of labels as images, as fields of `Code`."""
         return modality.code_of(self.encoding.model_dump(exclude_unset=True))
 
     def check(self, source: object, modality: Modality, code: Code | None = None) -> None:
-        """Raise InputError for the first contradiction; `source` names the adapter."""
+        """Raise InputError for the first contradiction; `source` identifies the adapter."""
         for contradiction in self.contradictions(modality, code):
             raise InputError(f"{source}: {CARD_FILE}: {contradiction}; choose the adapter or the setting that fits")
 
     def stated(self) -> dict[str, Any]:
-        """What it states, as plain values; without defaults."""
+        """The stated fields, as plain values; without defaults."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
 def _essence(described: Mapping[str, Any]) -> dict[str, Any]:
-    """What of an own modality decides what its images mean."""
+    """The parts of an own modality's description that decide the meaning of its images."""
     return {name: value for name, value in described.items() if name not in ("title", "instruction", "colour_map")}
 
 
@@ -158,7 +158,7 @@ def read_card(folder: str | Path) -> AdapterCard:
 
 
 def parse_card(meta: Any, source: str) -> AdapterCard:
-    """Validate a mapping as a card; ``source`` opens every line of the error."""
+    """Validate a mapping as a card; every line of the error starts with ``source``."""
     try:
         return AdapterCard.model_validate(dict(meta) if isinstance(meta, Mapping) else meta)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The one way of images and labels into the VAE and back; images are in [-1, 1] here, as networks see them."""
+"""Images and labels into the VAE and back; images are in [-1, 1] here, as in the networks."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def encode(vae: Any, images: Tensor, batch_size: int = 16) -> Tensor:
 
 @torch.no_grad()
 def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Images (B, 3, H, W), nominally in [-1, 1]; not clamped: depth and shading take their channels' mean first."""
+    """Images (B, 3, H, W), nominally in [-1, 1]; not clamped: depth and shading need their channels' mean first."""
     return decode_latents(vae, latents).float() * 2 - 1
 
 
 def working_images(vae: Any, images: Array, resolution: int | None) -> torch.Tensor:
-    """Images uint8 (B, H, W, 3) in the size at which networks work: (B, 3, h, w) in [-1, 1]."""
+    """Images uint8 (B, H, W, 3) at the networks' working size: (B, 3, h, w) in [-1, 1]."""
     size = working_size(images.shape[1:3], resolution, downscale_factor(vae))
     return image_to_vae(np.stack([resize_image(image, size) for image in images]))
 
@@ -48,7 +48,7 @@ def vae_ceiling(
     code: Code | None = None,
     resolution: int | None = None,
 ) -> Array:
-    """Labels after the VAE's round trip: what a perfect U-Net would score (its upper bound).
+    """Labels after the VAE's round trip: the score of a perfect U-Net (its upper bound).
 
     labels: a batch, channels last, as in `dmp_core.modalities`; returned in the same form and size. Classes are
         decoded among those of the image itself, so that no predictor knows more.

@@ -1,4 +1,4 @@
-"""Between images and latents: the VAE's two directions, and what decoded channels mean."""
+"""Between images and latents: the VAE's two directions, and the meaning of decoded channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from dmp_core.errors import InputError
 
 MAX_ASPECT = 32
-"""How many times longer than its shorter side an image may be that is enlarged."""
+"""Largest aspect ratio (longer / shorter side) of an image that is enlarged."""
 
 
 def encode_images(vae: Any, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -41,7 +41,7 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
 def depth_from_decoded(decoded: Tensor, scale: float | Literal["minmax"] = 1.0) -> Tensor:
     """Depth (B, 1, H, W) from unclamped decoded channels: their mean, clamped to [0, 1], times ``scale``.
 
-    scale: what 1 stands for, in metres (8 in the paper); "minmax" stretches each map to [0, 1].
+    scale: the value that 1 represents, in metres (8 in the paper); "minmax" stretches each map to [0, 1].
     """
     depth = decoded.mean(dim=1, keepdim=True).clamp(0, 1)
     if scale != "minmax":
@@ -54,14 +54,14 @@ def downscale_factor(vae: Any) -> int:
     """Pixels per latent along a side, 8 for Stable Diffusion."""
     blocks = vae.config.get("block_out_channels") or vae.config.get("encoder_block_out_channels")
     if not blocks:
-        raise InputError(f"vae: {type(vae).__name__} names no block_out_channels; use an AutoencoderKL")
+        raise InputError(f"vae: {type(vae).__name__} has no block_out_channels; use an AutoencoderKL")
     return int(2 ** (len(blocks) - 1))
 
 
 def working_size(size: Sequence[int], resolution: int | None, factor: int) -> tuple[int, int]:
-    """(height, width) at which networks work: the shorter side `resolution`, in whole latents.
+    """(height, width) of the networks' input: the shorter side `resolution`, in whole latents.
 
-    size: of the image; with a `resolution` of None it is kept. Raises InputError for images so narrow that enlarging
+    size: of the image; with `resolution` None it is kept. Raises InputError for images so narrow that enlarging
     them would take hours.
     """
     height, width = size

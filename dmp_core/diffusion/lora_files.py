@@ -1,6 +1,6 @@
-"""LoRA files of others, as PEFT has them: names of tensors, ranks and scales.
+"""LoRA files of other programs, converted to PEFT: names of tensors, ranks and scales.
 
-Read are PEFT folders, and single files as the published DMP code and diffusers (any of its generations) write them.
+Reads PEFT folders, and single files written by the published DMP code or any version of diffusers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LAYER = re.compile(
     r"(?P<module>.+?)\.(?:lora_linear_layer\.|lora\.|lora_)?(?P<matrix>(?:A|B|down|up)(?:\.default)?\.weight|alpha)"
 )
 _METADATA = "lora_adapter_metadata"
-"""Where diffusers keeps PEFT's configuration in a file of its own."""
+"""Key of the file's metadata under which diffusers stores PEFT's configuration."""
 
 Rank = Annotated[int, Field(gt=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -38,7 +38,7 @@ Names = str | list[str] | None
 
 
 class LoraSettings(BaseModel):
-    """What of PEFT's configuration decides the update; keys that say nothing of it are left aside."""
+    """The part of PEFT's configuration that decides the update; other keys are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow")
 
@@ -60,11 +60,11 @@ class LoraSettings(BaseModel):
     @classmethod
     def _leaves_the_base(cls, kind: Any) -> Any:
         if kind is not None and not isinstance(kind, bool) and kind not in ("gaussian", "orthogonal"):
-            raise ValueError("this start changes the base model's weights too; save the adapter as a plain LoRA")
+            raise ValueError("this initialisation changes the base model's weights; save the adapter as a plain LoRA")
         return kind
 
     def config(self, weights: Mapping[str, Tensor], source: str) -> Any:
-        """PEFT's own object, for `weights` by PEFT's names. Raises InputError for other kinds of LoRA."""
+        """PEFT's configuration object, for `weights` with PEFT's names. Raises InputError for other kinds of LoRA."""
         from peft import LoraConfig
 
         kinds = ("fan_in_fan_out", "lora_bias", "modules_to_save", "target_parameters", "layer_replication")
@@ -74,13 +74,13 @@ class LoraSettings(BaseModel):
                 raise InputError(f"{source}: {name}: this kind of LoRA is not supported; save it as a plain one")
         declared = max(self.r, *(self.rank_pattern or {}).values(), 0)
         found = max(_ranks(weights).values(), default=0)
-        if declared > found:  # the layers would be made first, and then not filled
+        if declared > found:  # the layers would be created but not filled
             raise InputError(f"{source}: r: rank {declared}, but the file's tensors are of rank {found}; correct it")
         modules = self.target_modules or sorted(_ranks(weights))
         try:
             return LoraConfig(
                 r=self.r,
-                lora_alpha=self.lora_alpha,  # type: ignore[arg-type]  # any number works
+                lora_alpha=self.lora_alpha,  # type: ignore[arg-type]  # any number is valid
                 rank_pattern=dict(self.rank_pattern or {}),
                 alpha_pattern=dict(self.alpha_pattern or {}),
                 target_modules=modules,
@@ -96,7 +96,7 @@ class LoraSettings(BaseModel):
 
 
 def as_peft(weights: Mapping[str, Tensor], file: Path) -> tuple[dict[str, Tensor], Any]:
-    """(tensors by PEFT's names, PEFT's configuration) of a file of any known format. Raises InputError."""
+    """(tensors with PEFT's names, PEFT's configuration) of a file of any known format. Raises InputError."""
     if file.name in PEFT_FILES or any(key.startswith(_PEFT_PREFIX) for key in weights):
         named = {key.removeprefix(_PEFT_PREFIX): tensor for key, tensor in weights.items()}
         settings = file.parent / CONFIG_FILE
@@ -108,7 +108,7 @@ def as_peft(weights: Mapping[str, Tensor], file: Path) -> tuple[dict[str, Tensor
 
 
 def _renamed(weights: Mapping[str, Tensor], file: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Tensors by PEFT's names, e.g. X.processor.to_out_lora.down → X.to_out.0.lora_A; and the alphas of layers."""
+    """Tensors with PEFT's names, e.g. X.processor.to_out_lora.down → X.to_out.0.lora_A; and the alphas of layers."""
     named: dict[str, Tensor] = {}
     alphas: dict[str, float] = {}
     for key, tensor in weights.items():
@@ -126,7 +126,7 @@ def _renamed(weights: Mapping[str, Tensor], file: Path) -> tuple[dict[str, Tenso
 
 
 def _place(key: str) -> tuple[str, str] | None:
-    """(module, A | B | alpha) of a tensor's name."""
+    """(module, A | B | alpha) from a tensor's name."""
     key = key.removeprefix("unet.")
     letters = {"down": "A", "up": "B"}
     if match := _ATTENTION.fullmatch(key):
@@ -141,10 +141,10 @@ def _place(key: str) -> tuple[str, str] | None:
 
 
 def _of_tensors(named: Mapping[str, Tensor], alphas: Mapping[str, float], file: Path) -> LoraSettings:
-    """Ranks as the tensors have them; a layer's alpha is its rank where nothing else is stated: a scale of 1."""
+    """Ranks from the tensors; a layer's alpha is its rank (a scale of 1) unless stated."""
     ranks = _ranks(named)
     if not ranks:
-        raise InputError(f"{file}: holds no LoRA matrices; give the file that training wrote")
+        raise InputError(f"{file}: contains no LoRA matrices; give the file that training wrote")
     rank = Counter(ranks.values()).most_common(1)[0][0]
     scales = {module: alphas.get(module, float(own)) for module, own in ranks.items()}
     return LoraSettings(
@@ -157,7 +157,7 @@ def _of_tensors(named: Mapping[str, Tensor], alphas: Mapping[str, float], file: 
 
 
 def _ranks(named: Mapping[str, Tensor]) -> dict[str, int]:
-    """Module → rank, of both its matrices the larger."""
+    """Module → rank, the larger of its two matrices'."""
     ranks: dict[str, int] = {}
     for key, tensor in named.items():
         module, _, matrix = key.removesuffix(".weight").rpartition(".lora_")
@@ -167,7 +167,7 @@ def _ranks(named: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def _stated(file: Path) -> dict[str, Any]:
-    """PEFT's configuration out of the file's own metadata; nothing where it has none."""
+    """PEFT's configuration from the file's own metadata; empty if it has none."""
     if file.suffix != ".safetensors":
         return {}
     with safe_open(file, "pt") as stored:
@@ -181,11 +181,11 @@ def _stated(file: Path) -> dict[str, Any]:
 
 def _read_json(file: Path) -> dict[str, Any]:
     if not file.exists():
-        raise InputError(f"{file}: missing; an adapter folder needs it beside {WEIGHTS_FILE}")
+        raise InputError(f"{file}: missing; an adapter folder needs it next to {WEIGHTS_FILE}")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read ({error}); fetch or write it again") from None
+        raise InputError(f"{file}: cannot be read ({error}); download or write it again") from None
     return _parsed(text, str(file))
 
 
@@ -193,7 +193,7 @@ def _parsed(text: str, source: str) -> dict[str, Any]:
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{source}: not a LoRA configuration ({error}); fetch or write it again") from None
+        raise InputError(f"{source}: not a LoRA configuration ({error}); download or write it again") from None
     if not isinstance(parsed, dict):
         raise InputError(f"{source}: not a LoRA configuration (expected an object, found {type(parsed).__name__})")
     return parsed

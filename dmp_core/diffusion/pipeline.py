@@ -39,21 +39,21 @@ Mode = Literal["RGB", "F"]
 _BASE_FILE = "model_index.json"
 _NETWORKS = ("vae", "text_encoder", "unet")
 _LARGEST = 16384
-"""Pixels of a side at which networks work."""
+"""Limit on a side of the networks' input, pixels."""
 
 
 @dataclass
 class DMPOutput(BaseOutput):
-    """images: the predictions, in the type asked for; latents: y, (B, C, h, w), scaled as the U-Net sees it."""
+    """images: the predictions, in the requested type; latents: y, (B, C, h, w), scaled as the U-Net sees it."""
 
     images: Tensor | np.ndarray | list[Image.Image]
     latents: Tensor
 
 
 class DMPPipeline(DiffusionPipeline):
-    """A text-to-image latent diffusion model that demorphs an image into one of its properties.
+    """A text-to-image latent diffusion model that turns an image into one of its properties.
 
-    Components are those of ``StableDiffusionPipeline``; ``scheduler`` only lends its configuration.
+    Components are those of ``StableDiffusionPipeline``; of ``scheduler`` only the configuration is used.
     ``card`` is the adapter's ``dmp.json`` (as a dict), or None: the paper's settings then.
     """
 
@@ -74,7 +74,7 @@ class DMPPipeline(DiffusionPipeline):
         self._empty_embeds: Tensor | None = None
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]  # diffusers' first argument, under its name here
+    def from_pretrained(  # type: ignore[override]  # diffusers' first argument, under another name
         cls, base: str | Path, adapter: str | Path | None = None, check_base: bool = True, **kwargs: Any
     ) -> DMPPipeline:
         """Load a base model (folder in diffusers' format, or hub id) and, if given, an adapter.
@@ -83,7 +83,7 @@ class DMPPipeline(DiffusionPipeline):
         check_base: refuse an adapter that was trained on another base.
         kwargs: diffusers' own, e.g. the dtype. Move the result with ``.to(device)``.
 
-        Raises InputError that names the file when a part holds NaN or infinity, and as :func:`load_adapter` does.
+        Raises InputError that names the file when a part contains NaN or infinity, and as :func:`load_adapter` does.
         """
         if Path(base).is_dir() and not (Path(base) / _BASE_FILE).is_file():
             raise InputError(f"{base}: not a diffusers model, {_BASE_FILE} is missing; give the folder that holds it")
@@ -96,20 +96,20 @@ class DMPPipeline(DiffusionPipeline):
         return pipeline
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
-        """Save the base model. Raises InputError while an adapter is on it: that has a folder of its own."""
+        """Save the base model. Raises InputError while an adapter is loaded: it is saved in its own folder."""
         if getattr(self.unet, "peft_config", None):
             raise InputError("unet: carries an adapter; save that with save_adapter(), or remove_adapter() first")
         super().save_pretrained(str(save_directory), **kwargs)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """As diffusers has it; on the way to bfloat16 the base model stays known."""
+        """As in diffusers; before a cast to bfloat16 the base model's identity is stored."""
         if torch.bfloat16 in (*args, kwargs.get("dtype")):
             self._note_identity()
         moved: Self = super().to(*args, **kwargs)
         return moved
 
     def load_adapter(self, path: str | Path, check_base: bool = True) -> AdapterCard:
-        """Put an adapter on the U-Net and take its card's settings as defaults; returns the card."""
+        """Put an adapter on the U-Net and use its card's settings as defaults; returns the card."""
         card = load_adapter(self.unet, path, check_base, self.vae)
         self.register_to_config(card=card.stated())
         return card
@@ -123,13 +123,13 @@ class DMPPipeline(DiffusionPipeline):
                 torch.nn.Module.to(network, dtype)  # diffusers' own `to` warns that it keeps no part in float32
 
     def _note_identity(self) -> None:
-        """An adapter belongs to a base model, and bfloat16 keeps too few digits to recognise it."""
+        """An adapter belongs to a base model, which cannot be recognised from bfloat16's few digits."""
         note_identity(self.unet)
         note_identity(self.vae)
 
     @property
     def card(self) -> AdapterCard:
-        """The settings that :meth:`__call__` falls back to."""
+        """The default settings of :meth:`__call__`."""
         return AdapterCard.model_validate(dict(self.config).get("card") or {})
 
     @property
@@ -139,7 +139,7 @@ class DMPPipeline(DiffusionPipeline):
 
     @property
     def native_resolution(self) -> int:
-        """Shorter side, in pixels, that the adapter or else the base model was trained at."""
+        """Shorter side, in pixels, of the training images of the adapter, else of the base model."""
         size = self.unet.config.sample_size
         size = min(size) if isinstance(size, list | tuple) else size
         return self.card.resolution or int(size) * downscale_factor(self.vae)
@@ -170,7 +170,7 @@ class DMPPipeline(DiffusionPipeline):
         num_inference_steps, prediction, source, schedule, mode, scale: None takes the adapter's
             setting, without an adapter the paper's (5, "v", "oracle", leading, "RGB", 1).
         guidance_scale: classifier-free guidance; matters only with a prompt.
-        resolution: shorter side at which the network works, or (height, width); "native" is what it
+        resolution: shorter side at which the network works, or (height, width); "native" is the size it
             was trained at, "input" the images' own. Results come back in the images' size.
         resampling: "antialias" (bicubic, clamped to the valid range); the published behaviours
             "dmp_compat" and "dmp_compat_aliased" (torchvision 0.13) do not clamp, and resize
@@ -182,7 +182,7 @@ class DMPPipeline(DiffusionPipeline):
         generator: samples the VAE's posterior with it instead of taking the mode.
 
         Returns :class:`DMPOutput`; with ``return_dict=False`` the tuple (images, latents). Networks run in evaluation
-        mode, whatever they are in. Raises InputError on input that cannot be meant, and `NotFinite`, which is one, on
+        mode, whatever their mode. Raises InputError on invalid arguments, and its subclass `NotFinite` on
         NaN or infinity in a result.
         """
         card = self.card
@@ -223,7 +223,7 @@ class DMPPipeline(DiffusionPipeline):
         return postprocess(decoded, size, mode or card.encoding.mode, depth_scale, resampling, output_type)
 
     def encode_prompt(self, prompt: str | Sequence[str]) -> Tensor:
-        """Text embeddings (B, L, D) of one prompt or several; too long ones are truncated."""
+        """Text embeddings (B, L, D) of one prompt or several; long ones are truncated."""
         tokens = tokenise(self.tokenizer, [prompt] if isinstance(prompt, str) else prompt)
         embeds: Tensor = self.text_encoder(tokens.to(self._execution_device))[0]
         return embeds
@@ -237,7 +237,7 @@ class DMPPipeline(DiffusionPipeline):
         return unet_denoiser(self.unet, self.encode_prompt(prompt), empty, guidance_scale)
 
     def _embed_empty(self) -> Tensor:
-        """Embedding of the empty prompt, (1, L, D), computed once: most calls use no other."""
+        """Embedding of the empty prompt, (1, L, D), computed once: most calls use only this one."""
         if self._empty_embeds is None:
             self._empty_embeds = self.encode_prompt("")
         self._empty_embeds = self._empty_embeds.to(self._execution_device, self.unet.dtype)
@@ -246,7 +246,7 @@ class DMPPipeline(DiffusionPipeline):
     def _working_size(
         self, size: tuple[int, int], resolution: int | tuple[int, int] | Literal["native", "input"]
     ) -> tuple[int, int]:
-        """(height, width) to work at: whole latents, the aspect ratio kept as well as they allow."""
+        """(height, width) to work at: whole latents, the aspect ratio kept as far as they allow."""
         factor = downscale_factor(self.vae)
         if resolution == "input":
             return working_size(size, None, factor)
@@ -262,13 +262,13 @@ class DMPPipeline(DiffusionPipeline):
 
 
 def to_pixels(images: Images) -> Tensor:
-    """Images of any accepted kind as float (B, 3, H, W) in [0, 1]. Raises InputError naming the mend."""
+    """Images of any accepted kind as float (B, 3, H, W) in [0, 1]. Raises InputError that names the fix."""
     if isinstance(images, Tensor):
         return _checked_tensor(images)
-    pictures = [images] if isinstance(images, Image.Image) else list(images)
-    if not pictures or not all(isinstance(picture, Image.Image) for picture in pictures):
+    pil_images = [images] if isinstance(images, Image.Image) else list(images)
+    if not pil_images or not all(isinstance(image, Image.Image) for image in pil_images):
         raise InputError("images: give a PIL image, a list of them, or a tensor (B, 3, H, W) in [0, 1]")
-    arrays = [to_rgb(picture, f"images[{number}]") for number, picture in enumerate(pictures)]
+    arrays = [to_rgb(image, f"images[{number}]") for number, image in enumerate(pil_images)]
     sizes = sorted({array.shape[1::-1] for array in arrays})
     if len(sizes) > 1:
         raise InputError(f"images: sizes differ ({', '.join(f'{w}×{h}' for w, h in sizes)}); make one call for each")
@@ -303,7 +303,7 @@ def postprocess(
     """Unclamped decoded channels (B, 3, h, w) to predictions of ``size`` (height, width)."""
     compat = resampling != "antialias"
     if mode == "RGB" and output_type == "pil" and compat:
-        return [picture.resize(size[::-1], Image.Resampling.BICUBIC) for picture in _to_pil(decoded.clamp(0, 1))]
+        return [image.resize(size[::-1], Image.Resampling.BICUBIC) for image in _to_pil(decoded.clamp(0, 1))]
     values = depth_from_decoded(decoded, scale) if mode == "F" else decoded.clamp(0, 1)
     top = 1.0 if mode == "RGB" or scale == "minmax" else scale
     values = resize(values, size, resampling != "dmp_compat_aliased")
@@ -359,7 +359,7 @@ def _check_count(name: str, value: Any) -> None:
 
 
 def _check_number(name: str, value: Any, least: float | None = None) -> None:
-    """Finite, and at least `least`; above 0 where there is no such bound."""
+    """Finite, and at least `least`; above 0 if `least` is None."""
     number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     if not (math.isfinite(number) and (number > 0 if least is None else number >= least)):
         raise InputError(f"{name}: {value!r}; give a number {'above 0' if least is None else f'of {least:g} or more'}")
@@ -367,7 +367,7 @@ def _check_number(name: str, value: Any, least: float | None = None) -> None:
 
 @contextmanager
 def evaluating(*networks: torch.nn.Module) -> Iterator[None]:
-    """Run them in evaluation mode (no dropout), and put every layer back into the mode that it was in."""
+    """Run them in evaluation mode (no dropout), and restore every layer's mode afterwards."""
     training = [layer for network in networks for layer in network.modules() if layer.training]
     for network in networks:
         network.eval()
@@ -379,12 +379,12 @@ def evaluating(*networks: torch.nn.Module) -> Iterator[None]:
 
 
 def _without_bfloat16(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, torch.dtype]]:
-    """Arguments of diffusers that load float32 where bfloat16 is asked for, and which part to cast to it afterwards."""
+    """Arguments of diffusers that load float32 instead of bfloat16, and the parts to cast to bfloat16 afterwards."""
     kept = dict(kwargs)
     cast: dict[str, torch.dtype] = {}
     for name in ("dtype", "torch_dtype"):
-        asked = kept.get(name)
-        by_part = dict(asked) if isinstance(asked, Mapping) else {part: asked for part in _NETWORKS}
+        requested = kept.get(name)
+        by_part = dict(requested) if isinstance(requested, Mapping) else {part: requested for part in _NETWORKS}
         found = {part: dtype for part, dtype in by_part.items() if dtype == torch.bfloat16}
         if not found:
             continue
@@ -393,7 +393,7 @@ def _without_bfloat16(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
         cast |= found
         kept[name] = (
             {part: torch.float32 if dtype == torch.bfloat16 else dtype for part, dtype in by_part.items()}
-            if isinstance(asked, Mapping)
+            if isinstance(requested, Mapping)
             else torch.float32
         )
     return kept, cast

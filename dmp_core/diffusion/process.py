@@ -24,7 +24,7 @@ def interpolate(schedule: Schedule, y: Tensor, x: Tensor, timesteps: Tensor) -> 
     """y_t of eq. 2.
 
     y, x: label and image latents (B, C, h, w); timesteps: int64 (B,). Returns (B, C, h, w).
-    Raises InputError when the shapes disagree or a timestep lies outside the schedule.
+    Raises InputError when the shapes disagree or a timestep is outside the schedule.
     """
     signal, source = _coefficients(schedule, y, x, timesteps)
     return signal * y + source * x
@@ -33,7 +33,7 @@ def interpolate(schedule: Schedule, y: Tensor, x: Tensor, timesteps: Tensor) -> 
 def training_target(
     schedule: Schedule, y: Tensor, x: Tensor, timesteps: Tensor, prediction: Prediction = "v"
 ) -> Tensor:
-    """What the network regresses at y_t: x, y, or v = √ᾱ_t x - √(1 - ᾱ_t) y (eq. 3). (B, C, h, w)."""
+    """The network's regression target at y_t: x, y, or v = √ᾱ_t x - √(1 - ᾱ_t) y (eq. 3). (B, C, h, w)."""
     check_prediction(prediction)
     signal, source = _coefficients(schedule, y, x, timesteps)
     return {"x": x, "y": y}[prediction] if prediction != "v" else signal * x - source * y
@@ -90,6 +90,6 @@ def _roots(alpha: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def blend(y: Tensor, x: Tensor, alpha: Tensor) -> Tensor:
-    """√ᾱ y + √(1 - ᾱ) x for a given ᾱ: eq. 2 without the look-up, as eq. 4 uses it."""
+    """√ᾱ y + √(1 - ᾱ) x for a given ᾱ: eq. 2 without the look-up, as used in eq. 4."""
     signal, source = _roots(alpha, y)
     return torch.add(signal * y, source * x)

@@ -53,19 +53,19 @@ def sample(
     source: Source = "oracle",
     trajectory: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Demorph x into y: start at y_T = x and apply eq. 4 at every timestep of the schedule.
+    """Turn x into y: start at y_T = x and apply eq. 4 at every timestep of the schedule.
 
         y_{t-1} = √ᾱ_{t-1} · ŷ + √(1 - ᾱ_{t-1}) · x                (4)
 
     denoise: the network, (y_t, t) -> its prediction of x, y or v.
     x: image latents (B, C, h, w).
     source: the x of eq. 4. "oracle" takes the given x (for ``prediction="x"`` the network's
-        answer *is* the source, as published, so both choices coincide); "estimated" takes the
+        output *is* the source, as published, so both choices coincide); "estimated" takes the
         x̂ that the output implies, which is plain DDIM.
     trajectory: also return the latents after every step, (num_steps, B, C, h, w).
 
     Returns y (B, C, h, w), or (y, trajectory). Raises InputError on unknown choices, and where
-    ``prediction="x"`` meets a timestep with ᾱ_t = 0, which leaves y undetermined.
+    ``prediction="x"`` has a timestep with ᾱ_t = 0, which leaves y undetermined.
 
     One network pass returned as it is (the paper's single step) is ``num_steps=1``,
     ``prediction="y"`` on a schedule with ``set_alpha_to_one=True``.

@@ -1,6 +1,6 @@
-"""The noise schedule, ᾱ_t of eq. 1, and the timesteps that inference visits.
+"""The noise schedule, ᾱ_t of eq. 1, and the timesteps of inference.
 
-Pure data: a schedule never steps and holds no state of a run. Diffusers' own schedulers are
+Pure data: a schedule never steps and has no state. Diffusers' own schedulers are
 read through :meth:`Schedule.from_config`; none is copied.
 """
 
@@ -18,7 +18,7 @@ from dmp_core.names import Spacing
 
 SPACINGS: tuple[str, ...] = get_args(Spacing)
 
-# What diffusers' DDIM assumes where a scheduler config is silent.
+# Defaults of diffusers' DDIM for keys that a scheduler config omits.
 _DDIM_DEFAULTS: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 1e-4,
@@ -39,7 +39,7 @@ class Schedule:
     alphas_cumprod: (T,) float32, falling, in [0, 1].
     spacing: "leading" (as published), "trailing" (starts at T-1) or "linspace" (T-1 … 0).
     steps_offset: added to leading timesteps; 1 for Stable Diffusion.
-    set_alpha_to_one: whether the last step lands on ᾱ = 1 (y itself) or on ᾱ_0, which
+    set_alpha_to_one: whether the last step ends at ᾱ = 1 (y itself) or at ᾱ_0, which
         leaves √(1 - ᾱ_0) of x in the result (3 % for Stable Diffusion, as published).
     """
 
@@ -73,7 +73,7 @@ class Schedule:
     ) -> Schedule:
         """The schedule of a diffusers scheduler config (its ``scheduler_config.json`` or ``.config``).
 
-        spacing, zero_terminal_snr, set_alpha_to_one: replace the config's own choice unless None.
+        spacing, zero_terminal_snr, set_alpha_to_one: replace the config's values unless None.
         Absent keys take the defaults of diffusers' DDIM. Raises InputError on a β schedule
         or a spacing that is unknown.
         """
@@ -104,11 +104,11 @@ class Schedule:
 
     @property
     def final_alpha(self) -> Tensor:
-        """ᾱ on which the last step lands, a float32 scalar: 1, or ᾱ_0."""
+        """ᾱ at which the last step ends, a float32 scalar: 1, or ᾱ_0."""
         return torch.ones(()) if self.set_alpha_to_one else self.alphas_cumprod[0]
 
     def timesteps(self, num_steps: int) -> Tensor:
-        """The ``num_steps`` timesteps that inference visits: int64, strictly descending, in [0, T-1]."""
+        """The ``num_steps`` timesteps of inference: int64, strictly descending, in [0, T-1]."""
         total = self.num_train_timesteps
         if not 1 <= num_steps <= total:
             raise InputError(f"num_steps: {num_steps!r}; choose 1 to {total}, the length of the schedule")

@@ -15,7 +15,7 @@ from dmp_core.settings import Settings, since
 
 
 class ScheduleConfig(Settings):
-    """The noise schedule, by the names that diffusers gives its options."""
+    """The noise schedule, with diffusers' names of its options."""
 
     spacing: Spacing = "leading"
     zero_terminal_snr: bool = False
@@ -28,17 +28,17 @@ class SamplingConfig(Settings):
     num_steps: PositiveInt = 5
     source: Literal["oracle", "estimated"] = "oracle"
     spacing: Spacing | None = since(None)
-    """Of the steps; None: as the adapter was trained. All timesteps are trained at unless `train.num_timesteps` says
+    """Of the steps; None: as the adapter was trained. All timesteps are trained unless `train.num_timesteps` says
     otherwise, so that one adapter serves every spacing."""
     guidance_scale: float = 1.0
     use_prompt: bool = False
     mirrored: bool = since(False)
-    """Predict the mirrored image as well, and take the mean of both: better, in twice the time. Segmentation goes
-    without, since the mean of two classes' colours may be a third one's."""
+    """Predict the mirrored image as well, and take the mean of both: better, in twice the time. Segmentation does
+    not use it, since the mean of two classes' colours may be a third one's."""
     colour_noise: PositiveFloat | None = since(None)
-    """In segmentation, how far a predicted colour is off, the standard deviation of a channel (which is 0 to 1): a
-    pixel is then of the class that is likeliest by its colour and by the classes' shares of the training labels. None:
-    of the class whose colour is nearest."""
+    """In segmentation, the error of a predicted colour: standard deviation of a channel (whose range is 0 to 1). A
+    pixel then gets the class that is likeliest by its colour and by the classes' shares of the training labels. None:
+    the class of the nearest colour."""
     batch_size: PositiveInt = 16
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Of the U-Net, the text encoder and the VAE's decoding."""
@@ -50,6 +50,6 @@ class SamplingConfig(Settings):
         return self.num_steps * (2 if guided else 1) * (2 if self.mirrored else 1)
 
     def for_modality(self, modality: Modality) -> SamplingConfig:
-        """Without what only other modalities read, so that it predicts nothing again."""
+        """Without settings that only other modalities read: changing those does not predict again."""
         other = {"mirrored": False} if modality.has_classes else {"colour_noise": None}
         return self.model_copy(update=other)

@@ -1,4 +1,4 @@
-"""From texts to what the U-Net is conditioned on."""
+"""From texts to the U-Net's conditioning."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def tokenise(tokenizer: Any, texts: Sequence[str]) -> Tensor:
 
 
 def count_cut(tokenizer: Any, texts: Sequence[str]) -> int:
-    """How many of the texts `tokenise` would cut."""
+    """Number of texts that `tokenise` would cut."""
     rows = tokenizer(list(texts), truncation=False, verbose=False).input_ids
     return sum(len(row) > tokenizer.model_max_length for row in rows)
 
 
 @torch.no_grad()
 def embed_texts(pipeline: Any, texts: Sequence[str], batch_size: int = 64) -> Tensor:
-    """Embeddings (B, L, D) on the CPU, for a text encoder that stays as it is.
+    """Embeddings (B, L, D) on the CPU, for a text encoder that is not trained.
 
     pipeline: any with `tokenizer` and `text_encoder`.
     """

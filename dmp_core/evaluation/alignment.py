@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 def align_affine(pred: Tensor, true: Tensor) -> Tensor:
-    """The scale and shift of each depth map that fit the truth best in least squares (Marigold's protocol).
+    """Scale and shift each depth map to fit the truth best in least squares (Marigold's protocol).
 
-    pred, true: (B, H, W) metres. Only pixels that are both predicted and labelled decide. Returns (B, H, W), at least
+    pred, true: (B, H, W) metres. Only pixels that are both predicted and labelled count. Returns (B, H, W), at least
     a millimetre everywhere, so that ratios exist; NaN where nothing is predicted.
     """
     predicted = torch.isfinite(pred)
     known = torch.isfinite(true) & (true > 0) & predicted
     nothing = torch.zeros_like(pred)
-    # Selected, not multiplied by a mask: what lies outside may be inf or NaN.
+    # Selected, not multiplied by a mask: values outside may be inf or NaN.
     truth = torch.where(known, true, nothing)
     count = known.sum((1, 2), keepdim=True).clamp(min=1)
     mean_p = torch.where(known, pred, nothing).sum((1, 2), keepdim=True) / count

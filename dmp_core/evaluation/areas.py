@@ -1,6 +1,6 @@
 """Segmentation scores from class areas.
 
-Pixels right, predicted and labelled, per class: all that IoU and accuracy need, and they add up over
+Pixels right, predicted and labelled, per class: all that IoU and accuracy need, additive over
 images, so a bootstrap over images costs one matrix product. A confusion matrix per image would take
 50 times the memory. For one set as a whole this equals `metrics.SegmentationScore` (tested).
 """
@@ -29,12 +29,12 @@ def class_areas(
 ) -> NDArray[np.int64]:
     """Per image and class: pixels right, predicted, labelled. ids (N, H, W) -> (N, num_classes, 3).
 
-    Pixels labelled `ignored` count nowhere; a prediction that is no class is wrong, and no class's false alarm.
-    Raises InputError, which starts with `name`, when a label holds an id that is no class.
+    Pixels labelled `ignored` count nowhere; a prediction outside the classes is wrong, but no class's false positive.
+    Raises InputError, which starts with `name`, when a label contains an id outside the classes.
     """
     pred, true = _class_ids(pred), _class_ids(true)
     if true.size and (int(true[true != ignored].max(initial=0)) >= num_classes or int(true.min()) < 0):
-        raise InputError(f"{name}: labels hold class ids outside 0…{num_classes - 1} and {ignored}")
+        raise InputError(f"{name}: labels contain class ids outside 0…{num_classes - 1} and {ignored}")
     images = np.arange(len(true))[:, None, None] * num_classes
     labelled = true != ignored
     countable = labelled & (pred >= 0) & (pred < num_classes)
@@ -47,7 +47,7 @@ def class_areas(
 
 
 def _class_ids(ids: NDArray[Any]) -> NDArray[np.int64]:
-    """As integers; -1 for what is none: NaN, infinite, between two ids."""
+    """As integers; -1 for values that are none: NaN, infinite, between two ids."""
     if ids.dtype.kind != "f":
         return ids.astype(np.int64)
     whole = np.isfinite(ids) & (ids == np.floor(ids)) & (np.abs(ids) < 2**31)
@@ -82,8 +82,8 @@ def area_score(
 ) -> Statistic:
     """One dataset-level metric of a class map as a function of resample weights; areas (N, K, 3).
 
-    single: classes with metrics of their own, `iou_NAME` and `acc_NAME`, and a common mean, `five_iou` and `five_acc`.
-    headline: classes that `mean_iou` and `mean_acc` are the means of; None: all.
+    single: classes with their own metrics, `iou_NAME` and `acc_NAME`, and a common mean, `five_iou` and `five_acc`.
+    headline: classes that `mean_iou` and `mean_acc` average; None: all.
     """
     used = np.flatnonzero(areas.any(axis=(0, 2)))
     flat = areas[:, used].reshape(len(areas), -1).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals over images: how far a score could move with another draw of test images.
+"""Bootstrap confidence intervals over images: how much a score could change with other test images.
 
 The unit that is resampled is the image, never the pixel: pixels of one image are not independent.
 Rows that share images (DMP and the constant predictor) must share the resamples too, so every
@@ -22,7 +22,7 @@ Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its percentile interval; NaN where nothing could be computed."""
+    """A value with its percentile interval; NaN if it cannot be computed."""
 
     value: float
     low: float
@@ -30,7 +30,7 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """False where no image had a value, such as when no pixel of a split is labelled."""
+        """False if no image has a value, e.g. when no pixel of a split is labelled."""
         return math.isfinite(self.value)
 
     def excludes_zero(self) -> bool:
@@ -49,9 +49,9 @@ def resample_weights(images: int, samples: int, seed: int = 0) -> NDArray[np.flo
 
 
 def weighted_mean(values: NDArray[np.floating]) -> Statistic:
-    """Mean of per-image values (N,) under given weights; images whose value is NaN do not take part.
+    """Mean of per-image values (N,) under given weights; images whose value is NaN are ignored.
 
-    An infinite value is one: the mean is infinite then, or errors without bound would improve it.
+    An infinite value counts, and makes the mean infinite: otherwise unbounded errors would improve it.
     """
     known, infinite = ~np.isnan(values), np.isinf(values)
     filled = np.where(known & ~infinite, values, 0.0)
@@ -68,7 +68,7 @@ def percentile_interval(statistic: Statistic, weights: NDArray[np.float64], leve
     """The statistic of the whole set, and the percentile interval of its resamples.
 
     weights: (S, N) of `resample_weights`. Resamples without a value (a class that none of their
-    images shows) are left out of the percentiles.
+    images shows) are not in the percentiles.
     """
     whole = float(statistic(np.ones((1, weights.shape[1])))[0])
     draws = statistic(weights)
@@ -81,5 +81,5 @@ def percentile_interval(statistic: Statistic, weights: NDArray[np.float64], leve
 
 
 def paired_interval(ours: Statistic, theirs: Statistic, weights: NDArray[np.float64], level: float = 0.95) -> Interval:
-    """Interval of `ours - theirs` over shared resamples: the noise that both share cancels out."""
+    """Interval of `ours - theirs` over shared resamples: the noise that both share cancels."""
     return percentile_interval(lambda w: ours(w) - theirs(w), weights, level)

@@ -1,4 +1,4 @@
-"""Colour codes of segmentation classes: a class map as an RGB image that a VAE can carry, and back."""
+"""Colour codes of segmentation classes: a class map as an RGB image that a VAE can encode, and back."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Palette:
     """Id of pixels without a label."""
 
     def encode(self, ids: Ids) -> RGB:
-        """Class ids (…) to colours (…, 3). `ignored` becomes black. Raises InputError on other ids beyond K."""
+        """Class ids (…) to colours (…, 3). `ignored` becomes black. Raises InputError on other ids without a colour."""
         ids = np.asarray(ids)
         if not np.issubdtype(ids.dtype, np.integer):
             raise InputError(f"ids: {ids.dtype}; expected integer class ids")
@@ -87,7 +87,7 @@ class Palette:
         """The class that is likeliest by its colour and by its share. (…, 3) uint8 -> ids (…).
 
         shares: class id -> its share of all pixels, above 0; ids to choose among.
-        noise: the standard deviation of a channel from the class's colour, as a part of the channel's range: the
+        noise: the standard deviation of a channel from the class's colour, as a fraction of the channel's range: the
             logarithm of a class's likelihood is ln(share) - |rgb - colour|² / (2 · (255 · noise)²).
         Raises InputError on unknown ids.
         """
@@ -101,9 +101,9 @@ class Palette:
         return id_type(len(self.colours), self.ignored)
 
     def others_black(self, classes: Iterable[int] = DMP_CLASSES) -> Palette:
-        """The published filter, for ``dmp_compat``: every class outside ``classes`` painted black.
+        """The published filter, for ``dmp_compat``: every class outside ``classes`` becomes black.
 
-        Decoding then still chooses among all rows, so black means the first excluded class.
+        Decoding then still chooses among all rows, so black decodes to the first excluded class.
         """
         kept = self._checked(classes)
         colours = np.zeros_like(self.colours)
@@ -118,7 +118,7 @@ class Palette:
 
 
 def id_type(classes: int, ignored: int) -> type[np.unsignedinteger[Any]]:
-    """What holds the ids of so many classes, and that of no label."""
+    """The integer type for the ids of this many classes and the id of no label."""
     return np.uint8 if max(classes - 1, ignored) < 256 else np.uint16
 
 
@@ -175,7 +175,7 @@ def _nearest(points: RGB, centres: RGB, handicap: NDArray[np.float32] | float = 
 def rgb_to_lab8(rgb: RGB) -> RGB:
     """8-bit CIE Lab of 8-bit sRGB, (…, 3), bit for bit as OpenCV's COLOR_RGB2Lab.
 
-    L in 0 … 255 stands for 0 … 100; a and b are shifted by 128. OpenCV works in fixed point:
+    L in 0 … 255 represents 0 … 100; a and b are shifted by 128. OpenCV works in fixed point:
     linear light with 3 extra bits, XYZ weights with 12, cube roots with 15.
     """
     linear, cube_root = _lab_tables()
@@ -192,7 +192,7 @@ def rgb_to_lab8(rgb: RGB) -> RGB:
 
 @cache
 def _lab_tables() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """sRGB code -> linear light · 255 · 8, and that -> f(t) · 2¹⁵ with Lab's f, t = light / (255 · 8)."""
+    """sRGB code -> linear light · 255 · 8, and that value -> f(t) · 2¹⁵ with Lab's f, t = light / (255 · 8)."""
     code = np.arange(256) / 255
     linear = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
     t = np.arange(256 * 3 // 2 * 8) / (255 * 8)
@@ -206,11 +206,11 @@ def _descale(value: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
 
 # -------------------------------------------------------------------------- our own palette
 def spread_colours(count: int) -> RGB:
-    """``count`` colours, up to 188, well apart from each other and from black: (count, 3).
+    """``count`` colours, up to 188, well separated from each other and from black: (count, 3).
 
     From coarse to fine: corners, middles of edges and faces, and the centre of the RGB cube (127 apart),
     then centres of its eighths (110), the 5-level lattice (63), centres of its cells (55). Within a
-    lattice the farthest from all before comes first.
+    lattice the colour farthest from all earlier ones comes first.
     """
     level = np.rint(np.linspace(0, 255, 9)).astype(np.int64)
     chosen = [np.zeros(3, dtype=np.int64)]
@@ -221,12 +221,12 @@ def spread_colours(count: int) -> RGB:
             chosen.append(lattice[int(distance.argmax())])
             distance = np.minimum(distance, ((lattice - chosen[-1]) ** 2).sum(1))
     if len(chosen) <= count:
-        raise InputError(f"count: {count} colours; at most {len(chosen) - 1} are well apart")
+        raise InputError(f"count: {count} colours; at most {len(chosen) - 1} are well separated")
     return np.array(chosen[1:], dtype=np.uint8)
 
 
 def class_colours(count: int) -> RGB:
-    """Colours of `count` classes, none of them black: the best separated ones, or, beyond 188, an even lattice."""
+    """Colours of `count` classes, none black: the best separated ones, or, above 188, an even lattice."""
     if count <= 188:
         return spread_colours(count)
     levels = math.ceil((count + 1) ** (1 / 3))
@@ -237,7 +237,7 @@ def class_colours(count: int) -> RGB:
 
 @cache
 def display_colours(classes: int) -> RGB:
-    """Colours to show classes in: distinct hues by the golden angle, alternating in lightness; (classes, 3)."""
+    """Display colours of classes: distinct hues by the golden angle, alternating in lightness; (classes, 3)."""
     colours = []
     for index in range(classes):
         lightness = (0.62, 0.42, 0.76, 0.52)[index % 4]

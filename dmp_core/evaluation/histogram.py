@@ -1,4 +1,4 @@
-"""Exact quantiles of float16 values in constant memory: a stream of depth maps need not be held."""
+"""Exact quantiles of float16 values in constant memory: a stream of depth maps need not fit into memory."""
 
 from __future__ import annotations
 

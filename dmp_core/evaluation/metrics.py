@@ -1,8 +1,8 @@
 """The paper's metrics and their corrected forms: (pred, true) -> one value per image, (B,).
 
-Values of an image without any valid pixel are NaN: leave them out of means (``torch.nanmean``). A pixel that
-is labelled and whose prediction is NaN or infinite counts as the worst there is, see docs/metrics.md.
-Functions named ``dmp_compat`` reproduce what the published code computed, for comparison with
+Values of an image without any valid pixel are NaN: exclude them from means (``torch.nanmean``). A pixel that
+is labelled and whose prediction is NaN or infinite counts as the worst possible, see docs/metrics.md.
+Functions named ``dmp_compat`` reproduce the published code's results, for comparison with
 the paper's tables only.
 """
 
@@ -19,11 +19,11 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from dmp_core.errors import InputError
 
-# An 8-bit code cannot hold a zero vector exactly; no true normal is anywhere near this short.
+# An 8-bit code cannot hold a zero vector exactly; true normals are far longer than this.
 _NO_SURFACE = 0.5
 
 DEEPEST = 65504.0
-"""Metres: the most that a depth map holds (float16). What a pixel without a prediction counts as."""
+"""Metres: the largest depth of a depth map (float16). A pixel without a prediction counts as this."""
 
 
 # ------------------------------------------------------------------------------- any image
@@ -40,7 +40,7 @@ def mse(pred: Tensor, true: Tensor) -> Tensor:
 
 
 def si_mse(pred: Tensor, true: Tensor) -> Tensor:
-    """:func:`mse` after the best single scale of each prediction, over what is predicted and labelled."""
+    """:func:`mse` after the best single scale of each prediction, over pixels that are predicted and labelled."""
     pred, true = _floats(pred, true)
     known = pred.isfinite() & true.isfinite()
     shown, truth = pred.where(known, 0.0), true.where(known, 0.0)
@@ -53,14 +53,14 @@ def si_mse(pred: Tensor, true: Tensor) -> Tensor:
 def angular_deg(pred: Tensor, true: Tensor) -> Tensor:
     """Mean angle between normals, degrees in [0, 180]. (B, 3, H, W) in [-1, 1] -> (B,).
 
-    Predictions of any length are judged by their direction; one without a direction counts 90°.
-    Pixels where ``true`` is no unit vector (shorter than 0.5) have no label and do not count.
+    Predictions of any length are scored by their direction; one without a direction counts 90°.
+    Pixels where ``true`` is not a unit vector (shorter than 0.5) have no label and do not count.
     """
     return masked_mean(angles_deg(pred, true), has_normal(true))
 
 
 def angles_deg(pred: Tensor, true: Tensor) -> Tensor:
-    """The angle at each pixel, as :func:`angular_deg` counts it. (B, 3, H, W) -> (B, H, W)."""
+    """The angle at each pixel, as in :func:`angular_deg`. (B, 3, H, W) -> (B, H, W)."""
     pred, true = _normals(pred, true)
     # atan2 keeps its digits near 0° and 180°, where arccos loses half of them.
     cross = torch.linalg.cross(pred, true, dim=1).norm(dim=1)
@@ -89,8 +89,8 @@ def angular_dmp_compat(pred: Tensor, true: Tensor) -> Tensor:
     """The paper's "Ang": angle between *colour codes*, radians. (B, 3, H, W) in [0, 1] -> (B,).
 
     The codes are not re-centred to [-1, 1] and negative cosines count as 90°, so a true 30° reads
-    11.7° on average. Use :func:`angular_deg` for anything but a comparison with the paper. Pixels without a
-    surface count as published, but for those where nothing is predicted.
+    11.7° on average. Use :func:`angular_deg` for everything except a comparison with the paper. Pixels without a
+    surface count as published, except those where nothing is predicted.
     """
     pred, true = _normals(pred, true)
     angle = F.cosine_similarity(pred, true, dim=1).clamp(0, 1).arccos()
@@ -120,7 +120,7 @@ def abs_rel(pred: Tensor, true: Tensor, valid: Tensor | None = None) -> Tensor:
 def delta1(pred: Tensor, true: Tensor, valid: Tensor | None = None, power: int = 1) -> Tensor:
     """δ: share of pixels with max(y/ŷ, ŷ/y) < 1.25^power, in [0, 1]. Depth (B, H, W), metres -> (B,).
 
-    A prediction that is not positive, or none, is wrong. valid: as in :func:`abs_rel`.
+    A prediction that is not positive, or is missing, is wrong. valid: as in :func:`abs_rel`.
     """
     pred, true = _floats(pred, true)
     close = pred.isfinite() & (pred > 0) & (torch.maximum(pred / true, true / pred) < 1.25**power)
@@ -128,7 +128,7 @@ def delta1(pred: Tensor, true: Tensor, valid: Tensor | None = None, power: int =
 
 
 def rmse_relative(pred: Tensor, true: Tensor, valid: Tensor | None = None) -> Tensor:
-    """RMSE of relative depth: both maps stretched to [0, 1], each on its own. (B, H, W) -> (B,).
+    """RMSE of relative depth: both maps stretched to [0, 1], separately. (B, H, W) -> (B,).
 
     valid: as in :func:`abs_rel`; minimum and maximum are taken over these pixels. A constant map
     becomes 0 everywhere. Where nothing is predicted, the difference is 1.
@@ -153,19 +153,19 @@ def min_max(image: Tensor, valid: Tensor | None = None) -> Tensor:
     low = image.masked_fill(~inside, torch.inf).flatten(1).amin(1).view(shape)
     high = image.masked_fill(~inside, -torch.inf).flatten(1).amax(1).view(shape)
     span = high - low
-    # Asked as "== 0", so that a NaN stays one.
+    # Tested as "== 0", so that a NaN stays one.
     return torch.where(span == 0, torch.zeros_like(image), (image - low) / span)
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     """Mean over the valid pixels of each image, NaN where there are none. (B, …) -> (B,)."""
-    # Not a product with the mask: what lies outside may be inf or NaN.
+    # Not a product with the mask: values outside may be inf or NaN.
     total = torch.where(valid, values, torch.zeros_like(values)).flatten(1).sum(1)
     return total / valid.flatten(1).sum(1)
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:
-    """Mean over the pixels of each image that count: of an image that all do, its plain mean. (B, …) -> (B,)."""
+    """Mean over the counted pixels of each image; the plain mean if all count. (B, …) -> (B,)."""
     whole = counted.flatten(1).all(1)
     return torch.where(whole, values.flatten(1).mean(1), masked_mean(values, counted))
 
@@ -194,12 +194,12 @@ class SegmentationScore(Metric):
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.reduce_zero_label = reduce_zero_label
-        # One row and column more, for predictions that are no class: wrong, but no class's false alarm.
+        # One row and column more, for predictions outside the classes: wrong, but a false positive of no class.
         size = num_classes + 1
         self.add_state("confusion", torch.zeros(size, size, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, pred: Tensor, true: Tensor) -> None:
-        """Add class ids (B, H, W), of any type. Raises InputError on labels that are no class."""
+        """Add class ids (B, H, W), of any type. Raises InputError on labels outside the classes."""
         _check_shapes(pred, true)
         pred, true = _class_ids(pred), _class_ids(true)
         if self.reduce_zero_label:
@@ -208,7 +208,7 @@ class SegmentationScore(Metric):
         unknown = true[~ignored & ((true < 0) | (true >= self.num_classes))]
         if unknown.numel():
             raise InputError(
-                f"true: holds id {int(unknown[0])}; expected 0 … {self.num_classes - 1}, or {self.ignore_index} "
+                f"true: contains id {int(unknown[0])}; expected 0 … {self.num_classes - 1}, or {self.ignore_index} "
                 "to ignore"
             )
         other = self.num_classes
@@ -250,7 +250,7 @@ class SegmentationScore(Metric):
 def shrink_dmp_compat(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Float images (B, C, H, W) shrunk to (height, width) by area means, without rounding.
 
-    So the published evaluation brought labels to the predictions' size (OpenCV's INTER_AREA).
+    The published evaluation resized labels to the predictions' size this way (OpenCV's INTER_AREA).
     Whole ratios only; raises InputError on others.
     """
     height, width = images.shape[-2:]
@@ -260,7 +260,7 @@ def shrink_dmp_compat(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _class_ids(ids: Tensor) -> Tensor:
-    """As integers; -1 for what is none."""
+    """As integers; -1 for invalid values."""
     if not ids.is_floating_point():
         return ids.long()
     return ids.where(ids.isfinite() & (ids == ids.floor()) & (ids.abs() < 2**31), -1.0).long()

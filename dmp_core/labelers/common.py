@@ -1,4 +1,4 @@
-"""What the labelers that run a network share: which images they take, and how they multiply."""
+"""Shared by the labelers that run a network: checks of images and options, precision, batches."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dmp_core.errors import InputError, NotFinite
 from dmp_core.finite import check_outputs
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-"""Precisions of the networks' products, by the names of `labels.<modality>.dtype`; labels are float32 all the same."""
+"""Precisions of matrix products, by the names of `labels.<modality>.dtype`; labels are always float32."""
 
 
 def check_shape(images: Any) -> None:
-    """Raise InputError unless images are a tensor (B, 3, H, W) with something in it."""
+    """Raise InputError unless images are a tensor (B, 3, H, W) that is not empty."""
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
         found = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"images: expected floats (B, 3, H, W), found {found}")
@@ -34,7 +34,7 @@ def check_images(images: Any) -> None:
 
 
 def check_options(dtype: str, batch_size: int = 1) -> None:
-    """Raise InputError for a precision that there is not, or an empty batch."""
+    """Raise InputError for an unknown precision or an empty batch."""
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
     if batch_size < 1:
@@ -42,12 +42,12 @@ def check_options(dtype: str, batch_size: int = 1) -> None:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Products in `dtype`, on networks whose weights are float32."""
+    """Matrix products in `dtype`, for networks with float32 weights."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def check_finite(maps: Tensor) -> None:
-    """Raise `NotFinite` for NaN and infinity, out of which postprocessing would make labels like any other."""
+    """Raise `NotFinite` for NaN and infinity, which postprocessing would turn into plausible labels."""
     check_outputs(maps, "are the labeler's weights damaged, or is labels.<modality>.dtype too low a precision?")
 
 

@@ -2,7 +2,7 @@
 
 The backbone is timm's `Eva`, the head is `upernet`; together they load the published checkpoint
 `eva02_L_ade_seg_upernet_sz512.pth`. Inference is that of the published configuration: the short side is
-resized to 512, windows of 512 are labelled every 341 pixels, and where windows overlap, logits are averaged.
+resized to 512, windows of 512 are labelled every 341 pixels; where they overlap, logits are averaged.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ except ImportError as error:
     raise MissingExtra(error.name or "timm", "labelers") from None
 
 CHECKPOINT = "eva02_L_ade_seg_upernet_sz512"
-"""The published file's name, without its ending."""
-_MEND = f"download {CHECKPOINT}.pth (EVA-02, ADE20K segmentation) and give its path"
-# Of the training images, in 8-bit units, R G B.
+"""The published file's name, without its suffix."""
+_FIX = f"download {CHECKPOINT}.pth (EVA-02, ADE20K segmentation) and give its path"
+# Mean and deviation of the training images, in 8-bit units, R G B.
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-# One group of classes is enlarged at a time: all 150 of a 12-megapixel photo would take 7 GB.
+# Classes are enlarged in groups: all 150 of a 12-megapixel photo would take 7 GB.
 _CLASS_GROUP = 16
 
 
@@ -41,7 +41,7 @@ class Eva02Config:
 
     classes: int = 150
     window: int = 512
-    """Height and width of what the network sees at a time, in pixels."""
+    """Height and width of a window, in pixels."""
     stride: int = 341
     """From one window to the next, in pixels."""
     patch: int = 16
@@ -56,7 +56,7 @@ class Eva02Config:
 
 # ------------------------------------------------------------------------------------ network
 class Eva02Backbone(nn.Module):
-    """A plain vision transformer whose one scale of features is spread over four."""
+    """A plain vision transformer whose single scale of features is resampled to four."""
 
     def __init__(self, config: Eva02Config) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Eva02Backbone(nn.Module):
 
 
 class Eva02Segmenter(nn.Module):
-    """Backbone and head. With `auxiliary` it also holds the training's second head, which `forward` ignores."""
+    """Backbone and head. With `auxiliary` it also contains the second head of training, which `forward` ignores."""
 
     def __init__(self, config: Eva02Config, auxiliary: bool = False) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class Eva02Segmenter(nn.Module):
 
 
 def _trunk(config: Eva02Config) -> Eva:
-    """timm's network without what comes after its blocks."""
+    """timm's network without the layers after its blocks."""
     trunk = Eva(
         img_size=config.window,
         patch_size=config.patch,
@@ -132,7 +132,7 @@ def _doubled(width: int) -> nn.ConvTranspose2d:
 
 
 def _starts(length: int, window: int, stride: int) -> Iterator[int]:
-    """Where windows begin: every `stride`, and once flush with the end."""
+    """Starts of the windows: every `stride`, and one aligned with the end."""
     yield from range(0, length - window, stride)
     yield length - window
 
@@ -147,11 +147,11 @@ _RENAMES = (
     (".mlp.w3.", ".mlp.fc2."),
     (".mlp.ffn_ln.", ".mlp.norm."),
 )
-"""(the checkpoint's, timm's) parts of names."""
+"""(the checkpoint's, timm's) parts of parameter names."""
 
 
 def to_timm(name: str) -> str:
-    """The checkpoint's name of a parameter -> its name in `Eva02Segmenter`, where timm's net is `backbone.trunk`."""
+    """The checkpoint's name of a parameter -> its name in `Eva02Segmenter`, with timm's in `backbone.trunk`."""
     if not name.startswith("backbone.") or name.startswith("backbone.fpn"):
         return name
     return _replaced(name, (_PREFIX, *_RENAMES))
@@ -172,20 +172,20 @@ def _replaced(name: str, pairs: tuple[tuple[str, str], ...]) -> str:
 def load_network(weights: str | Path | None, config: Eva02Config | None = None) -> Eva02Segmenter:
     """The network with a checkpoint's weights, float32 on the CPU, frozen and in evaluation mode.
 
-    weights: a .safetensors or .pth file with the published names, or a folder that holds it. The auxiliary
-    head's weights and the rotary tables may be left out; anything else has to be there, and nothing more.
+    weights: a .safetensors or .pth file with the published names, or a folder that contains it. The auxiliary
+    head's weights and the rotary tables may be missing; everything else is required, and nothing more is accepted.
     Raises InputError when the file is missing, unreadable or of another network.
     """
     config = config or Eva02Config()
-    path = find_file("eva02", weights, [f"{CHECKPOINT}{ending}" for ending in (".safetensors", ".pth")], _MEND)
-    stored = named_tensors(read(path, _MEND, _plain_numbers), path, ["state_dict"], _MEND)
+    path = find_file("eva02", weights, [f"{CHECKPOINT}{ending}" for ending in (".safetensors", ".pth")], _FIX)
+    stored = named_tensors(read(path, _FIX, _plain_numbers), path, ["state_dict"], _FIX)
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
     tables = {name: state.pop(name) for name in list(state) if ".rope." in name}
-    # Without storage at first, since drawing 440 million random weights takes longer than reading them.
+    # Created without storage, since drawing 440 million random weights takes longer than reading them.
     with torch.device("meta"):
         network = Eva02Segmenter(config, auxiliary=any(name.startswith("auxiliary_head.") for name in state))
     wanted = {from_timm(name): shape for name, shape in shapes(network.state_dict()).items()}
-    check_shapes(path, shapes(state), wanted, f"not the weights of {CHECKPOINT}", _MEND)
+    check_shapes(path, shapes(state), wanted, f"not the weights of {CHECKPOINT}", _FIX)
     network.load_state_dict({to_timm(name): tensor for name, tensor in state.items()}, strict=True, assign=True)
     network.backbone.trunk.rope = _trunk(replace(config, depth=1)).rope
     _check_tables(path, tables, network)
@@ -200,21 +200,21 @@ def rotary_tables(network: Eva02Segmenter) -> dict[str, Tensor]:
 
 
 def _plain_numbers(path: Path) -> list[Any]:
-    """Numbers of numpy count as data: mmsegmentation notes its best score as one."""
+    """NumPy scalars count as data: mmsegmentation stores its best score as one."""
     scalar = np.float64(0).__reduce__()[0]
-    # numpy 2 moved the function; checkpoints of numpy 1 name its old place.
+    # NumPy 2 moved the function; checkpoints of NumPy 1 refer to its old place.
     numbers: list[Any] = [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype]
     return [*numbers, *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64))]
 
 
 def _check_tables(path: Path, tables: Mapping[str, Tensor], network: Eva02Segmenter) -> None:
-    """The stored rotary tables are constants; other ones would mean another resolution or pretraining."""
+    """Check the stored rotary tables, which are constants: other values mean another resolution or pretraining."""
     own = rotary_tables(network)
     for name, table in tables.items():
         expected = own.get(name.rpartition(".")[2])
-        # The slack is what half precision leaves of a sine.
+        # The slack is half precision's error of a sine.
         if expected is None or table.shape != expected.shape or not torch.allclose(table, expected, atol=1e-3):
-            raise InputError(f"{path}: {name} belongs to other positions than those of {CHECKPOINT}; give its weights")
+            raise InputError(f"{path}: {name} is for other positions than those of {CHECKPOINT}; give its weights")
 
 
 # ------------------------------------------------------------------------------------ labeler
@@ -236,7 +236,7 @@ class Eva02Labeler:
 
     def _label(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
-        # Not smoothed on shrinking, since the published pipeline resizes with plain bilinear sampling.
+        # No antialiasing, since the published pipeline resizes with plain bilinear sampling.
         resized = resize(images.float(), working_size(height, width, short=self.network.config.window))
         with autocast(self.device, self.dtype):
             logits = self.network.slide(normalised(resized))
@@ -255,30 +255,30 @@ def build(
     """The labeler `eva02`.
 
     weights: see `load_network`. batch_size: images at a time, at least 1; each needs about 1.1 GB at 512².
-    Raises InputError for options that it does not know and for unfit weights.
+    Raises InputError for unknown options and for weights that do not fit.
     """
     check_options(dtype, batch_size)
     return Eva02Labeler(load_network(weights, config).to(device), dtype, batch_size)
 
 
 def working_size(height: int, width: int, *, short: int) -> tuple[int, int]:
-    """The size at which an image is labelled: its short side becomes `short`, its proportions stay.
+    """The size at which an image is labelled: its short side becomes `short`, its proportions are kept.
 
-    The published configuration also keeps the long side below 2048, but a panorama that this would concern
-    (longer than 4 : 1) is then lower than one window, which the network cannot read.
+    The published configuration also keeps the long side below 2048, but a panorama that this would affect
+    (longer than 4 : 1) would then be lower than one window, which the network cannot process.
     """
     scale = short / min(height, width)
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
 def normalised(images: Tensor) -> Tensor:
-    """[0, 1] to zero mean and unit variance a channel: (B, 3, H, W)."""
+    """[0, 1] to zero mean and unit variance per channel: (B, 3, H, W)."""
     mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
     return (images * 255 - mean) / std
 
 
 def class_map(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """The likeliest class (B, *size), uint8, of logits (B, classes, h, w) enlarged or shrunk to `size`."""
+    """The likeliest class (B, *size), uint8, from logits (B, classes, h, w) enlarged or shrunk to `size`."""
     best = logits.new_full((len(logits), *size), -torch.inf)
     labels = torch.zeros_like(best, dtype=torch.uint8)
     for first in range(0, logits.shape[1], _CLASS_GROUP):

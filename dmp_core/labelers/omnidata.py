@@ -2,11 +2,11 @@
 
 Both published networks are one DPT (hybrid of ResNet-50 and ViT-B) with the same names of weights:
 
-- `v2`, `omnidata_dpt_normal_v2.ckpt`: images are fed as they are, the last layer is rectified;
-- `3dcc`, `rgb2normal_omni_dpt_2d3daug.pth` of 3DCommonCorruptions, the one DMP's labels came from: images are
+- `v2`, `omnidata_dpt_normal_v2.ckpt`: images are fed unchanged, the last layer is rectified;
+- `3dcc`, `rgb2normal_omni_dpt_2d3daug.pth` of 3DCommonCorruptions, the one used for DMP's labels: images are
   fed in [-1, 1], the last layer is linear, and the head doubles its resolution without aligned corners.
 
-**Axes.** Both answer with a colour code c in [0, 1]³, and 2c - 1 is the normal in the axes right, down, away
+**Axes.** Both predict a colour code c in [0, 1]³, and 2c - 1 is the normal in the axes right, down, away
 from the viewer. So red grows to the right, green grows *downwards*, and blue grows *away* from the viewer: a
 wall that faces the camera is (0.5, 0.5, 0). In the axes of this package (right, up, toward the viewer):
 
@@ -16,7 +16,7 @@ Published evidence: the authors' loader (EPFL-VILAB/omnidata, `dataloader/transf
 reaches PyTorch3D's left, up, away by negating red and green alone; 2c - 1 read from v2's output of a room
 (maturk/dn-splatter, issue 9) is -0.97 in green on the floor, +0.98 on the ceiling, -0.81 in blue on the wall
 ahead; and Lotus (EnVision-Research/Lotus, issue 20) inverts all three channels to get left, up, toward.
-What the authors say of +z in EPFL-VILAB/omnidata, issue 13 ("from screen to me"), contradicts their own loader,
+The authors' statement about +z in EPFL-VILAB/omnidata, issue 13 ("from screen to me"), contradicts their own loader,
 which is quoted there, and the readings.
 """
 
@@ -41,23 +41,23 @@ from dmp_core.labelers.common import DTYPES, autocast, check_finite, check_image
 from dmp_core.labelers.weights import check_shapes, find_file, named_tensors, read, shapes
 
 MULTIPLE = 32
-"""Heights and widths that the network sees are multiples of this: the coarsest of its features."""
-# Shorter vectors have no direction: the code is grey, or opposite normals met in resizing.
+"""Height and width of the network's input are multiples of this, the stride of its coarsest features."""
+# Shorter vectors have no direction: the code is grey, or resizing averaged opposite normals.
 _SHORTEST = 1e-6
-# The package holds state in its modules: the name through which it downloads, and the features of the last pass.
+# The package has module state: the name through which it downloads, and the features of the last pass.
 _PACKAGE = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Variant:
-    """In what the published networks differ."""
+    """The differences between the published networks."""
 
     file: str
     prefix: str
-    """What comes before the network's own names in the published file."""
+    """Prefix of the network's parameter names in the published file."""
     mean: float
     std: float
-    """(image - mean) / std is what the network sees."""
+    """The network's input is (image - mean) / std."""
     rectified: bool
     """The last layer is a ReLU."""
     aligned: bool
@@ -70,7 +70,7 @@ VARIANTS: dict[str, Variant] = {
         "rgb2normal_omni_dpt_2d3daug.pth", "model.parallel_apply.module.", 0.5, 0.5, rectified=False, aligned=False
     ),
 }
-# The values under which the published files keep their weights, beside what the training noted.
+# Keys under which the published files store their weights, next to training metadata.
 _CONTAINERS = ("state_dict", "('rgb', 'normal')")
 
 
@@ -78,7 +78,7 @@ _CONTAINERS = ("state_dict", "('rgb', 'normal')")
 def network(variant: str) -> nn.Module:
     """The network of a variant, float32, with random weights; (B, 3, h, w) -> (B, 3, h, w), not yet clamped.
 
-    h and w have to be multiples of 32. Nothing is downloaded. Raises InputError for an unknown variant.
+    h and w must be multiples of 32. Nothing is downloaded. Raises InputError for an unknown variant.
     """
     settings = VARIANTS[_known(variant)]
     midas = _package()
@@ -107,16 +107,16 @@ def _package() -> SimpleNamespace:
 
 @contextmanager
 def _without_download(vit: Any) -> Iterator[None]:
-    """Let the package make its backbone without ImageNet's weights.
+    """Let the package create its backbone without ImageNet's weights.
 
-    It always asks timm for pretrained ones, which costs a download of 400 MB and fails offline, only for
-    them to be overwritten by the checkpoint. Replaced is what the name `timm` means inside the package's own
-    module, and only while the network is made; timm itself is left alone.
+    It always requests pretrained ones from timm, which costs a download of 400 MB and fails offline, only for
+    them to be overwritten by the checkpoint. The name `timm` is replaced inside the package's own
+    module, and only while the network is created; timm itself does not change.
     """
     theirs = vit.timm
 
     def create_model(name: str, pretrained: bool) -> nn.Module:
-        # timm 1 deprecates the name that the package knows.
+        # timm 1 deprecates the name that the package uses.
         known_as = {"vit_base_resnet50_384": "vit_base_r50_s16_384"}.get(name, name)
         made: nn.Module = theirs.create_model(known_as, pretrained=False)
         return made
@@ -133,50 +133,50 @@ def load_network(weights: str | Path | None, variant: str | None = None) -> tupl
     """A network with a checkpoint's weights, frozen, on the CPU, and its variant's name.
 
     weights: a published file, the same as .safetensors, or a folder with one of them.
-    variant: needed when the names carry no prefix that tells it; a wrong one is refused.
+    variant: needed when the names have no prefix that identifies it; a wrong one is refused.
     Raises InputError when the file is missing, unreadable or of another network.
     """
     path = _find(weights, variant)
-    variant, state = unwrap(read(path, _mend(), _stand_ins), path, variant)
-    # Without storage at first: drawing 123 million random weights takes longer than reading them.
+    variant, state = unwrap(read(path, _fix(), _stand_ins), path, variant)
+    # Created without storage: drawing 123 million random weights takes longer than reading them.
     with torch.device("meta"):
         dpt = network(variant)
-    check_shapes(path, shapes(state), shapes(dpt.state_dict()), "not the weights of Omnidata's DPT", _mend())
+    check_shapes(path, shapes(state), shapes(dpt.state_dict()), "not the weights of Omnidata's DPT", _fix())
     dpt.load_state_dict(state, strict=True, assign=True)
     return dpt.requires_grad_(False).eval(), variant
 
 
 def unwrap(loaded: Any, path: Path, variant: str | None = None) -> tuple[str, dict[str, Tensor]]:
-    """Which variant a file holds, and its weights, float32, by the network's own names.
+    """The variant of a file, and its weights, float32, by the network's own names.
 
-    The variants' weights have equal names and shapes; only the prefix tells them apart, and the wrong
-    network would give wrong normals without a word. Raises InputError when it is not certain.
+    The variants' weights have equal names and shapes; only the prefix distinguishes them, and the wrong
+    network would silently give wrong normals. Raises InputError when the variant is uncertain.
     """
-    named = named_tensors(loaded, path, _CONTAINERS, _mend())
-    variant = _told(set(named), path, variant)
+    named = named_tensors(loaded, path, _CONTAINERS, _fix())
+    variant = _variant_of(set(named), path, variant)
     prefix = VARIANTS[variant].prefix
     return variant, {name.removeprefix(prefix): tensor.float() for name, tensor in named.items()}
 
 
-def _told(names: set[str], path: Path, variant: str | None) -> str:
+def _variant_of(names: set[str], path: Path, variant: str | None) -> str:
     # The longer prefix begins with the shorter one.
-    for told in sorted(VARIANTS, key=lambda name: len(VARIANTS[name].prefix), reverse=True):
-        if all(name.startswith(VARIANTS[told].prefix) for name in names):
-            if variant not in (None, told):
-                raise InputError(f"variant: {variant!r} given, but {path} holds {told!r}; leave the option out")
-            return told
+    for known in sorted(VARIANTS, key=lambda name: len(VARIANTS[name].prefix), reverse=True):
+        if all(name.startswith(VARIANTS[known].prefix) for name in names):
+            if variant not in (None, known):
+                raise InputError(f"variant: {variant!r} given, but {path} contains {known!r}; omit the option")
+            return known
     if variant is None:
-        raise InputError(f"{path}: the names do not tell its variant; set variant to one of {', '.join(VARIANTS)}")
+        raise InputError(f"{path}: the names do not identify its variant; set variant to one of {', '.join(VARIANTS)}")
     return _known(variant)
 
 
 def _find(weights: str | Path | None, variant: str | None) -> Path:
     chosen = VARIANTS if variant is None else {variant: VARIANTS[_known(variant)]}
     names = [name for settings in chosen.values() for name in _also_safetensors(settings.file)]
-    path = find_file("omnidata", weights, names, _mend())
-    beside = {name.rpartition(".")[0] for name in names if (path.parent / name).is_file()}
-    if path != Path(str(weights)) and len(beside) > 1:
-        raise InputError(f"{path.parent} holds several networks; set variant to one of {', '.join(VARIANTS)}")
+    path = find_file("omnidata", weights, names, _fix())
+    present = {name.rpartition(".")[0] for name in names if (path.parent / name).is_file()}
+    if path != Path(str(weights)) and len(present) > 1:
+        raise InputError(f"{path.parent} contains several networks; set variant to one of {', '.join(VARIANTS)}")
     return path
 
 
@@ -184,19 +184,19 @@ def _also_safetensors(file: str) -> tuple[str, str]:
     return f"{file.rpartition('.')[0]}.safetensors", file
 
 
-def _mend() -> str:
+def _fix() -> str:
     return f"download {' or '.join(settings.file for settings in VARIANTS.values())} and give its path"
 
 
 def _stand_ins(path: Path) -> list[Any]:
-    """For the classes that v2's file names beside its weights.
+    """Replacements for the classes that v2's file mentions in addition to its weights.
 
-    It was saved by PyTorch Lightning, which notes its callbacks. Nothing needs these; what bears Lightning's name
-    becomes a plain dict, so that it need not be installed. Any other name that is no tensor's is refused.
+    It was saved by PyTorch Lightning, which stores its callbacks. They are not needed; Lightning's classes
+    become plain dicts, so that it need not be installed. Other classes that are no tensors are refused.
     """
     try:
         names = get_unsafe_globals_in_checkpoint(path)
-    except ValueError:  # the format from before torch 1.6 cannot be listed; it is read all the same
+    except ValueError:  # the format from before torch 1.6 cannot be listed; it is read nevertheless
         names = []
     return [Namespace, *((dict, name) for name in names if name.startswith(("pytorch_lightning.", "lightning.")))]
 
@@ -206,7 +206,7 @@ class OmnidataLabeler:
     """Images (B, 3, H, W) in [0, 1], R G B -> {"normal": (B, 3, H, W)}, unit vectors right, up, toward the viewer.
 
     The short side is resized to `size` and the long one in proportion, to the nearest multiple of 32: a
-    stretched image would have other slopes. The normals are brought back to H and W and made unit again.
+    stretched image would have other slopes. The normals are resized to H and W and normalised again.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class OmnidataLabeler:
 
     @torch.no_grad()
     def code(self, images: Tensor) -> Tensor:
-        """The published networks' own answer: images (B, 3, h, w), multiples of 32 -> colour codes in [0, 1]."""
+        """The published networks' raw output: images (B, 3, h, w), multiples of 32 -> colour codes in [0, 1]."""
         seen = (images - self.variant.mean) / self.variant.std
         with _PACKAGE, autocast(self.device, self.dtype):
             code: Tensor = self.network(seen)
@@ -254,21 +254,21 @@ def build(
 ) -> OmnidataLabeler:
     """The labeler `omnidata`.
 
-    weights, variant: see `load_network`. size: what the short side is resized to before the network sees it,
-    in pixels, a multiple of 32; 384 is what both networks were trained at, DMP fed its images at 512.
+    weights, variant: see `load_network`. size: the short side of the network's input,
+    in pixels, a multiple of 32; both networks were trained at 384, DMP used 512.
     batch_size: images at a time, at least 1.
-    Raises InputError for options that it does not know and for unfit weights.
+    Raises InputError for unknown options and for weights that do not fit.
     """
     check_options(dtype, batch_size)
     if size < MULTIPLE or size % MULTIPLE:
-        raise InputError(f"size: {size} is no multiple of {MULTIPLE}; 384 is what the networks were trained at")
+        raise InputError(f"size: {size} is not a multiple of {MULTIPLE}; the networks were trained at 384")
     dpt, found = load_network(weights, variant)
     return OmnidataLabeler(dpt.to(device), found, size=size, dtype=dtype, batch_size=batch_size)
 
 
 # ----------------------------------------------------------------------------------- geometry
 def working_size(height: int, width: int, *, short: int) -> tuple[int, int]:
-    """Height and width that the network sees: the short side is `short`, the other the nearest multiple of 32."""
+    """Height and width of the network's input: the short side is `short`, the other the nearest multiple of 32."""
     scale = short / min(height, width)
     tall, wide = (max(short, MULTIPLE * int(side * scale / MULTIPLE + 0.5)) for side in (height, width))
     return tall, wide
@@ -280,14 +280,14 @@ def normals(code: Tensor) -> Tensor:
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """(B, 3, h, w) scaled to length 1; one without direction looks at the viewer, the likeliest guess."""
+    """(B, 3, h, w) scaled to length 1; one without direction becomes the direction to the viewer, the likeliest one."""
     length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
     toward = vectors.new_tensor([0, 0, 1]).view(3, 1, 1)
     return torch.where(length > _SHORTEST, vectors / length.clamp(min=_SHORTEST), toward)
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, smoothed on shrinking as by PIL; (B, C, h, w) -> (B, C, *size). The same size is left as it is."""
+    """Bilinear, antialiased as in PIL; (B, C, h, w) -> (B, C, *size). The same size is returned unchanged."""
     if maps.shape[2:] == size:
         return maps
     return F.interpolate(maps, size, mode="bilinear", align_corners=False, antialias=True)

@@ -1,11 +1,11 @@
 """PIE-Net: an image as albedo × shading (Das, Karaoglu and Gevers, CVPR 2022).
 
 Two encoders read the image and its cross colour ratios, which do not change with the light. Three
-decoders follow: one finds edges of reflectance and of illumination, one makes a first albedo and
+decoders follow: one finds edges of reflectance and of illumination, one predicts a first albedo and
 shading under the guidance of these edges, and one refines both. Every decoder has two branches that
-see each other's features at each scale.
+read each other's features at each scale.
 
-`PIENet` is the network, under the names of the published checkpoint; `build` makes the labeler.
+`PIENet` is the network, with the parameter names of the published checkpoint; `build` builds the labeler.
 Weights: `real_world_model.t7`, see `SOURCE`.
 """
 
@@ -26,14 +26,14 @@ from dmp_core.labelers.weights import check_shapes, find_file, named_tensors, re
 SOURCE = "https://uvaauas.figshare.com/articles/conference_contribution/real_world_model_t7/19940000"
 """Where the authors publish the weights."""
 FILES = ("real_world_model.safetensors", "real_world_model.t7")
-"""Looked for in this order when `weights` is a folder."""
-_MEND = f"fetch {FILES[-1]} from {SOURCE} and name its path"
+"""Searched in this order when `weights` is a folder."""
+_FIX = f"download {FILES[-1]} from {SOURCE} and give its path"
 STRIDE = 16
 """Height and width must be multiples of this: four halvings, each undone exactly."""
 
 _EPSILON = 1e-7
 _EDGE_SHARE = 0.1
-# Times the width: channels of the encoders from fine to coarse, and of the decoders from coarse to fine.
+# Multiples of the width: channels of the encoders from fine to coarse, and of the decoders from coarse to fine.
 _ENCODER = (1, 2, 4, 8, 8)
 _DECODER = (8, 8, 4, 2)
 _CALIBRATED = 16
@@ -69,14 +69,14 @@ def _encode(module: nn.Module, name: str, images: Tensor) -> list[Tensor]:
 
 
 def _attend(features: Tensor, guide: Tensor) -> Tensor:
-    """Features raised where the guide is strong, by a factor in (1, 2)."""
+    """Features multiplied by a factor in (1, 2), larger where the guide is strong."""
     return features * (1 + torch.sigmoid(guide))
 
 
 class CrossRatio(nn.Module):
     """Cross colour ratios: per pair of channels, how their ratio changes from pixel to pixel.
 
-    The light's colour and strength cancel in them, the surface's do not.
+    The light's colour and strength cancel, the surface's do not.
     """
 
     filter: Tensor
@@ -90,7 +90,7 @@ class CrossRatio(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to the ratios red/green, green/blue, red/blue in [1/e, e]; 0 where `images` is 0."""
-        # Half precision knows no 1e-7, and the differences of logarithms need their digits.
+        # Half precision has no 1e-7, and the differences of logarithms need their digits.
         with torch.autocast(images.device.type, enabled=False):
             images = images.float()
             weight = self.filter.float().new_zeros(3, 3, 3, 3)
@@ -102,7 +102,7 @@ class CrossRatio(nn.Module):
 
 
 class Features(NamedTuple):
-    """What the encoders see, from fine to coarse, and the cross ratios (B, 3, H, W)."""
+    """The encoders' outputs, from fine to coarse, and the cross ratios (B, 3, H, W)."""
 
     image: list[Tensor]
     cross: list[Tensor]
@@ -125,8 +125,8 @@ class _Encoder(nn.Module):
 class _PairedDecoder(nn.Module):
     """Two branches, of reflectance and of light, that read each other's features at every scale.
 
-    `{name}{level}.{branch}` double the resolution, `{output}.{branch}` end in `heads` channels;
-    `skips`: how many encoders' features join at each scale.
+    `{name}{level}.{branch}` double the resolution, `{output}.{branch}` have `heads` output channels;
+    `skips`: number of encoders whose features are concatenated at each scale.
     """
 
     def __init__(self, name: str, output: str, width: int, bottom: int, skips: int, heads: Sequence[int]) -> None:
@@ -134,9 +134,9 @@ class _PairedDecoder(nn.Module):
         self.level_names = [f"{name}{level}" for level in range(len(_DECODER))]
         self.output_name = output
         before = bottom
-        for level, factor, beside in zip(self.level_names, _DECODER, _ENCODER[-2::-1], strict=True):
+        for level, factor, joined in zip(self.level_names, _DECODER, _ENCODER[-2::-1], strict=True):
             self.add_module(level, nn.ModuleList(_upsampling(before, factor * width) for _ in heads))
-            before = (2 * factor + skips * beside) * width
+            before = (2 * factor + skips * joined) * width
         outputs = [nn.Sequential(*_convolution(before, width), *_convolution(width, head)) for head in heads]
         self.add_module(output, nn.ModuleList(outputs))
 
@@ -145,7 +145,7 @@ class _PairedDecoder(nn.Module):
     ) -> tuple[list[Tensor], list[list[Tensor]]]:
         """(both branches' outputs, both branches' features at each scale), from coarse to fine.
 
-        skips: per scale from coarse to fine, what joins; guides: per scale, what raises either branch.
+        skips: per scale from coarse to fine, concatenated features; guides: per scale, guides of both branches.
         """
         joined, levels = bottom, []
         for index, level in enumerate(self.level_names):
@@ -161,7 +161,7 @@ class _PairedDecoder(nn.Module):
 
 
 class Edges(NamedTuple):
-    """Edges (B, 3, ·, ·) at a quarter, half and full size, and the decoder's features that guide the next one."""
+    """Edges (B, 3, ·, ·) at a quarter, half and full size, and the decoder's features, which guide the next decoder."""
 
     reflectance: list[Tensor]
     light: list[Tensor]
@@ -172,7 +172,7 @@ class _EdgeDecoder(_PairedDecoder):
     def __init__(self, width: int, batch_independent: bool) -> None:
         super().__init__("edge_deconvs", "edge_output", width, 2 * _ENCODER[-1] * width, skips=2, heads=(3, 3))
         self.batch_independent = batch_independent
-        # The published network calls neither the third head nor any of light's own; the file has them all.
+        # The published network calls neither the third head nor any of the light branch's; the file contains them all.
         for name in ("edge_side_output", "illum_edge_side_output"):
             for number, factor in enumerate(_DECODER[1:], start=1):
                 self.add_module(f"{name}_{number}", nn.Sequential(*_convolution(factor * width, 3)))
@@ -188,17 +188,17 @@ class _EdgeDecoder(_PairedDecoder):
     def _only_strong(self, edges: Tensor) -> Tensor:
         """Clamped to 1; pixels whose mean over the channels is at most a tenth of the largest become 0.
 
-        The largest of the image, or, as published, of the whole batch.
+        The largest in the image, or, as published, in the whole batch.
         """
         edges = edges.clamp(0, 1)
         mean = edges.float().mean(1, keepdim=True)
         largest = mean.amax((1, 2, 3), keepdim=True) if self.batch_independent else mean.max()
-        # Without any edge this is 0 / 0, which is not larger: the edges stay 0.
+        # Without any edge this is 0 / 0, and NaN is not larger: the edges stay 0.
         return edges * (mean / largest > _EDGE_SHARE)
 
 
 class _FirstDecoder(_PairedDecoder):
-    """A first albedo and shading, raised along the edges."""
+    """A first albedo and shading, guided by the edges."""
 
     def __init__(self, width: int) -> None:
         super().__init__("unrefined_deconvs", "unrefined_output", width, _ENCODER[-1] * width, skips=1, heads=(3, 1))
@@ -238,7 +238,7 @@ def _recalibrator(channels: int) -> nn.Sequential:
 class PIENet(nn.Module):
     """The network, 204 million parameters at the published width, in evaluation mode.
 
-    batch_independent: weak edges are dropped relative to the image's own strongest edge. False
+    batch_independent: weak edges are removed relative to the image's own strongest edge. False
     (dmp_compat): relative to the strongest of the batch, as published; an image's result then depends
     on its neighbours.
     width: channels at full size; the published weights have 64.
@@ -250,7 +250,7 @@ class PIENet(nn.Module):
         self.edgeDecoder = _EdgeDecoder(width, batch_independent)
         self.unrefinedDecoder = _FirstDecoder(width)
         self.refinerNet = _Refiner(width)
-        # Batch statistics would tie the images of a batch together; here the network only predicts.
+        # Batch statistics would make an image depend on its batch; here the network only predicts.
         self.eval()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -259,7 +259,7 @@ class PIENet(nn.Module):
         `reflectance` (B, 3, H, W), `shading` (B, 1, H, W) and their product `recon`; the same before
         refinement, `unrefined_reflec` and `unrefined_shd`; edges `reflec_edge` and `illum_edge`
         (B, 3, H, W), also at half (`…_128`) and quarter size (`…_64`); the cross ratios `cross_img`.
-        All are at least 0, none has an upper bound but the clamped reflectance edges and the ratios.
+        All are at least 0, only the clamped reflectance edges and the ratios have an upper bound.
         Raises InputError on another shape.
         """
         check_shape(images)
@@ -289,10 +289,10 @@ class PIENet(nn.Module):
 class PIENetLabeler:
     """Albedo and shading of images of any size.
 
-    network: moved to `device`. dtype: of the convolutions (autocast); labels are float32 all the same.
-    size: the longer side that the network sees, larger images being shrunk to it; None keeps every size,
+    network: moved to `device`. dtype: of the convolutions (autocast); labels are always float32.
+    size: the longer side of the network's input, to which larger images are shrunk; None keeps every size,
     as DMP did. Heights and widths are then padded to multiples of 16, at the right and below, by repeating
-    the last pixels, and the labels cut or brought back to the image's own size.
+    the last pixels, and the labels are cropped or resized to the image's size.
     """
 
     def __init__(
@@ -300,7 +300,7 @@ class PIENetLabeler:
     ) -> None:
         check_options(dtype)
         if size is not None and size < STRIDE:
-            raise InputError(f"size: {size} is below the {STRIDE} pixels that the network needs; leave it out")
+            raise InputError(f"size: {size} is below the {STRIDE} pixels that the network needs; omit it")
         self.device = torch.device(device)
         self.network = network.to(self.device).eval().requires_grad_(False)
         self.dtype, self.size = DTYPES[dtype], size
@@ -339,7 +339,7 @@ def pad(images: Tensor) -> Tensor:
 
 
 def stretch(maps: Tensor) -> Tensor:
-    """(B, C, H, W) to [0, 1]: per image, all channels together, from the least value to the largest.
+    """(B, C, H, W) to [0, 1]: per image, all channels together, from the smallest value to the largest.
 
     As DMP stored its labels. A constant map becomes 0, where the published code divides by zero.
     """
@@ -362,9 +362,9 @@ def build(
     batch_independent: see `PIENet`; dtype ("float32", "float16", "bfloat16") and size: see `PIENetLabeler`.
     Raises InputError when the file is missing, unreadable or of another network.
     """
-    file = find_file("pienet", weights, FILES, _MEND)
-    state = named_tensors(read(file, _MEND), file, ["model"], _MEND)
+    file = find_file("pienet", weights, FILES, _FIX)
+    state = named_tensors(read(file, _FIX), file, ["model"], _FIX)
     network = PIENet(batch_independent)
-    check_shapes(file, shapes(state), shapes(network.state_dict()), "weights of another network", _MEND)
+    check_shapes(file, shapes(state), shapes(network.state_dict()), "weights of another network", _FIX)
     network.load_state_dict(state)
     return PIENetLabeler(network, device, dtype=dtype, size=size)

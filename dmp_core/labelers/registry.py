@@ -1,11 +1,11 @@
-"""Which labelers there are, by name.
+"""The labelers, by name.
 
 A labeler is a callable: images (B, 3, H, W) float in [0, 1] -> {modality: Tensor}, in the units of
 `encoding`, channels first (normal (B, 3, H, W), depth (B, H, W) …). It is built by a factory
 
     build(weights: str | Path | None, device: str, **options) -> Labeler
 
-Third parties announce theirs as an entry point of the group `dmp.labelers`:
+Third parties register theirs as an entry point of the group `dmp.labelers`:
 
     [project.entry-points."dmp.labelers"]
     mine = "my_package.labeler:build"
@@ -46,8 +46,8 @@ def labeler_names() -> list[str]:
 def build_labeler(name: str, weights: str | Path | None = None, device: str = "cpu", **options: Any) -> Labeler:
     """Build a labeler by name.
 
-    weights: a local path or a model id; what is allowed is the labeler's own affair.
-    Raises InputError when the name is unknown or works on no image.
+    weights: a local path or a model id; the labeler decides which it accepts.
+    Raises InputError when the name is unknown or does not work on images.
     """
     if name == "exact":
         raise InputError("labeler 'exact': reads the renderer's truth, not images; use images.kind: render")
@@ -55,7 +55,7 @@ def build_labeler(name: str, weights: str | Path | None = None, device: str = "c
 
 
 def labeler_options(name: str) -> set[str] | None:
-    """Names of what a labeler's factory takes besides weights and device; None if it takes any."""
+    """Names of a labeler's options (without weights and device); None if it accepts any."""
     parameters = signature(_find(name)).parameters.values()
     if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
         return None

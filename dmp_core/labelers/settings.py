@@ -19,11 +19,11 @@ from dmp_core.settings import Settings, since
 
 
 class ExactLabels(Settings):
-    """The truth that came with the image: from the renderer, or from files beside one's own images."""
+    """The image's ground truth: from the renderer, or from files next to your own images."""
 
     kind: Literal["exact"] = "exact"
     axes: Axes = since("opengl")
-    """Of vectors in files beside one's own images; the dataset always stores ours (`opengl`)."""
+    """Axes of vectors in files next to your own images; the dataset always stores ours (`opengl`)."""
 
 
 def _list_labelers(schema: dict[str, Any]) -> None:
@@ -35,16 +35,16 @@ class ModelLabels(Settings):
     """Pseudo-labels from an off-the-shelf predictor."""
 
     kind: str = Field(json_schema_extra=_list_labelers)
-    """Name of a labeler: one of ours, or one that an installed package announces."""
+    """Name of a labeler: built in, or registered by an installed package."""
     weights: str
     """Id in `data_manifests/models.yaml`, a hub id, or a local path."""
     batch_size: PositiveInt = 8
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     options: dict[str, Any] = {}
-    """What else the labeler takes, by the names of its `build`, e.g. {pad: true, flip: true} for zoedepth."""
+    """The labeler's other options, named as in its `build`, e.g. {pad: true, flip: true} for zoedepth."""
     # Left out of the dump, and so of the fingerprint, while it is off.
     check_flip: bool = since(False)
-    """Also label the mirrored image, and store how far the two answers are apart; doubles the time."""
+    """Also label the mirrored image, and store the difference between the two labels; doubles the time."""
 
     @field_validator("kind")
     @classmethod

@@ -36,9 +36,9 @@ class ConvNormReLU(nn.Module):
 class UperNetHead(nn.Module):
     """Features of several scales to class logits at the finest of these scales.
 
-    Pyramid pooling gives the coarsest level a view of the whole image; from there a feature pyramid hands
-    it down to the finer levels, and all levels together are classified. Dropout, which the published head
-    trains with, is the identity here: this package only predicts with it.
+    Pyramid pooling gives the coarsest level a view of the whole image; a feature pyramid passes
+    it on to the finer levels, and all levels together are classified. Dropout, used by the published head
+    in training, is the identity here: this package only predicts with it.
     """
 
     def __init__(self, inputs: Sequence[int], channels: int, classes: int) -> None:
@@ -68,14 +68,14 @@ class UperNetHead(nn.Module):
         return logits
 
     def _pooled(self, coarsest: Tensor) -> Tensor:
-        """The coarsest features beside their averages over ever smaller parts of the image."""
+        """The coarsest features concatenated with their averages over grids of the image."""
         averages = [resize(pool(coarsest), coarsest.shape[2:]) for pool in self.psp_modules]
         pooled: Tensor = self.bottleneck(torch.cat([coarsest, *averages], dim=1))
         return pooled
 
 
 class AuxiliaryHead(nn.Module):
-    """The head that helped to train the backbone: one convolution, then classes. Predictions do not need it."""
+    """The auxiliary training head: one convolution, then classes. Predictions do not need it."""
 
     def __init__(self, inputs: int, channels: int, classes: int) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
-"""ZoeDepth: metric depth (Bhat et al., arXiv:2302.12288), through transformers' port of it.
+"""ZoeDepth: metric depth (Bhat et al., arXiv:2302.12288), through its port in transformers.
 
-One network, three published heads: `Intel/zoedepth-nyu` (indoors; DMP's labels came from it),
+One network, three published heads: `Intel/zoedepth-nyu` (indoors; used for DMP's labels),
 `Intel/zoedepth-kitti` (roads), and `Intel/zoedepth-nyu-kitti`, which chooses between the two for each image.
 
 The original infers on an image with mirrored margins, since its network is poor at borders (`pad`), and
 averages with the prediction for the flipped image (`flip`). Its default, and so DMP's, is both; transformers'
-is the margins alone.
+is margins only.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ except ImportError as error:
 PUBLISHED = ("Intel/zoedepth-nyu", "Intel/zoedepth-kitti", "Intel/zoedepth-nyu-kitti")
 """Models on the Hugging Face hub."""
 MULTIPLE = 32
-"""Of the original's image sizes; also used where a processor's file gives none, since transformers then takes 1/32."""
+"""Multiple of the original's sizes; also used where a processor's file has none, since transformers would use 1/32."""
 
 
 @dataclass(frozen=True)
 class Resize:
-    """What the network sees of an image: bilinear with aligned corners, after the margins were added."""
+    """Resizing of the network's input: bilinear with aligned corners, after the margins were added."""
 
     size: tuple[int, int]
     """Height and width to aim for, in pixels."""
     keep_aspect_ratio: bool
-    """Scale both sides by the one of the two factors that is nearer to 1, instead of stretching."""
+    """Scale both sides by the factor nearer to 1, instead of stretching."""
     multiple: int
     """Each side is then rounded to the nearest multiple of this."""
 
@@ -73,12 +73,12 @@ def load_network(weights: str | Path | None, revision: str = "main") -> tuple[An
         raise InputError(f"labeler 'zoedepth': no weights given; give a folder or one of {', '.join(PUBLISHED)}")
     name = str(weights)
     if not Path(name).is_dir() and (Path(name).is_absolute() or name.count("/") != 1 or name.startswith(".")):
-        raise InputError(f"labeler 'zoedepth': there is no folder {name}; give one, or one of {', '.join(PUBLISHED)}")
+        raise InputError(f"labeler 'zoedepth': no folder {name}; give one, or one of {', '.join(PUBLISHED)}")
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
         processor = ZoeDepthImageProcessor.from_pretrained(name, revision=revision)
         if config.model_type != "zoedepth":
-            raise InputError(f"{name}: holds a model of the kind {config.model_type!r}, not ZoeDepth; give another")
+            raise InputError(f"{name}: contains a model of the kind {config.model_type!r}, not ZoeDepth; give another")
         loaded: Any = ZoeDepthForDepthEstimation.from_pretrained(
             name,
             config=config,
@@ -89,11 +89,11 @@ def load_network(weights: str | Path | None, revision: str = "main") -> tuple[An
         )
     except InputError:
         raise
-    except Exception as error:  # a broken file raises one of a dozen kinds, by its format
+    except Exception as error:  # a broken file raises one of many kinds, depending on its format
         reason = str(error).partition("\n")[0]
         raise InputError(
-            f"{name}: not readable as ZoeDepth ({reason}); it takes config.json, model.safetensors and "
-            "preprocessor_config.json; fetch the files again"
+            f"{name}: not readable as ZoeDepth ({reason}); it needs config.json, model.safetensors and "
+            "preprocessor_config.json; download the files again"
         ) from error
     network, info = loaded
     _check_loading(name, info)
@@ -101,20 +101,20 @@ def load_network(weights: str | Path | None, revision: str = "main") -> tuple[An
 
 
 def _check_loading(name: str, info: dict[str, Any]) -> None:
-    """Strictly: transformers only warns, and leaves the rest random."""
+    """Strict: transformers only warns, and leaves missing weights random."""
     faults = {
         "missing": sorted(info["missing_keys"]),
         "unexpected": sorted(info["unexpected_keys"]),
         "of another shape": sorted(str(entry[0]) for entry in info["mismatched_keys"]),
     }
-    refuse(name, faults, "weights and config.json do not match", "fetch both again")
+    refuse(name, faults, "weights and config.json do not match", "download both again")
 
 
 # ------------------------------------------------------------------------------------ labeler
 class ZoeDepthLabeler:
     """Images (B, 3, H, W) in [0, 1], R G B -> {"depth": (B, H, W)}, metres along the optical axis.
 
-    An image's depth does not depend on the others of its batch. `policy` is how images are resized.
+    An image's depth does not depend on the others of its batch. `policy` decides how images are resized.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class ZoeDepthLabeler:
         self.flip = flip
         self.dtype = DTYPES[dtype]
         heads: list[dict[str, Any]] = network.config.bin_configurations
-        # With several heads the network takes a vote over the batch, and would label one image by its neighbours'.
+        # With several heads the network votes over the batch, so that one image's head would depend on the others.
         self.batch_size = 1 if len(heads) > 1 else batch_size
         self.nearest = min(float(head["min_depth"]) for head in heads)
         self.device = next(network.parameters()).device
@@ -164,7 +164,7 @@ class ZoeDepthLabeler:
         )
         depth = torch.stack([each["predicted_depth"] for each in metric])
         check_finite(depth)
-        # Bicubic enlargement may overshoot below zero at an edge, and zero would say: no surface.
+        # Bicubic enlargement may overshoot below zero at an edge, and zero would mean: no surface.
         return depth.clamp(min=self.nearest)
 
     def _predict(self, pixels: Tensor) -> ZoeDepthDepthEstimatorOutput:
@@ -191,10 +191,10 @@ def build(
     weights, revision: see `load_network`.
     size (height, width), keep_aspect_ratio, multiple: see `Resize`; None keeps the checkpoint's own, which is
     384 x 512, in proportion, multiples of 32 for `Intel/zoedepth-nyu`.
-    pad: predict with mirrored margins, and cut them off. flip: average with the flipped image, which takes
+    pad: predict with mirrored margins, and crop them off. flip: average with the flipped image, which takes
     twice as long; pad and flip together are the original's inference, and DMP's.
     batch_size: images at a time, at least 1; a network of several heads takes them one by one.
-    Raises InputError for options that it does not know and for unfit weights.
+    Raises InputError for unknown options and for weights that do not fit.
     """
     check_options(dtype, batch_size)
     network, processor = load_network(weights, revision)
@@ -213,11 +213,11 @@ def build(
 def _policy(
     own: Resize, size: tuple[int, int] | None, keep_aspect_ratio: bool | None, multiple: int | None, patch: int
 ) -> Resize:
-    """The checkpoint's policy with what the user chose instead."""
+    """The checkpoint's policy with the user's changes."""
     height, width = own.size if size is None else size
     multiple = own.multiple if multiple is None else multiple
     if multiple < 1 or multiple % patch:
-        raise InputError(f"multiple: {multiple} is no multiple of the network's patches of {patch} pixels")
+        raise InputError(f"multiple: {multiple} is not a multiple of the network's patches of {patch} pixels")
     if min(height, width) < multiple:
         raise InputError(f"size: {height} x {width} is below one multiple of {multiple} pixels; give more")
     return Resize((height, width), own.keep_aspect_ratio if keep_aspect_ratio is None else keep_aspect_ratio, multiple)

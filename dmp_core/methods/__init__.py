@@ -1,8 +1,8 @@
 """The methods that are compared; DMP is one of them, the others are those of the paper (Tables 1-3).
 
-What may live here: one file a method, the protocol that all follow (`protocol`), who they are (`registry`), and what
-several of them share (`base`, `adversarial`, `translation`). Arrays and folders in, arrays out: nothing here knows of
-shards, stages or the command line.
+What belongs here: one folder per method, the protocol they all follow (`protocol`), their list (`registry`), and what
+several of them share (`shared`). Arrays and folders in, arrays out: nothing here depends on shards, stages or the
+command line.
 
 Import the modules by name; this package imports none of them, since most need torch.
 """

@@ -32,19 +32,19 @@ Predictor = Callable[["NDArray[Any]", Sequence[str]], "NDArray[Any]"]
 
 @dataclass(frozen=True)
 class Problem:
-    """What is learnt and with which means, whatever the method."""
+    """The learning problem, the same for every method."""
 
     modality: Modality
     base: BaseConfig
     """The pre-trained text-to-image model, for methods that use one."""
     code: Code = field(default_factory=Code)
-    """How labels are images."""
+    """How labels are encoded as images."""
     editor: EditorConfig | None = None
     """The model that edits by instructions, for methods whose settings say `reads_editor`."""
     classes: tuple[int, ...] | None = None
-    """Of a class map, those of the training labels, which predictions choose among; None: unknown, so all."""
+    """For class maps: the classes of the training labels, among which predictions choose; None: unknown, so all."""
     class_shares: tuple[float, ...] | None = None
-    """In the same order, which part of the labelled pixels each covers; for fits alone."""
+    """In the same order, the share of the labelled pixels that each covers; only for fits."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Inference:
 
 
 class TrainingData(Protocol):
-    """The training split of one modality, without what the quality gates leave out."""
+    """The training split of one modality, without the samples that the quality gates exclude."""
 
     fingerprints: Mapping[str, str]
     """Of the artefacts that it comes from, by role."""
@@ -81,7 +81,7 @@ class TrainingData(Protocol):
         ...
 
     def prompts(self) -> list[str]:
-        """One caption a sample, in the order of the pairs; for settings whose `reads_prompts` is true."""
+        """One caption per sample, in the order of the pairs; for settings whose `reads_prompts` is true."""
         ...
 
 
@@ -106,17 +106,17 @@ class Method(Protocol):
         device: str,
         progress: Progress,
     ) -> dict[str, Any]:
-        """Learn, or go on where a killed fit left off.
+        """Fit the method, or resume a killed fit.
 
         settings: what an instance of `self.settings` gives as `fitted`.
-        work: kept between attempts at the same fit, and gone after it: checkpoints. A sub-folder `tensorboard` is
+        work: kept between attempts at the same fit, and deleted after it: checkpoints. A sub-folder `tensorboard` is
             published.
         out: what `load` reads goes here; a `loss.csv` is shown by reports.
-        Returns what the artefact's manifest should tell, as plain values.
-        Raises InputError for what the user can mend.
+        Returns the details for the artefact's manifest, as plain values.
+        Raises InputError for what the user can fix.
         """
         ...
 
     def load(self, folder: Path, problem: Problem, inference: Inference, *, device: str) -> Predictor:
-        """The fitted method, from a folder that `fit` filled. Raises InputError when it does not hold one."""
+        """The fitted method, from a folder that `fit` filled. Raises InputError when it contains none."""
         ...

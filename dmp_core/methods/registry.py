@@ -1,6 +1,6 @@
 """Which methods there are, by name.
 
-Third parties announce theirs as an entry point of the group `dmp.methods`, a class that follows
+Third parties register theirs as an entry point of the group `dmp.methods`, a class that follows
 `dmp_core.methods.protocol.Method`:
 
     [project.entry-points."dmp.methods"]
@@ -59,7 +59,7 @@ def _method_tag(value: Any) -> str:
 
 
 def _registered(value: Any) -> Any:
-    """Settings of another method than DMP, by the registry's model for them."""
+    """Settings of any other method, validated by the class that its registry entry names."""
     return find_method(str(value["method"])).settings.model_validate(value) if isinstance(value, Mapping) else value
 
 

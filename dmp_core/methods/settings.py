@@ -1,4 +1,4 @@
-"""What the settings of every method have."""
+"""Settings that every method has."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dmp_core.settings import Settings, since
 
 
 class MethodConfig(Settings):
-    """What the settings of every method have; each method adds its own (`dmp_core.methods.protocol`)."""
+    """Settings that every method has; each method adds its own (`dmp_core.methods.protocol`)."""
 
     method: str
     """Its name in the registry of methods."""
     samples: PositiveInt | None = since(None)
-    """Learn from the first so many samples of the training split; None: from all."""
+    """Learn from the first n samples of the training split; None: from all."""
 
     @property
     def draws(self) -> int:
@@ -30,29 +30,29 @@ class MethodConfig(Settings):
 
     @property
     def reads_labels(self) -> bool:
-        """Whether the fit needs the labels themselves, beside their latents."""
+        """Whether the fit needs the labels themselves, in addition to their latents."""
         return False
 
     @property
     def own_model(self) -> tuple[str, str, str | None] | None:
-        """A model of its own besides the base: the setting that names it, its reference, its revision."""
+        """A model needed besides the base: the setting that refers to it, its reference, its revision."""
         return None
 
     @property
     def reads_editor(self) -> bool:
-        """Whether it asks the model that `editor` names."""
+        """Whether it uses the model that `editor` refers to."""
         return False
 
     @property
     def fitted(self) -> MethodConfig:
-        """What the fit reads, and no more: all else trains nothing anew, and methods whose fits agree share one."""
+        """The settings that the fit reads: no others cause a new fit, and methods with equal fits share one."""
         return self
 
     def for_modality(self, modality: Modality) -> MethodConfig:
-        """Without what only other modalities read, so that it trains nothing again."""
+        """Without settings that only other modalities read: changing those does not train again."""
         return self
 
     @property
     def inference(self) -> Settings | None:
-        """What prediction reads of these settings, besides `sampling`; None: nothing."""
+        """The settings that prediction reads, besides `sampling`; None: nothing."""
         return None

@@ -1,7 +1,7 @@
-"""What is predicted per pixel: one file per modality, and three kinds that carry the defaults.
+"""Modalities, the quantities predicted per pixel: one file per modality, and three kinds with the defaults.
 
-Everything that is about a modality belongs here: its files, units, axes, geometry, images for the VAE, metrics, blind
-predictors, quality scores, pictures and words. Light to import: no torch.
+Everything about a modality belongs here: its files, units, axes, geometry, images for the VAE, metrics, blind
+predictors, quality scores, renderings and texts. Light to import: no torch.
 """
 
 from dmp_core.modalities.base import CardText, Code, ErrorScale, Metric, Modality

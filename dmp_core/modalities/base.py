@@ -1,7 +1,7 @@
-"""What is predicted per pixel, and everything that is about it: one object, so that a modality is one file.
+"""A modality, the quantity predicted per pixel, with everything about it: one object, so that a modality is one file.
 
 Arrays are channels last: (H, W) for class ids and scalar maps, (H, W, 3) for colours and vectors; batches have one
-axis more in front. Light to import: no torch before a method needs it.
+more axis in front. Light to import: no torch before a method needs it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Classes = Iterable[int] | Mapping[int, float] | None
-"""Ids to choose among, perhaps with their shares of all pixels; None: all that there are."""
+"""Ids to choose among, optionally with their shares of all pixels; None: all ids."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Metric:
     higher_is_better: bool = False
     unit: str = ""
     paper: str = ""
-    """The paper's table that reports it, as `Table 1`; empty when it is ours."""
+    """The paper's table that reports it, as `Table 1`; empty for our own metrics."""
     form: Literal["correct", "dmp_compat"] = "correct"
-    """`dmp_compat` repeats the published code's formula, faults included, so that tables can be compared."""
+    """`dmp_compat` repeats the published code's formula, including its faults, so that tables can be compared."""
     level: Literal["image", "dataset"] = "image"
     """`image`: mean of per-image values. `dataset`: from areas summed over all images."""
     decimals: int = 3
@@ -57,7 +57,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class ErrorScale:
-    """What an error map shows, and the error at which its colour saturates."""
+    """Quantity of an error map, and the error at which its colour saturates."""
 
     label: str
     maximum: float
@@ -71,7 +71,7 @@ class ErrorScale:
 
 @dataclass(frozen=True)
 class CardText:
-    """What the dataset card says of a modality's member."""
+    """Text of the dataset card about a modality's member."""
 
     stored: str
     meaning: str
@@ -88,22 +88,22 @@ Axes = Literal["opengl", "opencv", "directx", "unity"]
 
 @dataclass(frozen=True)
 class Code:
-    """How labels become images for the VAE, as the configuration chooses it (`latents`)."""
+    """Encoding of labels as images for the VAE, from the configuration (`latents`)."""
 
     depth_scale: float = 8.0
-    """Metres that become white."""
+    """Depth that becomes white, metres."""
     depth_curve: DepthCurve = "linear"
     """How grey levels grow with depth."""
     depth_clip: bool = True
-    """Whether what is deeper than `depth_scale` becomes white; False: brighter than white."""
+    """Whether depths above `depth_scale` become white; False: brighter than white."""
     palette: str = "default"
     """Colour code of the ADE20K-150 classes."""
     axes: Axes = "opengl"
-    """Of the vectors in predicted images; training images have ours."""
+    """Axes of the vectors in predicted images; training images use ours."""
 
 
 class MeanMap(Protocol):
-    """Collects labels of one size, and gives the best single map; None when nothing was labelled."""
+    """Collects labels of one size, and returns the best single map; None when nothing was labelled."""
 
     def __call__(self, label: Array) -> None: ...
 
@@ -112,7 +112,7 @@ class MeanMap(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Modality(ABC):
-    """What is predicted per pixel. The three kinds implement most of it; see docs/modalities.md."""
+    """A quantity predicted per pixel. The three kinds implement most of it; see docs/modalities.md."""
 
     channels: ClassVar[int]
     """1 or 3."""
@@ -120,35 +120,35 @@ class Modality(ABC):
     name: str
     title: str
     short: str
-    """Title where there is little room."""
+    """Short title."""
     member: str
-    """Name of its label in a shard, after the sample's key."""
+    """Name of its member in a shard, after the sample's key."""
     metrics: tuple[Metric, ...]
     """The first is the primary one: it decides whether a row beats the constant predictor."""
     error_scale: ErrorScale
     card: CardText
     instruction: str
-    """What models that edit by instructions are asked for."""
+    """The instruction for models that edit by instructions."""
     flip_gate: str
-    """Bound of the configuration's `quality` on what `check_flip` scores."""
+    """Field of the configuration's `quality` with the bound on the score of `check_flip`."""
     gates: tuple[str, ...]
-    """Bounds of the configuration's `quality` on its scores, but for `flip_gate`."""
+    """Fields of the configuration's `quality` with bounds on its scores, except `flip_gate`."""
     quality_scores: Mapping[str, type] = field(default_factory=dict)
-    """What `quality` returns: score → its type."""
+    """Result of `quality`: score → its type."""
     suffixes: tuple[str, ...] = (".png",)
-    """Of label files that may be imported."""
+    """Suffixes of label files that may be imported."""
     file_axes: Axes = "opengl"
-    """Of vectors in label files that are imported."""
+    """Axes of vectors in imported label files."""
     description: Mapping[str, Any] = field(default_factory=dict)
-    """What the configuration's `own_modalities` says of it; empty: it is built in, or of a package."""
+    """Its entry in the configuration's `own_modalities`; empty: built in, or from a package."""
     has_classes: ClassVar[bool] = False
-    """Whether pixels are of one class among several: nothing lies between two values, and latents do not say which
-    classes there are."""
+    """Whether a pixel has one class of several: there is nothing between two values, and latents do not state the
+    classes."""
 
     # ---------------------------------------------------------------------------------- files
     @property
     def word(self) -> str:
-        """What stands between an image's name and the suffix of its label's file."""
+        """The part of a label file's name between the image's name and the suffix."""
         return self.member.partition(".")[0]
 
     @abstractmethod
@@ -160,52 +160,52 @@ class Modality(ABC):
 
     @abstractmethod
     def decode(self, data: bytes) -> Array:
-        """The inverse of `encode`. Raises InputError when the bytes are not what the modality's files hold."""
+        """The inverse of `encode`. Raises InputError when the bytes are not a file of the modality."""
 
     @abstractmethod
     def codes(self, label: Array) -> Array:
-        """Labels, one or a batch, as the numbers that their files hold: uint8 codes, float16 values, or ids."""
+        """Labels, one or a batch, as the numbers in their files: uint8 codes, float16 values, or ids."""
 
     @abstractmethod
     def from_codes(self, codes: Array) -> Array:
-        """The inverse, before anything is repaired."""
+        """The inverse, before any repair."""
 
     def truth(self, label: Array) -> Array:
-        """The label as it is kept beside its image until it becomes a file: no coarser than that."""
+        """The label as kept with its image until it is written: no coarser than the file."""
         return np.ascontiguousarray(self.codes(label))
 
     def stored(self, data: bytes) -> Array:
-        """The label as it is in the file, before decoding repairs anything."""
+        """The label as it is in the file, before any repair by decoding."""
         return self.decode(data)
 
     def imported(self, data: bytes, suffix: str) -> Array:
-        """A label file of the user's own, perhaps stored in other ways than ours; raises InputError as `decode`."""
+        """A label file of the user, which may use other formats than ours; raises InputError as `decode`."""
         return self.decode(data)
 
     def unrepaired(self, label: Array, data: bytes) -> Array:
-        """A label of the user's own as it is in its file, for scores: before reading repaired anything."""
+        """A label of the user as it is in its file, for scores: before any repair by reading."""
         return label
 
     def turned(self, label: Array, axes: Axes) -> Array:
-        """A label whose vectors have these axes, with ours."""
+        """A label whose vectors have these axes, converted to ours."""
         return label
 
     @property
     def stored_values(self) -> str:
-        """What numbers its files hold, for messages."""
+        """The numbers in its files, for messages."""
         return "0 to 255"
 
     def check_stored(self, data: bytes) -> None:  # noqa: B027 (most have nothing to check)
-        """Raise InputError if a label that decodes cannot be one all the same."""
+        """Raise InputError if a label decodes but cannot be valid."""
 
     # ------------------------------------------------------------------------------- geometry
     @abstractmethod
     def checked(self, array: Array, batch: bool = False) -> Array:
-        """The array, after its shape and values were checked; raises InputError."""
+        """The array, with its shape and values checked; raises InputError."""
 
     @abstractmethod
     def valid(self, label: Array) -> NDArray[np.bool_]:
-        """Which pixels of labels (…, H, W[, 3]) have a label: (…, H, W)."""
+        """The pixels of labels (…, H, W[, 3]) that have a label: (…, H, W)."""
 
     @abstractmethod
     def resize(self, label: Array, size: tuple[int, int]) -> Array:
@@ -222,7 +222,7 @@ class Modality(ABC):
     def channels_last(self, array: Array) -> Array:
         """A batch as (N, H, W, 3) or (N, H, W), from either layout; raises InputError when the shape fits neither.
 
-        Images are at least 4 pixels wide, so a 3 names the channels.
+        Images are at least 4 pixels wide, so a 3 is the channel axis.
         """
         array = np.asarray(array)
         if self.channels == 3:
@@ -255,7 +255,7 @@ class Modality(ABC):
         """The inverse: labels, channels last, from decoded images (B, 3, H, W), nominally in [-1, 1].
 
         classes, noise: read by class maps, see `ClassMap`.
-        Raises `NotFinite` on NaN and infinity, which would become labels that look like any other.
+        Raises `NotFinite` on NaN and infinity, which would become plausible labels.
         """
         from dmp_core.finite import check_outputs
 
@@ -278,15 +278,15 @@ class Modality(ABC):
         """Labels from decoded images (B, H, W, 3), nominally in [-1, 1], all finite."""
 
     def classes_in(self, label: Array) -> list[int] | None:
-        """The classes of one label; None where there are none to choose among."""
+        """The classes of one label; None for modalities without classes."""
         return None
 
     def encoding(self, code: Code) -> dict[str, Any]:
-        """What an adapter's card states of the images that it predicts, beside their defaults."""
+        """What an adapter's card states about the encoding of its images, besides the defaults."""
         return {}
 
     def code_of(self, encoding: Mapping[str, Any]) -> dict[str, Any]:
-        """What an adapter's card says of the code, by the names of `Code`: the inverse of `encoding`."""
+        """The card's statements as fields of `Code`: the inverse of `encoding`."""
         return {}
 
     # ----------------------------------------------------------------------------- evaluation
@@ -300,7 +300,7 @@ class Modality(ABC):
         return self.primary_metric
 
     def metric(self, name: str) -> Metric:
-        """Look a metric up; raises InputError naming the ones that exist."""
+        """Look up a metric; raises InputError naming the ones that exist."""
         for candidate in self.metrics:
             if candidate.name == name:
                 return candidate
@@ -308,7 +308,7 @@ class Modality(ABC):
         raise InputError(f"metric {name!r} does not exist for {self.name}; choose one of: {names}")
 
     def tensor(self, array: Array) -> Tensor:
-        """A batch as the metrics want it: float64, (N, C, H, W)."""
+        """A batch as the metrics need it: float64, (N, C, H, W)."""
         import torch
 
         array = self.channels_last(array).astype(np.float64)
@@ -320,13 +320,13 @@ class Modality(ABC):
         """Every per-image metric of predictions (N, …) against labels of the same shape: name → (N,)."""
 
     def areas(self, pred: Array, true: Array) -> NDArray[np.int64] | None:
-        """What dataset-level metrics are computed from, (N, K, 3); None if there are no such metrics."""
+        """Input of the dataset-level metrics, (N, K, 3); None if there are no such metrics."""
         return None
 
     def scores_and_areas(
         self, pred: Array, true: Array
     ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.int64] | None]:
-        """Both, for kinds that need one for the other."""
+        """Both, for kinds that compute one from the other."""
         return self.scores(pred, true), self.areas(pred, true)
 
     def area_statistic(self, areas: NDArray[np.int64], name: str) -> Statistic:
@@ -352,11 +352,11 @@ class Modality(ABC):
     # -------------------------------------------------------------------------------- quality
     @abstractmethod
     def quality(self, label: Array) -> dict[str, Any]:
-        """Scores of one label as it is stored, by the names of `quality_scores`; None where no pixel can say."""
+        """Scores of one label as it is stored, by the names of `quality_scores`; None where no pixel is usable."""
 
     @abstractmethod
     def flip_difference(self, label: Array, mirrored: Array) -> float:
-        """How far a labeler's answer to the mirrored image, mirrored back, is from its answer to the image."""
+        """Distance between a labeler's output for the mirrored image, mirrored back, and its output for the image."""
 
     @property
     def flip_score(self) -> str:
@@ -367,13 +367,13 @@ class Modality(ABC):
     def flip_unit(self) -> str:
         return self.flip_gate.split("_", 2)[2]
 
-    # ------------------------------------------------------------------------------- pictures
+    # ------------------------------------------------------------------------------- renderings
     @abstractmethod
     def colourise(self, label: Array, *, span: tuple[float, float] | None = None) -> NDArray[np.uint8]:
-        """Show one label (H, W[, 3]): (H, W, 3) uint8. span: range of values, where colours are relative to one."""
+        """Render one label (H, W[, 3]): (H, W, 3) uint8. span: range of values, for colours relative to one."""
 
     def span(self, labels: Sequence[Array]) -> tuple[float, float] | None:
-        """A range for showing several labels alike; None where colours mean the same in every picture."""
+        """A common range for rendering several labels; None where colours always mean the same."""
         return None
 
     @abstractmethod
@@ -382,22 +382,22 @@ class Modality(ABC):
 
     @property
     def picture_key(self) -> str:
-        """What its colours mean, in a few words; empty where pictures speak for themselves."""
+        """Short legend of its colours; empty where none is needed."""
         return ""
 
     @property
     def flat(self) -> bool:
-        """Whether pictures of it are of few colours, so that resampling must not invent any."""
+        """Whether its renderings have few colours, so that resampling must not add others."""
         return False
 
     def card_section(self) -> str:
-        """A section of the dataset card that says more; empty: none."""
+        """An extra section of the dataset card; empty: none."""
         return ""
 
 
 # -------------------------------------------------------------------------------------- helpers
 def read_png(data: bytes, name: str, mode: str) -> Array:
-    """Pixels of a PNG; raises InputError unless they are of this mode."""
+    """Pixels of a PNG; raises InputError unless the file has this mode."""
     try:
         image = open_image(data, ("PNG",))
     except InputError as error:
@@ -417,7 +417,7 @@ def check_shape(name: str, array: Array, channels: int, batch: bool) -> None:
 
 
 def check_range(name: str, array: Array, low: float, high: float) -> None:
-    # NaN fails both comparisons; the slack is what half precision adds to a unit vector.
+    # NaN fails both comparisons; the slack is half precision's error of a unit vector.
     if array.size and not (array.min() >= low - 1e-3 and array.max() <= high + 1e-3):
         raise InputError(
             f"{name}: values {array.min():.4g} … {array.max():.4g} leave {low:g} … {high:g}; "

@@ -51,11 +51,11 @@ class ClassMap(Modality):
     """Names, by id."""
     ignored: int = IGNORED
     paper_classes: Mapping[str, int] = field(default_factory=dict)
-    """Classes that have metrics of their own, and a common mean: name → id."""
+    """Classes with their own metrics and a common mean: name → id."""
     headline: frozenset[int] | None = None
-    """Classes that the primary metric is the mean of; None: all."""
+    """Classes that the primary metric averages; None: all."""
     weights: Mapping[int, float] = field(default_factory=dict)
-    """What pixels of a class count in training on decoded images (`train.loss: decoded`); the others count 1."""
+    """Weights of a class's pixels in training on decoded images (`train.loss: decoded`); the others count 1."""
     error_scale: ErrorScale = _WRONG
     flip_gate: str = "min_flip_agreement"
     gates: tuple[str, ...] = ("min_labelled", "min_classes", "max_class_share")
@@ -87,8 +87,8 @@ class ClassMap(Modality):
         return codes
 
     def imported(self, data: bytes, suffix: str) -> Array:
-        """Also PNGs with a palette, of which the index counts, and with grey of 1, 2 or 4 bits."""
-        with opened(io.BytesIO(data)) as image:  # checks its kind and size; what follows reads the bytes again
+        """Also PNGs with a palette, which are read as indices, and with grey of 1, 2 or 4 bits."""
+        with opened(io.BytesIO(data)) as image:  # checks its kind and size; the code below reads the bytes again
             stored, mode = raw_mode(image), image.mode
         label = _small_ids(data) if mode == "P" or stored in GREY_STEPS else self.decode(data)
         if ((label >= len(self.classes)) & (label != self.ignored)).any():
@@ -104,7 +104,7 @@ class ClassMap(Modality):
 
     @property
     def list_name(self) -> str:
-        """What the list of classes is called."""
+        """Name of the list of classes."""
         return f"own_modalities.{self.name}.classes"
 
     # ------------------------------------------------------------------------------- geometry
@@ -139,9 +139,9 @@ class ClassMap(Modality):
         """Classes by their colours.
 
         classes: ids to choose among. Where two classes meet, an image has colours in between, which may be a third
-            class's: the fewer there are, the less often.
-        noise: chooses the likeliest class, not that of the nearest colour (`Palette.likeliest`); `classes` then gives
-            the share of each.
+            class's: fewer ids make that rarer.
+        noise: chooses the likeliest class, not the nearest colour's (`Palette.likeliest`); `classes` then gives
+            each id's share.
         """
         colours = ((values + 1) / 2 * 255).round().clip(0, 255).astype(np.uint8)
         if noise is None:
@@ -182,7 +182,7 @@ class ClassMap(Modality):
 
     # -------------------------------------------------------------------------- blind predictors
     def constant(self, labels: Iterable[Array]) -> NDArray[np.float64]:
-        """The commonest class."""
+        """The most frequent class."""
         size = np.iinfo(self.dtype).max + 1
         counts: NDArray[np.int64] = np.zeros(size, dtype=np.int64)
         for label in labels:
@@ -207,7 +207,7 @@ class ClassMap(Modality):
         labelled = label != self.ignored
         return float((label == self.mirror(mirrored))[labelled].mean()) if labelled.any() else float("nan")
 
-    # ------------------------------------------------------------------------------- pictures
+    # ------------------------------------------------------------------------------- renderings
     @cached_property
     def display_palette(self) -> NDArray[np.uint8]:
         """Colours to show classes in: (classes, 3) uint8."""
@@ -216,9 +216,9 @@ class ClassMap(Modality):
     def colourise(self, label: Array, *, span: tuple[float, float] | None = None) -> NDArray[np.uint8]:
         ids, palette = self.image_channels_last(label), self.display_palette
         known = (ids >= 0) & (ids < len(palette)) & (ids != self.ignored)
-        picture = palette[np.where(known, ids, 0).astype(np.int64)].astype(np.uint8)
-        picture[~known] = UNKNOWN_COLOUR
-        return picture
+        image = palette[np.where(known, ids, 0).astype(np.int64)].astype(np.uint8)
+        image[~known] = UNKNOWN_COLOUR
+        return image
 
     def error_map(self, pred: Array, true: Array) -> NDArray[np.float64]:
         """1 where the class is wrong."""
@@ -238,10 +238,10 @@ class ClassMap(Modality):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OwnClassMap(ClassMap):
-    """With colours of its own instead of the configuration's `latents.palette`."""
+    """With its own colours instead of the configuration's `latents.palette`."""
 
     colours: tuple[tuple[int, int, int], ...] | None = None
-    """Of each class; None: as far apart as they can be."""
+    """Colour of each class; None: as far apart as possible."""
 
     @cached_property
     def _palette(self) -> Palette:
@@ -256,7 +256,7 @@ class OwnClassMap(ClassMap):
 
 
 class _CountedClasses:
-    """Per pixel, how often each class occurs: (classes seen so far, H, W), however many labels there are."""
+    """Per pixel, how often each class occurs: (classes seen so far, H, W), independent of the number of labels."""
 
     def __init__(self, modality: ClassMap) -> None:
         self.modality = modality
@@ -284,7 +284,7 @@ class _CountedClasses:
 
 
 def _small_ids(data: bytes) -> Array:
-    """Class ids as they are stored: of a palette the index, of few bits the level, which Pillow stretches to 255."""
+    """Class ids as they are stored: palette indices, or grey levels of few bits, which Pillow would stretch to 255."""
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         step = GREY_STEPS.get(raw_mode(image))
         return np.array(image) if step is None else np.array(image.convert("L")) // np.uint8(step)
@@ -296,8 +296,8 @@ def class_metrics(
 ) -> tuple[Metric, ...]:
     """The metrics of a class map, the primary one first.
 
-    means: which classes the first two are the mean of.
-    own: metrics of single classes and groups of them.
+    means: the classes that the first two average.
+    own: metrics of single classes and groups of classes.
     """
 
     def whole(name: str, label: str, description: str, *, brief: bool = True) -> Metric:

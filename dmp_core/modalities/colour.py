@@ -27,7 +27,7 @@ from dmp_core.modalities.base import (
     read_png,
 )
 from dmp_core.modalities.files import png_bytes
-from dmp_core.modalities.pictures import grey_picture
+from dmp_core.modalities.pictures import grey_image
 from dmp_core.modalities.scalar import VALUE_GATES, value_scores
 
 _SIGNS: dict[Axes, tuple[int, int, int]] = {
@@ -43,13 +43,13 @@ _WORDS = {
     "unity": "right, up, away",
 }
 NO_DIRECTION = 1e-6
-"""Vectors shorter than this point nowhere; as in `metrics.angular_deg`, which counts them as 90°."""
+"""Vectors shorter than this have no direction; as in `metrics.angular_deg`, which counts them as 90°."""
 # An 8-bit code cannot hold a zero vector exactly: (128, 128, 128) decodes to length 0.007.
 NO_SURFACE = 0.5
 """Vectors shorter than this are no label."""
-# 8-bit codes put a unit vector's length off by 0.007 at most; what is further off is not a unit vector.
+# 8-bit codes change a unit vector's length by 0.007 at most; other lengths are not unit vectors.
 UNIT_TOLERANCE = 0.05
-# Of an imported file half the codes must be unit vectors or none: compression may blur edges, other encodings fail all.
+# Half of an imported file's codes must be unit vectors or unlabelled: compression blurs edges, wrong encodings fail.
 _UNIT_SLACK, _UNIT_SHARE = 0.15, 0.5
 
 
@@ -79,7 +79,7 @@ class ColourMap(Modality):
         return self._from_unit(codes.astype(np.float32) / 255)
 
     def _to_unit(self, values: Array) -> Array:
-        """Values as parts of a channel's range, 0 to 1."""
+        """Values as fractions of a channel's range, 0 to 1."""
         return values
 
     def _from_unit(self, values: Array) -> Array:
@@ -145,9 +145,9 @@ class ColourMap(Modality):
 
         return float(metrics.mse(self.tensor(self.mirror(mirrored)[None]), self.tensor(label[None])))
 
-    # ------------------------------------------------------------------------------- pictures
+    # ------------------------------------------------------------------------------- renderings
     def colourise(self, label: Array, *, span: tuple[float, float] | None = None) -> NDArray[np.uint8]:
-        return grey_picture(self._to_unit(self.image_channels_last(label).astype(np.float64)))
+        return grey_image(self._to_unit(self.image_channels_last(label).astype(np.float64)))
 
     def error_map(self, pred: Array, true: Array) -> NDArray[np.float64]:
         """Mean of the channels' absolute differences."""
@@ -191,11 +191,11 @@ class VectorMap(ColourMap):
         return unit(self.from_codes(read_png(data, self.name, "RGB")))
 
     def truth(self, label: Array) -> Array:
-        """In half precision, which resolves a vector 8 times finer than the 8-bit file."""
+        """In half precision, 8 times finer than the 8-bit file."""
         return np.ascontiguousarray(label, dtype=np.float16)
 
     def stored(self, data: bytes) -> Array:
-        """The vectors before they are made unit again."""
+        """The vectors before they are normalised."""
         return read_png(data, self.name, "RGB").astype(np.float64) / 127.5 - 1
 
     def imported(self, data: bytes, suffix: str) -> Array:
@@ -244,7 +244,7 @@ class VectorMap(ColourMap):
 
     # -------------------------------------------------------------------------------- the VAE
     def _from_values(self, values: Array, code: Code, classes: Classes, noise: float | None) -> Array:
-        """Unit vectors of any non-zero length; an exact zero looks at the viewer, the likeliest guess."""
+        """Unit vectors of any non-zero length; an exact zero becomes the direction to the viewer, the likeliest one."""
         length = np.linalg.norm(values, axis=-1, keepdims=True)
         toward = np.array([0, 0, 1], dtype=np.float32)
         values = self.turned(values, code.axes)
@@ -305,7 +305,7 @@ class VectorMap(ColourMap):
 
         return float(metrics.angular_deg(self.tensor(self.mirror(mirrored)[None]), self.tensor(label[None])))
 
-    # ------------------------------------------------------------------------------- pictures
+    # ------------------------------------------------------------------------------- renderings
     @property
     def picture_key(self) -> str:
         return "red: to the right, green: up, blue: toward the viewer"
@@ -322,7 +322,7 @@ class VectorMap(ColourMap):
 
 class _SummedVectors(SummedValues):
     def result(self) -> Array | None:
-        """Of mean vectors, however short: labels that disagree still have a mean direction; (0, 0, 0) has none."""
+        """Directions of mean vectors of any length above 0: labels that disagree still have a mean direction."""
         means = super().result()
         if means is None:
             return None
@@ -331,6 +331,6 @@ class _SummedVectors(SummedValues):
 
 
 def unit(vectors: Array) -> Array:
-    """Vectors (..., 3) scaled to length 1; those shorter than 0.5 carry no direction and become 0."""
+    """Vectors (..., 3) scaled to length 1; those shorter than 0.5 have no direction and become 0."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.where(length < NO_SURFACE, 0, vectors / np.maximum(length, NO_SURFACE)).astype(np.float32)

@@ -33,9 +33,9 @@ from dmp_core.modalities.scalar import ScalarMap
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Depth(ScalarMap):
-    """Metres along the optical axis, (H, W) float; not positive or not finite means no surface.
+    """Metres along the optical axis, (H, W) float; values not positive or not finite mean no surface.
 
-    Kept as float16: relative error at most 2⁻¹¹.
+    Stored as float16: relative error at most 2⁻¹¹.
     """
 
     # ---------------------------------------------------------------------------------- files
@@ -52,7 +52,7 @@ class Depth(ScalarMap):
 
     # -------------------------------------------------------------------------------- the VAE
     def _unit_range(self, label: Array, code: Code) -> Array:
-        # Nothing was hit: as far away as the code reaches.
+        # No surface: the largest depth of the code.
         far = np.where(self.valid(label), label, code.depth_scale)
         share = np.clip(far.astype(np.float32) / np.float32(code.depth_scale), 0, 1 if code.depth_clip else None)
         return _CURVES[code.depth_curve][0](share)
@@ -114,7 +114,7 @@ class Depth(ScalarMap):
 
         return float(metrics.abs_rel(self.tensor(self.mirror(mirrored)[None]), self.tensor(label[None])))
 
-    # ------------------------------------------------------------------------------- pictures
+    # ------------------------------------------------------------------------------- renderings
     def colourise(self, label: Array, *, span: tuple[float, float] | None = None) -> NDArray[np.uint8]:
         """Near blue to far red, over `span` metres (default: the label's own range)."""
         return super().colourise(label, span=span or self.span([label]))
@@ -122,7 +122,7 @@ class Depth(ScalarMap):
     def span(self, labels: Sequence[Array]) -> tuple[float, float]:
         """1st to 99th percentile of the valid metres of several maps.
 
-        The far end stays within four medians, so that a patch of sky does not flatten all the rest.
+        The far end is at most four medians, so that a patch of sky does not compress the rest of the range.
         """
         valid = [d[self.valid(d)].astype(np.float64) for d in map(np.asarray, labels)]
         values = np.concatenate(valid) if valid else np.empty(0)
@@ -142,7 +142,7 @@ class Depth(ScalarMap):
             return np.where(valid, 100 * np.abs(p - t) / np.where(valid, t, 1.0), np.nan)
 
 
-# The logarithm starts at this share of the scale; below, levels would be spent on what no camera focuses on.
+# The logarithm starts at this share of the scale; below, levels would be wasted where no camera focuses.
 _NEAREST = np.float32(1 / 40)
 _CURVES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "linear": (lambda share: share, lambda grey: grey),
@@ -161,7 +161,7 @@ class _SummedDepths(SummedValues):
 
 
 def _without_nan(data: bytes) -> bytes:
-    """A .npy file, after its header was checked: NumPy trusts the shape there, however large."""
+    """A .npy file, after its header was checked: NumPy trusts the shape in it, however large."""
     _check_header(data)
     loaded = np.load(io.BytesIO(data), allow_pickle=False)
     return npy_bytes(np.nan_to_num(loaded, nan=0, posinf=np.inf, neginf=0)) if np.isnan(loaded).any() else data
@@ -183,7 +183,7 @@ def _check_header(data: bytes) -> None:
     if math.prod(shape) > MOST_PIXELS:
         raise InputError(f"depth: more than {MOST_PIXELS / 1e6:.0f} million pixels; scale it down")
     if math.prod(shape) * dtype.itemsize > len(data) - stream.tell():
-        raise InputError(f"depth: the file ends before the {shape[0]} × {shape[1]} values that its header names")
+        raise InputError(f"depth: the file ends before the {shape[0]} × {shape[1]} values that its header states")
 
 
 def _millimetres(data: bytes) -> Array:

@@ -12,7 +12,7 @@ from PIL import Image
 from dmp_core.errors import InputError
 from dmp_core.store import read_npy
 
-# Chosen once: zlib's output depends on it, and shards must come out byte-identical.
+# Fixed: zlib's output depends on it, and shards must be byte-identical.
 _PNG_LEVEL = 6
 
 

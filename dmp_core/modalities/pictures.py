@@ -1,4 +1,4 @@
-"""Colour maps and other pieces that pictures of labels are made of: (H, W, 3) uint8."""
+"""Colour maps and helpers for renderings of labels: (H, W, 3) uint8."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNKNOWN_COLOUR = (128, 128, 128)
 
 
 def load_matplotlib() -> ModuleType:
-    """matplotlib, or MissingExtra with the command that installs it: an extra, which colour maps and plots need."""
+    """matplotlib, an extra for colour maps and plots; raises MissingExtra with the command that installs it."""
     try:
         import matplotlib
     except ImportError:
@@ -31,15 +31,15 @@ def lookup(name: str) -> NDArray[np.uint8]:
 
 
 def apply_map(values: NDArray[np.floating[Any]], name: str) -> NDArray[np.uint8]:
-    """Colour (H, W) values of [0, 1] (clipped); values that are not finite come out grey."""
+    """Colour (H, W) values of [0, 1] (clipped); values that are not finite become grey."""
     finite = np.isfinite(values)
     index = np.round(np.clip(np.where(finite, values, 0.0), 0.0, 1.0) * 255).astype(np.uint8)
-    picture = lookup(name)[index]
-    picture[~finite] = UNKNOWN_COLOUR
-    return picture
+    image = lookup(name)[index]
+    image[~finite] = UNKNOWN_COLOUR
+    return image
 
 
-def grey_picture(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Values of [0, 1] (clipped), (H, W) or (H, W, 3), as they are; NaN comes out grey."""
-    picture = np.round(np.clip(np.nan_to_num(values.astype(np.float64), nan=0.5), 0, 1) * 255).astype(np.uint8)
-    return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=-1)
+def grey_image(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Values of [0, 1] (clipped), (H, W) or (H, W, 3), unchanged; NaN becomes grey."""
+    image = np.round(np.clip(np.nan_to_num(values.astype(np.float64), nan=0.5), 0, 1) * 255).astype(np.uint8)
+    return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)

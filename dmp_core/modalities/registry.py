@@ -1,6 +1,6 @@
-"""Which modalities there are, by name: built in, announced by installed packages, and of the configuration.
+"""The modalities by name: built in, registered by installed packages, and defined in the configuration.
 
-A package announces its own as an entry point of the group `dmp.modalities`, which names a `Modality`:
+A package registers its own as an entry point of the group `dmp.modalities`, which refers to a `Modality`:
 
     [project.entry-points."dmp.modalities"]
     edge = "my_package.edge:MODALITY"
@@ -24,9 +24,9 @@ from dmp_core.modalities.settings import OwnModality
 
 ENTRY_POINTS = "dmp.modalities"
 BUILT_IN = ("normal", "depth", "segmentation", "albedo", "shading")
-"""In the order in which tables and pictures show them."""
+"""In the order of tables and figures."""
 ModalityName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60, examples=[*BUILT_IN])]
-"""Of a built-in modality, of one that a package announces, or of one of `own_modalities`."""
+"""Name of a built-in modality, of one that a package registers, or of one of `own_modalities`."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _TAKEN = {"image", "images", "train", "none"} | {
     "json",
@@ -46,20 +46,20 @@ _OWN = TypeAdapter(dict[str, OwnModality])
 
 
 def modality_names() -> tuple[str, ...]:
-    """Names of those that every configuration knows."""
+    """Names of the modalities that every configuration knows."""
     return (*BUILT_IN, *_announced(tuple(sys.path)))
 
 
 @cache
 def _announced(path: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of those that installed packages announce; path: where Python looks for packages."""
+    """Names of the modalities that installed packages register; path: where Python looks for packages."""
     return tuple(sorted({point.name for point in metadata.entry_points(group=ENTRY_POINTS)} - set(BUILT_IN)))
 
 
 def find_modality(name: str, own: OwnModality | None = None) -> Modality:
-    """A modality by its name; own: what the configuration says of it, if it does.
+    """A modality by its name; own: its definition in the configuration, if any.
 
-    Raises InputError for an unknown one, and for an entry point that names none.
+    Raises InputError for an unknown one, and for an entry point that is not a modality.
     """
     if own is not None:
         return _built(name, _OWN.dump_json({name: own}).decode())
@@ -81,24 +81,24 @@ def built_in() -> list[Modality]:
 
 
 def with_built_in(modalities: Iterable[Modality]) -> list[Modality]:
-    """The built-in ones, then those that are not."""
+    """The built-in ones, then the others."""
     return [*built_in(), *(modality for modality in modalities if modality.name not in BUILT_IN)]
 
 
 def modalities_of(config: Mapping[str, Any]) -> list[Modality]:
-    """Those that a stored configuration may name: all that are known, then those that it describes."""
+    """Those that a stored configuration may refer to: all known ones, then those that it defines."""
     own = _OWN.validate_python(config.get("own_modalities") or {})
     return [*map(find_modality, modality_names()), *(find_modality(name, own[name]) for name in own)]
 
 
 def modality_of_stage(config: Mapping[str, Any]) -> Modality:
-    """That of a stage's stored settings (`task`, `own`)."""
+    """The modality in a stage's stored settings (`task`, `own`)."""
     own = config.get("own")
     return find_modality(config["task"], None if own is None else _OWN.validate_python({"own": own})["own"])
 
 
 def check_own(own: Own) -> None:
-    """Raise ValueError for names that cannot be those of members, files and options."""
+    """Raise ValueError for names that are not valid as names of members, files and options."""
     for name in own:
         if not _NAME.fullmatch(name) or name in _TAKEN or name in modality_names():
             taken = f"; {name} is taken" if name in _TAKEN or name in modality_names() else ""
@@ -119,10 +119,10 @@ def _loaded(name: str) -> Modality:
     point = next(iter(metadata.entry_points(group=ENTRY_POINTS, name=name)))
     try:
         loaded = point.load()
-    except Exception as error:  # whatever another package's import raises
+    except Exception as error:  # another package's import may raise anything
         raise InputError(
             f"modality {name!r}: {point.value} cannot be imported ({error}); fix or remove that package"
         ) from None
     if not isinstance(loaded, Modality) or loaded.name != name:
-        raise InputError(f"modality {name!r}: {point.value} is no Modality of that name; see docs/modalities.md")
+        raise InputError(f"modality {name!r}: {point.value} is not a Modality of that name; see docs/modalities.md")
     return loaded

@@ -27,7 +27,7 @@ from dmp_core.modalities.base import (
     read_png,
 )
 from dmp_core.modalities.files import npy_bytes, png_bytes, read_floats
-from dmp_core.modalities.pictures import apply_map, grey_picture
+from dmp_core.modalities.pictures import apply_map, grey_image
 
 INTRINSIC_METRICS = (
     Metric("mse", "MSE", "Mean squared difference, values in [0, 1].", paper="Table 3", decimals=4),
@@ -43,8 +43,8 @@ VALUE_SCORES = {"label_mean": float, "label_std": float, "label_clipped": float}
 class ScalarMap(Modality):
     """Values (H, W) from `low` to `high`.
 
-    Stored as an 8-bit grey PNG of values in [0, 1], or, where `member` says so, as .npy of float16 in which what is
-    not finite means no label. In memory float, or uint8 codes of a PNG.
+    Stored as an 8-bit grey PNG of values in [0, 1], or, if `member` says so, as .npy of float16 in which values
+    that are not finite mean no label. In memory float, or uint8 codes of a PNG.
     """
 
     channels: ClassVar[int] = 1
@@ -55,7 +55,7 @@ class ScalarMap(Modality):
     flip_gate: str = "max_flip_mse"
     gates: tuple[str, ...] = VALUE_GATES
     colour_map: str | None = None
-    """Of matplotlib, for pictures over the range; None: grey."""
+    """Colour map of matplotlib, for renderings over the range; None: grey."""
 
     @property
     def is_png(self) -> bool:
@@ -73,7 +73,7 @@ class ScalarMap(Modality):
 
     def codes(self, label: Array) -> Array:
         if not self.is_png:
-            with np.errstate(over="ignore"):  # beyond 65504 is as good as infinitely far
+            with np.errstate(over="ignore"):  # above 65504 becomes infinitely far
                 return label.astype(np.float16)
         if label.dtype == np.uint8:
             return label
@@ -92,7 +92,7 @@ class ScalarMap(Modality):
 
     @property
     def stored_unit(self) -> str:
-        """What the numbers of a .npy file are, for messages."""
+        """Unit of the numbers in a .npy file, for messages."""
         return self.unit or "values"
 
     # ------------------------------------------------------------------------------- geometry
@@ -115,7 +115,7 @@ class ScalarMap(Modality):
         return np.isfinite(label)
 
     def resize(self, label: Array, size: tuple[int, int]) -> Array:
-        """Nearest for .npy, since a mean over a pixel without a value has none; bilinear for PNG."""
+        """Nearest for .npy, since a mean with a missing value has none; bilinear for PNG."""
         label = self.checked(label)
         if label.shape[:2] == size:
             return label
@@ -128,11 +128,11 @@ class ScalarMap(Modality):
         values = label.astype(np.float32)
         if self.is_png:
             return values
-        # Without a label: the middle of the range, from where every value is nearest.
+        # No label: the middle of the range, whose largest distance to any value is smallest.
         return np.where(np.isfinite(values), self._in_range(values).clip(0, 1), 0.5).astype(np.float32)
 
     def _in_range(self, values: Any) -> Any:
-        """Values as parts of the range, 0 to 1."""
+        """Values as fractions of the range, 0 to 1."""
         return (values - self.low) / (self.high - self.low)
 
     def _from_values(self, values: Array, code: Code, classes: Classes, noise: float | None) -> Array:
@@ -190,11 +190,11 @@ class ScalarMap(Modality):
         p, t = (self._in_range(self.tensor(array[None])) for array in (self.mirror(mirrored), label))
         return float(metrics.mse(p, t))
 
-    # ------------------------------------------------------------------------------- pictures
+    # ------------------------------------------------------------------------------- renderings
     def colourise(self, label: Array, *, span: tuple[float, float] | None = None) -> NDArray[np.uint8]:
         array = self.image_channels_last(label).astype(np.float64)
         if self.colour_map is None:
-            return grey_picture(array if self.is_png else self._in_range(array))
+            return grey_image(array if self.is_png else self._in_range(array))
         low, high = span or (self.low, self.high)
         return apply_map(np.where(self.valid(array), (array - low) / (high - low), np.nan), self.colour_map)
 
@@ -202,7 +202,7 @@ class ScalarMap(Modality):
         return None if self.colour_map is None else (self.low, self.high)
 
     def value_text(self, value: float) -> str:
-        """A value as colour bars print it."""
+        """A value's label on colour bars."""
         return f"{value:g} {self.unit}".rstrip()
 
     def error_map(self, pred: Array, true: Array) -> NDArray[np.float64]:
@@ -212,7 +212,7 @@ class ScalarMap(Modality):
 
 
 def value_scores(values: NDArray[np.float64]) -> dict[str, Any]:
-    """Of values in [0, 1], (H, W[, 3]) or a list of them."""
+    """Quality scores of values in [0, 1], (H, W[, 3]) or a list of them."""
     if not values.size:
         return dict.fromkeys(VALUE_SCORES)
     axes = (0, 1) if values.ndim > 1 else None

@@ -1,4 +1,4 @@
-"""Modalities of one's own, as the configuration's `own_modalities` describes them."""
+"""Your own modalities, as defined in the configuration's `own_modalities`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dmp_core.settings import Settings, since
 from dmp_core.text import markdown
 
 Label = Annotated[str, Field(max_length=100), AfterValidator(lambda text: _one_line(text))]
-"""A few words that reports and cards show."""
+"""A short text for reports and cards."""
 Channel = Annotated[int, Field(ge=0, le=255)]
 _LONGEST_LIST = 2**22
 MOST_CLASSES = 65534
@@ -27,7 +27,7 @@ class _Own(Settings):
     title: Label | None = since(None)
     """Its name in reports; None: the key, capitalised."""
     instruction: str | None = since(None)
-    """What models that edit by instructions are asked for; None: "make it into the corresponding NAME map"."""
+    """The instruction for models that edit by instructions; None: "make it into the corresponding NAME map"."""
 
     def words(self, name: str) -> dict[str, Any]:
         plain = name.replace("_", " ")
@@ -45,7 +45,7 @@ class ScalarModality(_Own):
     unit: Label = since("")
     """Of the values, for reports: "°C"."""
     colour_map: str | None = since(None)
-    """Of matplotlib, for pictures; None: grey for PNG, viridis for .npy."""
+    """Colour map of matplotlib, for renderings; None: grey for PNG, viridis for .npy."""
 
     @model_validator(mode="after")
     def _ascends(self) -> ScalarModality:
@@ -148,18 +148,18 @@ class ClassesModality(_Own):
     classes: list[str] | str
     """Their names, by id; or a file with one name per line."""
     ignore: Annotated[int, Field(ge=0, le=65535)] | None = since(None)
-    """Id of pixels without a label, which may be that of a class; None: 255, or 65535 of 16 bits."""
+    """Id of pixels without a label, which may be a class's id; None: 255, or 65535 for 16 bits."""
     palette: list[tuple[Channel, Channel, Channel]] | None = since(None)
-    """Colour of each class in the images that are learned; None: chosen, as far apart as they can be."""
+    """Colour of each class in the label images; None: chosen as far apart as possible."""
     headline: list[str] | None = since(None)
-    """Classes that the primary metric is the mean of; None: all."""
+    """Classes that the primary metric averages; None: all."""
     weights: dict[str, PositiveFloat] = since({})
-    """Class → what its pixels count in training on decoded images (`train.loss: decoded`); the others count 1."""
+    """Class → weight of its pixels in training on decoded images (`train.loss: decoded`); the others count 1."""
 
     @field_validator("classes", mode="after")
     @classmethod
     def _listed(cls, classes: list[str] | str) -> list[str]:
-        """The names themselves, so that fingerprints know them and not where their file is."""
+        """The names themselves, so that fingerprints depend on them and not on their file's path."""
         if isinstance(classes, str):
             lines = read_text(Path(classes).expanduser(), _LONGEST_LIST).splitlines()
             classes = [name for line in lines if (name := line.strip()) and not name.startswith("#")]
@@ -230,5 +230,5 @@ _USED = {"glob", "image", "io", "json", "np", "pattern", "prompt", "sample", "sh
 
 
 def _identifier(name: str) -> str:
-    """Of the modality's labels in the card's code, where some names mean something else."""
+    """Variable name of the modality's labels in the card's code, where some names are already used."""
     return f"{name}_map" if keyword.iskeyword(name) or name in _USED else name

@@ -2,7 +2,7 @@
 
 `config` the recipe · `data` scenes to train on · `vae`, `unet` the two trainings on one `loop` ·
 `text` tokenizer and text encoder · `standardise` unit latents · `export` the diffusers folder and its card.
-Light to import: torch and diffusers come in with the functions that need them.
+Light to import: torch and diffusers are imported by the functions that need them.
 """
 
 from __future__ import annotations

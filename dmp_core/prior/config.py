@@ -1,4 +1,4 @@
-"""The recipe of a prior: one typed model a part, read from `data_manifests/prior_mini.yaml`."""
+"""The recipe of a prior: one typed model per part, read from `data_manifests/prior_mini.yaml`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class SourceConfig(Settings):
-    """Keywords of one kind, and how many of the scenes they make up."""
+    """Keywords of one kind, and their share of the scenes."""
 
     keywords: list[str] = []
     """Keywords given here."""
     keywords_file: str | None = None
     """Or a list in `data_manifests/keywords/`."""
     share: Annotated[float, Field(gt=0, le=1)]
-    """Part of all scenes; the shares of all sources are normalised to 1."""
+    """Share of all scenes; the shares of all sources are normalised to 1."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -41,58 +41,58 @@ class SourceConfig(Settings):
 
 
 class SceneConfig(Settings):
-    """The rendered scenes: what is in them, and how they are rendered."""
+    """The rendered scenes: their content and rendering."""
 
     scenes: PositiveInt = 7000
     seed: int = 20_000
-    """Scene i is drawn from (seed, i) alone: its keyword, caption and picture. Far from the datasets' seeds."""
+    """Scene i depends only on (seed, i): its keyword, caption and image. Far from the datasets' seeds."""
     sources: dict[str, SourceConfig]
     resolution: Annotated[int, Field(ge=16, le=1024)] = 64
     samples_per_pixel: PositiveInt = 16
     max_depth: PositiveInt = 4
     scenes_per_shard: PositiveInt = 250
     hold_out_every: Annotated[int, Field(ge=2)] = 40
-    """Scene i with i % this == 0 is kept from training; losses and ceilings are measured on these."""
+    """Scene i with i % this == 0 is held out; losses and ceilings are measured on these."""
 
 
 class TrainingConfig(Settings):
-    """What both trainings share. Either `steps` or `minutes` ends a training, whichever comes first."""
+    """Settings of both trainings. Either `steps` or `minutes` ends a training, whichever comes first."""
 
     steps: PositiveInt = 20_000
     minutes: PositiveFloat | None = None
-    """Wall-clock budget; the learning rate's cosine ends with it. None: `steps` alone counts."""
+    """Wall-clock budget; the learning rate's cosine ends with it. None: only `steps` counts."""
     batch_size: PositiveInt = 32
     learning_rate: PositiveFloat = 1e-3
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     weight_decay: NonNegativeFloat = 0.01
     max_grad_norm: PositiveFloat = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Average of the weights that is shipped; a young average forgets faster, (1 + k) / (10 + k)."""
+    """Decay of the average of the weights, which is shipped; faster at first, (1 + k) / (10 + k)."""
     bf16: bool = False
-    """Multiply in bfloat16, weights in float32: 1.7 times as fast where the processor has the instructions for it."""
+    """Multiply in bfloat16, weights in float32: 1.7 times as fast where the processor supports it."""
     checkpoint_every: PositiveInt = 200
     log_every: PositiveInt = 20
     seed: int = 0
 
 
 class VAEConfig(TrainingConfig):
-    """AutoencoderKL: one halving a level but the first."""
+    """AutoencoderKL: one halving per level except the first."""
 
     block_out_channels: list[PositiveInt] = [32, 32, 64, 128]
     layers_per_block: PositiveInt = 1
     latent_channels: PositiveInt = 16
     norm_num_groups: PositiveInt = 16
     label_share: Share = 0.4
-    """Part of the batches that is label images, so that the VAE can code what DMP predicts."""
+    """Share of label images in the batches, so that the VAE can encode what DMP predicts."""
     label_images: list[str] = Field(
         default=list(PROVIDES), min_length=1, exclude_if=lambda names: names == list(PROVIDES)
     )
-    """Modalities that these are of, among those that scenes are rendered with. Their order matters to the draws."""
+    """Their modalities, among the rendered ones. The order changes the draws."""
     depth_scale: PositiveFloat = 8.0
     palette: str = "default"
     guided_steps: Annotated[int, Field(ge=0)] = 0
-    """First steps in which encoder and decoder learn apart, each against the principal components of the patches:
-    both then have a fixed aim, where they would otherwise wait for each other. Joint training follows."""
+    """First steps, in which encoder and decoder learn separately, against the principal components of the patches:
+    each then has a fixed target and does not depend on the other. Joint training follows."""
     kl_weight: NonNegativeFloat = 3e-5
     """Weight of the mean KL divergence per latent value, against an L1 error per colour value."""
     gradient_weight: NonNegativeFloat = 0.5
@@ -114,12 +114,12 @@ class TextConfig(Settings):
     vocab_size: Annotated[int, Field(ge=600)] = 1500
     """Byte-pair tokens: 512 bytes, two special ones, the rest learnt from captions."""
     max_length: Annotated[int, Field(ge=8)] = 48
-    """Positions; longer captions are cut."""
+    """Positions; longer captions are truncated."""
     hidden_size: PositiveInt = 160
     layers: PositiveInt = 3
     heads: PositiveInt = 5
     captions: PositiveInt = 8_000
-    """Captions that the tokenizer is trained on (more than there are scenes: they cost nothing)."""
+    """Captions that the tokenizer is trained on (more than scenes: they cost nothing)."""
 
 
 class UNetConfig(TrainingConfig):
@@ -135,11 +135,11 @@ class UNetConfig(TrainingConfig):
     flip: bool = True
     """Also train on mirrored images; the captions name no left or right."""
     min_snr_gamma: PositiveFloat | None = None
-    """Clip of the signal-to-noise ratio in the loss weights (Hang et al. 2023); None: all steps weigh the same."""
+    """Clip of the signal-to-noise ratio in the loss weights (Hang et al. 2023); None: equal weights."""
 
 
 class JudgeConfig(TrainingConfig):
-    """The network that reads place and colours off a picture: `judge.py`."""
+    """The network that recognises place and colours in an image: `judge.py`."""
 
     steps: PositiveInt = 2400
     batch_size: PositiveInt = 32
@@ -148,13 +148,13 @@ class JudgeConfig(TrainingConfig):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     checkpoint_every: PositiveInt = 100_000
     widths: list[PositiveInt] = [16, 32, 64, 128]
-    """Channels of the levels, each at half the resolution of the one before."""
+    """Channels of the levels, each at half the resolution of the previous one."""
     features: PositiveInt = 64
-    """Values by which two pictures are compared."""
+    """Length of the feature vectors by which two images are compared."""
 
 
 class QualityConfig(Settings):
-    """How the finished prior is measured: `quality.py`."""
+    """Settings of the finished prior's evaluation: `quality.py`."""
 
     samples: Annotated[int, Field(ge=2)] = 640
     sampling_steps: PositiveInt = 25
@@ -168,18 +168,18 @@ class PriorConfig(Settings):
 
     name: str = "mini"
     start: str | None = None
-    """A prior to go on from: `shipped:NAME` or a folder. Its tokenizer is kept as it is, and its autoencoder unless
-    `tune` says otherwise; U-Net and text encoder are trained on. None: everything from fresh weights."""
+    """A prior to start from: `shipped:NAME` or a folder. Its tokenizer is kept, and its autoencoder unless
+    `tune` says otherwise; U-Net and text encoder are trained further. None: everything from random weights."""
     keep: Literal["all", "autoencoder"] = "all"
-    """What of `start` is taken over. `autoencoder`: U-Net, text encoder and tokenizer are made anew."""
+    """Parts of `start` to use. `autoencoder`: U-Net, text encoder and tokenizer are new."""
     tune: bool = False
-    """Train the autoencoder of `start` on, too, as `vae` says and before the U-Net, which then sees other latents."""
+    """Train the autoencoder of `start` further, by `vae` and before the U-Net, which then sees other latents."""
     scenes: SceneConfig
     vae: VAEConfig = VAEConfig()
     unet: UNetConfig = UNetConfig()
     quality: QualityConfig = QualityConfig()
     workers: PositiveInt = 2
-    """Processes that render; threads that train, each on its share of every batch."""
+    """Processes that render; threads that train, each on a share of every batch."""
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:

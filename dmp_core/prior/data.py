@@ -1,4 +1,4 @@
-"""Diverse rendered scenes to train on: made in the background, a shard at a time, resumable, reproducible."""
+"""Diverse rendered scenes to train on: rendered in the background, one shard at a time, resumable, reproducible."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Scenes:
     rgb: NDArray[np.uint8]
     captions: list[str]
     labels: dict[str, NDArray[Any]]
-    """As their files would hold them, see `Modality.codes`: (N, H, W[, 3])."""
+    """As in their files, see `Modality.codes`: (N, H, W[, 3])."""
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -38,20 +38,20 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Renders:
-    """Pictures with the words that they were made from: rgb (N, H, W, 3) uint8."""
+    """Images with the texts that they were rendered from: rgb (N, H, W, 3) uint8."""
 
     rgb: NDArray[np.uint8]
     captions: list[str]
     keywords: list[str]
     segmentation: NDArray[np.uint8] | None = None
-    """Class ids (N, H, W), of rendered pictures."""
+    """Class ids (N, H, W), of rendered images."""
 
     def __len__(self) -> int:
         return len(self.captions)
 
 
 def draw_scene(config: SceneConfig, index: int) -> tuple[str, str, int]:
-    """(caption, keyword, seed) of one scene; depends on (config.seed, index) and the keyword lists alone."""
+    """(caption, keyword, seed) of one scene; depends only on (config.seed, index) and the keyword lists."""
     seed = sample_seed(config.seed, f"prior-{index:08d}")
     rng = random.Random(seed)
     sources = list(config.sources.items())
@@ -71,7 +71,7 @@ def _keywords(name: str, keywords: tuple[str, ...], file: str | None) -> list[st
 
 
 def render_scenes(config: PriorConfig, folder: Path, progress: Progress = silent) -> list[Path]:
-    """Render every shard that is not there yet; returns the paths of all, in order."""
+    """Render every missing shard; returns the paths of all, in order."""
     render = partial(_render_shard, names=tuple(dict.fromkeys((*config.vae.label_images, CLASS_IDS))))
     return make_shards(config.scenes, folder, render, config.workers, progress)
 
@@ -83,7 +83,7 @@ def make_shards(
     workers: int,
     progress: Progress = silent,
 ) -> list[Path]:
-    """Make every shard that is not there yet, in processes of their own; returns the paths of all, in order.
+    """Make every missing shard, in separate processes; returns the paths of all, in order.
 
     make: (scenes, number of the shard's first scene, file to write).
     """
@@ -103,7 +103,7 @@ def make_shards(
 
 
 def save_shard(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Write columns, whole or not at all."""
+    """Write columns atomically."""
     temporary = path.with_suffix(".tmp.npz")
     arrays: dict[str, Any] = {name: np.stack([np.asarray(v) for v in values]) for name, values in columns.items()}
     with unwinding_worker():
@@ -137,14 +137,14 @@ def _render_shard(config: SceneConfig, start: int, path: Path, names: Sequence[s
 
 
 def load_scenes(config: SceneConfig, folder: Path, held_out: bool) -> Scenes:
-    """All scenes rendered so far that are for training, or those held out."""
+    """All scenes rendered so far, of the training part or held out."""
     joined = load_columns(config, folder, held_out)
     labels = {name: column for name, column in joined.items() if name not in ("rgb", "captions", "index")}
     return Scenes(joined["rgb"], [str(c) for c in joined["captions"]], labels)
 
 
 def load_renders(config: SceneConfig, folder: Path, held_out: bool) -> Renders:
-    """As `load_scenes`, with what the judge needs. Raises InputError if the scenes are not those of the recipe."""
+    """As `load_scenes`, for the judge. Raises InputError if the scenes are not those of the recipe."""
     joined = load_columns(config, folder, held_out, ("rgb", "captions", CLASS_IDS))
     captions, keywords = [], []
     for index, stored in zip(joined["index"], joined["captions"], strict=True):
@@ -152,7 +152,7 @@ def load_renders(config: SceneConfig, folder: Path, held_out: bool) -> Renders:
         if caption != str(stored):
             raise InputError(
                 f"{folder}: scene {index} is {str(stored)!r}, but the recipe draws {caption!r}; give the recipe "
-                "(scenes.seed, scenes.sources) that the scenes were rendered by"
+                "(scenes.seed, scenes.sources) that the scenes were rendered with"
             )
         captions.append(caption)
         keywords.append(keyword)
@@ -162,7 +162,7 @@ def load_renders(config: SceneConfig, folder: Path, held_out: bool) -> Renders:
 def load_columns(
     config: SceneConfig, folder: Path, held_out: bool, names: Sequence[str] | None = None
 ) -> dict[str, NDArray[Any]]:
-    """Columns of the shards made so far, for training or held out: `names` (all), and each scene's `index`."""
+    """Columns of the shards made so far, of the training part or held out: `names` (all), and each scene's `index`."""
     parts = list(_shards(config, folder, held_out, names))
     if not parts:
         raise FileNotFoundError(f"{folder}: no rendered scenes; run the part `data` first")

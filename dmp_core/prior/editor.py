@@ -1,6 +1,6 @@
 """The mini editor: InstructPix2Pix at the size of the mini prior, trained on rendered pairs of before and after.
 
-Parts, each of which goes on where it stopped: `data` renders the pairs, `train` fits the widened U-Net to them,
+Parts, each of which resumes: `data` renders the pairs, `train` fits the widened U-Net to them,
 `export` writes the folder that `load_editor` opens.
 """
 
@@ -31,10 +31,10 @@ RECIPE = "editor_mini.yaml"
 
 
 class EditorTraining(Settings):
-    """The recipe as the DAG takes it, where base model and workers are set for all stages."""
+    """The recipe in the DAG, where base model and workers are set for all stages."""
 
     scenes: SceneConfig
-    """What is rendered; `scenes` counts pairs."""
+    """The rendered pairs; `scenes` is their number."""
     fit: InstructConfig = InstructConfig()
 
 
@@ -48,7 +48,7 @@ class EditorRecipe(EditorTraining):
 
 
 def recipe_with(changes: Mapping[str, Any]) -> EditorTraining:
-    """The shipped recipe with these settings laid over it. Raises InputError naming the field under `editor.recipe`."""
+    """The shipped recipe with these changes. Raises InputError naming the field under `editor.recipe`."""
     shipped = read_yaml(manifest_path(RECIPE))
     settings = {name: shipped[name] for name in EditorTraining.model_fields}
     try:
@@ -77,7 +77,7 @@ def train_editor(
 ) -> Path:
     """Make the editor, end to end or only `parts` of it.
 
-    out: the finished folder in diffusers format. work: pairs, checkpoints and logs; kept, and taken up again.
+    out: the finished folder in diffusers format. work: pairs, checkpoints and logs; kept, and resumed from.
     """
     if "data" in parts:
         make_shards(recipe.scenes, work / "pairs", _render_shard, recipe.workers, progress)
@@ -135,7 +135,7 @@ def _train(recipe: EditorRecipe, work: Path, device: str, progress: Progress) ->
 def latent_pairs(
     scenes: SceneConfig, vae: Any, folder: Path, held_out: bool
 ) -> tuple[LatentColumn, LatentColumn, list[str]]:
-    """Latents before and after, plain and mirrored (instructions name no side), and the instructions."""
+    """Latents before and after, plain and mirrored (instructions mention no side), and the instructions."""
     from dmp_core.diffusion.labels import encode
     from dmp_core.images import image_to_vae
     from dmp_core.training.latents import LatentColumn
@@ -152,7 +152,7 @@ def latent_pairs(
 
 
 def _export(finished: Path, out: Path) -> None:
-    """In half precision, which is what ships; replaces `out` at the end."""
+    """In half precision, as shipped; replaces `out` at the end."""
     from dmp_core.prior.export import save_halved
     from dmp_core.weights.load import load_editor
     from dmp_core.weights.settings import EditorConfig

@@ -1,4 +1,4 @@
-"""The finished prior as a diffusers folder in fp16 safetensors, with a card that says what it can and cannot do."""
+"""The finished prior as a diffusers folder in fp16 safetensors, with a card that states its abilities and limits."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def export_prior(
     pipeline = assemble(vae, unet, text_encoder, tokenizer)
     save_halved(pipeline, fresh)
     scenes = load_scenes(config.scenes, work / "scenes", held_out=True)
-    shipped = type(pipeline).from_pretrained(fresh, torch_dtype=torch.float32)  # what users will load
+    shipped = type(pipeline).from_pretrained(fresh, torch_dtype=torch.float32)  # as users will load it
     sample_grid(shipped).save(fresh / "samples.png", optimize=True)
     reconstruction_grid(shipped.vae, scenes).save(fresh / "reconstructions.png", optimize=True)
     quality = write_quality(*measure(config, shipped, work / "scenes", progress), config.quality, fresh)
@@ -73,7 +73,7 @@ def export_prior(
 
 
 def save_halved(pipeline: Any, folder: Path) -> None:
-    """Write a diffusers pipeline in half precision. Raises InputError when a weight is no number in it."""
+    """Write a diffusers pipeline in half precision. Raises InputError when a weight is not finite in it."""
     pipeline.to(torch.float16)
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module):
@@ -83,7 +83,7 @@ def save_halved(pipeline: Any, folder: Path) -> None:
 
 
 def forget_paths(folder: Path) -> None:
-    """Diffusers and transformers record where a part was loaded from: a path of this machine."""
+    """Remove the local paths from which parts were loaded, which diffusers and transformers record."""
     for file in (*folder.rglob("*config.json"), folder / "model_index.json"):
         content = json.loads(file.read_text())
         kept = {name: value for name, value in content.items() if name not in ("_name_or_path", "name_or_path")}

@@ -1,7 +1,7 @@
-"""The judge of a prior: a small network that reads the captions' traits off a picture, trained on renders.
+"""The judge of a prior: a small network that recognises the captions' traits in an image, trained on renders.
 
-Its layers are also the one fixed eye with which pictures are compared (`distances.py`): the networks that others use
-for that, Inception and LPIPS', know photographs, and have to be downloaded.
+Its features also serve to compare images (`distances.py`): the networks that others use
+for that, Inception and LPIPS', are trained on photographs, and must be downloaded.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from dmp_core.render.vocabulary import class_id
 Images = NDArray[np.uint8]
 """(N, H, W, 3) RGB."""
 Labels = Mapping[str, NDArray[np.int64]]
-"""(N,) by trait, UNSAID where a caption leaves it open."""
+"""(N,) by trait, UNSAID if the caption does not state it."""
 
 _SHIFT = 4
-"""Training pictures are shifted by up to so many pixels."""
+"""Largest random shift of training images, pixels."""
 
 
 class Judge(nn.Module):
-    """Four levels of convolutions; features of the whole picture for the place, a glance at one spot for a colour."""
+    """Four levels of convolutions; features of the whole image for the place, attention to one spot for a colour."""
 
     def __init__(self, config: JudgeConfig) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Judge(nn.Module):
         return self._features(self.maps(images)[-1])
 
     def forward(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Scores (B, values) by trait; log weights (B, H / 4 · W / 4) of where each colour was looked for."""
+        """Scores (B, values) by trait; log weights (B, H / 4 · W / 4) of the spot of each colour."""
         maps = self.maps(images)
         features = self._features(maps[-1])
         fine = torch.cat([maps[1], F.interpolate(maps[3], maps[1].shape[-2:])], dim=1)
@@ -74,7 +74,7 @@ class Judge(nn.Module):
 
 
 class _Glance(nn.Module):
-    """Looks for the object, takes the picture's mean colour there, and names it in the light of the whole."""
+    """Locates the object, takes the image's mean colour there, and classifies it given the whole image."""
 
     def __init__(self, channels: int, features: int, values: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class _Glance(nn.Module):
 
 
 def _level(inputs: int, outputs: int, deep: bool) -> nn.Module:
-    # One group: a norm over single channels would take absolute colour out of the picture.
+    # One group: a norm over single channels would remove absolute colour.
     layers = [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.GroupNorm(1, outputs), nn.SiLU()]
     if deep:
         layers += [nn.Conv2d(outputs, outputs, 3, padding=1), nn.GroupNorm(1, outputs), nn.SiLU()]
@@ -107,14 +107,14 @@ def train_judge(
         drawn = _vary(_with_masks(renders, chosen), np.random.default_rng([config.seed, step, share.start or 0]))
         scores, weights = judge(drawn[:, :3].contiguous(memory_format=torch.channels_last))
         masks = dict(zip(COLOURED, F.avg_pool2d(drawn[:, 3:], 4).flatten(2).unbind(1), strict=True))
-        # Summed, since a share may hold no picture whose caption says the trait.
+        # Summed, since a share may contain no image whose caption states the trait.
         losses = {
             name: F.cross_entropy(
                 scores[name], torch.from_numpy(labels[name][chosen]), ignore_index=UNSAID, reduction="sum"
             )
             for name in TRAITS
         }
-        # The renders tell where the object is: the glance need not find that out from colours.
+        # The renders' labels locate the object: the network need not learn that from colours.
         strayed = [
             -(mask / mask.sum(1, keepdim=True).clamp_min(1e-6) * weights[name]).sum() for name, mask in masks.items()
         ]
@@ -128,7 +128,7 @@ def train_judge(
 
 
 def _with_masks(renders: Renders, chosen: NDArray[np.int64]) -> Tensor:
-    """Pictures in [-1, 1] with a mask of each coloured object as further channels, (B, 3 + objects, H, W)."""
+    """Images in [-1, 1] with a mask of each coloured object as further channels, (B, 3 + objects, H, W)."""
     assert renders.segmentation is not None
     ids = torch.from_numpy(renders.segmentation[chosen])
     masks = torch.stack([ids == class_id(thing) for thing in COLOURED.values()], dim=1)
@@ -136,13 +136,13 @@ def _with_masks(renders: Renders, chosen: NDArray[np.int64]) -> Tensor:
 
 
 def _vary(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Mirrored and shifted at random, a picture at a time."""
+    """Mirrored and shifted at random, per image."""
     side = images.shape[-1]
     padded = F.pad(images, (_SHIFT,) * 4, mode="reflect")
     moved = []
-    for picture in padded:
+    for image in padded:
         (y, x), mirror = rng.integers(2 * _SHIFT + 1, size=2), rng.random() < 0.5
-        cut = picture[:, y : y + side, x : x + side]
+        cut = image[:, y : y + side, x : x + side]
         moved.append(cut.flip(-1) if mirror else cut)
     return torch.stack(moved)
 
@@ -155,17 +155,17 @@ def embed(judge: Judge, images: Images) -> NDArray[np.float64]:
 
 @torch.no_grad()
 def accuracies(judge: Judge, images: Images, labels: Labels) -> dict[str, float | None]:
-    """Part of the pictures in which the judge sees what the caption says, by trait; None where no caption says it."""
-    answers = [{name: scores.argmax(1) for name, scores in judge(batch)[0].items()} for batch in batches(images)]
+    """Share of images in which the judge recognises what the caption states, by trait; None if no caption states it."""
+    predictions = [{name: scores.argmax(1) for name, scores in judge(batch)[0].items()} for batch in batches(images)]
     result: dict[str, float | None] = {}
     for name in TRAITS:
-        right = torch.cat([answer[name] for answer in answers]).numpy() == labels[name]
+        right = torch.cat([scores[name] for scores in predictions]).numpy() == labels[name]
         said = labels[name] != UNSAID
         result[name] = float(right[said].mean()) if said.any() else None
     return result
 
 
 def batches(images: Images, size: int = 64) -> Iterator[Tensor]:
-    """Pictures as the judge takes them, (B, 3, H, W) in [-1, 1]."""
+    """Images as the judge's input, (B, 3, H, W) in [-1, 1]."""
     for start in range(0, len(images), size):
         yield image_to_vae(images[start : start + size])

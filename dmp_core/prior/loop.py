@@ -1,7 +1,7 @@
 """One training loop for both parts: AdamW, cosine, gradient clipping, EMA, log, exact resume.
 
-Each worker thread takes a share of every batch, with torch's own threads off: networks this small spend their time
-between kernels, so that two threads inside each kernel gain little, and stall whenever another process takes a core.
+Each worker thread takes a share of every batch, with torch's own threads off: such small networks spend their time
+between kernels, so that two threads inside each kernel gain little, and wait whenever another process takes a core.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _IDENTITY = "prior"  # settings may change between sessions: more steps, other m
 
 LossFunction = Callable[[int, slice], dict[str, Tensor]]
 """(step, share) → named scalars of this share of the step's batch, each a mean over it; `loss` is the one to
-minimise. All randomness must derive from the step. Called from several threads at once."""
+minimise. All randomness must derive from the step. Called from several threads at the same time."""
 
 
 def fit(
@@ -41,8 +41,8 @@ def fit(
 ) -> dict[str, dict[str, Tensor]]:
     """Train `modules` until `config.steps` or `config.minutes` (of all sessions together) are used up.
 
-    Goes on from the last good checkpoint in `work`. Writes `log.csv`. Returns the averaged weights by module.
-    Raises InputError when the loss, its gradient or a weight is not finite; what was saved before is then still good.
+    Resumes from the last intact checkpoint in `work`. Writes `log.csv`. Returns the averaged weights by module.
+    Raises InputError when the loss, its gradient or a weight is not finite; earlier checkpoints are then still intact.
     """
     work.mkdir(parents=True, exist_ok=True)
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
@@ -101,7 +101,7 @@ class Team:
         return {name: sum(values[name] for values, _ in parts) / len(parts) for name in parts[0][0]}
 
     def _backward(self, step: int, share: slice) -> tuple[dict[str, float], tuple[Tensor | None, ...]]:
-        # No cache of cast weights: it is one for all threads.
+        # No cache of cast weights: all threads would share it.
         with autocast_bf16("cpu", self.bf16, cache_enabled=False):
             values = self.loss_at(step, share)
         _check_finite("loss", step, values["loss"].item())
@@ -117,7 +117,7 @@ def _update(parameters: list[nn.Parameter], optimizer: Any, rate: float, max_nor
 
 
 def _check_finite(what: str, step: int, value: float) -> None:
-    """Before the optimiser's step: the weights are then still good."""
+    """Before the optimiser's step: the weights are then still intact."""
     if not math.isfinite(value):
         raise InputError(
             f"training: the {what} is {value} at step {step + 1}; lower learning_rate. Checkpoints are kept"
@@ -125,7 +125,7 @@ def _check_finite(what: str, step: int, value: float) -> None:
 
 
 class _State:
-    """What a checkpoint holds."""
+    """Contents of a checkpoint."""
 
     def __init__(self, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer, work: Path) -> None:
         self.modules, self.optimizer = modules, optimizer
@@ -135,23 +135,23 @@ class _State:
         self.pending: list[dict[str, float]] = []
         self.rows: list[list[str]] = []
         saved = load_checkpoint(self.folder, _IDENTITY)
-        if saved is None and (old := work / "checkpoint.pt").exists():  # the only one, before there were two
+        if saved is None and (old := work / "checkpoint.pt").exists():  # of older versions, which kept one
             saved = read_checkpoint(old)
         if saved is not None:
             self._restore(saved)
-        self.log_file.unlink(missing_ok=True)  # what came after the checkpoint is logged again
+        self.log_file.unlink(missing_ok=True)  # steps after the checkpoint are logged again
         if self.rows:
             self._write_log(self.rows, "w")
         self.started = time.monotonic() - self.seconds
 
     def share_done(self, config: TrainingConfig) -> float:
-        """How much of the steps or minutes is used up, whichever is more; 1 and above: all."""
+        """Share of the steps or minutes used, whichever is larger; 1 and above: all."""
         self.seconds = time.monotonic() - self.started
         minutes = 0.0 if config.minutes is None else self.seconds / (60 * config.minutes)
         return max(self.step / config.steps, minutes)
 
     def average(self, decay: float) -> None:
-        """EMA of the weights; a young average forgets faster."""
+        """EMA of the weights; a young average has a faster decay."""
         keep = min(decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for name, module in self.modules.items():
@@ -174,7 +174,7 @@ class _State:
         self.pending.clear()
 
     def _logged(self) -> list[list[str]]:
-        """The rows so far of a run whose checkpoint is older than such that have them."""
+        """The rows so far from the file, for old checkpoints without rows."""
         if not self.log_file.exists() or not self.log_file.stat().st_size:
             return []
         with self.log_file.open(newline="", errors="replace") as stream:

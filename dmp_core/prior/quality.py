@@ -1,4 +1,4 @@
-"""How good a finished prior is, in figures: `quality.json`, the table of `quality.md.j2`, and a picture."""
+"""Quality measures of a finished prior: `quality.json`, the table of `quality.md.j2`, and an image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dmp_core.progress import Progress, silent
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of renders, of the same renders through the VAE, and of samples; None: does not apply."""
+    """One measure of renders, of the same renders through the VAE, and of samples; None: does not apply."""
 
     renders: float | None
     through_vae: float | None
@@ -37,24 +37,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Quality:
-    """All figures of one prior."""
+    """All measures of one prior."""
 
     training: int
     """Renders that the judge was trained on."""
     held_out: int
-    """Renders on which figures of renders are measured."""
+    """Renders on which the column of renders is measured."""
     samples: int
     psnr: Row
-    """dB. Of this and the next two `renders` compares different renders, to tell what is much."""
+    """dB. For this and the next two, `renders` compares different renders, as a scale."""
     ssim: Row
     perceptual: Row
     obedience: dict[str, Row]
-    """Part of the pictures in which the judge sees what the caption says, by trait."""
+    """Share of images in which the judge recognises what the caption states, by trait."""
     frechet: Row
-    """To the held-out renders, in the judge's features. `renders` and `through_vae`: as many training renders."""
+    """Distance to held-out renders, in the judge's features. `renders` and `through_vae`: as many training renders."""
     nearness: Row
-    """Distance to the nearest training render, that of held-out renders being 1. `through_vae`: training renders,
-    which is what samples would score that are copies."""
+    """Distance to the nearest training render, relative to held-out renders. `through_vae`: training renders,
+    the score of samples that are copies."""
 
 
 def measure_folder(config: PriorConfig, model: str, scenes_folder: Path, out: Path, progress: Progress = silent) -> str:
@@ -65,7 +65,7 @@ def measure_folder(config: PriorConfig, model: str, scenes_folder: Path, out: Pa
 
     folder = resolve_folder(model, "priors") or Path(model)
     if not (folder / "model_index.json").exists():
-        raise InputError(f"model: {folder} is no diffusers folder (no model_index.json); name one, or shipped:mini")
+        raise InputError(f"model: {folder} is not a diffusers folder (no model_index.json); give one, or shipped:mini")
     torch.set_num_threads(config.workers)
     pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     return write_quality(*measure(config, pipeline, scenes_folder, progress), config.quality, out)
@@ -74,7 +74,7 @@ def measure_folder(config: PriorConfig, model: str, scenes_folder: Path, out: Pa
 def measure(
     config: PriorConfig, pipeline: Any, scenes_folder: Path, progress: Progress = silent
 ) -> tuple[Quality, Image.Image]:
-    """Train the judge, draw samples, compare; returns the figures and `neighbour_grid`'s picture.
+    """Train the judge, draw samples, compare; returns the measures and `neighbour_grid`'s image.
 
     pipeline: a StableDiffusionPipeline in float32. Raises InputError where sizes or scenes do not match the recipe.
     """
@@ -86,18 +86,18 @@ def measure(
         )
     labels = labels_of(training.captions, training.keywords)
     judge = train_judge(config.quality.judge, training, labels, config.workers, progress)
-    captions, keywords = ask(config, held_out)
+    captions, keywords = sample_prompts(config, held_out)
     samples = draw_samples(pipeline, captions, config.quality, progress)
     return compare(judge, pipeline.vae, training, held_out, Renders(samples, captions, keywords))
 
 
 def labels_of(captions: Sequence[str], keywords: Sequence[str]) -> Labels:
-    """What each caption says, (N,) by trait."""
+    """Traits that each caption states, (N,) by trait."""
     return stack_traits([traits(*words) for words in zip(captions, keywords, strict=True)])
 
 
-def ask(config: PriorConfig, held_out: Renders) -> tuple[list[str], list[str]]:
-    """Captions and keywords of scenes that are not trained on: those held out, then such as follow the last."""
+def sample_prompts(config: PriorConfig, held_out: Renders) -> tuple[list[str], list[str]]:
+    """Captions and keywords of scenes outside the training set: held-out ones, then those after the last scene."""
     first = config.scenes.scenes
     fresh = [draw_scene(config.scenes, index) for index in range(first, first + config.quality.samples)]
     captions = [*held_out.captions, *(caption for caption, _, _ in fresh)]
@@ -108,7 +108,7 @@ def ask(config: PriorConfig, held_out: Renders) -> tuple[list[str], list[str]]:
 def draw_samples(
     pipeline: Any, captions: Sequence[str], config: QualityConfig, progress: Progress = silent, batch_size: int = 64
 ) -> Images:
-    """One picture a caption, each from a seed of its own."""
+    """One image per caption, each from its own seed."""
     pipeline.set_progress_bar_config(disable=True)
     parts = []
     for start in range(0, len(captions), batch_size):
@@ -128,7 +128,7 @@ def draw_samples(
 
 @torch.no_grad()
 def round_trip(vae: Any, images: Images, batch_size: int = 32) -> Images:
-    """Pictures encoded and decoded."""
+    """Images encoded and decoded."""
     parts = []
     for start in range(0, len(images), batch_size):
         pixels = image_to_vae(images[start : start + batch_size])
@@ -140,8 +140,8 @@ def round_trip(vae: Any, images: Images, batch_size: int = 32) -> Images:
 def compare(
     judge: Judge, vae: Any, training: Renders, held_out: Renders, samples: Renders
 ) -> tuple[Quality, Image.Image]:
-    """The figures of samples, given what they were asked for; and `neighbour_grid`'s picture."""
-    # As many training renders as samples, from all over the shards.
+    """The measures of samples, given their prompts; and `neighbour_grid`'s image."""
+    # As many training renders as samples, spread over the shards.
     chosen = np.linspace(0, len(training) - 1, min(len(samples), len(training))).astype(int)
     copies = round_trip(vae, training.rgb[chosen])
     decoded = round_trip(vae, held_out.rgb)
@@ -171,7 +171,7 @@ def _obedience(judge: Judge, held_out: Renders, decoded: Images, samples: Render
 def neighbour_grid(
     samples: Images, training: Images, painted: Features, known: Features, count: int = 6
 ) -> Image.Image:
-    """The samples that lie nearest to a training render, each followed by its three nearest; two blocks wide.
+    """The samples nearest to a training render, each followed by its three nearest; two blocks wide.
 
     painted, known: the features of samples and of training renders.
     """
@@ -182,18 +182,18 @@ def neighbour_grid(
 
 
 def render_table(quality: Quality, config: QualityConfig) -> str:
-    """The figures as Markdown, with a sentence each on how to read them."""
+    """The measures as Markdown, each with a sentence on how to read it."""
     import jinja2
 
     template = jinja2.Template(Path(__file__).with_name("quality.md.j2").read_text(), undefined=jinja2.StrictUndefined)
     return template.render(quality=quality, config=config)
 
 
-def write_quality(quality: Quality, picture: Image.Image, config: QualityConfig, out: Path) -> str:
+def write_quality(quality: Quality, neighbours: Image.Image, config: QualityConfig, out: Path) -> str:
     """Write `quality.json`, `quality.md` and `neighbours.png` into `out`; returns the Markdown."""
     out.mkdir(parents=True, exist_ok=True)
     text = render_table(quality, config)
     (out / "quality.json").write_text(json.dumps(asdict(quality), indent=1) + "\n")
     (out / "quality.md").write_text(text)
-    picture.save(out / "neighbours.png", optimize=True)
+    neighbours.save(out / "neighbours.png", optimize=True)
     return text

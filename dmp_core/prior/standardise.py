@@ -1,8 +1,8 @@
 """Every latent channel to mean 0 and deviation 1, without changing what the autoencoder computes.
 
-Diffusers knows one scaling factor for all channels and our latents use no shift, but trained channels differ
-severalfold in spread and sit off zero, where the noise schedule (made for unit variance around 0) fits badly.
-The 1 × 1 convolutions around the latents are linear, so that the change of units fits into their weights.
+Diffusers has one scaling factor for all channels and our latents use no shift, but trained channels differ
+several times in spread, and their means are not 0; the noise schedule (made for unit variance around 0) fits badly.
+The 1 × 1 convolutions around the latents are linear, so that the change of units is put into their weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def standardise_latents(vae: Any, images: Tensor, batch_size: int = 32) -> None:
     """Rescale an AutoencoderKL in place, by the statistics of the latents of `images`.
 
     images: (N, 3, H, W) in [-1, 1]. Afterwards the posterior's mean has mean 0 and deviation 1 in each channel
-    over these images, its standard deviation is in the same units, and encode-decode gives what it gave before.
+    over these images, its standard deviation is in the same units, and encode-decode gives the same images as before.
     """
     latents = torch.cat([vae.encode(part).latent_dist.mean for part in images.split(batch_size)])
     mean, deviation = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3)).clamp_min(1e-6)

@@ -1,4 +1,4 @@
-"""Going on from a finished prior: what is taken over from it, and the log of its own training."""
+"""Starting from a finished prior: the parts to use, and the log of its own training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dmp_core.weights.resolve import resolve_model
 
 
 def start_folder(config: PriorConfig) -> Path | None:
-    """The prior to go on from. Raises InputError when it is not there, or has other latents than the recipe's."""
+    """The prior to start from. Raises InputError when it is missing, or has other latents than the recipe's."""
     if config.start is None:
         return None
     folder = Path(resolve_model(config.start, "start", kind="priors").place)
@@ -30,7 +30,7 @@ def start_folder(config: PriorConfig) -> Path | None:
 
 
 def start_of_unet(config: PriorConfig) -> Path | None:
-    """The prior whose U-Net, text encoder and tokenizer are trained on; None: fresh ones."""
+    """The prior whose U-Net, text encoder and tokenizer are trained further; None: new ones."""
     return start_folder(config) if config.keep == "all" else None
 
 
@@ -46,7 +46,7 @@ def load_part(folder: Path, part: str) -> Any:
 
 
 def training_log(config: PriorConfig, work: Path, part: str) -> pd.DataFrame:
-    """The log of a part's training, after that of the prior it went on from."""
+    """The log of a part's training, after that of the prior it started from."""
     own = work / part / "log.csv"
     logs = [pd.read_csv(own)] if own.exists() else []
     folder = start_of_unet(config) if part == "unet" else start_folder(config)

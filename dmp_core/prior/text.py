@@ -58,7 +58,7 @@ def _write(folder: Path, alphabet: list[str], merges: list[tuple[str, str]]) -> 
 
 
 def build_text_encoder(config: PriorConfig, tokenizer: Any) -> Any:
-    """CLIPTextModel with fresh weights."""
+    """CLIPTextModel with random weights."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     text = config.unet.text

@@ -1,4 +1,4 @@
-"""The whole recipe, part by part: data → vae → unet → export. Each part goes on where it stopped."""
+"""The whole recipe, part by part: data → vae → unet → export. Each part resumes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def train_prior(
 ) -> Path:
     """Make the prior, end to end or only `parts` of it.
 
-    out: the finished diffusers folder. work: scenes, checkpoints and logs; kept, and taken up again.
+    out: the finished diffusers folder. work: scenes, checkpoints and logs; kept, and resumed from.
     """
     from dmp_core.prior.data import render_scenes
     from dmp_core.prior.start import start_folder
 
-    start_folder(config)  # refused before hours of rendering
+    start_folder(config)  # checked before hours of rendering
     if "data" in parts:
         render_scenes(config, work / "scenes", progress)
     if set(parts) <= {"data"}:
@@ -42,7 +42,7 @@ def train_prior(
 
 
 def _vae(config: PriorConfig, work: Path, train: bool, progress: Progress) -> Any:
-    """The autoencoder: trained now, as the last training left it, or that of the prior to go on from as it is."""
+    """The autoencoder: trained now, from the last training, or the unchanged one of the prior to start from."""
     from diffusers import AutoencoderKL
 
     from dmp_core.prior.start import load_part, start_folder

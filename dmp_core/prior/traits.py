@@ -1,4 +1,4 @@
-"""What a caption says that its picture must show: the kind of place, and two colours. The labels of `judge.py`."""
+"""What a caption states that its image must show: the kind of place, and two colours. The labels of `judge.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dmp_core.render.language import Item, read_prompt
 from dmp_core.render.vocabulary import RGB, normalise, vocabulary
 
 UNSAID = -1
-"""The label where the caption leaves a trait open."""
+"""The label of a trait that the caption does not state."""
 
 PLACES: dict[str, tuple[str, ...]] = {
     "bedroom": ("bedroom", "hospital"),
@@ -31,7 +31,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "landscape": ("park", "coast", "mountains"),
     "still life": ("still_life",),
 }
-"""The renderer's families, those together that are furnished alike, or too rare to be learnt alone."""
+"""The renderer's families, merged where furnished alike or too rare to be learnt separately."""
 
 COLOURS: dict[str, str] = {
     "white": "white, off-white, ivory, cream",
@@ -46,19 +46,19 @@ COLOURS: dict[str, str] = {
     "purple": "purple, indigo, violet, lavender, lilac, plum, magenta",
     "pink": "pink, light pink, hot pink, rose",
 }
-"""The eleven basic colour terms (Berlin and Kay, 1969), and which of the vocabulary's colours each stands for."""
+"""The eleven basic colour terms (Berlin and Kay, 1969), and the vocabulary's colours that each includes."""
 
 COLOURED = {"bed colour": "bed", "wall colour": "wall"}
-"""The object that each trait of colour speaks of, as the vocabulary names it."""
+"""The object of each colour trait, by the vocabulary's name."""
 
 TRAITS: dict[str, tuple[str, ...]] = {"place": tuple(PLACES)} | {name: tuple(COLOURS) for name in COLOURED}
 """Name and values of each trait."""
 
 
 def traits(caption: str, keyword: str) -> dict[str, int]:
-    """Index into TRAITS' values by trait, as the renderer reads the words; UNSAID where they leave it open.
+    """Index into TRAITS' values by trait, as the renderer reads the words; UNSAID where not stated.
 
-    No colours are read from captions that name a style: a pencil drawing has none.
+    No colours are read from captions that state a style: a pencil drawing has none.
     """
     spec = read_prompt(caption, keyword)
     place = next(number for number, families in enumerate(PLACES.values()) if spec.family in families)
@@ -72,7 +72,7 @@ def stack_traits(rows: list[dict[str, int]]) -> dict[str, NDArray[np.int64]]:
 
 
 def majority_share(labels: Mapping[str, NDArray[np.int64]]) -> dict[str, float | None]:
-    """What always naming the commonest value would score, by trait; None where no caption says it."""
+    """Score of always predicting the most frequent value, by trait; None if no caption states it."""
     said = {name: values[values != UNSAID] for name, values in labels.items()}
     return {
         name: float(np.bincount(values).max() / len(values)) if len(values) else None for name, values in said.items()

@@ -22,7 +22,7 @@ from dmp_core.progress import Progress, silent
 
 
 def build_unet(config: PriorConfig) -> Any:
-    """UNet2DConditionModel with cross-attention at every level, fresh weights."""
+    """UNet2DConditionModel with cross-attention at every level, random weights."""
     from diffusers import UNet2DConditionModel
 
     settings = config.unet
@@ -57,7 +57,7 @@ def loss_weights(snr: Tensor, gamma: float | None) -> Tensor:
 def train_unet(
     config: PriorConfig, vae: Any, scenes_folder: Path, work: Path, progress: Progress = silent
 ) -> tuple[Any, Any, Any]:
-    """Train, or go on training; returns the averaged U-Net and text encoder, and the tokenizer."""
+    """Train, or resume; returns the averaged U-Net and text encoder, and the tokenizer."""
     settings: UNetConfig = config.unet
     scenes = load_scenes(config.scenes, scenes_folder, held_out=False)
     start = start_of_unet(config)
@@ -80,7 +80,7 @@ def train_unet(
         clean = latents[mirrored, chosen]
         noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
         chosen, empty, timesteps, clean, noise = (part[share] for part in (chosen, empty, timesteps, clean, noise))
-        noisy = interpolate(schedule, clean, noise, timesteps)  # eq. 1 and eq. 2 differ in what is mixed in
+        noisy = interpolate(schedule, clean, noise, timesteps)  # eq. 1 and eq. 2 differ only in what is mixed in
         embeds = text_encoder(tokens[torch.where(empty, len(scenes), chosen)])[0]
         error = F.mse_loss(unet(noisy, timesteps, encoder_hidden_states=embeds).sample, noise, reduction="none")
         per_image = error.mean(dim=(1, 2, 3))

@@ -1,4 +1,4 @@
-"""The autoencoder: 8× down, trained on renders and on label images, since it must code what DMP predicts."""
+"""The autoencoder: 8× smaller, trained on renders and on label images, since it must encode what DMP predicts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from dmp_core.prior.start import load_part, start_folder
 from dmp_core.progress import Progress, silent
 
 GUIDED_NOISE = 0.05
-"""Noise on the guide's codes, which have unit variance, so that the decoder learns to live with some."""
+"""Noise on the guide's codes, which have unit variance, so that the decoder learns to tolerate some."""
 
 
 def build_vae(config: PriorConfig) -> Any:
-    """AutoencoderKL as the recipe says, with fresh weights."""
+    """AutoencoderKL of the recipe, with random weights."""
     from diffusers import AutoencoderKL
 
     levels = len(config.vae.block_out_channels)
@@ -46,7 +46,7 @@ def build_vae(config: PriorConfig) -> Any:
 
 @torch.no_grad()
 def _settle(vae: Any) -> None:
-    """A start that learns several times faster: residual branches silent, and a posterior with little noise."""
+    """An initialisation that speeds up training: residual branches at zero, and a posterior with little noise."""
     for name, module in vae.named_modules():
         if name.endswith(("conv2", "to_out.0")):
             torch.nn.init.zeros_(module.weight)
@@ -108,7 +108,7 @@ def fit_patch_code(scenes: Scenes, config: VAEConfig, patch: int, batches: int =
 
 
 def train_vae(config: PriorConfig, scenes_folder: Path, work: Path, progress: Progress = silent) -> Any:
-    """Train, from nothing or from the autoencoder of `config.start`; goes on with a training that was stopped.
+    """Train, from random weights or from the autoencoder of `config.start`; resumes a stopped training.
 
     Returns the averaged model, its latents of unit variance.
     """

@@ -1,4 +1,4 @@
-"""What a caption generator is, and how one is found by the `kind` in the configuration."""
+"""The protocol of caption generators, and their lookup by the configuration's `kind`."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ GeneratorSettings = GrammarPrompts | TransformersPrompts | VLLMPrompts
 
 
 class CaptionGenerator(Protocol):
-    """Asks something, a model or a grammar, for captions."""
+    """Writes captions, by a model or a grammar."""
 
     name: str
-    """Goes into each sample's provenance: what really writes, and with which model.
+    """Goes into each sample's provenance: the actual generator and model.
 
-    A generator may also have `facts`, a dict of what else its artefact's manifest should tell.
+    A generator may also have `facts`, a dict of further details for its artefact's manifest.
     """
 
     def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
-        """One raw completion a keyword, in order.
+        """One raw completion per keyword, in order.
 
         `template` is the request (see `fill_template`); `seeds` (63-bit, as many as keywords)
-        decide the draw, so the same call gives the same texts. The texts are raw:
-        `clean_caption` judges them.
+        decide the draw, so equal calls give equal texts. The texts are raw:
+        `clean_caption` checks them.
         """
         ...
 
 
 # kind → "module:class or function"; imported on first use, so that planning a run loads no model library.
-# It is called with the settings and keyword `device`.
+# Called with the settings and the keyword argument `device`.
 GENERATORS: dict[str, str] = {
     "grammar": "dmp_core.prompts.grammar:GrammarGenerator",
     "transformers": "dmp_core.prompts.transformers_lm:TransformersGenerator",
@@ -46,7 +46,7 @@ GENERATORS: dict[str, str] = {
 
 @lru_cache(maxsize=1)
 def build_generator(settings: GeneratorSettings, device: str = "auto") -> CaptionGenerator:
-    """The generator that `settings.kind` names; the last one is kept, as its model takes seconds to load.
+    """The generator of `settings.kind`; the last one is cached, as its model takes seconds to load.
 
     Free its memory with `build_generator.cache_clear()`.
     """
@@ -56,11 +56,11 @@ def build_generator(settings: GeneratorSettings, device: str = "auto") -> Captio
 
 
 def fill_template(template: str, keyword: str, seed: int) -> str:
-    """The request for one caption; other braces in the template stay as they are.
+    """The request for one caption; other braces in the template are kept.
 
     `{keyword}` becomes the keyword in plain words, with the right article in place of an
     `a` before it. `{details}` becomes two objects and a light that the renderer can draw,
-    drawn by `seed`: a small model left to itself names few things and fewer colours.
+    drawn by `seed`: small models mention few objects and fewer colours on their own.
     """
     phrase = readable_keyword(keyword)
     has_article = phrase.lower().startswith(("a ", "an ", "the "))

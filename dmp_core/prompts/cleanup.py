@@ -1,4 +1,4 @@
-"""From a language model's raw completion to a usable caption, or to the reason why it is none."""
+"""From a language model's raw completion to a usable caption, or to the reason why it is unusable."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dmp_core.prompts.sentences import sentence_ends
 from dmp_core.prompts.subject import HIDDEN, hide, keeps_subject, plain, show
 
 RULES = 2
-"""Number of the rules below, for fingerprints. The first ones looked into keywords and for no subject."""
+"""Number of the rules below, for fingerprints. Version 1 also checked keywords, and did not check the subject."""
 _LIST_MARK = re.compile(r"^\s*(?:\(?\d{1,2}[.):]|[-*•>]|#{1,6})\s+")
 _LABEL = re.compile(
     r"^(?:(?:photo|image|sample|example|possible|suggested|my|the|a|short|final)\s+)*"
     r"(?:caption|description|title|answer|output|response|assistant|photo|image)\s*(?:\d+\s*)?:\s*",
     re.IGNORECASE,
 )
-# "Here is a caption for your photo:" and its like introduce the caption; they are not one.
+# "Here is a caption for your photo:" and similar lines introduce the caption and are not part of it.
 _LEAD_IN = re.compile(
     r"^(?:sure|certainly|of course|here(?:'s| is| are)|absolutely|okay)\b[^:\n]*[:!]\s*", re.IGNORECASE
 )
@@ -36,7 +36,7 @@ _NOT_A_CAPTION = re.compile(
     r"|https?:|www\.|@\w|[<>{}\[\]|=\\\ufffd\u2581\u0120\u010a]",
     re.IGNORECASE,
 )
-# A text that ends in one of these was cut off.
+# A text that ends in one of these is truncated.
 _DANGLING = frozenset(
     words_of(
         "a, an, and, the, with, of, in, on, at, by, or, for, to, from, its, their, as, that, which, is, are, "
@@ -46,20 +46,20 @@ _DANGLING = frozenset(
 )
 _CLAUSE_END = re.compile(r"[,;:] | - ")
 _MIN_WORDS = 3
-_MIN_CLAUSES = 50  # characters that the whole clauses of an over-long sentence must at least make
+_MIN_CLAUSES = 50  # characters that the whole clauses of an over-long sentence must have at least
 
 
 def clean_caption(
-    raw: str, max_characters: int = 150, keyword: str = "", *, judge_language: bool = True
+    raw: str, max_characters: int = 150, keyword: str = "", *, check_language: bool = True
 ) -> tuple[str, str]:
     """(caption, reason): the caption, or "" and why it was refused.
 
     Reasons: `empty`, `over-long`, `not English`, `lost subject`, `repeats itself`, `no caption`.
-    Rules look outside the keyword only: it is what was asked for, in any language, and is never cut.
+    Rules look outside the keyword only: it was requested, in any language, and is never cut.
     An over-long text keeps its leading whole sentences if one fits, else the leading whole
-    clauses of the first (a caption is a list of things seen: it bears that).
+    clauses of the first (a caption is a list of visible things, so that is acceptable).
 
-    judge_language: False for a generator that writes nothing but English.
+    check_language: False for a generator that writes only English.
     """
     text = _single_line(raw, keyword)
     if _too_few_words(text, keyword):
@@ -69,25 +69,25 @@ def clean_caption(
     text = _whole_sentences(text, max_characters)
     if not text:
         return "", "over-long"
-    reason = _objection(text, keyword, judge_language)
+    reason = _objection(text, keyword, check_language)
     return ("", reason) if reason else (show(text, keyword), "")
 
 
-def _objection(text: str, keyword: str, judge_language: bool) -> str:
-    """Why a whole caption, its keyword hidden, cannot be used; "" if it can."""
+def _objection(text: str, keyword: str, check_language: bool) -> str:
+    """Why a whole caption, its keyword hidden, is unusable; "" if it is usable."""
     if _too_few_words(text, keyword) or _rambles(text):
         return "no caption"
-    if judge_language and not is_english(_HIDDEN.sub(" ", text)):
+    if check_language and not is_english(_HIDDEN.sub(" ", text)):
         return "not English"
     if _repeats(text, keyword):
         return "repeats itself"
     return "" if not keyword or keeps_subject(show(text, keyword), keyword) else "lost subject"
 
 
-def judged_alike(keyword: str, max_characters: int) -> bool:
+def same_by_first_rules(keyword: str, max_characters: int) -> bool:
     """Whether the first rules give the same for every caption of the grammar: it has the keyword in it, in English.
 
-    Then nothing in the keyword may look like the end of a sentence, a mark, a label, or another language, and nothing
+    So nothing in the keyword may look like the end of a sentence, a mark, a label, or another language, and nothing
     may be too long.
     """
     phrase = readable_keyword(keyword)
@@ -97,18 +97,18 @@ def judged_alike(keyword: str, max_characters: int) -> bool:
         and not _NOT_A_CAPTION.search(phrase)
         and words[-1] not in _DANGLING
         and len(set(words)) >= 0.7 * len(words)
-        and foreign <= known + 1  # the caption has more words that are English
+        and foreign <= known + 1  # the caption adds English words
         and max_characters >= 150
     )
 
 
 def caption_key(caption: str) -> str:
-    """What two captions share when they differ in case, punctuation and spacing alone."""
+    """Equal for captions that differ only in case, punctuation and spacing."""
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", caption).casefold()))
 
 
 def _single_line(raw: str, keyword: str) -> str:
-    """The first line that says something, without marks, labels and quotes around it; the keyword in it is hidden."""
+    """The first line with content, without marks, labels and quotes around it; the keyword in it is hidden."""
     text = hide(plain(_HIDDEN.sub("\ufffd", raw)), keyword)
     while (unescaped := hide(plain(_ENTITY.sub(_character, text)), keyword)) != text:
         text = unescaped
@@ -124,7 +124,7 @@ def _character(entity: re.Match[str]) -> str:
 
 
 def _bare(line: str) -> str:
-    """Peels prefixes and quotes off until nothing more comes off (`1. Caption: "A bed."` → `A bed.`)."""
+    """Removes prefixes and quotes repeatedly (`1. Caption: "A bed."` → `A bed.`)."""
     previous = None
     line = " ".join(line.split())
     while line != previous:
@@ -139,9 +139,9 @@ def _bare(line: str) -> str:
 
 
 def _whole_sentences(text: str, max_characters: int) -> str:
-    """The leading whole sentences that fit; of a first sentence that does not, the whole clauses that do."""
+    """The leading whole sentences that fit; if the first does not fit, its whole clauses that do."""
     fitting = [end for end in sentence_ends(text) if end <= max_characters]
-    if fitting:  # what follows the last full stop was cut off by the token limit
+    if fitting:  # text after the last full stop was truncated by the token limit
         return text[: fitting[-1]].strip()
     if len(text) > max_characters:
         text = text[: _last_clause(text, max_characters)]
@@ -152,7 +152,7 @@ def _whole_sentences(text: str, max_characters: int) -> str:
 
 
 def _last_clause(text: str, max_characters: int) -> int:
-    """Where the last whole clause ends that fits, or the keyword, if there is none; 0 if neither says enough."""
+    """End of the last whole clause that fits, or else of the keyword; 0 if neither is long enough."""
     least = min(_MIN_CLAUSES, max_characters // 2)
     clauses = [match.start() for match in _CLAUSE_END.finditer(text[:max_characters])]
     keywords = [match.end() for match in _HIDDEN.finditer(text) if match.end() <= max_characters]
@@ -160,7 +160,7 @@ def _last_clause(text: str, max_characters: int) -> int:
 
 
 def _too_few_words(text: str, keyword: str) -> bool:
-    """Fewer than three words, unless the keyword alone says enough."""
+    """Fewer than three words, unless the keyword alone is long enough."""
     longest = max((len(match.group()) for match in _HIDDEN.finditer(text)), default=0)
     return longest < _MIN_CLAUSES and len(re.findall(r"[^\W\d_]+", show(text, keyword))) < _MIN_WORDS
 
@@ -170,14 +170,14 @@ def _has_control_characters(text: str) -> bool:
 
 
 def _rambles(text: str) -> bool:
-    """A loop: a word three times running, or fewer than half of the words distinct."""
+    """A loop: a word three times in a row, or fewer than half of the words distinct."""
     words = re.findall(r"\w+", text.lower())
     looping = any(a == b == c for a, b, c in zip(words, words[1:], words[2:], strict=False))
     return looping or len(set(words)) < 0.5 * len(words)
 
 
 def _repeats(text: str, keyword: str) -> bool:
-    """Says a sentence or a clause twice, or two or more words twice running."""
+    """Contains a sentence or a clause twice, or two or more words twice in a row."""
     ends = {*sentence_ends(text), *(match.end() for match in _CLAUSE_END.finditer(text))}
     parts = [tuple(_words(text[start:end], keyword)) for start, end in pairwise([0, *sorted(ends), len(text)])]
     said = [part for part in parts if len(part) > 1]
@@ -190,5 +190,5 @@ def _repeats(text: str, keyword: str) -> bool:
 
 
 def _words(text: str, keyword: str) -> list[str]:
-    """Words in lower case; a mention of the keyword is one."""
+    """Words in lower case; a mention of the keyword counts as one."""
     return [show(word, keyword).lower() for word in re.findall(rf"[{HIDDEN}]+|\w+", text)]

@@ -1,4 +1,4 @@
-"""Keyword lists: reading them, and putting a dataset's category names into plain words."""
+"""Keyword lists: reading them, and converting a dataset's category names to plain words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _QUALIFIERS_THAT_FOLLOW = frozenset(
 
 
 def readable_keyword(keyword: str) -> str:
-    """`athletic_field/indoor` → `indoor athletic field`; free text passes through, trimmed."""
+    """`athletic_field/indoor` → `indoor athletic field`; free text is only trimmed."""
     name, _, qualifier = keyword.strip().partition("/")
     if not qualifier or " " in keyword.strip():
         return " ".join(keyword.replace("_", " ").split())
@@ -32,15 +32,15 @@ def readable_keyword(keyword: str) -> str:
 
 
 def keyword_files() -> list[str]:
-    """Names of the keyword lists that come with the package."""
+    """Names of the keyword lists that are shipped with the package."""
     return sorted(path.name for path in manifest_path("keywords").glob("*.txt"))
 
 
 def read_keywords(source: str | Path) -> list[str]:
-    """Keywords of one list, in file order, repeats dropped.
+    """Keywords of one list, in file order, repeats removed.
 
     `source` is a path or the name of a list in `data_manifests/keywords/`; a path
-    that exists wins. Lines that start with `#` and blank lines are skipped.
+    that exists takes precedence. Lines that start with `#` and blank lines are skipped.
     UTF-8, or UTF-16 and 32 with a byte-order mark.
     Raises InputError that names the file when it is missing, not text, or empty.
     """
@@ -56,7 +56,7 @@ def read_keywords(source: str | Path) -> list[str]:
 
 
 def split_keywords(split_name: str, keywords: Sequence[str], keywords_file: str | None) -> list[str]:
-    """The keywords of a split, from its list or its file; blank ones are an InputError."""
+    """The keywords of a split, from its list or its file. Raises InputError on blank ones."""
     if keywords_file is not None:
         return read_keywords(keywords_file)
     cleaned = list(dict.fromkeys(" ".join(keyword.split()) for keyword in keywords))

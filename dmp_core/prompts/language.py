@@ -1,4 +1,4 @@
-"""Whether a caption is English, all of it: a caption may begin in English and slip into another language."""
+"""Whether a whole caption is English: it may begin in English and switch to another language."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ENGLISH = frozenset(
         "walls"
     )
 )
-# Function words of the languages that a multilingual model slips into; those shared with English left out.
+# Function words of the languages that a multilingual model may switch to; without those shared with English.
 _FOREIGN = frozenset(
     words_of(
         "der, die, das, und, ein, eine, einem, mit, auf, ist, von, im, le, la, les, un, une, et, avec, des, "
@@ -26,17 +26,17 @@ _FOREIGN = frozenset(
         "uma, com, para, het, een, van, op, de"
     )
 )
-_LABELS = ("en", "pcm")  # plain lists of coloured things are now and then taken for Nigerian Pidgin
-# Least probabilities of English, of whole texts and of so many words in a row: a few that are hardly English give a
-# half-translated caption away. English captions of the grammar and of SmolLM2 (1,000 in all) lie above all of them.
+_LABELS = ("en", "pcm")  # plain lists of coloured things are sometimes classified as Nigerian Pidgin
+# Minimum probabilities of English, of whole texts and of a number of words in a row: a few unlikely words reveal a
+# half-translated caption. English captions of the grammar and of SmolLM2 (1,000 in all) are above all of them.
 _LEAST, _LEAST_OF_FEW, _LEAST_AMONG_FOREIGN = 0.3, 0.05, 0.9
 _LEAST_IN_A_ROW = {4: 0.005, 6: 0.03}
 
 
 def is_english(text: str) -> bool:
-    """Letters, function words and, where there is enough to judge, a language identifier (py3langid) all say so.
+    """Letters, function words and, if the text is long enough, a language identifier (py3langid) all agree.
 
-    Without any letter in it there is nothing to object to.
+    Texts without letters pass.
     """
     letters = [character for character in text if character.isalpha()]
     if sum(character.isascii() for character in letters) < 0.95 * len(letters):
@@ -50,14 +50,14 @@ def is_english(text: str) -> bool:
 
 
 def count_words(text: str) -> tuple[int, int]:
-    """How many words are English ones that we know, and how many are function words of eight other languages."""
+    """Number of known English words, and of function words of eight other languages."""
     words = re.findall(r"[a-z]+", text.lower())
     english = sum(word in _ENGLISH or word in _vocabulary_words() for word in words)
     return english, sum(word in _FOREIGN for word in words)
 
 
 def _slips(words: list[str]) -> bool:
-    """Whether a few words in a row are hardly English."""
+    """Whether a few words in a row are probably not English."""
     return any(
         _probability(words[start : start + number]) < least
         for number, least in _LEAST_IN_A_ROW.items()
@@ -66,14 +66,14 @@ def _slips(words: list[str]) -> bool:
 
 
 def _probability(words: list[str]) -> float:
-    """That the words are English."""
+    """Probability that the words are English."""
     found = dict(_identifier().rank(" ".join(words)))
     return float(sum(found.get(label, 0.0) for label in _LABELS))
 
 
 @cache
 def _identifier() -> LanguageIdentifier:
-    """Loaded when the first caption of a language model is judged; takes a second."""
+    """Loaded when the first caption of a language model is checked; takes a second."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

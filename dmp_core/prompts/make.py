@@ -1,4 +1,4 @@
-"""One split's captions: ask for them, clean them, ask again for what is missing."""
+"""One split's captions: generate them, clean them, and try again for missing ones."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from dmp_core.prompts.subject import refuse_unusable
 from dmp_core.store import Bounds, SkipCount, Skipped, sample_key, sample_seed
 from dmp_core.text import one_line
 
-_AT_ONCE = 256  # captions asked for at a time: what a killed run loses at most
-# A second try rarely fails for all of several candidates, and a batch costs little more than a row.
+_AT_ONCE = 256  # captions generated per call: the most that a killed run loses
+# Several candidates rarely all fail, and a batch costs little more than one row.
 _MAX_CANDIDATES = 8
 
 
 @dataclass(frozen=True)
 class Captions:
-    """The captions of one split, and how many of those written were refused."""
+    """The captions of one split, and the shares of refused ones."""
 
     table: pd.DataFrame
     refused: dict[str, float]
-    """Reason → share of all captions that were judged."""
+    """Reason → share of all captions that were checked."""
     skipped: dict[str, str] = field(default_factory=dict)
-    """Key → reason of every sample that has none."""
+    """Key → reason of every sample without a caption."""
 
 
 def make_captions(
@@ -54,11 +54,11 @@ def make_captions(
 
     Columns: key (`<split>-<index:08d>`), split, keyword (as given), prompt (at most
     `config.max_characters` characters), seed (int64, the image's), generator, round (1 = the first try).
-    Keywords take turns, so their counts differ by one at most; of more keywords than
-    captions, a fair sample drawn by `seed`. No two prompts are alike, and none is like one in
-    `exclude` (case and punctuation apart), which keeps train and test apart.
-    bounds: how many samples may be left without a caption after `config.max_rounds` rounds of asking; of None, none.
-    Raises InputError if a keyword cannot stand in any caption, or more captions are missing than that.
+    Keywords alternate, so their counts differ by at most one; of more keywords than
+    captions, a fair sample drawn by `seed`. No two prompts are equal, and none equals one in
+    `exclude` (ignoring case and punctuation), which separates train and test.
+    bounds: how many samples may have no caption after `config.max_rounds` rounds; None: no sample.
+    Raises InputError if a keyword fits into no caption, or more captions are missing than that.
     """
     keywords = _take_turns(split_name, split, seed)
     refuse_unusable({f"splits.{split_name}.keywords": dict.fromkeys(keywords)}, config.max_characters)
@@ -67,15 +67,15 @@ def make_captions(
     wanted = _Wanted(split_name, keywords, config.max_characters, taken, generator.name != GrammarGenerator.name)
     for round_number in range(1, config.max_rounds + 1):
         candidates = min(2 ** (round_number - 1), _MAX_CANDIDATES)
-        asked = [index for index in wanted.missing() for _ in range(candidates)]
+        tried = [index for index in wanted.missing() for _ in range(candidates)]
         seeds = [
             sample_seed(seed, f"{sample_key(split_name, index)}/caption/{round_number}/{position % candidates}")
-            for position, index in enumerate(asked)
+            for position, index in enumerate(tried)
         ]
-        for start in range(0, len(asked), _AT_ONCE):
+        for start in range(0, len(tried), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            texts = generator.generate([keywords[index] for index in asked[part]], config.template, seeds[part])
-            for index, raw in zip(asked[part], texts, strict=True):
+            texts = generator.generate([keywords[index] for index in tried[part]], config.template, seeds[part])
+            for index, raw in zip(tried[part], texts, strict=True):
                 wanted.offer(index, raw, round_number)
             progress(len(wanted.accepted), len(keywords))
         if not wanted.missing():
@@ -97,15 +97,15 @@ def _take_turns(split_name: str, split: SplitConfig, seed: int) -> list[str]:
 
 @dataclass
 class _Wanted:
-    """The split as it fills up."""
+    """The split and its captions so far."""
 
     split_name: str
     keywords: Sequence[str]
     max_characters: int
     taken: set[str]
-    """Caption keys that may not come (again)."""
-    judge_language: bool
-    """Of what is not in the keywords; the grammar's is English."""
+    """Caption keys that must not occur (again)."""
+    check_language: bool
+    """Whether to check the language outside the keywords; the grammar's is English."""
     accepted: dict[int, tuple[str, int]] = field(default_factory=dict)
     """Sample index → (caption, round)."""
     dropped: Counter[str] = field(default_factory=Counter)
@@ -120,7 +120,7 @@ class _Wanted:
         if index in self.accepted:
             return
         keyword = self.keywords[index]
-        caption, reason = clean_caption(raw, self.max_characters, keyword, judge_language=self.judge_language)
+        caption, reason = clean_caption(raw, self.max_characters, keyword, check_language=self.check_language)
         key = caption_key(caption)
         if caption and key in self.taken:
             reason = "duplicate"
@@ -132,11 +132,11 @@ class _Wanted:
         self.accepted[index] = (caption, round_number)
 
     def refused(self) -> dict[str, float]:
-        judged = len(self.accepted) + self.dropped.total()
-        return {reason: round(number / judged, 4) for reason, number in self.dropped.most_common()}
+        checked = len(self.accepted) + self.dropped.total()
+        return {reason: round(number / checked, 4) for reason, number in self.dropped.most_common()}
 
     def skip_missing(self, bounds: Bounds, rounds: int) -> None:
-        """Give up what no caption was found for. Raises InputError above the bounds."""
+        """Skip the samples without a caption. Raises InputError above the bounds."""
         count = SkipCount(f"prompts/{self.split_name}", len(self.keywords), bounds)
         for index, keyword in enumerate(self.keywords):
             if index in self.accepted:
@@ -164,7 +164,7 @@ class _Wanted:
         )
 
     def complaint(self, config: PromptsConfig) -> str:
-        """What is missing, why, and what to change."""
+        """The missing captions, the reasons, and the fix."""
         short = Counter(self.keywords[index] for index in self.missing())
         total = Counter(self.keywords)
         some = ", ".join(f"{word} ({total[word] - n} of {total[word]})" for word, n in islice(short.items(), 5))
@@ -173,6 +173,6 @@ class _Wanted:
         name, made, count = self.split_name, len(self.accepted), len(self.keywords)
         return (
             f"splits.{name}: {made} of {count} captions after {config.max_rounds} rounds; short for {some}{more}; "
-            f"dropped: {why}. Mend: a smaller splits.{name}.count or more keywords, a higher prompts.max_rounds, "
+            f"dropped: {why}. Fix: a smaller splits.{name}.count or more keywords, a higher prompts.max_rounds, "
             "another prompts.template or generator, or prompts.generator.kind=grammar"
         )

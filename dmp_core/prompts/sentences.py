@@ -1,4 +1,4 @@
-"""Where sentences end, which a full stop alone does not say: `St. Peter`, `U.S. office`, `No. 5`, `1. kitchen`."""
+"""Ends of sentences, which a full stop alone does not mark: `St. Peter`, `U.S. office`, `No. 5`, `1. kitchen`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ABBREVIATED = re.compile(
 
 
 def sentence_ends(text: str, short: Collection[str] = ()) -> Iterator[int]:
-    """Positions after the last mark of each sentence; a full stop after an abbreviation ends none.
+    """Positions after the last mark of each sentence; a full stop after an abbreviation does not end one.
 
     short: further abbreviations, in lower case and without the full stop.
     """

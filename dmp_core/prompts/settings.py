@@ -1,4 +1,4 @@
-"""Settings of captions: the request, and who answers it."""
+"""Settings of captions: the request, and the generator."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class GrammarPrompts(Settings):
 
 
 class TransformersPrompts(Settings):
-    """Captions from any causal language model that transformers loads, GGUF included."""
+    """Captions from any causal language model that transformers loads, including GGUF."""
 
     kind: Literal["transformers"] = "transformers"
     model: str
-    """Hub id or local folder, or `package:NAME` for a model that a Python package ships."""
+    """Hub id or local folder, or `package:NAME` for a model in a Python package."""
     revision: str | None = since(None)
     """Branch, tag or commit on the hub; None: the newest."""
     gguf_file: str | None = None
@@ -46,7 +46,7 @@ class TransformersPrompts(Settings):
     chat: bool = True
     """Wrap the request in the model's chat template when it has one."""
     answer_prefix: str = ""
-    """First words of every caption, put into the model's mouth; keeps small models on the subject."""
+    """First words of every caption, given to the model; keeps small models on the subject."""
     batch_size: PositiveInt = 64
     temperature: PositiveFloat = 0.95
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -64,17 +64,17 @@ class VLLMPrompts(Settings):
     server_url: str | None = None
     """Base URL of an OpenAI-compatible server; None runs the engine in this process."""
     fallback: bool = True
-    """Where no vLLM is that runs this model, let transformers write the captions, and say so; False: stop instead.
-    Nothing stands in for a server."""
+    """If no vLLM can run this model, let transformers write the captions, with a log message; False: fail instead.
+    A server is never replaced."""
     dtype: Precision | None = None
-    """Of the weights; None: the checkpoint's own. A server decides for itself."""
+    """Of the weights; None: the checkpoint's own. A server decides on its own."""
     gpu_memory_utilization: Annotated[float | None, Field(gt=0, le=1)] = None
-    """Share of the memory that the engine may take; None: vLLM's own default."""
+    """Share of the memory that the engine may use; None: vLLM's own default."""
     max_model_len: PositiveInt | None = None
     """Tokens of request and caption together; fewer need less memory. None: the model's own limit."""
     temperature: PositiveFloat = 0.95
     eta_cutoff: Annotated[float, Field(ge=0, lt=1)] = 1e-5
-    """Published, but vLLM knows no eta sampling: only transformers, where it stands in, applies it."""
+    """Published, but vLLM has no eta sampling: only transformers, as the fallback, applies it."""
     min_new_tokens: PositiveInt = 15
     max_new_tokens: PositiveInt = 128
 
@@ -86,8 +86,8 @@ class VLLMPrompts(Settings):
         return address and refuse_password(address, "a key goes into the variable VLLM_API_KEY")
 
     @model_serializer(mode="wrap")
-    def _what_not_how(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        """A fingerprint leaves out where the model runs and with how much memory."""
+    def _without_resources(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """Omit from fingerprints where the model runs and with how much memory."""
         values: dict[str, Any] = handler(self)
         if info.context and info.context.get("fingerprint"):
             how = ("server_url", "gpu_memory_utilization", "max_model_len")
@@ -99,16 +99,16 @@ class PromptsConfig(Settings):
     """Captions of the images, made from the keywords."""
 
     template: str = PAPER_TEMPLATE
-    """Request put to the language model; `{keyword}` is filled in (section 4.1).
+    """Request to the language model; `{keyword}` is filled in (section 4.1).
 
-    `{details}`, if there, becomes two objects and a light, drawn afresh for every caption.
+    `{details}`, if there, becomes two objects and a light, drawn for each caption.
     """
     max_characters: PositiveInt = 150
-    """Longer captions are cut after the last sentence or clause that fits."""
+    """Longer captions are truncated after the last sentence or clause that fits."""
     max_rounds: PositiveInt = 10
-    """How often missing captions are asked for again before the stage gives up."""
+    """Rounds of attempts at missing captions before the stage gives up."""
     generator: Annotated[GrammarPrompts | TransformersPrompts | VLLMPrompts, Field(discriminator="kind")]
-    """Who writes them."""
+    """The caption generator."""
 
     @model_validator(mode="after")
     def _template_has_keyword(self) -> PromptsConfig:

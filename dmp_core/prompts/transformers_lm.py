@@ -24,16 +24,16 @@ try:
 except ImportError as error:
     raise MissingExtra(error.name or "transformers", "llm") from None
 
-# A full stop after a letter ("2." may become "2.5"), or a line that is no introduction ("Caption:").
+# A full stop after a letter ("2." may become "2.5"), or a line that is not an introduction ("Caption:").
 _SENTENCE = re.compile(r"(?<=[^\W\d_])[)\"']? ?([.!?])[\"']?(?=\s|$)")
 _LINE = re.compile(r"[^:\s][ \t]*\n")
 
 
 class TransformersGenerator:
-    """Samples one short completion a keyword.
+    """Samples one short completion per keyword.
 
     A completion ends with its first sentence or line: captions are one sentence, and
-    the rest would be thrown away. Every row draws from its own seed, so a row's text is a
+    the rest would be discarded. Every row draws from its own seed, so a row's text is a
     function of (request, seed), up to the rounding that differs between batch shapes,
     thread counts and devices; the same batch on the same machine gives the same bytes.
     """
@@ -52,7 +52,7 @@ class TransformersGenerator:
         self._end_tokens = torch.tensor(end if isinstance(end, list) else [end], device=self.device)
 
     def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
-        """Raw completions, one a keyword; see `CaptionGenerator`."""
+        """Raw completions, one per keyword; see `CaptionGenerator`."""
         requests = [self._request(template, *pair) for pair in zip(keywords, seeds, strict=True)]
         size = self.settings.batch_size
         texts: list[str] = []
@@ -63,7 +63,7 @@ class TransformersGenerator:
         return texts
 
     def _request(self, template: str, keyword: str, seed: int) -> list[int]:
-        """Token ids of the whole request, up to where the model goes on writing."""
+        """Token ids of the whole request, up to where the model continues."""
         text, opening = fill_template(template, keyword, seed), self.settings.answer_prefix
         if self._chat:
             message = [{"role": "user", "content": text}]
@@ -73,7 +73,7 @@ class TransformersGenerator:
         return list(self.tokenizer(text, add_special_tokens=not self._chat)["input_ids"])
 
     def _complete(self, requests: list[list[int]], seeds: list[int], short: list[frozenset[str]]) -> list[str]:
-        """One batch; it shrinks whenever a quarter of its rows are done, since sentences differ much in length."""
+        """One batch; it shrinks whenever a quarter of its rows are finished, since sentence lengths vary."""
         shared = _shared_start(requests)
         ids, mask = self._padded(requests, shared)
         start, limit = ids.shape[1], ids.shape[1] + self.settings.max_new_tokens
@@ -89,7 +89,7 @@ class TransformersGenerator:
                     input_ids=ids,
                     attention_mask=mask,
                     past_key_values=past,
-                    do_sample=False,  # the draw is the last logits processor's
+                    do_sample=False,  # the last logits processor draws
                     min_new_tokens=max(0, min(start + self.settings.min_new_tokens, limit) - ids.shape[1]),
                     max_new_tokens=limit - ids.shape[1],
                     pad_token_id=self.tokenizer.pad_token_id,
@@ -99,7 +99,7 @@ class TransformersGenerator:
                 done = finished.done | (ids.shape[1] >= limit)
                 new = self.tokenizer.batch_decode(ids[done, start:], skip_special_tokens=True)
                 for row, text, whole in zip(rows[done].tolist(), new, finished.done[done].tolist(), strict=True):
-                    # At the token limit the last word may be half a word.
+                    # At the token limit the last word may be incomplete.
                     texts[row] = self.settings.answer_prefix + (text if whole else text.rpartition(" ")[0])
                 live = (~done).nonzero()[:, 0]
                 rows, ids, draw = rows[live], ids[live], draw.of(live)
@@ -108,7 +108,7 @@ class TransformersGenerator:
         return texts
 
     def _padded(self, requests: list[list[int]], shared: int) -> tuple[Any, Any]:
-        """(B, L) ids and mask; the padding stands between the shared start and each row's own rest."""
+        """(B, L) ids and mask; the padding is between the shared start and the rest of each row."""
         longest = max(len(request) for request in requests)
         pads = [longest - len(request) for request in requests]
         pad = self.tokenizer.pad_token_id
@@ -119,12 +119,12 @@ class TransformersGenerator:
     def _prefill(self, shared: list[int], rows: int) -> Any:
         """The attention cache of the tokens that all requests start with, computed once.
 
-        Requests are longer than answers and differ in a keyword at most, so this is
+        Requests are longer than completions and differ at most in the keyword, so this is
         most of the work.
         """
         if not shared:
             return DynamicCache()
-        # The bare network, without the head: nobody needs 50,000 logits for each of these tokens.
+        # The bare network, without the head: 50,000 logits for each of these tokens are not needed.
         past = self.model.base_model(torch.tensor([shared], device=self.device), use_cache=True).past_key_values
         past.batch_repeat_interleave(rows)
         return past
@@ -139,9 +139,9 @@ class TransformersGenerator:
 
 
 class _TopP(LogitsProcessor):
-    """Keeps the smallest set of likeliest tokens that holds `top_p` of the probability.
+    """Keeps the smallest set of likeliest tokens with `top_p` of the probability.
 
-    The same as transformers' own, which sorts the whole vocabulary of every row: that took
+    The same as transformers' own, which sorts the whole vocabulary of every row: sorting took
     a third of the time on a CPU. The nucleus is nearly always among the first few hundred.
     """
 
@@ -163,7 +163,7 @@ class _SeededDraw(LogitsProcessor):
     """Draws each row's next token from its own random stream, by inverting the cumulative distribution.
 
     transformers samples a whole batch from one global generator: a row's text would
-    depend on its neighbours, and on whatever else draws in this process.
+    depend on its neighbours, and on other draws in this process.
     """
 
     def __init__(self, seeds: list[int], start: int, max_new_tokens: int) -> None:
@@ -187,11 +187,11 @@ class _SeededDraw(LogitsProcessor):
 
 
 class _Finished(StoppingCriteria):
-    """Row by row: stop at an end token, or once a sentence or a line is complete.
+    """Per row: stop at an end token, or once a sentence or a line is complete.
 
-    short: abbreviations in each row's keyword, which end no sentence.
-    `done` says which rows are; when a quarter of them are, all are told to stop, so that
-    the caller can drop those and go on with the others.
+    short: abbreviations in each row's keyword, which do not end a sentence.
+    `done` marks the finished rows; when a quarter of them are finished, all stop, so that
+    the caller can drop those and continue with the others.
     """
 
     def __init__(
@@ -217,7 +217,7 @@ class _Finished(StoppingCriteria):
 
 
 def _is_complete(text: str, short: frozenset[str]) -> bool:
-    """Whether a line or a sentence ends in it; a full stop after an abbreviation ends none."""
+    """Whether a line or a sentence ends in it; a full stop after an abbreviation does not end one."""
     return _LINE.search(text) is not None or any(
         match.group(1) != "." or not is_abbreviated(text[: match.start()], short) for match in _SENTENCE.finditer(text)
     )
@@ -250,7 +250,7 @@ def _pick_device(device: str) -> str:
 
 
 def _shared_start(requests: list[list[int]]) -> int:
-    """How many tokens all requests have in common; each keeps at least one of its own."""
+    """Number of tokens that all requests have in common; each keeps at least one of its own."""
     first, shortest = requests[0], min(len(request) for request in requests)
     same = (all(request[i] == first[i] for request in requests) for i in range(shortest - 1))
     return sum(1 for _ in takewhile(bool, same))

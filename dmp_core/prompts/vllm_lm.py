@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 
 def open_vllm(settings: VLLMPrompts, device: str = "auto") -> CaptionGenerator:
-    """The server if one is named; else an engine; else, if `settings.fallback` allows it, transformers.
+    """The server if one is set; else an engine; else, if `settings.fallback` allows it, transformers.
 
-    Raises InputError if the model cannot be found, the engine does not start, or no vLLM runs
-    the model and nothing may stand in.
+    Raises InputError if the model cannot be found, the engine does not start, or no vLLM can run
+    the model and the fallback is off.
     """
     if settings.server_url is not None:
         return ServerGenerator(settings)
@@ -37,7 +37,7 @@ def open_vllm(settings: VLLMPrompts, device: str = "auto") -> CaptionGenerator:
 
 
 class VLLMGenerator:
-    """Samples one completion a keyword, each from its own seed (the paper: bloomz-7b1, section 4.1)."""
+    """Samples one completion per keyword, each from its own seed (the paper: bloomz-7b1, section 4.1)."""
 
     name: str
     facts: dict[str, Any]
@@ -53,7 +53,7 @@ class VLLMGenerator:
             self.facts["not_applied"] = ["eta_cutoff"]
 
     def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
-        """Raw completions, one a keyword; see `CaptionGenerator`."""
+        """Raw completions, one per keyword; see `CaptionGenerator`."""
         from vllm import SamplingParams
 
         requests = [fill_template(template, *pair) for pair in zip(keywords, seeds, strict=True)]
@@ -66,8 +66,8 @@ class VLLMGenerator:
             )
             for seed in seeds
         ]
-        answers = self._engine.generate(requests, draws, use_tqdm=False)
-        return [answer.outputs[0].text for answer in answers]
+        completions = self._engine.generate(requests, draws, use_tqdm=False)
+        return [completion.outputs[0].text for completion in completions]
 
 
 def missing_support(settings: VLLMPrompts) -> str:
@@ -83,9 +83,9 @@ def missing_support(settings: VLLMPrompts) -> str:
         return f"the installed vLLM cannot be imported ({_first_line(error)})"
     if not current_platform.device_type:
         return f"vLLM {__version__} finds no device that it was built for"
-    asked = _architectures(settings)
-    if not set(asked) & set(ModelRegistry.get_supported_archs()):
-        return f"vLLM {__version__} does not run {' or '.join(asked) or settings.model}"
+    architectures = _architectures(settings)
+    if not set(architectures) & set(ModelRegistry.get_supported_archs()):
+        return f"vLLM {__version__} does not run {' or '.join(architectures) or settings.model}"
     return ""
 
 
@@ -122,13 +122,13 @@ def _start_engine(settings: VLLMPrompts) -> Any:
         return LLM(model=located.place, **{name: value for name, value in chosen.items() if value is not None})
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"prompts.generator: vLLM cannot start {settings.model!r} ({_first_line(error)}; its log says more); try "
+            f"prompts.generator: vLLM cannot start {settings.model!r} ({_first_line(error)}; see its log); try "
             "another dtype, gpu_memory_utilization or max_model_len, or prompts.generator.kind=transformers"
         ) from error
 
 
 def _stand_in(settings: VLLMPrompts, device: str, lack: str) -> CaptionGenerator:
-    """transformers with the same sampling; says so once, and in what it tells of itself."""
+    """transformers with the same sampling; logged once, and stated in its `facts`."""
     try:
         from dmp_core.prompts.transformers_lm import TransformersGenerator
     except MissingExtra:

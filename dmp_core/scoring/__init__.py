@@ -1,1 +1,1 @@
-"""Scores of predictions: which metrics there are per modality, blind predictors, tables of scores."""
+"""Scores of predictions: the metrics per modality, blind predictors, tables of scores."""

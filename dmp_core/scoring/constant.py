@@ -1,6 +1,6 @@
-"""What knows nothing of the image: one value for all pixels, or one map for all images, fitted on the training labels.
+"""Blind predictors: one value for all pixels, or one map for all images, fitted on the training labels.
 
-Whoever scores below them has learnt nothing from the picture. The map also knows what rooms have in common: a floor
+A model that scores below them has learnt nothing from the image. The map also knows what rooms have in common: a floor
 below, a ceiling above, a far wall in the middle.
 """
 
@@ -17,13 +17,13 @@ from dmp_core.modalities import Modality, modality_of
 
 
 class NothingLabelled(InputError):
-    """No training label holds a valid value, so there is nothing to fit."""
+    """No training label contains a valid value, so there is nothing to fit."""
 
 
 def constant_prediction(modality: Modality | str, train_labels: Iterable[NDArray[Any]]) -> NDArray[np.float64]:
-    """The best single value for all pixels, see `Modality.constant`. Labels are read once and one at a time.
+    """The best single value for all pixels, see `Modality.constant`. Labels are read once, one at a time.
 
-    Raises NothingLabelled when no label holds a valid value.
+    Raises NothingLabelled when no label contains a valid value.
     """
     modality = modality_of(modality)
     value = modality.constant(np.asarray(label) for label in train_labels)
@@ -40,9 +40,9 @@ def constant_like(modality: Modality | str, value: NDArray[np.float64], true: ND
 def mean_map(modality: Modality | str, train_labels: Iterable[NDArray[Any]]) -> NDArray[Any]:
     """The best single label map: per pixel the mean of the training labels, or their most frequent class.
 
-    Channels last, in the labels' units; vectors unit again. A pixel that has no label in any map gets the mean of all.
-    Labels are read once and one at a time; those of another size than the first are resized.
-    Raises NothingLabelled when no label holds a valid value.
+    Channels last, in the labels' units; vectors normalised. A pixel that is never labelled gets the mean of all.
+    Labels are read once, one at a time; those of another size than the first are resized.
+    Raises NothingLabelled when no label contains a valid value.
     """
     modality = modality_of(modality)
     add = modality.mean_map()

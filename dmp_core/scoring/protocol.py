@@ -1,7 +1,7 @@
-"""Section 4's protocol: score predictions per image, put a constant beside them, aggregate with intervals.
+"""Section 4's protocol: score predictions per image, compare them with a constant, aggregate with intervals.
 
 Arrays come in the dataset's own units, channels last or first: vectors and colours (N, H, W, 3), scalar maps and
-class ids (N, H, W); see `Modality.channels_last` and, for what means "no label here", `Modality.valid`.
+class ids (N, H, W); see `Modality.channels_last` and, for pixels without a label, `Modality.valid`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Scores of one predictor on one split: what `score` returns and `aggregate` reads."""
+    """Scores of one predictor on one split: returned by `score`, read by `aggregate`."""
 
     modality: Modality
     values: pd.DataFrame
@@ -71,7 +71,7 @@ class ScoreTable:
         if metric.level == "image":
             return weighted_mean(self.values[metric.name].to_numpy(dtype=np.float64))
         if self.areas is None:
-            raise InputError(f"{metric.name}: this table holds no class areas; score the predictions again")
+            raise InputError(f"{metric.name}: this table contains no class areas; score the predictions again")
         return self.modality.area_statistic(self.areas, metric.name)
 
     def only(self, keys: Collection[str]) -> ScoreTable:
@@ -81,7 +81,7 @@ class ScoreTable:
         return replace(self, values=self.values[chosen].reset_index(drop=True), areas=areas)
 
     def save(self, path: str | Path) -> None:
-        """Write one parquet file; class areas go along as sparse list columns."""
+        """Write one parquet file; class areas are included as sparse list columns."""
         frame = self.values.copy()
         if self.areas is not None:
             shown = [np.flatnonzero(image.any(axis=1)) for image in self.areas]
@@ -93,9 +93,9 @@ class ScoreTable:
 
     @classmethod
     def load(cls, path: str | Path, modality: Modality | None = None) -> ScoreTable:
-        """Read what `save` wrote; raises InputError when the file is something else.
+        """Read a file of `save`; raises InputError for any other file.
 
-        modality: the one of the table's name, which is looked up if None; needed for those of `own_modalities`.
+        modality: the table's modality, looked up by name if None; needed for those of `own_modalities`.
         """
         try:
             frame = pd.read_parquet(path)
@@ -129,8 +129,7 @@ class Scorer:
         pred, true = np.asarray(pred), np.asarray(true)
         if pred.shape != true.shape or len(pred) != len(keys):
             raise InputError(
-                f"{self.modality.name}: prediction {pred.shape}, label {true.shape} and {len(keys)} keys "
-                "do not belong together"
+                f"{self.modality.name}: prediction {pred.shape}, label {true.shape} and {len(keys)} keys do not match"
             )
         for start in range(0, len(keys), CHUNK):
             part = slice(start, start + CHUNK)
@@ -177,8 +176,8 @@ def aggregate(tables: Iterable[ScoreTable], *, samples: int = 1000, seed: int = 
     "beats_constant": bool | None, "versus_constant": {"metric", "difference", "low", "high"} | None}}}}.
     Images are resampled `samples` times from `seed`; scores of class maps are recomputed from the
     resampled areas. A row beats the constant when the interval of the paired difference on the modality's
-    primary metric lies wholly on the better side; None where no label is valid.
-    Raises InputError for two tables of one name.
+    primary metric is wholly on the better side; None where no label is valid.
+    Raises InputError for two tables with the same name.
     """
     groups: dict[tuple[str, str], dict[str, ScoreTable]] = defaultdict(dict)
     for table in tables:
@@ -230,12 +229,12 @@ def _plain(interval: Interval) -> dict[str, float | None]:
 
 
 def finite_or_none(value: float) -> float | None:
-    """JSON has no NaN: what cannot be computed is null."""
+    """JSON has no NaN: values that cannot be computed are null."""
     return float(value) if math.isfinite(value) else None
 
 
 def pick_cases(table: ScoreTable, metric: Metric) -> Mapping[str, str]:
-    """Keys of the best, the median and the worst image by a per-image metric; images without a value are out."""
+    """Keys of the best, the median and the worst image by a per-image metric; images without a value are excluded."""
     ranked = (
         table.values[["key", metric.name]]
         .dropna()

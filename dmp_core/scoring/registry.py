@@ -1,4 +1,4 @@
-"""The metrics of modalities, by name: what the report prints as column heads and the documentation lists.
+"""The metrics of modalities, by name: for the report's column heads and the documentation.
 
 Light on purpose (no torch, no pandas), so that anything may read it.
 """
@@ -27,11 +27,11 @@ CONSTANT = "constant"
 MEAN_MAP = "mean map"
 CEILING = "VAE ceiling"
 DMP = "DMP"
-"""Names of the report's rows: the best constant, the best single map, the encoded and decoded label, the predictor."""
+"""Names of the report's rows: the best constant, the best single map, the label through the VAE, the predictor."""
 
 
 def metric(modality: Modality | str, name: str) -> Metric:
-    """Look a metric up; raises InputError naming the ones that exist."""
+    """Look up a metric; raises InputError naming the ones that exist."""
     return modality_of(modality).metric(name)
 
 

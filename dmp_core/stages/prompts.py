@@ -18,7 +18,7 @@ from dmp_core.modalities.registry import modalities_of
 from dmp_core.modalities.settings import OwnModality
 from dmp_core.progress import Progress, silent
 from dmp_core.prompts import ResumableGenerator, build_generator, make_captions
-from dmp_core.prompts.cleanup import RULES, judged_alike
+from dmp_core.prompts.cleanup import RULES, same_by_first_rules
 from dmp_core.prompts.settings import GrammarPrompts, PromptsConfig, TransformersPrompts, VLLMPrompts
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.settings import since
@@ -110,7 +110,7 @@ def _writer(stage: PromptsStage) -> Iterator[ModelUse]:
 def _judged_alike(stage: PromptsStage) -> bool:
     """Whether the captions are the same by the first rules of clean-up, so that they keep their fingerprint."""
     grammar, longest = isinstance(stage.prompts.generator, GrammarPrompts), stage.prompts.max_characters
-    return grammar and all(judged_alike(keyword, longest) for keyword in stage.keywords)
+    return grammar and all(same_by_first_rules(keyword, longest) for keyword in stage.keywords)
 
 
 def _add_listing(draft: Draft, split: str) -> None:

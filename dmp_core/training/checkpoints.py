@@ -24,14 +24,14 @@ from dmp_core.finite import find_non_finite
 from dmp_core.store.files import sync_folder
 
 KEEP = 2
-"""The last one, and one to fall back on should the disk have lost it."""
+"""The last one, and one to fall back on if the disk loses it."""
 
 LOG = "log"
-"""Entry of a state that holds what was logged. Only there may a number be infinite: the gradient of a step that was
+"""Entry of a state with the logged rows. Only there may a number be infinite: the gradient of a step that was
 skipped in half precision."""
 
 _FILE, _DIGEST = "state.pt", "state.sha256"
-# What reading a file raises whose bytes are not what was written.
+# Errors raised by reading a file whose bytes have changed.
 _DAMAGE = (
     ArithmeticError,
     AttributeError,
@@ -51,10 +51,10 @@ logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write `state` (tensors and plain values) as `step-…` under `folder`; drop all but the last `KEEP`.
+    """Write `state` (tensors and plain values) as `step-…` under `folder`; delete all but the last `KEEP`.
 
     A killed process leaves at most a temporary folder, which the next call removes. Raises InputError when a number
-    in it is not finite, and OSError when the disk is full or fails; what was there before stays in both cases.
+    in it is not finite, and OSError when the disk is full or fails; earlier checkpoints stay in both cases.
     """
     if (name := _spoilt(state)) is not None:
         raise InputError(
@@ -79,9 +79,9 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 
 def load_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
-    """The newest good state, or None when there is none; damaged ones are passed over with a warning.
+    """The newest intact state, or None; damaged ones are skipped with a warning.
 
-    identity: what the run is about; a checkpoint of another run is refused with InputError.
+    identity: identifies the run (`identity_of`); a checkpoint of another run is refused with InputError.
     """
     found = _finished(folder)
     for path in reversed(found):
@@ -95,28 +95,28 @@ def load_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
             )
         return state
     if found:
-        logger.warning("%s: no checkpoint can be used; training starts from the beginning", folder)
+        logger.warning("%s: no usable checkpoint; training starts from the beginning", folder)
     return None
 
 
 def read_checkpoint(file: Path) -> dict[str, Any] | None:
-    """The state in one file; None, with a warning, unless it is what was written, and finite.
+    """The state in one file; None, with a warning, unless it is as it was written, and finite.
 
-    Without a digest beside it, as before there were digests, the checksums of the archive that torch writes decide.
+    Checkpoints from before digests have none next to them: there the checksums of torch's own archive decide.
     """
     try:
         return _read(file)
     except PermissionError:
-        raise  # it may be good
+        raise  # the file may be intact
     except _DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        logger.warning("%s: this checkpoint is damaged and passed over (%s)", file, reason)
+        logger.warning("%s: this checkpoint is damaged and skipped (%s)", file, reason)
         return None
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """What fails to be written here is raised as an OSError that names the file: a write does not know it."""
+    """Errors in here become an OSError that names the file, which a failed write does not."""
     try:
         yield
     except OSError as error:
@@ -143,7 +143,7 @@ def _save(state: dict[str, Any], stream: BinaryIO) -> None:
     try:
         torch.save(state, stream)
     except RuntimeError as error:
-        # So torch reports a write that failed: the archive has not the length that it should have.
+        # This is how torch reports a failed write: the archive does not have the expected length.
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
@@ -173,7 +173,7 @@ def _spoilt(state: dict[str, Any]) -> str | None:
 
 
 def _drop_old(folder: Path, step: int) -> None:
-    """Keep the last `KEEP` up to this step; later ones were passed over when the run was resumed."""
+    """Keep the last `KEEP` up to this step; later ones were skipped when the run was resumed."""
     upto = [path for path in _finished(folder) if _step(path) <= step]
     for path in _finished(folder):
         if path not in upto[-KEEP:]:

@@ -1,4 +1,4 @@
-"""What training sees at which step: a pure function of (seed, step), so that resuming is exact by nature."""
+"""What training sees at which step: a pure function of (seed, step), so that resuming is exact by design."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from dmp_core.modalities import Code, Modality, modality_of
 from dmp_core.modalities.classes import ClassMap
 from dmp_core.training.latents import LatentColumn
 
-# Streams of random numbers that must not run in step with each other.
+# Streams of random numbers that must stay independent.
 _ORDER, _DRAW = 1, 2
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Which samples, whether mirrored, at which timestep; all (B,)."""
+    """The samples, whether each is mirrored, and its timestep; all (B,)."""
 
     indices: Tensor
     flips: Tensor
@@ -39,9 +39,9 @@ class Batch:
 class LatentPairs:
     """Image and label latents, key by key, and the order in which they are drawn.
 
-    Every epoch is one permutation of the samples; batches run across its end, so none is ever short.
-    Mirroring is a fair coin a draw; timesteps are uniform over the schedule (eq. 3's expectation).
-    `columns`: images and labels as they were given, without what is left out.
+    Every epoch is one permutation of the samples; batches run across its end, so all are full.
+    Mirroring is a fair coin per draw; timesteps are uniform over the schedule (eq. 3's expectation).
+    `columns`: images and labels as given, without the excluded samples.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class LatentPairs:
         num_timesteps: int = 1000,
         exclude: Collection[str] = (),
     ) -> None:
-        """exclude: keys of samples to leave out, as if the columns did not hold them.
+        """exclude: keys of samples to ignore, as if the columns did not contain them.
 
-        Raises InputError when the columns do not hold the same samples in the same order and shape.
+        Raises InputError when the columns do not contain the same samples in the same order and shape.
         """
         _check_pair(source, target)
         if exclude:
@@ -85,7 +85,7 @@ class LatentPairs:
         return Batch(indices, torch.from_numpy(flips), torch.from_numpy(timesteps))
 
     def pixels(self, vae: Any) -> tuple[int, int]:
-        """Height and width of the images that these are the latents of."""
+        """Height and width of the images that the latents encode."""
         factor = downscale_factor(vae)
         return self.source.shape[-2] * factor, self.source.shape[-1] * factor
 
@@ -96,21 +96,21 @@ class LatentPairs:
 
 @dataclass(frozen=True)
 class LabelImages:
-    """The true labels as images, sample by sample in the order of the pairs: what a decoded prediction should be."""
+    """The true labels as images, in the order of the pairs: targets of decoded predictions."""
 
     codes: NDArray[np.uint8]
     """(N, 3, H, W), as `Modality.to_image` makes them: (v + 1) · 127.5."""
     modality: Modality | str
 
     def gather(self, batch: Batch) -> NDArray[np.uint8]:
-        """Those of a draw, (B, 3, H, W)."""
+        """Label images of a draw, (B, 3, H, W)."""
         return mirrored(self.codes[batch.indices.numpy()], self.modality, batch.flips.bool().numpy())
 
 
 class ClassWeights:
-    """What a pixel of a class map counts: class weight · (class's share of all pixels)^-balance, 1 on average.
+    """Weight of a pixel of a class map: class weight · (class's share of all pixels)^-balance, 1 on average.
 
-    The likeliest colour of a pixel is that of the majority: unweighted, small objects are painted over.
+    A pixel's likeliest colour is the majority's: without weights, small objects disappear.
     """
 
     def __init__(self, labels: LabelImages, balance: float) -> None:
@@ -129,7 +129,7 @@ class ClassWeights:
 
 
 def _weights_of(modality: Modality, colours: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The modality's own weights of the classes that packed colours (K,) stand for."""
+    """The modality's own weights of the classes that packed colours (K,) represent."""
     weights = np.ones(len(colours))
     if isinstance(modality, ClassMap) and modality.weights:
         palette = modality.palette(Code()).colours
@@ -139,7 +139,7 @@ def _weights_of(modality: Modality, colours: NDArray[np.int64]) -> NDArray[np.fl
 
 
 def _packed(codes: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Colours (B, 3, H, W) as one number a pixel, (B, 1, H, W)."""
+    """Colours (B, 3, H, W) as one number per pixel, (B, 1, H, W)."""
     red, green, blue = np.moveaxis(codes.astype(np.int32), 1, 0)
     return ((red << 16) + (green << 8) + blue)[:, None]
 
@@ -163,7 +163,7 @@ def _permutation(samples: int, epoch: int, seed: int) -> NDArray[np.int64]:
 
 
 def without(column: LatentColumn, exclude: Collection[str]) -> LatentColumn:
-    """The column as if it did not hold the samples with these keys."""
+    """The column without the samples of these keys."""
     kept = [number for number, key in enumerate(column.keys) if key not in exclude]
     return replace(
         column,
@@ -184,7 +184,7 @@ def _check_pair(source: LatentColumn, target: LatentColumn) -> None:
         what = f"only one has {', '.join(missing)}" if missing else "their order differs"
         raise InputError(
             f"latents: columns {source.column!r} ({len(source.keys)} samples) and {target.column!r} "
-            f"({len(target.keys)}) do not hold the same samples ({what}); rerun the latents stage for both"
+            f"({len(target.keys)}) do not contain the same samples ({what}); rerun the latents stage for both"
         )
     if source.plain.shape != target.plain.shape:
         raise InputError(

@@ -1,6 +1,6 @@
-"""VAE latents of one column of the dataset: made once, read by every training run.
+"""VAE latents of one column of the dataset: encoded once, read by every training run.
 
-A latent shard is a safetensors file with the tensors `plain` (N, c, h, w) and, if asked for, `flipped`
+A latent shard is a safetensors file with the tensors `plain` (N, c, h, w) and, if `flip` is set, `flipped`
 (N, c, h, w; of the mirrored images), and the samples' keys in its metadata.
 """
 
@@ -58,7 +58,7 @@ def encode_column(
     resolution: shorter side that images are resized to, in pixels; None keeps their size.
     dtype: of the stored latents; float16 halves the cache.
 
-    The bytes depend on nothing but the arguments. Raises InputError when sizes differ or counts disagree.
+    The bytes depend only on the arguments. Raises InputError when sizes differ or counts disagree.
     """
     modality = None if column == IMAGE else modality_of(column)
     name = IMAGE if modality is None else modality.name
@@ -72,18 +72,18 @@ def encode_column(
             mirrored.append(encoder.encode([encoder.flip(array) for array in prepared]))
     count = sum(map(len, plain))
     if count != len(keys) or not plain:
-        raise InputError(f"latents of {name}: {len(keys)} keys for {count} arrays; give one key an array")
+        raise InputError(f"latents of {name}: {len(keys)} keys for {count} arrays; give one key per array")
     tensors = {"plain": torch.cat(plain)} | ({"flipped": torch.cat(mirrored)} if flip else {})
     for latents in tensors.values():
         try:
-            check_outputs(latents, "is the base model damaged, or is it kept in too low a precision?")
+            check_outputs(latents, "is the base model damaged, or is its precision too low?")
         except NotFinite as error:
             raise error.named(list(keys)) from None
     return save_safetensors(tensors, _about(name, keys))
 
 
 def empty_shard(column: str) -> bytes:
-    """The shard of a column whose samples were all skipped; `read_column` takes none such."""
+    """The shard of a column whose samples were all skipped; `read_column` does not accept it."""
     return save_safetensors({}, _about(column, ()))
 
 

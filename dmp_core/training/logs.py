@@ -1,4 +1,4 @@
-"""What a training run writes down: every step in `loss.csv`, every few in TensorBoard."""
+"""The logs of a training run: every step in `loss.csv`, every few steps in TensorBoard."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class TrainingLog:
     """Writes `loss.csv` and TensorBoard's files under a folder; continues both after a resumed run."""
 
     def __init__(self, folder: Path, start: int, log_every: int, table: Tensor | None = None) -> None:
-        """start: steps done so far; rows beyond it were written by a killed run and are dropped.
+        """start: steps done so far; later rows were written by a killed run and are dropped.
 
-        table: the rows up to there, as the checkpoint has them; those of the file when it is an old one without.
+        table: the rows up to there, from the checkpoint; None: from the file (old checkpoints have no rows).
         """
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
         path = self.path = folder / FILE
         self.records = _recorded(path, start) if table is None else [_record(row) for row in table.tolist()]
-        # Line-buffered: whatever kills the run, the rows before it are there.
+        # Line-buffered: when the run is killed, earlier rows are in the file.
         self.stream = path.open("w", newline="", buffering=1)
         self.rows = csv.writer(self.stream)
         self.rows.writerows([COLUMNS, *self.records])
@@ -51,9 +51,9 @@ class TrainingLog:
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
     def add(self, record: StepRecord, terms: Mapping[str, float] | None = None) -> None:
-        """Note a step. TensorBoard gets the mean over `log_every` steps, less noisy than one batch.
+        """Log a step. TensorBoard gets the mean over `log_every` steps, less noisy than one batch.
 
-        terms: parts of the loss by name, for TensorBoard alone, which gets those of every `log_every`-th step.
+        terms: parts of the loss by name, for TensorBoard only, at every `log_every`-th step.
         """
         with naming(self.path):
             self.rows.writerow(record)
@@ -95,7 +95,7 @@ def _recorded(path: Path, start: int) -> list[StepRecord]:
 
 
 def read_log(path: Path) -> list[StepRecord]:
-    """The rows of a `loss.csv`, oldest first, up to the first that is damaged or was cut short."""
+    """The rows of a `loss.csv`, oldest first, up to the first damaged or truncated one."""
     if not path.is_file():
         return []
     records: list[StepRecord] = []
@@ -110,6 +110,6 @@ def read_log(path: Path) -> list[StepRecord]:
 
 
 def _record(row: Sequence[str | float]) -> StepRecord:
-    """Raises ValueError when it has other columns, or what is no number."""
+    """Raises ValueError when columns differ or a value is not a number."""
     step, loss, rate, norm, seconds = row
     return StepRecord(int(step), float(loss), float(rate), float(norm), float(seconds))

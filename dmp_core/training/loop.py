@@ -1,6 +1,6 @@
-"""One training loop for all that is fitted by gradient descent: logged, checked, resumed exactly after a kill.
+"""One training loop for every fit by gradient descent: logged, checked, resumed exactly after a kill.
 
-What differs between methods is handed in: the network, which of its parameters learn, and the loss of a draw.
+Arguments are what differs between methods: the network, its trained parameters, and the loss of a draw.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ LossAt = Callable[[Any, int], Tensor]
 """(network, number of the draw) → this process's loss, a scalar. All randomness must derive from the number."""
 
 SMALLEST_SCALE = 2.0**-16
-"""Of the loss in half precision. It starts at 2^16; where dividing it by two 32 times has not helped, a gradient is not
-too large but no number."""
+"""Of the loss in half precision. It starts at 2^16; if halving it 32 times does not help, the gradient is not
+too large but NaN."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class FitResult:
     """Result of a training run. `seconds` and `resumed_at` are of this process alone."""
 
     folder: Path
-    """What was learnt."""
+    """The trained parameters."""
     log: Path
     """`loss.csv`, one row per step."""
     losses: tuple[float, ...]
-    """Of every step."""
+    """Loss of every step."""
     seconds: float
     resumed_at: int
-    """Steps that a checkpoint had done already."""
+    """Steps done before this process, from the checkpoint."""
     trainable_parameters: int
 
     @property
@@ -80,9 +80,9 @@ def train(
     accelerator: Accelerator,
     progress: Progress = silent,
 ) -> FitResult:
-    """`fit`, after which the main process lets `save` write what was learnt into the folder `out`, beside the log.
+    """`fit`, after which the main process calls `save` to write the result into the folder `out`, next to the log.
 
-    about: what the run is about (`identity_of`): its settings, base model and data.
+    about: what identifies the run (`identity_of`): its settings, base model and data.
     """
     out = Path(out)
     result = fit(config, network, parameters, loss_at, Path(work), identity_of(about), accelerator, progress)
@@ -104,15 +104,15 @@ def fit(
     accelerator: Accelerator,
     progress: Progress = silent,
 ) -> FitResult:
-    """Train `parameters` in place, or go on with a run that was killed: it ends with the same weights.
+    """Train `parameters` in place, or resume a killed run, which ends with the same weights.
 
     network: what `loss_at` is called with, wrapped if several processes share the work.
     work: checkpoints, `loss.csv` and TensorBoard files go here; kept between runs.
-    identity: what the run is about (`identity_of`); only its own checkpoints are taken up.
+    identity: identifies the run (`identity_of`); only its own checkpoints are resumed from.
     progress: called after every optimiser step with a message that names the loss.
 
     Raises InputError when nothing would be trained, when checkpoints belong to another run, or when the loss, its
-    gradient or a weight is not finite; what was saved before is then still good.
+    gradient or a weight is not finite; earlier checkpoints are then still intact.
     """
     run = _Run(config, network, parameters, loss_at, work, identity, accelerator)
     started = time.monotonic()
@@ -141,11 +141,11 @@ def fit(
 
 
 def make_accelerator(config: FitConfig, device: str) -> Accelerator:
-    """Accelerate's, for this run. Raises InputError when the processes cannot share a batch evenly."""
+    """Accelerate's object for this run. Raises InputError when the processes cannot share a batch evenly."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    # Process-wide state would forbid a second run with another precision in the same process.
+    # Process-wide state would prevent a second run with another precision in the same process.
     AcceleratorState._reset_state()
     if device == "cpu":
         keep_freed_memory()
@@ -194,7 +194,7 @@ class _Run:
         self.step = 0
         self.losses: list[float] = []
         self.recorded: Tensor | None = None
-        """The log's rows, if a checkpoint had them."""
+        """The log's rows, if a checkpoint contained them."""
         self._resume()
 
     # ------------------------------------------------------------------------------ one step
@@ -228,12 +228,12 @@ class _Run:
         return float(self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm))
 
     def _check_finite(self, loss: Tensor) -> None:
-        # Before backward: the weights, and the last checkpoint, are then still good.
+        # Before backward: the weights, and the last checkpoint, are then still intact.
         if not torch.isfinite(loss):
             self._stop("loss", loss.item())
 
     def _check_gradient(self, norm: float) -> None:
-        """A finite loss may have a gradient that is not; before the optimiser's step the weights are still good."""
+        """A finite loss may have a gradient that is not; before the optimiser's step the weights are still intact."""
         if math.isfinite(norm):
             return
         scaler = self.accelerator.scaler
@@ -259,7 +259,7 @@ class _Run:
             "weights": {name: p.detach().cpu() for name, p in self.parameters.items()},
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
-            # Nothing draws from these as long as the network has no dropout; one with it resumes exactly too.
+            # Nothing draws from these unless the network has dropout; such a network resumes exactly too.
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state() if self.accelerator.device.type == "cuda" else None,
         }

@@ -1,4 +1,4 @@
-"""Learning rates as a function of the step, and the checks that catch training that trains nothing."""
+"""Learning rates as a function of the step, and the checks that catch training without effect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dmp_core.training.settings import FitConfig
 def learning_rate(config: FitConfig, step: int) -> float:
     """Learning rate of optimiser step `step` (from 0): linear warm-up, then the schedule down to 0.
 
-    A function of the step alone: there is no scheduler whose state could be lost.
+    A function only of the step: there is no scheduler whose state could be lost.
     """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
@@ -29,7 +29,7 @@ def learning_rate(config: FitConfig, step: int) -> float:
 
 
 def make_optimizer(config: FitConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
-    """AdamW in its fused form, one pass over all parameters, where the device has it."""
+    """AdamW in its fused form, one pass over all parameters, where the device supports it."""
     parameters = list(parameters)
     fused = parameters[0].device.type in ("cpu", "cuda")
     return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)

@@ -1,4 +1,4 @@
-"""What the methods learn from: images beside the pictures of their labels."""
+"""Training data of the methods: images with their label images."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from dmp_core.training.data import draw_indices, mirrored
 
 Array = NDArray[Any]
 
-# A stream of random numbers of its own, apart from those of `dmp_core.training.data`.
+# A separate stream of random numbers, independent of those of `dmp_core.training.data`.
 _FLIP = 3
 
 
 class ImagePairs:
-    """Images and label images, sample by sample, and the order in which they are drawn.
+    """Images with their label images, and the order in which they are drawn.
 
-    keys: N names, one a sample.
+    keys: N names, one per sample.
     images: uint8 (N, H, W, 3).
     targets: (N, 3, H, W), as `Modality.to_image` makes them: floats in [-1, 1], or
         the same as uint8 codes (v + 1) · 127.5, which take a quarter of the memory.
     modality: decides what mirroring does to a label: the x of normals changes sign.
 
-    The arrays are only ever indexed, so memory-mapped ones do. Raises InputError when they do not fit together.
+    The arrays are only indexed, so they may be memory-mapped. Raises InputError when they do not match.
     """
 
     def __init__(self, keys: Sequence[str], images: Array, targets: Array, modality: Modality | str) -> None:
@@ -52,7 +52,7 @@ class ImagePairs:
         """The draw of one step, for any step in any order: x and y, each float32 (size, 3, H, W) in [-1, 1].
 
         Every epoch is one permutation of the samples, and batches run across its end. With `flip`, a fair
-        coin a draw mirrors a pair.
+        coin per draw mirrors a pair.
         """
         indices = draw_indices(len(self), step, size, seed)
         images, targets = np.moveaxis(self.images[indices], -1, 1), self.targets[indices]
@@ -63,7 +63,7 @@ class ImagePairs:
         return _to_unit(images), _to_unit(targets)
 
     def digest(self) -> str:
-        """SHA-256 of everything that is drawn from: the same digest, the same batches."""
+        """SHA-256 of all data: equal digests give equal batches."""
         digest = hashlib.sha256("\n".join((self.modality.name, *self.keys)).encode())
         for array in (self.images, self.targets):
             digest.update(f"{array.dtype} {array.shape}".encode())
@@ -81,10 +81,10 @@ class ImagePairs:
         if targets.shape != (count, 3, height, width) or len(self.keys) != count:
             raise InputError(
                 f"label images: {len(self.keys)} keys, images {images.shape} and label images {targets.shape} do not "
-                f"belong together; expected label images of shape {(count, 3, height, width)}"
+                f"match; expected label images of shape {(count, 3, height, width)}"
             )
         if count == 0:
-            raise InputError("images: there is not a single pair to train on")
+            raise InputError("images: there is no pair to train on")
 
 
 def _to_unit(batch: Array) -> Tensor:

@@ -1,4 +1,4 @@
-"""Mixed precision that does no harm where the processor lacks it, and the kernels that suit it."""
+"""Mixed precision where the processor supports it, and the kernels that are fastest with it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ logger = logging.getLogger(__name__)
 
 
 def autocast_bf16(device: str | torch.device, enabled: bool, cache_enabled: bool = True) -> AbstractContextManager[Any]:
-    """`torch.autocast` in bfloat16; in full precision, with one notice, on processors without its instructions.
+    """`torch.autocast` in bfloat16; in full precision, with one log message, on processors without its instructions.
 
-    There bfloat16 is emulated, which saves nothing, and gradients of small convolutions come out as NaN now and then
+    There bfloat16 is emulated, which saves nothing, and gradients of small convolutions are sometimes NaN
     (seen with torch 2.15 and AVX-512 without BF16).
     """
     enabled = enabled and not _emulates_bf16(device)
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=enabled, cache_enabled=cache_enabled)
 
 
-def within_reach(config: F, device: str | torch.device) -> F:
-    """The same settings, but in full precision, with one notice, where bfloat16 is asked for and emulated."""
+def without_emulated_bf16(config: F, device: str | torch.device) -> F:
+    """The same settings, in full precision, with one log message, where bfloat16 is requested but would be emulated."""
     emulated = config.mixed_precision == "bf16" and _emulates_bf16(device)
     return config.model_copy(update={"mixed_precision": "no"}) if emulated else config
 
@@ -39,12 +39,12 @@ def within_reach(config: F, device: str | torch.device) -> F:
 def fast_kernels(
     networks: Iterable[Any], device: str | torch.device, dtype: torch.dtype, positions: int
 ) -> Iterator[None]:
-    """Meanwhile, diffusers' networks are trained by the kernels that are fastest there; results differ by rounding.
+    """Inside, diffusers' networks are trained by the fastest kernels of the device; results differ by rounding.
 
-    Convolutions go by pixels rather than channels (channels last). On a CPU, attention in bfloat16 goes step by step:
+    Convolutions use channels-last memory. On a CPU, attention in bfloat16 is computed step by step:
     the backward pass of torch's fused kernel takes five times as long there (`benchmarks.finetune`).
 
-    positions: of the latents, height times width; beyond 1,024 of them the fused kernel stays, to spare memory.
+    positions: of the latents, height times width; above 1,024 the fused kernel stays, to save memory.
     """
     from diffusers.models.attention_processor import AttnProcessor
 
@@ -67,12 +67,12 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 @cache
 def keep_freed_memory() -> None:
-    """Let this process reuse what large tensors on the CPU gave back, rather than return it to the system every time.
+    """Let this process reuse the memory of freed large CPU tensors instead of returning it to the system each time.
 
-    Fetching it anew costs a page fault for every 4 kB. Without glibc nothing changes.
+    Requesting it again costs a page fault per 4 kB. Without glibc nothing changes.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-        mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most that it takes
+        mallopt(_M_MMAP_THRESHOLD, 2**25)  # the largest value allowed
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 

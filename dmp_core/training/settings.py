@@ -1,4 +1,4 @@
-"""Settings of latents and of every training by gradient descent."""
+"""Settings of latents and of every fit by gradient descent."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class LatentsConfig(Settings):
     resolution: PositiveInt | None = None
     """Resize images to this size before encoding; None keeps their size."""
     resolutions: dict[ModalityName, PositiveInt] = {}
-    """Of single modalities, where it is another: what is small needs more latents to be seen in."""
+    """For single modalities that need another one: small objects need more latents."""
     batch_size: PositiveInt = 16
     depth_scale: PositiveFloat = 8.0
     """Depth is divided by this and clipped to [0, 1] before encoding; metres."""
     depth_curve: DepthCurve = since("linear")
     """How grey levels grow with depth: `log` and `sqrt` give near surfaces more of them; see docs/modalities.md."""
     depth_clip: bool = since(True)
-    """False: what is deeper than `depth_scale` is brighter than white, instead of white."""
+    """False: depths above `depth_scale` are brighter than white, instead of white."""
     palette: str = "default"
     """Colour code of the segmentation classes: a name in `data_manifests/palettes/`."""
     min_class_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Segmentation is predicted among the classes that cover at least this share of the training labels' pixels. Where
-    two classes meet, colours lie in between, which may be those of a class that is hardly ever right."""
+    two classes meet, colours are in between, and may be those of a class that is hardly ever right."""
 
     def resolution_of(self, modality: str) -> int | None:
         """At which the network works for a modality: shorter side in pixels; None: the images' own."""
@@ -48,7 +48,7 @@ class LatentsConfig(Settings):
 
 
 class FitConfig(Settings):
-    """What every training by gradient descent has; `dmp_core.training.loop` reads it."""
+    """Settings of every fit by gradient descent; `dmp_core.training.loop` reads them."""
 
     steps: PositiveInt = 50_000
     batch_size: PositiveInt = 8

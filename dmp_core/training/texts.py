@@ -1,4 +1,4 @@
-"""What the network is told in words, sample by sample."""
+"""The network's text conditioning, per sample."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class TextEmbeddings:
     """What the U-Net is conditioned on: the empty prompt, (1, L, D), or each sample's text, (B, L, D)."""
 
     def __init__(self, pipeline: Any, prompts: Sequence[str] | None, samples: int, dtype: torch.dtype) -> None:
-        """Computed once: the text encoder is frozen. Raises InputError unless there is one text a sample.
+        """Computed once: the text encoder is frozen. Raises InputError unless there is one text per sample.
 
-        prompts: None stands for the empty one, for all.
+        prompts: None: the empty prompt, for all samples.
         """
         if prompts is not None and len(prompts) != samples:
             raise InputError(f"texts: {len(prompts)} for {samples} samples; give one each")

@@ -1,4 +1,4 @@
-"""What a fit is given: latents, label images and captions of one training split fit together."""
+"""Inputs of a fit: latents, label images and captions of one training split match."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize("task", BUILT_IN)
 def test_label_images_are_what_the_label_latents_encode(made, task):
-    """Mirrored draws included, at the size where the network works, which is twice that of the files here."""
+    """Including mirrored draws, at the network's working size, which is twice that of the files here."""
     config, nodes, store = made
     node = find(nodes, f"train/{task}-dmp")
     inputs = {role: source.artefact(store) for role, source in node.inputs.items()}

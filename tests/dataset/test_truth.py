@@ -1,4 +1,4 @@
-"""The renderer's truth is packed and unpacked without loss that its label files would show."""
+"""The renderer's truth is packed and unpacked without changing its label files."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_labelers_that_cannot_be_built(name, words):
 def test_labelers_of_third_parties_are_found(monkeypatch):
     from importlib import metadata
 
-    import torch  # before the patch: it looks for entry points itself
+    import torch  # before the patch: importing it looks for entry points
 
     def build(weights, device, scale):
         return lambda images: {"depth": images.mean(1) * scale}

@@ -1,4 +1,4 @@
-"""One tiny Stable Diffusion for the whole room."""
+"""One tiny Stable Diffusion for all tests of the folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pipeline(base_folder: Path) -> DMPPipeline:
 
 @pytest.fixture
 def unet() -> Any:
-    """A fresh U-Net, to be changed."""
+    """A new U-Net, which may be changed."""
     return build_parts()["unet"]
 
 

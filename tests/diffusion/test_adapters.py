@@ -140,7 +140,7 @@ def test_wrong_settings_are_named(unet: Any) -> None:
 def test_removed_adapter_leaves_the_base(adapted: Any) -> None:
     assert not torch.allclose(output(adapted), output(build_parts()["unet"]), atol=1e-2)
     assert torch.equal(output(remove_adapter(adapted)), output(build_parts()["unet"]))
-    add_lora(adapted)  # and there is room for another
+    add_lora(adapted)  # another one can be added
 
 
 # --------------------------------------------------------------------------------- save, load
@@ -234,7 +234,7 @@ def edit_weights(file: Path, edit: Any) -> None:
 
 
 def refused(folder: Path, match: str, check_base: bool = True) -> None:
-    """Refused with this message, and the U-Net stays as it was."""
+    """Refused with this message, and the U-Net does not change."""
     unet = build_parts()["unet"]
     with pytest.raises(InputError, match=match):
         load_adapter(unet, folder, check_base)
@@ -278,7 +278,7 @@ def test_config_is_needed(folder: Path) -> None:
     refused(folder, rf"{CONFIG_FILE}: missing")
 
 
-def test_another_base_is_refused_unless_asked_for(folder: Path) -> None:
+def test_another_base_is_refused_by_default(folder: Path) -> None:
     unet = build_parts()["unet"]
     with torch.no_grad():
         unet.conv_in.weight.add_(0.5)
@@ -287,7 +287,7 @@ def test_another_base_is_refused_unless_asked_for(folder: Path) -> None:
     load_adapter(unet, folder, check_base=False)
 
 
-def test_fingerprint_sees_weights_and_not_precision_or_adapters(unet: Any) -> None:
+def test_fingerprint_depends_on_weights_but_not_on_precision_or_adapters(unet: Any) -> None:
     before = fingerprint(unet)
     assert len(before) == 16
     assert fingerprint(build_parts()["unet"].half()) == before
@@ -295,7 +295,7 @@ def test_fingerprint_sees_weights_and_not_precision_or_adapters(unet: Any) -> No
     assert fingerprint(build_parts()["vae"]) != before
 
 
-def test_digest_sees_every_value_and_not_precision_or_adapters(unet: Any) -> None:
+def test_digest_depends_on_every_value_but_not_on_precision_or_adapters(unet: Any) -> None:
     before = content_digest(unet)
     assert content_digest(build_parts()["unet"].half()) == before
     assert content_digest(add_lora(unet, targets="all")) == before

@@ -1,4 +1,4 @@
-"""LoRA files that others write: read as they are meant, or refused in one line with the U-Net as it was."""
+"""LoRA files of other programs: read correctly, or refused in one line without changing the U-Net."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def folder(adapted: Any, tmp_path: Path) -> Path:
 
 
 def plain_weights(unet: Any) -> dict[str, Tensor]:
-    """X.to_q.lora_A.weight …, as every format holds them by one name or other."""
+    """X.to_q.lora_A.weight …, in the formats, under different names."""
     return {name.replace(".default", ""): p.detach().clone() for name, p in lora_parameters(unet)}
 
 
 def old_name(name: str) -> str:
-    """As diffusers' attention processors held them."""
+    """As in diffusers' attention processors."""
     name = re.sub(r"\.to_out\.0\.lora_", ".processor.to_out_lora.", name)
     name = re.sub(r"\.to_([qkv])\.lora_", r".processor.to_\1_lora.", name)
     return name.replace("_lora.A.", "_lora.down.").replace("_lora.B.", "_lora.up.")
@@ -55,7 +55,7 @@ def test_our_own_export_is_read_back(adapted: Any, tmp_path: Path) -> None:
     assert torch.equal(output(loaded(tmp_path)), output(adapted))
 
 
-def test_what_diffusers_saves_of_a_unet_is_read_back(adapted: Any, tmp_path: Path) -> None:
+def test_lora_saved_by_diffusers_is_read_back(adapted: Any, tmp_path: Path) -> None:
     adapted.save_lora_adapter(tmp_path)
     assert torch.equal(output(loaded(tmp_path)), output(adapted))
 
@@ -73,7 +73,7 @@ def test_names_of_all_generations(unet: Any, tmp_path: Path, names: tuple[str, s
     assert torch.equal(output(loaded(tmp_path / "any_name.safetensors")), output(unet))
 
 
-def test_alphas_beside_the_matrices_scale_them(adapted: Any, tmp_path: Path) -> None:
+def test_alphas_of_layers_scale_their_matrices(adapted: Any, tmp_path: Path) -> None:
     weights = {old_name(name): tensor for name, tensor in plain_weights(adapted).items()}
     alphas = {name.replace(".down.weight", ".alpha"): torch.tensor(3.0) for name in weights if ".down.weight" in name}
     save_file({f"unet.{name}": tensor for name, tensor in (weights | alphas).items()}, tmp_path / FILE)
@@ -167,7 +167,7 @@ def test_odd_configurations_leave_the_unet_as_it_was(
         ({"something.else": torch.zeros(2, 2)}, "key 'something.else' is not of a known LoRA format"),
     ],
 )
-def test_what_is_no_lora_of_a_unet_is_named(adapted: Any, tmp_path: Path, more: Any, message: str) -> None:
+def test_files_without_a_lora_of_a_unet_are_refused(adapted: Any, tmp_path: Path, more: Any, message: str) -> None:
     save_file(plain_weights(adapted) | more, tmp_path / FILE)
     with pytest.raises(InputError, match=f"{FILE}: {message}"):
         loaded(tmp_path)

@@ -1,4 +1,4 @@
-"""DMPPipeline: what it accepts, where its defaults come from, what it returns."""
+"""DMPPipeline: inputs, sources of its defaults, outputs."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def adapter(unet: Any, tmp_path: Path) -> Path:
     return save_adapter(add_lora(unet, rank=1), tmp_path / "adapter", meta)
 
 
-# ----------------------------------------------------------------------------- what goes in
+# ----------------------------------------------------------------------------- inputs
 def test_images_of_every_kind_mean_the_same() -> None:
     codes = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
-    picture = Image.fromarray(codes)
+    pil_image = Image.fromarray(codes)
     tensor = torch.from_numpy(codes).permute(2, 0, 1).float() / 255
-    for images in (picture, [picture], tensor, tensor[None]):
+    for images in (pil_image, [pil_image], tensor, tensor[None]):
         assert torch.equal(to_pixels(images), tensor[None])
-    assert to_pixels([picture, picture.convert("L")]).shape == (2, 3, 16, 24)
+    assert to_pixels([pil_image, pil_image.convert("L")]).shape == (2, 3, 16, 24)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_images_of_every_kind_mean_the_same() -> None:
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "torch.uint8 .* expected floats"),
     ],
 )
-def test_images_that_cannot_be_meant(images: Any, message: str) -> None:
+def test_invalid_images_are_refused(images: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         to_pixels(images)
 
@@ -98,7 +98,7 @@ def test_folder_without_a_model(tmp_path: Path) -> None:
         DMPPipeline.from_pretrained(tmp_path)
 
 
-# ---------------------------------------------------------------------------- what comes out
+# ---------------------------------------------------------------------------- outputs
 def test_output_types(pipeline: DMPPipeline, images: Tensor) -> None:
     run = {"num_inference_steps": 1, "resolution": "input"}
     out = pipeline(images, **run)
@@ -107,8 +107,10 @@ def test_output_types(pipeline: DMPPipeline, images: Tensor) -> None:
     assert 0 <= out.images.min() <= out.images.max() <= 1
     arrays = pipeline(images, output_type="np", **run).images
     np.testing.assert_array_equal(arrays, out.images.permute(0, 2, 3, 1))
-    pictures = pipeline(images, output_type="pil", **run).images
-    np.testing.assert_array_equal(np.stack([np.asarray(p) for p in pictures]), (arrays * 255).round().astype(np.uint8))
+    pil_images = pipeline(images, output_type="pil", **run).images
+    np.testing.assert_array_equal(
+        np.stack([np.asarray(p) for p in pil_images]), (arrays * 255).round().astype(np.uint8)
+    )
     latents, again = pipeline(images, output_type="latent", return_dict=False, **run)
     assert latents is again
     assert torch.equal(latents, out.latents)
@@ -267,7 +269,7 @@ def test_resampling_clamps_except_as_published() -> None:
     assert torch.equal(resize(decoded, (16, 16)), decoded)
 
 
-# ------------------------------------------------------------------- numbers that cannot be meant
+# ------------------------------------------------------------------- invalid numbers
 @pytest.mark.parametrize(
     ("name", "values"),
     [
@@ -277,7 +279,7 @@ def test_resampling_clamps_except_as_published() -> None:
         ("scale", [0, -8.0, float("nan"), True, "max"]),
     ],
 )
-def test_numbers_that_cannot_be_meant(pipeline: DMPPipeline, images: Tensor, name: str, values: list[Any]) -> None:
+def test_invalid_numbers_are_refused(pipeline: DMPPipeline, images: Tensor, name: str, values: list[Any]) -> None:
     for value in values:
         with pytest.raises(InputError, match=f"{name}: "):
             pipeline(images, **{name: value})
@@ -289,28 +291,28 @@ def test_images_too_narrow_to_be_enlarged(pipeline: DMPPipeline) -> None:
     assert pipeline._working_size((1, 6000), "input") == (8, 6000)
 
 
-# --------------------------------------------------------------------- pictures of other kinds
-def test_pictures_of_16_bits_keep_their_levels() -> None:
+# --------------------------------------------------------------------- images of other kinds
+def test_images_of_16_bits_keep_their_levels() -> None:
     codes = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     expected = torch.from_numpy(codes / 65535).expand(1, 3, -1, -1)
     torch.testing.assert_close(to_pixels(Image.fromarray(codes)).double(), expected, rtol=0, atol=0.5 / 255 + 1e-6)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_what_is_transparent_is_white(mode: str) -> None:
+def test_transparent_pixels_are_white(mode: str) -> None:
     assert (to_pixels(Image.new("RGBA", (4, 4), (0, 0, 0, 0)).convert(mode)) == 1).all()
 
 
-def test_floating_point_pictures_are_refused_by_place() -> None:
-    float_picture = Image.fromarray(np.zeros((4, 4), np.float32))
+def test_floating_point_images_are_refused_by_index() -> None:
+    float_image = Image.fromarray(np.zeros((4, 4), np.float32))
     with pytest.raises(InputError, match=r"images\[1\]: .*floating-point pixels"):
-        to_pixels([Image.new("RGB", (4, 4)), float_picture])
+        to_pixels([Image.new("RGB", (4, 4)), float_image])
 
 
-def test_pictures_are_turned_as_their_exif_data_says() -> None:
-    picture = Image.new("RGB", (4, 2))
-    picture.getexif()[0x0112] = 6
-    assert to_pixels(picture).shape == (1, 3, 4, 2)
+def test_images_are_rotated_by_their_exif_data() -> None:
+    pil_image = Image.new("RGB", (4, 2))
+    pil_image.getexif()[0x0112] = 6
+    assert to_pixels(pil_image).shape == (1, 3, 4, 2)
 
 
 # ------------------------------------------------------------------------- the mode and the base
@@ -323,13 +325,13 @@ def noisy(unet: Any) -> Any:
 
 @pytest.fixture
 def trained(base_folder: Path, tmp_path: Path) -> Path:
-    """An adapter that changes the output, whose card names U-Net and VAE."""
+    """An adapter that changes the output, whose card states U-Net and VAE."""
     parts = build_parts()
     card = {"vae_fingerprint": fingerprint(parts["vae"]), **base_digests(parts["unet"], parts["vae"])}
     return save_adapter(noisy(add_lora(parts["unet"], rank=2, targets="attention")), tmp_path / "trained", card)
 
 
-def test_dropout_of_an_adapter_is_never_at_work(base_folder: Path, trained: Path) -> None:
+def test_dropout_of_an_adapter_is_never_active(base_folder: Path, trained: Path) -> None:
     pipeline = DMPPipeline.from_pretrained(base_folder, adapter=trained)
     expected = pipeline(torch.ones(1, 3, 16, 16) / 2, num_inference_steps=2, resolution="input").images
     file = trained / "adapter_config.json"

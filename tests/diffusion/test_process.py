@@ -29,7 +29,7 @@ def latents(seed: int, batch: int = 2) -> tuple[Tensor, Tensor]:
 
 
 def knowing(y: Tensor, schedule: Schedule, prediction: str):
-    """The perfect denoiser: whatever y_t it is shown, its output implies exactly y."""
+    """The perfect denoiser: for any y_t its output implies exactly y."""
 
     def denoise(y_t: Tensor, t: Tensor) -> Tensor:
         assert t.shape == (len(y),)
@@ -116,7 +116,7 @@ def test_perfect_denoiser_at_zero_terminal_snr(seed: int, steps: int, prediction
 
 @given(seeds, spacings, st.integers(2, 40))
 def test_oracle_follows_equation_2(seed: int, spacing: str, steps: int) -> None:
-    """Between the steps of a perfect denoiser lie the points of the forward process."""
+    """After each step of a perfect denoiser the latents are on the forward process."""
     y, x = latents(seed)
     schedule = Schedule.stable_diffusion(spacing)
     _, path = sample(knowing(y, schedule, "v"), x, schedule, steps, trajectory=True)
@@ -144,7 +144,7 @@ def test_predicting_x_is_its_own_source(seed: int, steps: int) -> None:
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("steps", [4, 5, 10])
 def test_estimated_source_is_diffusers_ddim(prediction: str, steps: int) -> None:
-    """Where its fixed stride happens to be right: leading steps that divide 1000."""
+    """Where diffusers' fixed stride is right: leading steps that divide 1000."""
     from diffusers import DDIMScheduler
 
     _, x = latents(2)
@@ -159,7 +159,7 @@ def test_estimated_source_is_diffusers_ddim(prediction: str, steps: int) -> None
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_samples_of_a_batch_do_not_touch_each_other() -> None:
+def test_samples_of_a_batch_are_independent() -> None:
     _, x = latents(3, batch=3)
 
     def denoise(y_t: Tensor, t: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def test_five_steps_as_the_findings_name_them() -> None:
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-def test_all_timesteps_at_once(spacing: str) -> None:
+def test_all_timesteps(spacing: str) -> None:
     assert Schedule.stable_diffusion(spacing).timesteps(1000).tolist() == list(range(999, -1, -1))
 
 

@@ -1,4 +1,4 @@
-"""Intervals against statistics that are known in closed form."""
+"""Intervals compared with statistics in closed form."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_interval_covers_the_true_mean_about_95_times_in_100() -> None:
     for repeat in range(300):
         interval = mean_interval(rng.exponential(2.0, size=80), 300, seed=repeat)
         covered += interval.low <= 2.0 <= interval.high
-    # 300 draws at 95 % have a standard error of 1.3 %; a skewed sample of 80 costs a little coverage.
+    # 300 draws at 95 % have a standard error of 1.3 %; a skewed sample of 80 reduces the coverage a little.
     assert 0.89 <= covered / 300 <= 0.99
 
 

@@ -59,7 +59,7 @@ def test_default_palette_is_decodable(space: str) -> None:
 
 
 def test_common_classes_are_farthest_apart() -> None:
-    """From each other and from black, which marks what has no label."""
+    """From each other and from black, which marks pixels without a label."""
     colours = load_palette("default").colours
     black = np.zeros((1, 3), dtype=np.uint8)
     assert len(set(COMMON_CLASSES)) == len(COMMON_CLASSES) == 34
@@ -74,14 +74,14 @@ def test_spread_colours_nest(count: int) -> None:
 
 
 def test_too_many_colours() -> None:
-    with pytest.raises(InputError, match="count: 189 colours; at most 188 are well apart"):
+    with pytest.raises(InputError, match="count: 189 colours; at most 188 are well separated"):
         spread_colours(189)
 
 
-# ----------------------------------------------------------------------------- there and back
+# ----------------------------------------------------------------------------- round trip
 @given(st.integers(0, 2**31), st.integers(0, 27))
 def test_round_trip_survives_noise(seed: int, noise: int) -> None:
-    """A colour may go astray by up to half the smallest distance, 55 / 2."""
+    """A colour may be off by up to half the smallest distance, 55 / 2."""
     rng = np.random.default_rng(seed)
     palette, ids = load_palette("default"), rng.integers(0, 150, (5, 7))
     shift = rng.normal(size=(5, 7, 3))
@@ -113,8 +113,8 @@ def test_decoding_is_the_nearest_colour_first_on_a_tie() -> None:
     assert palette.decode(np.empty((0, 4, 3), dtype=np.uint8)).shape == (0, 4)
 
 
-def test_published_filter_paints_the_others_black() -> None:
-    """Under `dmp_compat` an excluded class is still an answer; with `classes` it never is."""
+def test_published_filter_makes_the_others_black() -> None:
+    """Under `dmp_compat` an excluded class can still be predicted; with `classes` it cannot."""
     palette = load_palette("dmp2")
     black = np.zeros((1, 3), dtype=np.uint8)
     assert palette.others_black().decode(black, space="lab8")[0] not in DMP_CLASSES
@@ -139,7 +139,7 @@ def test_input_is_checked() -> None:
 
 
 def test_likeliest_class_between_two_colours_changes_where_bayes_says() -> None:
-    """On the way from one colour to the other, d apart, at d/2 + σ² ln(p/q) / d: the commoner class reaches further."""
+    """On the way from one colour to the other, d apart, at d/2 + σ² ln(p/q) / d: the frequent class reaches further."""
     palette = Palette("two", np.array([[0, 0, 0], [200, 0, 0]], dtype=np.uint8))
     line = np.zeros((201, 3), dtype=np.uint8)
     line[:, 0] = np.arange(201)
@@ -149,7 +149,7 @@ def test_likeliest_class_between_two_colours_changes_where_bayes_says() -> None:
         assert np.array_equal(found, line[:, 0] > turn), (share, noise)
 
 
-def test_equally_common_classes_are_told_by_the_nearest_colour() -> None:
+def test_equally_frequent_classes_are_decoded_by_the_nearest_colour() -> None:
     palette, rgb = load_palette(), np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     kept = [0, 3, 36, 57]
     found = palette.likeliest(rgb, dict.fromkeys(kept, 0.25), 0.15)

@@ -1,4 +1,4 @@
-"""Metrics by their definitions, and on input that tempts them to lie."""
+"""Metrics by their definitions, and on misleading input."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_angle_is_the_angle(degrees: float) -> None:
 
 
 def test_thirty_degrees_as_published() -> None:
-    """The finding that made the correct metric necessary: on average, a true 30° reads 11.7°."""
+    """The reason for the correct metric: on average, a true 30° reads 11.7°."""
     generator = torch.Generator().manual_seed(0)
     true, other = (
         torch.nn.functional.normalize(torch.randn(1, 3, 200, 200, generator=generator), dim=1) for _ in range(2)
@@ -65,7 +65,7 @@ def test_no_direction_counts_a_right_angle() -> None:
 
 def test_pixels_without_surface_do_not_count() -> None:
     true = tilted(0).clone()
-    true[..., 0, :] = 0.0039  # what 8 bits make of a zero vector
+    true[..., 0, :] = 0.0039  # a zero vector in 8 bits
     pred = tilted(10).clone()
     pred[..., 0, :] = torch.tensor([0.0, 0.0, -1.0]).view(3, 1)
     assert metrics.angular_deg(pred, true).item() == pytest.approx(10, abs=1e-4)
@@ -179,7 +179,7 @@ def test_segmentation_adds_up(seed: int) -> None:
             torch.testing.assert_close(other.compute()[name], value, equal_nan=True)
 
 
-def test_perfect_segmentation_and_nothing_labelled() -> None:
+def test_perfect_segmentation_and_unlabelled_images() -> None:
     score = metrics.SegmentationScore(3)
     score.update(ids([[0, 2]]), ids([[0, 2]]))
     assert score.compute()["mean_iou"] == score.compute()["overall_acc"] == 1
@@ -189,9 +189,9 @@ def test_perfect_segmentation_and_nothing_labelled() -> None:
     assert score.compute()["mean_iou"].isnan()
 
 
-def test_labels_that_are_no_class() -> None:
+def test_labels_outside_the_classes() -> None:
     score = metrics.SegmentationScore(3)
-    with pytest.raises(InputError, match=r"true: holds id 7; expected 0 … 2, or 255 to ignore"):
+    with pytest.raises(InputError, match=r"true: contains id 7; expected 0 … 2, or 255 to ignore"):
         score.update(ids([[0]]), ids([[7]]))
     with pytest.raises(InputError, match="num_classes: 0"):
         metrics.SegmentationScore(0)

@@ -1,6 +1,6 @@
-"""Feeds a check with damaged input: a few dozen examples in the suite, for minutes with `make fuzz FUZZ_MINUTES=30`.
+"""Runs a check on damaged input: a few dozen examples in the suite, for minutes with `make fuzz FUZZ_MINUTES=30`.
 
-What a campaign finds goes to `tests/data/fuzz/<name>/`, one file per find: these come first, each time.
+Failing examples are saved in `tests/data/fuzz/<name>/`, one file each, and run first in later campaigns.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 MINUTES = float(os.environ.get("DMP_FUZZ_MINUTES", "0"))
 CORPUS = Path(__file__).parents[1] / "data" / "fuzz"
 LONGEST = 60
-"""Seconds that one example may take, on a busy machine: more is a hang."""
+"""Seconds that one example may take, on a busy machine; more counts as a hang."""
 
 Check = Callable[[bytes], None]
 
 
 class Hang(BaseException):
-    """Not an Exception, which the code under test may take for a damaged file."""
+    """Not an Exception, which the code under test may report as a damaged file."""
 
 
 def fuzz(check: Check, examples: st.SearchStrategy[bytes], corpus: str, count: int = 40) -> None:
@@ -54,7 +54,7 @@ def fuzz(check: Check, examples: st.SearchStrategy[bytes], corpus: str, count: i
         while time.monotonic() < until:
             run()
     except (Exception, Hang):
-        if MINUTES:  # the last one is the smallest that fails
+        if MINUTES:  # the last one is the smallest failing example
             _keep(CORPUS / corpus, last)
         raise
 
@@ -80,7 +80,7 @@ def _no_hang() -> Iterator[None]:
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: Sequence[bytes]) -> bytes:
-    """One of these files with bytes changed, cut out or put in, mostly near its start, where headers are."""
+    """One of these files with bytes changed, removed or inserted, mostly near its start, in the headers."""
     data = bytearray(draw(st.sampled_from(whole)))
     for _ in range(draw(st.integers(0, 4))):
         end = draw(st.sampled_from((16, 64, 256, len(data))))

@@ -1,4 +1,4 @@
-"""Whatever bytes stand where users bring files: a valid result or one InputError line, never anything else."""
+"""Any bytes in users' files: a valid result or one InputError line, never anything else."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from dmp_core.synthesis.listing import prompts_table, read_folder
 from tests.fuzz.campaign import damaged, fuzz
 from tests.report.rooms import room
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow warns of what it then raises
+pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow warns before it raises
 
 
 def refused(call: Callable[[], object], *, lines: bool = False) -> bool:
-    """Whether it ended in an InputError, which fits on one line, or on one per file."""
+    """Whether it raised an InputError, of one line, or one line per file."""
     message = _message(call)
     assert message.isprintable() or lines
     assert len(message) < 20_000
@@ -53,7 +53,7 @@ def _message(call: Callable[[], object]) -> str:
 
 
 @cache
-def pictures() -> list[bytes]:
+def image_files() -> list[bytes]:
     rgb = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -70,7 +70,7 @@ def pictures() -> list[bytes]:
     return found
 
 
-def test_pictures() -> None:
+def test_images() -> None:
     def check(data: bytes) -> None:
         def load() -> None:
             rgb = open_rgb(io.BytesIO(data), "a.png")
@@ -78,7 +78,7 @@ def test_pictures() -> None:
 
         refused(load)
 
-    fuzz(check, damaged(pictures()), "pictures", 300)
+    fuzz(check, damaged(image_files()), "pictures", 300)
 
 
 @pytest.mark.parametrize("task", BUILT_IN)
@@ -99,9 +99,9 @@ def test_labels(task: str) -> None:
 
 
 def in_folder(**files: bytes) -> None:
-    """Import a folder with one image and these files beside it."""
+    """Import a folder with one image and these files next to it."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, data in {"a.png": pictures()[4], **files}.items():
+        for name, data in {"a.png": image_files()[4], **files}.items():
             Path(folder, name.replace("_", ".")).write_bytes(data)
         listing = read_folder(folder)
         check_folder(listing)
@@ -133,7 +133,7 @@ def test_keyword_lists() -> None:
 
 
 def test_shards() -> None:
-    samples = [{"__key__": f"train-{i:08d}", "png": pictures()[4], "json": b"{}"} for i in range(2)]
+    samples = [{"__key__": f"train-{i:08d}", "png": image_files()[4], "json": b"{}"} for i in range(2)]
 
     def check(data: bytes) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -186,7 +186,7 @@ def test_configuration_files() -> None:
 
 
 def keys() -> st.SearchStrategy[str]:
-    """Names of settings, at any depth, and a few that are none."""
+    """Names of settings, at any depth, and a few unknown ones."""
 
     def names(schema: dict) -> set[str]:
         below = [item for item in schema.values() if isinstance(item, dict)]
@@ -231,6 +231,6 @@ def test_anchors_that_refer_to_each_other_are_refused() -> None:
             assert refused(lambda name=file.name: load_config("smoke", name))
 
 
-def test_presets_are_no_find() -> None:
+def test_presets_are_valid() -> None:
     for name in preset_names():
         assert not refused(lambda name=name: load_config(name))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def fill_value(key: str, shape: tuple[int, ...]) -> Tensor:
-    """The float32 tensor that belongs to ``key``: scaled standard normals, by the kind of parameter."""
+    """The float32 tensor of ``key``: scaled standard normals, by the kind of parameter."""
     draw = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode()))).standard_normal(shape)
     leaf = key.rpartition(".")[2]
     if leaf == "running_var":

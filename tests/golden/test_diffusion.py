@@ -72,7 +72,7 @@ def embeds(golden: Golden) -> dict[str, Tensor]:
 
 
 def published_name(parameter: str) -> str:
-    """The published key of a LoRA parameter of ours."""
+    """The published key of one of our LoRA parameters."""
     module, matrix = parameter.replace(".default", "").removesuffix(".weight").rsplit(".", 1)
     attention, projection = module.removesuffix(".0").rsplit(".", 1)
     return f"{attention}.processor.{projection}_lora.{'down' if matrix == 'lora_A' else 'up'}.weight"
@@ -291,8 +291,8 @@ def test_vae(golden: Golden, parts: dict[str, Any]) -> None:
 @torch.no_grad()
 def test_decoding_to_colours_and_depth(golden: Golden, parts: dict[str, Any]) -> None:
     decoded = decode_latents(parts["vae"], golden["in.x"][:1])
-    (picture,) = postprocess(decoded, (128, 128), "RGB", 1.0, "dmp_compat", "pil")
-    golden.check_levels("decode_latents.RGB", np.asarray(picture)[None])
+    (pil_image,) = postprocess(decoded, (128, 128), "RGB", 1.0, "dmp_compat", "pil")
+    golden.check_levels("decode_latents.RGB", np.asarray(pil_image)[None])
     depth = depth_from_decoded(decoded, 8.0)
     golden.check("decode_latents.F.scale8.array", depth[0, 0])
     preview = (depth / 8 * 65535).round().clamp(0, 65535).int()  # 16-bit grey levels
@@ -310,23 +310,25 @@ def pipeline(lora_file: Path, tmp_path_factory: pytest.TempPathFactory) -> DMPPi
 
 
 @pytest.fixture(scope="module")
-def picture(golden: Golden) -> Image.Image:
+def pil_image(golden: Golden) -> Image.Image:
     return Image.fromarray(golden.array("call.in"))
 
 
-def test_call_at_the_input_size(golden: Golden, pipeline: DMPPipeline, picture: Image.Image) -> None:
+def test_call_at_the_input_size(golden: Golden, pipeline: DMPPipeline, pil_image: Image.Image) -> None:
     options = {"source": "estimated", "resolution": "input", "output_type": "pil", "num_inference_steps": 5}
-    colours = pipeline(picture, **options).images[0]
-    depth = pipeline(picture, mode="F", **options).images[0]
+    colours = pipeline(pil_image, **options).images[0]
+    depth = pipeline(pil_image, mode="F", **options).images[0]
     assert (colours.mode, depth.mode) == ("RGB", "F")
     golden.check_levels("call.RGB.noresize.steps5", np.asarray(colours))
     golden.check("call.F.noresize.steps5", np.asarray(depth))
 
 
 @pytest.mark.parametrize(("resampling", "suffix"), [("dmp_compat_aliased", "aa0"), ("dmp_compat", "aa1")])
-def test_call_at_512(golden: Golden, pipeline: DMPPipeline, picture: Image.Image, resampling: str, suffix: str) -> None:
+def test_call_at_512(
+    golden: Golden, pipeline: DMPPipeline, pil_image: Image.Image, resampling: str, suffix: str
+) -> None:
     out = pipeline(
-        picture,
+        pil_image,
         num_inference_steps=2,
         source="estimated",
         resolution=512,
@@ -348,7 +350,7 @@ def test_removed_adapter_leaves_the_base(golden: Golden, lora_file: Path) -> Non
 
 
 def test_fill_recipe() -> None:
-    """The self-check values of the recipe: without it no other number here means anything."""
+    """The self-check values of the recipe: without it the other numbers have no meaning."""
     np.testing.assert_allclose(fill_value("check.weight", (2, 3))[0], [0.33662605, 1.08867002, 0.38207316], atol=1e-7)
     np.testing.assert_allclose(fill_value("norm.weight", (3,)), [0.92157012, 1.02820098, 0.97795510], atol=1e-7)
     np.testing.assert_allclose(fill_value("bn.running_var", (3,)), [1.12512696, 1.16148651, 1.01080871], atol=1e-7)

@@ -71,7 +71,7 @@ def test_configuration(name: str, config: Eva02Config) -> None:
 
 @pytest.mark.parametrize(("name", "config"), [("small", SMALL), ("full", Eva02Config())])
 def test_names_and_shapes(name: str, config: Eva02Config) -> None:
-    """Every published name but the rotary tables, which are constants that the network computes."""
+    """Every published name except the rotary tables, which are constants that the network computes."""
     published = GOLDEN.facts[f"{name}_state_dict"]
     weights = {key: shape for key, shape in published.items() if ".rope." not in key}
     with torch.device("meta"):
@@ -154,7 +154,7 @@ def test_sliding_windows(small: Eva02Segmenter) -> None:
 
 # --------------------------------------------------------------------------- the full network
 def test_full_rotary_table() -> None:
-    """The positions recorded: either end, and where the first row of patches ends."""
+    """The recorded positions: both ends, and where the first row of patches ends."""
     shallow = Eva02Segmenter(replace(SMALL, window=512, width=1024, depth=1, heads=16, taps=(0,) * 4))
     GOLDEN.check("full.rope_cos_rows", rotary_tables(shallow)["freqs_cos"][[0, 1, 31, 32, 33, 1023]])
 
@@ -179,7 +179,7 @@ def test_full_network(full: tuple[list[Tensor], Tensor]) -> None:
 
 @pytest.mark.slow
 def test_full_class_map(full: tuple[list[Tensor], Tensor]) -> None:
-    """Exact wherever the logits, each good to the tolerance, decide between the first two classes.
+    """Exact wherever the logits, each within the tolerance, decide between the first two classes.
 
     At (8, 90) they do not: classes 0 and 62 are 7.5e-7 apart in float64, 0 ahead, and 62 is recorded.
     """
@@ -192,7 +192,7 @@ def test_full_class_map(full: tuple[list[Tensor], Tensor]) -> None:
 
 
 def check_statistics(name: str, values: Tensor) -> None:
-    """Mean and deviation to the tolerance; the absolute sum to that of every single value."""
+    """Mean and deviation to the tolerance; the absolute sum to the tolerance of all values together."""
     expected, values = GOLDEN.facts[name], values.double()
     assert list(values.shape) == expected["shape"]
     found = {"mean": values.mean(), "std": values.std(), "abssum": values.abs().sum() / values.numel()}

@@ -16,7 +16,7 @@ from tests.golden.vectors import Golden
 GOLDEN = Golden("metrics")
 
 
-def picture(name: str) -> Tensor:
+def load_image(name: str) -> Tensor:
     """A stored image, channels last, as (1, 3, H, W) in [0, 1]."""
     stored = GOLDEN.array(name)
     image = torch.from_numpy(stored).movedim(-1, 0)[None]
@@ -24,14 +24,14 @@ def picture(name: str) -> Tensor:
 
 
 def everywhere(image: Tensor) -> Tensor:
-    """The published code masks nothing."""
+    """The published code uses no mask."""
     return torch.ones_like(image, dtype=torch.bool)
 
 
 # ------------------------------------------------------------------------------- raw functions
 @pytest.fixture(scope="module")
 def raw() -> tuple[Tensor, Tensor, Tensor]:
-    pred, true = picture("raw.pred"), picture("raw.true")
+    pred, true = load_image("raw.pred"), load_image("raw.true")
     assert torch.equal(pred[0].movedim(0, -1), uniform(401, (24, 32, 3)))
     return pred, true, everywhere(true)
 
@@ -67,7 +67,7 @@ def check_evaluation(name: str, rows: list[list[Tensor]]) -> None:
 def test_colour_evaluation() -> None:
     rows, stretched_rows = [], []
     for index in range(3):
-        pred, true = picture(f"png.{index}.pred"), picture(f"png.{index}.true")
+        pred, true = load_image(f"png.{index}.pred"), load_image(f"png.{index}.true")
         rows.append([metrics.l1(pred, true), metrics.angular_dmp_compat(pred, true), metrics.mse(pred, true)])
         stretched = metrics.min_max(pred), metrics.min_max(true)
         stretched_rows.append([metrics.rmse(*stretched, everywhere(true)), metrics.mse(*stretched)])
@@ -92,7 +92,7 @@ def test_depth_evaluation() -> None:
 
 
 def test_shrunk_labels() -> None:
-    pred, true = picture("resize.square.pred"), picture("resize.square.true")
+    pred, true = load_image("resize.square.pred"), load_image("resize.square.true")
     true = metrics.shrink_dmp_compat(true, (32, 32))
     values = [metrics.l1(pred, true), metrics.mse(pred, true), metrics.angular_dmp_compat(pred, true)]
     GOLDEN.check("resize.square.values", torch.cat(values))
@@ -114,8 +114,8 @@ def test_segmentation_score(name: str, zero: bool) -> None:
             GOLDEN.check(f"miou.area_{published}", score.areas()[ours])
 
 
-def test_prediction_that_is_no_class() -> None:
-    """facts: label 7 of 3 classes is wrong where it stands, and no other class's false alarm."""
+def test_prediction_outside_the_classes() -> None:
+    """facts: label 7 of 3 classes is wrong, and a false positive of no other class."""
     expected = GOLDEN.facts["pred label 7 >= num_classes 3"]
     score = metrics.SegmentationScore(3)
     score.update(torch.tensor([[0, 1, 7]]), torch.tensor([[0, 1, 1]]))

@@ -1,4 +1,4 @@
-"""Both published normal networks, full size, under the deterministic fill: names, features, answers."""
+"""Both published normal networks, full size, under the deterministic fill: names, features, outputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOLERANCE = 1e-3
 def test_names_and_shapes(variant: str) -> None:
     with torch.device("meta"):
         network = omnidata.network(variant)
-    # What is recorded of v2 is its network, what is recorded of 3dcc is its file.
+    # Of v2 the network is recorded, of 3dcc the file.
     prefix = "" if variant == "v2" else omnidata.VARIANTS[variant].prefix
     shapes = {prefix + name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     assert shapes == FACTS[f"{NAMES[variant]}.state_dict"]
@@ -44,7 +44,7 @@ def filled() -> dict[str, Tensor]:
 
 
 def labeler(variant: str, filled: dict[str, Tensor]) -> Any:
-    """As `build` makes it from a published file, without half a gigabyte on disk."""
+    """As built by `build` from a published file, without half a gigabyte on disk."""
     prefix = omnidata.VARIANTS[variant].prefix
     file = {CONTAINERS[variant]: {prefix + name: tensor for name, tensor in filled.items()}, "epoch": 1}
     found, state = omnidata.unwrap(file, Path("published"))
@@ -62,19 +62,19 @@ def check(name: str, actual: Any, expected: Any, tolerance: float = TOLERANCE) -
 
 
 @pytest.mark.parametrize(("variant", "side", "seed"), PASSES)
-def test_answer(variant: str, side: int, seed: int, filled: dict[str, Tensor]) -> None:
+def test_output(variant: str, side: int, seed: int, filled: dict[str, Tensor]) -> None:
     built, name = labeler(variant, filled), f"{NAMES[variant]}.{side}"
     seen: dict[str, Any] = {}
 
-    def keep(network: nn.Module, _: Any, answer: Tensor) -> None:
-        seen["answer"], seen["features"] = answer, dict(network.pretrained.activations)
+    def keep(network: nn.Module, _: Any, output: Tensor) -> None:
+        seen["output"], seen["features"] = output, dict(network.pretrained.activations)
 
     built.network.register_forward_hook(keep)
     code = built.code(uniform(seed, (1, 3, side, side)))
-    answer = seen["answer"]
-    check(f"{name}.out_sub8", answer[..., ::8, ::8], ARRAYS[f"{name}.out_sub8"])
-    check(f"{name}.out_row100", answer[0, :, 100, :], ARRAYS[f"{name}.out_row100"])
-    check_summary(f"{name}.stats", answer, FACTS[f"{name}.stats"])
+    output = seen["output"]
+    check(f"{name}.out_sub8", output[..., ::8, ::8], ARRAYS[f"{name}.out_sub8"])
+    check(f"{name}.out_row100", output[0, :, 100, :], ARRAYS[f"{name}.out_row100"])
+    check_summary(f"{name}.stats", output, FACTS[f"{name}.stats"])
     for hook, summary in FACTS[f"{name}.hook_stats"].items():
         check_summary(f"{name}.hook_stats.{hook}", seen["features"][hook], summary)
     levels = (code * 255).to(torch.uint8).movedim(1, -1)[:, ::8, ::8]
@@ -97,6 +97,6 @@ def check_summary(name: str, values: Tensor, summary: dict[str, Any]) -> None:
     }
     for key, expected in summary.items():
         if key != "shape":
-            # Sums are held to the tolerance for each of their terms.
+            # Sums have the tolerance of all their terms together.
             terms = wide.numel() if key in ("sum", "abssum") else 1
             check(f"{name}.{key}", ours[key] / terms, expected / terms)

@@ -87,7 +87,7 @@ def test_stored_labels(published: PIENet, images: Tensor) -> None:
 
 # -------------------------------------------------------------------------------------- masks
 SCALED = tuple(GOLDEN.facts["mask_case"]["batchnorms"])
-# The recording of `mask.*` watched these layers by a hook that handed out a layer's first result again.
+# The recording of `mask.*` used a hook that returned a layer's first result again.
 # Two of them are called a second time, for the light: these two arrays repeat the edges of reflectance.
 RECORDED_ONCE = ("illum_edge_64", "illum_edge_128")
 MASKED = tuple(name.removeprefix("mask.") for name in GOLDEN.names if name.startswith("mask."))
@@ -114,7 +114,7 @@ def masked(published: PIENet, images: Tensor) -> dict[str, Tensor]:
 
 
 def first_results(network: PIENet) -> list[RemovableHandle]:
-    """Hooks as the recording had them: a layer that is called again gives its first result."""
+    """Hooks as in the recording: a layer that is called again returns its first result."""
     first: dict[str, Tensor] = {}
 
     def remember(name: str) -> RemovableHandle:
@@ -153,7 +153,7 @@ def test_share_of_clamped_edges(masked: dict[str, Tensor]) -> None:
 
 
 def test_published_result_depends_on_the_batch(outputs: dict[str, Tensor], alone: dict[str, Tensor]) -> None:
-    """The recorded gaps are those of the first image."""
+    """The recorded differences are those of the first image."""
     recorded = next(value for fact, value in GOLDEN.facts.items() if fact.startswith("single-image vs batch-of-2"))
     for name in OUTPUTS:
         gap = (outputs[name][0] - alone[name][0]).abs().max().item()
@@ -170,7 +170,7 @@ def test_independent_of_the_batch(
 
 
 def test_masks_independent_of_the_batch(published: PIENet, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the clamp acts too; the edges alone, since all that differs is there."""
+    """Also where the clamp acts; only for the edges, since all differences are there."""
     features = [published.imgEncoder(batch) for batch in (images, images[:1], images[1:])]
     with scaled(published) as network:
         singles = [network.edgeDecoder(batch).reflectance for batch in features[1:]]

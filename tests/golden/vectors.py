@@ -18,7 +18,7 @@ MEASURED: dict[str, tuple[float, float]] = {}
 
 
 def measure(name: str, actual: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
-    """Note how far `actual` is from `expected`; nan and inf count where only one of the two has them."""
+    """Record the difference of `actual` and `expected`; nan and inf count where only one of the two has them."""
     with np.errstate(invalid="ignore"):
         gap = np.where((actual == expected) | (np.isnan(actual) & np.isnan(expected)), 0.0, np.abs(actual - expected))
     MEASURED[name] = float(np.nan_to_num(gap, nan=np.inf).max()), tolerance

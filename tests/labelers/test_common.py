@@ -1,4 +1,4 @@
-"""What the labelers share: NaN and infinity become no labels."""
+"""Shared by the labelers: NaN and infinity do not become labels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dmp_core.errors import NotFinite
 from dmp_core.labelers.common import check_finite, in_parts
 
 
-def test_the_first_sample_that_is_not_finite_is_told_whatever_the_parts() -> None:
+def test_the_first_sample_that_is_not_finite_is_named_for_any_batch_size() -> None:
     def label(part: Tensor) -> Tensor:
         check_finite(part)
         return part * 2

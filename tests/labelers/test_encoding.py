@@ -1,4 +1,4 @@
-"""Labels survive their files and the VAE's image form; the bytes are always the same."""
+"""Labels are kept by their files and by the VAE's image form; the bytes are always the same."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_flipped_normals_are_those_of_the_mirrored_surface():
 
 
 @pytest.mark.parametrize("task", BUILT_IN)
-def test_resize_keeps_what_a_label_is(task):
+def test_resize_keeps_a_labels_kind(task):
     label = example(task)
     assert find_modality(task).resize(label, SIZE) is label or (find_modality(task).resize(label, SIZE) == label).all()
     small = find_modality(task).resize(label, (4, 6))
@@ -261,7 +261,7 @@ def test_images_for_the_vae():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("task", BUILT_IN)
 def test_decoded_images_that_are_not_finite_are_refused(task: str, value: float) -> None:
-    """Clipping would hide an infinite value, and a comparison NaN."""
+    """Clipping would hide an infinite value, and a comparison would hide NaN."""
     image = torch.zeros(3, 3, 4, 4)
     image[1, 2, 3, 3] = value
     with pytest.raises(NotFinite, match="sample 1 of the batch"):

@@ -1,4 +1,4 @@
-"""The segmentation labeler: loading, sizes, windows, and what it refuses. Its numbers: tests/golden/test_eva02.py."""
+"""The segmentation labeler: loading, sizes, windows, and refused input. Its numbers: tests/golden/test_eva02.py."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_labels_have_the_images_size(labeler: Eva02Labeler, size: tuple[int, int
 
 
 def test_batches_change_nothing(labeler: Eva02Labeler) -> None:
-    """Up to rounding: compared are the logits, since a tie may fall either way."""
+    """Up to rounding: logits are compared, since a tie may be decided either way."""
     images = normalised(uniform(3, (3, 3, 32, 70)))
     together = labeler.network.slide(images)
     alone = torch.cat([labeler.network.slide(image[None]) for image in images])
@@ -104,7 +104,7 @@ def test_mixed_precision(labeler: Eva02Labeler) -> None:
     assert (rough == labeler(images)["segmentation"]).float().mean() > 0.8
 
 
-def test_labels_belong_to_the_caller(labeler: Eva02Labeler) -> None:
+def test_labels_can_be_changed_by_the_caller(labeler: Eva02Labeler) -> None:
     labels = labeler(uniform(5, (1, 3, 32, 32)))["segmentation"]
     labels[:] = 255
     assert not labels.requires_grad

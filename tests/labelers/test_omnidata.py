@@ -1,4 +1,4 @@
-"""Omnidata's labeler: axes and their signs, sizes, and which files it takes. The networks: tests/golden."""
+"""Omnidata's labeler: axes and their signs, sizes, and accepted files. The networks: tests/golden."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.golden.vectors import FOLDER
 
 
 class Echo(nn.Module):
-    """Answers with a 1 x 1 convolution of its input, by default the input itself."""
+    """Returns a 1 x 1 convolution of its input, by default the input itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,13 +71,13 @@ def test_axes(surface: str, colour: tuple[float, ...], expected: tuple[float, ..
     ],
 )
 def test_readings_of_the_real_network(reading: tuple[float, ...], expected: tuple[float, ...]) -> None:
-    """2c - 1 of v2's answer for a photo of a room, as published in maturk/dn-splatter, issue 9."""
+    """2c - 1 of v2's output for a photo of a room, as published in maturk/dn-splatter, issue 9."""
     found = omnidata.normals((code(*reading) + 1) / 2).flatten()
     assert torch.cosine_similarity(found, torch.tensor(expected), dim=0) > 0.97
 
 
 def test_agrees_with_the_authors_loader() -> None:
-    """It turns a code into left, up, away by negating all three of 2c - 1, then blue once more."""
+    """It converts a code to left, up, away by negating all three of 2c - 1, then blue once more."""
     colours = uniform(1, (4, 3, 5, 7))
     theirs = -(colours - 0.5) * 2
     theirs[:, 2] *= -1
@@ -86,7 +86,7 @@ def test_agrees_with_the_authors_loader() -> None:
 
 
 @pytest.mark.parametrize("name", ["omnidata_v2.384", "3dcc.384", "3dcc.512"])
-def test_recorded_answers_as_normals(name: str) -> None:
+def test_recorded_outputs_as_normals(name: str) -> None:
     recorded = np.load(FOLDER / "omnidata.npz")[f"{name}.out_sub8"].clip(0, 1).astype(np.float64)
     expected = np.stack([2 * recorded[:, 0] - 1, 1 - 2 * recorded[:, 1], 1 - 2 * recorded[:, 2]], 1)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
@@ -94,12 +94,12 @@ def test_recorded_answers_as_normals(name: str) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_no_direction_looks_at_the_viewer() -> None:
+def test_no_direction_becomes_that_to_the_viewer() -> None:
     assert omnidata.normals(code(0.5, 0.5, 0.5)).flatten().tolist() == [0, 0, 1]
 
 
 # ----------------------------------------------------------------------------------- labelling
-def test_answer_is_clamped_and_decoded() -> None:
+def test_output_is_clamped_and_decoded() -> None:
     built = labeler(size=32)
     with torch.no_grad():
         built.network.mix.weight.mul_(3)
@@ -145,7 +145,7 @@ def test_a_sphere_keeps_its_normals_when_resized(side: int) -> None:
     assert angle.max() < 2
 
 
-def test_images_do_not_see_each_other() -> None:
+def test_images_are_independent() -> None:
     built = labeler(size=32, batch_size=2)
     images = uniform(5, (5, 3, 40, 40))
     together = built(images)["normal"]
@@ -154,7 +154,7 @@ def test_images_do_not_see_each_other() -> None:
 
 
 def test_mixed_precision_differs_by_rounding_alone() -> None:
-    # Far from grey, where the direction hangs on the last digit.
+    # Far from grey, where the direction depends on the last digit.
     images = uniform(6, (1, 3, 32, 32), 0.6, 1.0)
     exact, mixed = (labeler(size=32, dtype=name)(images)["normal"] for name in ("float32", "bfloat16"))
     assert mixed.dtype == torch.float32
@@ -194,7 +194,7 @@ def test_unknown_options_are_refused(options: dict[str, Any], field: str) -> Non
 # --------------------------------------------------------------------------------------- files
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Tensor]:
-    """Every name of the network; each tensor is one number seen many times, so that its file is small."""
+    """Every name of the network; each tensor is one repeated number, so that its file is small."""
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in omnidata.network("v2").state_dict().items()}
     return {name: torch.full((1,) * len(shape), 0.5).expand(shape) for name, shape in shapes.items()}
@@ -220,7 +220,7 @@ def test_construction_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("variant", omnidata.VARIANTS)
 @pytest.mark.parametrize("folder", [False, True])
-def test_the_file_tells_its_variant(variant: str, folder: bool, weights: dict[str, Tensor], tmp_path: Path) -> None:
+def test_the_file_states_its_variant(variant: str, folder: bool, weights: dict[str, Tensor], tmp_path: Path) -> None:
     file = tmp_path / omnidata.VARIANTS[variant].file
     torch.save(published(variant, weights), file)
     built = omnidata.build(tmp_path if folder else file)
@@ -256,7 +256,7 @@ def test_a_folder_with_both_needs_the_variant(weights: dict[str, Tensor], tmp_pa
 
 
 def test_safetensors_are_read(tmp_path: Path) -> None:
-    """Only as far as the names: a whole one would take half a gigabyte."""
+    """Only the names: a whole file would take half a gigabyte."""
     file = tmp_path / "omnidata_dpt_normal_v2.safetensors"
     save_file({"model.scratch.output_conv.4.bias": torch.zeros(3)}, file)
     with pytest.raises(InputError, match=r"v2.safetensors: not the weights of Omnidata's DPT: 367 missing"):
@@ -282,7 +282,7 @@ def test_other_names_are_refused(
         omnidata.load_network(file)
 
 
-def test_lightnings_notes_need_no_lightning(
+def test_lightnings_metadata_needs_no_lightning(
     weights: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkpoint as it was written in 2022: a callback's class as a key, and a dict class of Lightning's."""
@@ -300,7 +300,7 @@ def test_lightnings_notes_need_no_lightning(
 
 
 class Intruder:
-    """Would create a file on being read."""
+    """Would create a file when it is read."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

@@ -1,4 +1,4 @@
-"""The PIE-Net labeler: any size in, stretched labels out, and a checkpoint of just this network."""
+"""The PIE-Net labeler: images of any size, stretched labels, and only this network's checkpoint."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_padding_repeats_the_last_pixels(labeler: PIENetLabeler, network: PIENet
     torch.testing.assert_close(labels["shading"], stretch(outputs["shading"][..., :20, :30])[:, 0])
 
 
-def test_large_images_are_shrunk_when_asked(network: PIENet) -> None:
+def test_large_images_are_shrunk_to_the_given_size(network: PIENet) -> None:
     seen = []
     hook = network.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
     labeler = PIENetLabeler(network, size=32)
@@ -108,7 +108,7 @@ def test_half_precision(network: PIENet, labeler: PIENetLabeler, dtype: str) -> 
 
 
 # -------------------------------------------------------------------------------- cross ratios
-def test_cross_ratios_do_not_see_the_light() -> None:
+def test_cross_ratios_do_not_depend_on_the_light() -> None:
     albedo, light = uniform(6, (1, 3, 12, 10), 0.2, 1), uniform(7, (1, 1, 12, 10), 0.2, 1)
     ratios = CrossRatio()
     torch.testing.assert_close(ratios(albedo * light), ratios(albedo), rtol=0, atol=1e-4)
@@ -137,7 +137,7 @@ def test_cross_ratio_of_black_pixels_is_zero() -> None:
 
 # ------------------------------------------------------------------------------------- weights
 def hollow_state() -> dict[str, Tensor]:
-    """The published keys and shapes, one value a tensor: a full-size checkpoint of a few hundred kB."""
+    """The published keys and shapes, one value per tensor: a full-size checkpoint of a few hundred kB."""
     state = {}
     for key, (shape, dtype) in Golden("pienet").facts["state_dict"].items():
         value = 0.01 + zlib.crc32(key.encode()) % 64 / 1024
@@ -170,14 +170,14 @@ def test_options_reach_the_labeler(tmp_path: Path) -> None:
 
 def test_safetensors(tmp_path: Path) -> None:
     save_file({"a": torch.arange(3.0)}, tmp_path / "real_world_model.safetensors")
-    # The folder's choice: the torch file beside it is not even looked at.
+    # The folder's choice: the torch file next to it is not opened.
     (tmp_path / "real_world_model.t7").write_bytes(b"")
     with pytest.raises(InputError, match=r"real_world_model\.safetensors: weights of another network: 534 missing"):
         build(tmp_path)
 
 
 class Opaque:
-    """What a weights file must not hold."""
+    """Content that a weights file must not contain."""
 
 
 def torch_bytes(value: object) -> bytes:
@@ -208,11 +208,11 @@ def test_unreadable_files(tmp_path: Path, data: bytes, words: str) -> None:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no weights given; fetch"):
+    with pytest.raises(InputError, match="no weights given; download"):
         build(None)
-    with pytest.raises(InputError, match=r"there is no file .*gone\.t7; fetch"):
+    with pytest.raises(InputError, match=r"there is no file .*gone\.t7; download"):
         build(tmp_path / "gone.t7")
-    with pytest.raises(InputError, match=r"there is no file .*safetensors or .*\.t7; fetch"):
+    with pytest.raises(InputError, match=r"there is no file .*safetensors or .*\.t7; download"):
         build(tmp_path)
 
 

@@ -19,7 +19,7 @@ PACKAGE = '''
 import torch
 
 def build(weights, device, *, depth=1.0, batch_size=1):
-    """Answers with one depth everywhere, and refuses more images at a time than it was told."""
+    """Predicts one depth everywhere, and refuses batches larger than its option."""
     def label(images):
         assert len(images) <= batch_size
         return {"depth": torch.full((len(images), *images.shape[2:]), depth)}
@@ -29,7 +29,7 @@ def build(weights, device, *, depth=1.0, batch_size=1):
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package that announces the labeler `flat`, as pip would leave it."""
+    """A package that registers the labeler `flat`, as pip would install it."""
     site = tmp_path / "site"
     (site / "flat_labeler-1.0.dist-info").mkdir(parents=True)
     (site / "flat_labeler.py").write_text(PACKAGE)

@@ -1,4 +1,4 @@
-"""ZoeDepth's labeler against transformers' own processor, model and post-processing, with tiny random networks."""
+"""ZoeDepth's labeler compared with transformers' processor, model and post-processing, with tiny random networks."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def tiny(heads: list[dict[str, Any]]) -> ZoeDepthForDepthEstimation:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One folder a published model, as the hub holds them."""
+    """One folder per published model, as on the hub."""
     root = tmp_path_factory.mktemp("zoedepth")
     for name, heads in HEADS.items():
         tiny(heads).save_pretrained(root / name)
@@ -73,23 +73,23 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: root / name for name in HEADS}
 
 
-def pictures(count: int, height: int, width: int) -> Tensor:
-    """Smooth 8-bit pictures of unlike brightness: (count, 3, height, width)."""
+def sample_images(count: int, height: int, width: int) -> Tensor:
+    """Smooth 8-bit images of different brightness: (count, 3, height, width)."""
     coarse = uniform(11, (count, 3, 5, 7)) * torch.linspace(0.3, 1, count).view(-1, 1, 1, 1)
     return (F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 # ------------------------------------------------------------------------------------- parity
-def transformers_depth(folder: Path, picture: Tensor, pad: bool, flip: bool) -> Tensor:
-    """One 8-bit picture (3, H, W) as transformers' documentation has it."""
+def transformers_depth(folder: Path, image: Tensor, pad: bool, flip: bool) -> Tensor:
+    """One 8-bit image (3, H, W), as in transformers' documentation."""
     processor = ZoeDepthImageProcessor.from_pretrained(folder)
     network = ZoeDepthForDepthEstimation.from_pretrained(folder).eval()
-    inputs = processor(images=picture, do_pad=pad, return_tensors="pt")
+    inputs = processor(images=image, do_pad=pad, return_tensors="pt")
     with torch.no_grad():
         outputs = network(**inputs)
         flipped = network(pixel_values=torch.flip(inputs["pixel_values"], dims=[3])) if flip else None
     result = processor.post_process_depth_estimation(
-        outputs, source_sizes=[tuple(picture.shape[1:])], outputs_flipped=flipped, do_remove_padding=pad
+        outputs, source_sizes=[tuple(image.shape[1:])], outputs_flipped=flipped, do_remove_padding=pad
     )
     return result[0]["predicted_depth"]
 
@@ -97,9 +97,9 @@ def transformers_depth(folder: Path, picture: Tensor, pad: bool, flip: bool) -> 
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize(("pad", "flip"), [(True, False), (True, True), (False, False), (False, True)])
 def test_equals_transformers(name: str, pad: bool, flip: bool, folders: dict[str, Path]) -> None:
-    batch = pictures(3, 70, 110)
+    batch = sample_images(3, 70, 110)
     found = zoedepth.build(folders[name], pad=pad, flip=flip)(batch / 255)["depth"]
-    expected = torch.stack([transformers_depth(folders[name], picture, pad, flip) for picture in batch])
+    expected = torch.stack([transformers_depth(folders[name], image, pad, flip) for image in batch])
     assert found.shape == (3, 70, 110)
     assert found.dtype == torch.float32
     assert expected.std() > 1e-3, "a constant would prove little"
@@ -142,8 +142,8 @@ def test_flip_makes_depth_mirror_with_the_image(folders: dict[str, Path]) -> Non
 
 # ------------------------------------------------------------------------------------ batches
 @pytest.mark.parametrize("name", HEADS)
-def test_images_do_not_see_each_other(name: str, folders: dict[str, Path]) -> None:
-    batch = pictures(5, 64, 64) / 255
+def test_images_are_independent(name: str, folders: dict[str, Path]) -> None:
+    batch = sample_images(5, 64, 64) / 255
     built = zoedepth.build(folders[name], batch_size=2)
     together = built(batch)["depth"]
     torch.testing.assert_close(together, torch.cat([built(image[None])["depth"] for image in batch]))
@@ -182,8 +182,8 @@ def test_mixed_precision_differs_by_rounding_alone(folders: dict[str, Path]) -> 
     assert 0 < (exact - mixed).abs().max() < 0.1 * exact.mean()
 
 
-def test_depth_is_never_the_sign_of_no_surface(folders: dict[str, Path]) -> None:
-    """Bicubic enlargement of 1 beside 0.01 undershoots, and the label must stay positive."""
+def test_depth_is_never_the_value_of_no_surface(folders: dict[str, Path]) -> None:
+    """Bicubic enlargement of 1 next to 0.01 undershoots, and the label must stay positive."""
     built = zoedepth.build(folders["nyu"], pad=False)
 
     def step(_: Any, __: Any, outputs: Any) -> Any:
@@ -226,7 +226,7 @@ def test_the_policy_can_be_chosen(options: dict[str, Any], seen: tuple[int, int]
 
 
 def test_published_policy() -> None:
-    """What the files on the hub say, for photos of 480 × 640 and DMP's images of 512²."""
+    """The policy in the hub's files, for photos of 480 × 640 and DMP's images of 512²."""
     processor = ZoeDepthImageProcessor(size={"height": 384, "width": 512}, ensure_multiple_of=32)
     assert zoedepth.Resize.of(processor) == zoedepth.Resize((384, 512), keep_aspect_ratio=True, multiple=32)
     # Without a multiple in its file, transformers would take 1/32: sizes that the patches do not divide.
@@ -236,7 +236,7 @@ def test_published_policy() -> None:
 @pytest.mark.parametrize(
     ("options", "field"),
     [
-        ({"multiple": 24}, "multiple: 24 is no multiple of the network's patches of 16"),
+        ({"multiple": 24}, "multiple: 24 is not a multiple of the network's patches of 16"),
         ({"multiple": 0}, "multiple: 0"),
         ({"size": (16, 64)}, "size: 16 x 64"),
         ({"batch_size": 0}, "batch_size: 0"),
@@ -264,7 +264,7 @@ def test_other_images_are_refused(images: Tensor, fault: str, folders: dict[str,
 # --------------------------------------------------------------------------------------- files
 @pytest.fixture
 def spoilt(folders: dict[str, Path], tmp_path: Path) -> Path:
-    """A copy to be spoilt."""
+    """A copy to be damaged."""
     return Path(shutil.copytree(folders["nyu"], tmp_path / "copy"))
 
 
@@ -287,22 +287,22 @@ def test_weights_load_strictly(fault: str, spoilt: Path) -> None:
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "preprocessor_config.json"])
 def test_missing_and_broken_files_are_refused(file: str, spoilt: Path) -> None:
     (spoilt / file).write_bytes(b"{")
-    with pytest.raises(InputError, match=r"copy: not readable as ZoeDepth .*fetch the files again"):
+    with pytest.raises(InputError, match=r"copy: not readable as ZoeDepth .*download the files again"):
         zoedepth.build(spoilt)
     (spoilt / file).unlink()
-    with pytest.raises(InputError, match=r"copy: not readable as ZoeDepth .*fetch the files again"):
+    with pytest.raises(InputError, match=r"copy: not readable as ZoeDepth .*download the files again"):
         zoedepth.build(spoilt)
 
 
 def test_another_model_is_refused(spoilt: Path) -> None:
     config = json.loads((spoilt / "config.json").read_text())
     (spoilt / "config.json").write_text(json.dumps(config | {"model_type": "dpt"}))
-    with pytest.raises(InputError, match=r"copy: holds a model of the kind 'dpt', not ZoeDepth"):
+    with pytest.raises(InputError, match=r"copy: contains a model of the kind 'dpt', not ZoeDepth"):
         zoedepth.build(spoilt)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no folder .*absent; give one, or one of Intel/zoedepth-nyu"):
+    with pytest.raises(InputError, match=r"no folder .*absent; give one, or one of Intel/zoedepth-nyu"):
         zoedepth.build(tmp_path / "absent")
     with pytest.raises(InputError, match="no weights given; give a folder or one of Intel/zoedepth-nyu"):
         zoedepth.build(None)

@@ -1,5 +1,5 @@
-"""A problem whose answer is in the picture: dark and bright images, each kind with a label of its own; and a base model
-and an editor that know such pictures, fitted in seconds.
+"""A problem whose solution is in the image: dark and bright images, each kind with its own label; and a base model
+and an editor for such images, fitted in seconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Levels = tuple[float, float]
 """Shading of a dark image, and of a bright one."""
 
 
-def pictures(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def sample_images(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Grey and grainy images (N, 16, 16, 3), and their kinds (N,): 0 dark, 1 bright, as many of each."""
     random = np.random.default_rng(seed)
     kinds = random.permutation(np.arange(count) % 2)
@@ -49,7 +49,7 @@ class Data:
     fingerprints = {"source": "0" * 12}
 
     def __init__(self, base: Path, levels: Levels) -> None:
-        images, kinds = pictures(32, seed=0)
+        images, kinds = sample_images(32, seed=0)
         self.labels = labels_of(kinds, levels)
         vae = load_base(BaseConfig(model=str(base))).vae
         self.images = _column(vae, "image", image_to_vae(images))
@@ -62,10 +62,10 @@ class Data:
         return LatentPairs(self.images, self.targets, batch_size, seed)
 
     def image_pairs(self) -> Any:
-        raise AssertionError("these methods ask for latents")
+        raise AssertionError("these methods need latents")
 
     def prompts(self) -> list[str]:
-        raise AssertionError("nothing here asks for captions")
+        raise AssertionError("nothing here needs captions")
 
 
 def _column(vae: Any, name: str, pixels: torch.Tensor) -> LatentColumn:
@@ -74,7 +74,7 @@ def _column(vae: Any, name: str, pixels: torch.Tensor) -> LatentColumn:
 
 
 def write_prior(folder: Path) -> Path:
-    """The tiny base after a pre-training: an autoencoder of grey pictures, and a U-Net that generates `pictures`."""
+    """The tiny base after a pre-training: an autoencoder of grey images, and a U-Net that generates `sample_images`."""
     write_base(folder)
     file = folder / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "v_prediction"}))
@@ -82,33 +82,33 @@ def write_prior(folder: Path) -> Path:
     _fit_autoencoder(base.vae)
     base.vae.save_pretrained(folder / "vae")
     base = load_base(BaseConfig(model=str(folder)))
-    images = _column(base.vae, "image", image_to_vae(pictures(64, seed=1)[0]))
+    images = _column(base.vae, "image", image_to_vae(sample_images(64, seed=1)[0]))
     config = LabelPriorConfig(weights="all", steps=400, batch_size=16, learning_rate=4e-3, log_every=100)
     fitted = fit_label_prior(config, base, images, folder / "work", folder / "prior")
     load_label_prior(base, fitted.folder).save_pretrained(folder / "unet")
     return folder
 
 
-def write_editor(folder: Path, prior: Path, answers: dict[str, Levels]) -> Path:
-    """An editor of `pictures` that knows these instructions, and what shading each of them asks for."""
+def write_editor(folder: Path, prior: Path, instructions: dict[str, Levels]) -> Path:
+    """An editor of `sample_images` for these instructions, with the shading that each of them produces."""
     base = load_base(BaseConfig(model=str(prior)))
-    images, kinds = pictures(64, seed=1)
-    count = len(answers)
+    images, kinds = sample_images(64, seed=1)
+    count = len(instructions)
     before = image_to_vae(np.concatenate([images] * count))
-    after = np.concatenate([labels_of(kinds, levels) for levels in answers.values()])
+    after = np.concatenate([labels_of(kinds, levels) for levels in instructions.values()])
     pairs = LatentPairs(
         _column(base.vae, "before", before),
         _column(base.vae, "after", find_modality("shading").to_image(after, Code(depth_scale=8.0))),
         batch_size=16,
     )
-    words = [word for word in answers for _ in images]
+    texts = [text for text in instructions for _ in images]
     config = InstructConfig(steps=300, batch_size=16, learning_rate=2e-3, lr_schedule="cosine", log_every=100)
-    fit_instruct(config, base, pairs, words, folder / "work", folder / "editor")
+    fit_instruct(config, base, pairs, texts, folder / "work", folder / "editor")
     return folder / "editor"
 
 
 def _fit_autoencoder(vae: Any, steps: int = 200, rate: float = 1e-2) -> None:
-    """Flat pictures out of grainy ones, of any level of grey."""
+    """Flat images from grainy ones, of any level of grey."""
     generator = torch.Generator().manual_seed(0)
     vae.train().requires_grad_(True)
     optimiser = torch.optim.Adam(vae.parameters(), rate)

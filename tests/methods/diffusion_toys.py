@@ -30,12 +30,12 @@ def column(name: str, latents: torch.Tensor) -> LatentColumn:
 
 
 def sources() -> torch.Tensor:
-    """Latents (8, 4, 4, 4) of the images that go with `blobs(8)`."""
+    """Latents (8, 4, 4, 4) of the images of `blobs(8)`."""
     return torch.randn(8, 4, 4, 4, generator=torch.Generator().manual_seed(3))
 
 
 def held_out_error(editor: Any, instruction: torch.Tensor | str) -> float:
-    """Noise error on pairs and draws that training has not seen; every instruction sees the same."""
+    """Noise error on pairs and draws not in the training; the same for every instruction."""
     embeds = embed_texts(editor, [instruction])[0] if isinstance(instruction, str) else instruction
     schedule = Schedule.from_config(editor.scheduler.config)
     generator = torch.Generator().manual_seed(99)
@@ -48,7 +48,7 @@ def held_out_error(editor: Any, instruction: torch.Tensor | str) -> float:
 
 
 def blobs(count: int, seed: int = 0) -> torch.Tensor:
-    """Latents (count, 4, 4, 4) that are a constant plus little: what a denoiser learns in a few steps."""
+    """Latents (count, 4, 4, 4) of a constant plus small values: learnable in a few steps."""
     generator = torch.Generator().manual_seed(seed)
     level = torch.tensor([1.5, -1.0, 0.5, -2.0]).view(1, 4, 1, 1)
     return level + 0.1 * torch.randn(count, 4, 4, 4, generator=generator)

@@ -1,4 +1,4 @@
-"""Run by the tests of the methods in a process of its own, to be killed: fits to shapes, printing each step."""
+"""Run by the tests of the methods in a separate process, to be killed: fits to shapes, printing each step."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pairs that can be learnt in seconds: a bright disc on a dark ground, and a label image that tells them apart."""
+"""Pairs that can be learnt in seconds: a bright disc on a dark ground, and a label image that separates them."""
 
 from __future__ import annotations
 

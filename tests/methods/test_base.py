@@ -25,7 +25,7 @@ def normal_pairs(count: int = 5, codes: bool = False) -> tuple[ImagePairs, np.nd
 
 
 @pytest.mark.parametrize("codes", [False, True])
-def test_a_mirrored_pair_is_the_mirrored_image_and_the_label_that_belongs_to_it(codes):
+def test_a_mirrored_pair_is_the_mirrored_image_and_its_label(codes):
     pairs, normals = normal_pairs(codes=codes)
     plain = image_to_vae(pairs.images), find_modality("normal").to_image(normals, Code(depth_scale=8))
     other = (
@@ -44,7 +44,7 @@ def test_a_mirrored_pair_is_the_mirrored_image_and_the_label_that_belongs_to_it(
     assert len(seen) == 10
 
 
-def test_every_epoch_sees_every_pair_once_and_never_mirrors_unasked():
+def test_every_epoch_sees_every_pair_once_and_never_mirrors_by_default():
     pairs, normals = normal_pairs()
     drawn = torch.cat([pairs.batch(step, 2, 1, False)[1] for step in range(5)])
     labels = find_modality("normal").to_image(normals, Code(depth_scale=8))
@@ -53,7 +53,7 @@ def test_every_epoch_sees_every_pair_once_and_never_mirrors_unasked():
     assert found[:5] != found[5:]
 
 
-def test_a_draw_depends_on_seed_and_step_alone_and_changes_nothing():
+def test_a_draw_depends_only_on_seed_and_step_and_changes_nothing():
     used, fresh = normal_pairs()[0], normal_pairs()[0]
     before = used.digest()
     for step in range(4):
@@ -63,7 +63,7 @@ def test_a_draw_depends_on_seed_and_step_alone_and_changes_nothing():
     assert used.digest() == before
 
 
-def test_the_digest_tells_labels_apart():
+def test_the_digest_depends_on_the_labels():
     one, other = shapes(3), shapes(3)
     assert one.digest() == other.digest()
     other.targets[2, 1, 0, 0] += 0.5
@@ -77,9 +77,9 @@ def test_the_digest_tells_labels_apart():
         (2, np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 3, 4, 4)), "expected float32 in .* or uint8"),
         (3, np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 3, 4, 4), np.float32), "3 keys"),
         (2, np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 4, 4, 3), np.float32), r"expected .* \(2, 3, 4, 4\)"),
-        (0, np.zeros((0, 4, 4, 3), np.uint8), np.zeros((0, 3, 4, 4), np.float32), "not a single pair"),
+        (0, np.zeros((0, 4, 4, 3), np.uint8), np.zeros((0, 3, 4, 4), np.float32), "no pair to train on"),
     ],
 )
-def test_arrays_that_do_not_belong_together_are_refused(keys, images, targets, message):
+def test_arrays_that_do_not_match_are_refused(keys, images, targets, message):
     with pytest.raises(InputError, match=message):
         ImagePairs([str(n) for n in range(keys)], images, targets, "depth")

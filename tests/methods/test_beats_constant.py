@@ -1,6 +1,6 @@
-"""Every diffusion method learns: a short fit, and images never seen get labels far nearer than the best constant.
+"""Every diffusion method learns: a short fit, and new images get labels far nearer than the best constant.
 
-The pictures, and the models that are pre-trained on them, are those of `clusters`.
+The images, and the models pre-trained on them, are those of `clusters`.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from dmp_core.training.logs import read_log
 from dmp_core.training.settings import LoraConfig
 from dmp_core.weights.settings import BaseConfig, EditorConfig
 from tests.constant_rows import score_constant
-from tests.methods.clusters import Data, Levels, labels_of, pictures, write_editor, write_prior
+from tests.methods.clusters import Data, Levels, labels_of, sample_images, write_editor, write_prior
 
-pytestmark = pytest.mark.slow  # the models that all start from take longer than each of the fits
+pytestmark = pytest.mark.slow  # the shared models take longer than each of the fits
 
 AKIN: Levels = (0.15, 0.85)
-"""SDEdit and DDIB keep of an image what a label has in common with it, so here dark ones have dark labels.
+"""SDEdit and DDIB keep what an image and its label have in common, so here dark images have dark labels.
 
-DDIB takes some images at the edge of their kind for the other: the more, the further its fit leads from the prior.
+DDIB confuses some images at the edge of their kind: more, the further its fit moves from the prior.
 """
 OPPOSITE: Levels = (0.9, 0.1)
 UNMOVED: Levels = (0.5, 0.5)
 ASKS, ASKS_NOT = "a", "b"
-"""What the editor takes for the label, and for grey whatever the image: where the learnt instructions start."""
+"""The instructions for the label, and for grey with any image: where the learnt instructions start."""
 
 _PRIOR = LabelPriorConfig(weights="all", steps=200, batch_size=16, learning_rate=1e-3, log_every=100)
 CASES: dict[str, tuple[Levels, Any]] = {
@@ -64,7 +64,7 @@ CASES: dict[str, tuple[Levels, Any]] = {
                 guidance_scale=1, image_guidance_scale=1,
             ),
             initial_instructions={"shading": ASKS_NOT},
-            # One noise for all images would be judged by that draw: at some, so small an editor sees nothing else.
+            # One noise for all images would decide the score: with some draws, so small an editor uses nothing else.
             sampling=VisiiSampling(num_steps=10, guidance_scale=1, noise="fresh"),
         ),
     ),
@@ -77,13 +77,13 @@ CASES: dict[str, tuple[Levels, Any]] = {
 }  # fmt: skip
 
 
-HELD_OUT, KINDS = pictures(128, seed=5)
+HELD_OUT, KINDS = sample_images(128, seed=5)
 KEYS = [f"test-{number:08d}" for number in range(len(HELD_OUT))]
 
 
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory) -> Problem:
-    """With a base that knows the pictures."""
+    """With a base trained on the images."""
     base = write_prior(tmp_path_factory.mktemp("prior"))
     return Problem(find_modality("shading"), BaseConfig(model=str(base)))
 
@@ -97,7 +97,7 @@ def editor(prior, tmp_path_factory) -> Problem:
 
 
 def fit_and_predict(settings: Any, problem: Problem, data: Data, folder: Path) -> NDArray[Any]:
-    """Labels of the held-out images, from what the fit has left in `folder / "out"`."""
+    """Labels of the held-out images, from the files of the fit in `folder / "out"`."""
     method, out = find_method(settings.method), folder / "out"
     out.mkdir()
     method.fit(settings.fitted, problem, data, folder / "work", out, device="cpu", progress=silent)
@@ -122,7 +122,7 @@ def learns(name: str, problem: Problem, folder: Path) -> None:
     assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:20])
     constant = float(np.median(data.labels))  # no other value is nearer to the training labels
     assert distance(found, true) < 0.5 * distance(constant, true)
-    # An unfitted prior returns the image. The median, since it is as far off at every image and DDIB far off at few.
+    # An unfitted prior returns the image. The median, since DDIB's error is large for a few images.
     assert typical(found, true) < 0.6 * typical(HELD_OUT.mean(-1) / 255, true)
     ours = score("shading", found, true, KEYS)
     theirs = score_constant("shading", constant_prediction("shading", data.labels), true, KEYS)
@@ -140,7 +140,7 @@ def test_learnt_instructions_beat_the_constant(name, editor, tmp_path):
 
 
 def test_the_instruction_that_they_start_from_does_not(editor, tmp_path):
-    """What `ip2p_learned` and `visii` tell of the images, they have learnt to ask for."""
+    """So the score of `ip2p_learned` and `visii` comes from the learnt instruction."""
     settings = HardInstructConfig(
         instructions={"shading": ASKS_NOT}, sampling=EditSampling(num_steps=10, guidance_scale=1)
     )

@@ -1,4 +1,4 @@
-"""DDIM both ways, held against diffusers' schedulers and against a flow that is known in closed form."""
+"""DDIM both ways, compared with diffusers' schedulers and with a flow in closed form."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_steps_are_those_of_diffusers_schedulers(backwards):
 
 
 def gaussian_noise(deviation: float):
-    """The noise that is expected at y_t where clean data are N(0, deviation²): linear in y_t."""
+    """The expected noise at y_t where clean data are N(0, deviation²): linear in y_t."""
 
     def denoise(noisy: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         alpha = SCHEDULE.alphas_cumprod[t].view(-1, 1, 1, 1)
@@ -56,14 +56,14 @@ def gaussian_noise(deviation: float):
 
 
 def test_inversion_of_gaussian_data_is_a_change_of_scale():
-    """The flow of N(0, s²) to noise keeps every point's distance in deviations."""
+    """The flow of N(0, s²) to noise keeps every point's distance in standard deviations."""
     clean = 0.3 * latents()
     noise = ddim(gaussian_noise(0.3), clean, inverted(SCHEDULE.steps(500)))
     torch.testing.assert_close(noise, clean / 0.3, atol=0.05, rtol=0.03)
 
 
 def test_a_bridge_between_two_gaussians_maps_one_onto_the_other():
-    """DDIB in closed form: out of N(0, 0.3²), into N(0, 2²); more steps come nearer."""
+    """DDIB in closed form: out of N(0, 0.3²), into N(0, 2²); more steps are more accurate."""
     clean = 0.3 * latents()
     errors = []
     for count in (10, 100, 1000):
@@ -74,7 +74,7 @@ def test_a_bridge_between_two_gaussians_maps_one_onto_the_other():
     assert errors[2] < 0.05
 
 
-def test_there_and_back_again():
+def test_inversion_and_generation_return_the_input():
     clean = latents()
     errors = []
     for count in (20, 200):

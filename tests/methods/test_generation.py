@@ -80,15 +80,15 @@ class Data:
         return LatentPairs(column("image", sources()), column("depth", blobs(8)), batch_size, seed)
 
     def image_pairs(self) -> Any:
-        raise AssertionError("these methods ask for latents")
+        raise AssertionError("these methods need latents")
 
     def prompts(self) -> list[str]:
-        raise AssertionError("nothing here asks for captions")
+        raise AssertionError("nothing here needs captions")
 
 
 @dataclass(frozen=True)
 class World:
-    """A base that predicts v, since few steps do then, and an editor made from it."""
+    """A base that predicts v, since few steps are enough then, and an editor made from it."""
 
     base: Path
     editor: Path
@@ -124,13 +124,13 @@ def predictor(name: str, folder: Path, world: World, task: str = "depth", **samp
 
 @pytest.fixture(scope="module")
 def fits() -> dict[str, tuple[Path, dict[str, Any]]]:
-    """What was fitted so far, by what the fit read."""
+    """Finished fits, by their settings."""
     return {}
 
 
 @pytest.fixture(scope="module", params=SETTINGS)
 def fitted(request, world, fits, tmp_path_factory) -> tuple[str, Path, dict[str, Any]]:
-    """DDIB finds what SDEdit has fitted."""
+    """DDIB uses SDEdit's fit."""
     name, settings = request.param, SETTINGS[request.param]
     if (known := settings.fitted.model_dump_json()) not in fits:
         out = tmp_path_factory.mktemp(name) / "out"
@@ -142,7 +142,7 @@ def images(count: int = 3) -> np.ndarray:
     return np.random.default_rng(4).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
 
 
-def test_predictions_are_deterministic_and_know_no_batch(fitted, world):
+def test_predictions_are_deterministic_and_do_not_depend_on_the_batch(fitted, world):
     name, folder, _ = fitted
     predict = predictor(name, folder, world)
     labels = predict(images(), KEYS)
@@ -170,10 +170,10 @@ def losses(folder: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("fitted", ["sdedit", "ddib"], indirect=True)
 def test_sdedit_and_ddib_learn_to_make_labels(fitted, world, tmp_path):
-    """The loss falls, and images never seen become labels, far nearer than without the training."""
-    name, folder, told = fitted
+    """The loss falls, and new images become labels, far nearer than without the training."""
+    name, folder, details = fitted
     curve = losses(folder)
-    assert told["steps"] == len(curve) == 100
+    assert details["steps"] == len(curve) == 100
     assert curve[-10:].mean() < 0.7 * curve[:10].mean()
     fit(name, SETTINGS[name].model_copy(update={"fit": LabelPriorConfig(steps=1)}), world, tmp_path / "untouched")
     expected = decode_labels(base_of(world.base).vae, blobs(3, seed=9), find_modality("depth"), (16, 16), Code())
@@ -187,10 +187,10 @@ def test_sdedit_and_ddib_learn_to_make_labels(fitted, world, tmp_path):
 @pytest.mark.parametrize("fitted", ["ip2p_learned", "visii"], indirect=True)
 def test_instructions_learn(fitted, world, tiny_folder, tmp_path):
     """The loss falls below that of the first instruction at the same draws, and so does the error on unseen pairs."""
-    name, folder, told = fitted
+    name, folder, details = fitted
     still = SETTINGS[name].fit.model_copy(update={"learning_rate": 1e-12})
     fit(name, SETTINGS[name].model_copy(update={"fit": still}), world, tmp_path / "still")
-    assert told["steps"] == 40
+    assert details["steps"] == 40
     assert losses(folder)[0] == pytest.approx(losses(tmp_path / "still")[0], rel=1e-4)
     gain = losses(tmp_path / "still") - losses(folder)
     assert gain[-20:].mean() > 0
@@ -206,15 +206,15 @@ def test_sdedit_and_ddib_are_fitted_once():
     assert SETTINGS["sdedit"].fitted == SETTINGS["ddib"].fitted
 
 
-def test_the_hard_instruction_is_written_down(world, tmp_path):
-    told = fit("ip2p_hard", SETTINGS["ip2p_hard"], world, tmp_path / "out")
-    assert told == {"instruction": SETTINGS["ip2p_hard"].instructions["depth"]}
+def test_the_hard_instruction_is_saved(world, tmp_path):
+    details = fit("ip2p_hard", SETTINGS["ip2p_hard"], world, tmp_path / "out")
+    assert details == {"instruction": SETTINGS["ip2p_hard"].instructions["depth"]}
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["instruction.json"]
 
 
 @pytest.mark.parametrize("name", ["sdedit", "ip2p_hard"])
 def test_depth_is_decoded_unclamped(name, world, tmp_path):
-    """The mean of the decoded channels is taken before values are clamped, as DMP takes it."""
+    """The mean of the decoded channels is taken before values are clamped, as in DMP."""
     short = SETTINGS["sdedit"].model_copy(update={"fit": LabelPriorConfig(steps=1, batch_size=1)})
     fit(name, short if name == "sdedit" else SETTINGS[name], world, tmp_path / "out")
     pixels = torch.from_numpy(images()).movedim(-1, 1) / 255
@@ -245,13 +245,13 @@ def test_an_editor_with_another_autoencoder_is_refused(world, tiny_folder, tmp_p
 
 
 def test_a_folder_of_another_method_is_refused(world, tmp_path):
-    with pytest.raises(InputError, match=r"instruction.json: no instruction here"):
+    with pytest.raises(InputError, match=r"instruction.json: contains no instruction"):
         predictor("ip2p_hard", tmp_path, world)
     with pytest.raises(InputError, match=r"no learned instruction here"):
         predictor("visii", tmp_path, world)
 
 
-def test_instructions_that_are_not_named_stay():
+def test_omitted_instructions_keep_their_default():
     settings = HardInstructConfig.model_validate({"instructions": {"depth": "show how far things are"}})
     assert settings.instructions["depth"] == "show how far things are"
     assert settings.instructions["normal"] == HardInstructConfig().instructions["normal"]
@@ -259,7 +259,7 @@ def test_instructions_that_are_not_named_stay():
 
 @pytest.mark.parametrize("name", ["dmp", "sdedit", "ip2p_learned", "visii"])
 @pytest.mark.parametrize(("has", "trained"), [(True, "bf16"), (False, "no")])
-def test_no_bfloat16_is_asked_of_a_processor_that_lacks_it(name, has, trained, world, tmp_path, monkeypatch):
+def test_bfloat16_is_not_used_on_a_processor_without_it(name, has, trained, world, tmp_path, monkeypatch):
     monkeypatch.setattr("dmp_core.training.precision._processor_has_bf16", lambda: has)
     short = {"steps": 1, "batch_size": 2, "mixed_precision": "bf16"}
     if name == "dmp":

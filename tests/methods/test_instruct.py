@@ -30,7 +30,7 @@ def pairs_of(batch_size: int = 8) -> LatentPairs:
     return LatentPairs(column("before", sources()), column("after", blobs(8)), batch_size)
 
 
-def pictures(count: int = 2) -> torch.Tensor:
+def sample_images(count: int = 2) -> torch.Tensor:
     return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(5))
 
 
@@ -48,7 +48,7 @@ def fell(losses: tuple[float, ...]) -> bool:
 
 
 # ------------------------------------------------------------------------------------ the model
-def test_a_widened_unet_answers_as_before_whatever_the_image(tiny_folder):
+def test_a_widened_unet_has_the_same_output_for_any_image(tiny_folder):
     base = base_of(tiny_folder)
     wide = widen_unet(base.unet)
     noisy, image = torch.randn(2, 2, 4, 4, 4).unbind()
@@ -73,10 +73,10 @@ def test_training_learns_and_writes_what_diffusers_pipeline_opens(trained):
     editor = load_editor(EditorConfig(model=str(out)))
     assert type(editor).__name__ == "StableDiffusionInstructPix2PixPipeline"
     assert editor.unet.config.in_channels == 8
-    assert editor.unet.conv_in.weight[:, 4:].abs().max() > 1e-4  # it looks at the image
+    assert editor.unet.conv_in.weight[:, 4:].abs().max() > 1e-4  # it uses the image
 
 
-def test_training_that_was_stopped_ends_with_the_same_weights(tiny_folder, tmp_path):
+def test_stopped_training_ends_with_the_same_weights(tiny_folder, tmp_path):
     config = INSTRUCT.model_copy(update=SHORT)
     words = [f"make it {n}" for n in range(8)]
 
@@ -93,8 +93,8 @@ def test_training_that_was_stopped_ends_with_the_same_weights(tiny_folder, tmp_p
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
-def test_the_unet_is_trained_on_the_image_as_the_pipeline_shows_it(tiny_folder, tmp_path):
-    """The tiny VAE scales by 0.5: conditions go in unscaled, noisy latents scaled."""
+def test_the_unet_is_trained_on_the_image_as_in_the_pipeline(tiny_folder, tmp_path):
+    """The tiny VAE scales by 0.5: conditions are unscaled, noisy latents scaled."""
     seen: list[torch.Tensor] = []
     config = INSTRUCT.model_copy(update={"steps": 1, "dropout": 0.0})
     import dmp_core.methods.shared.editing as module
@@ -112,46 +112,46 @@ def test_the_unet_is_trained_on_the_image_as_the_pipeline_shows_it(tiny_folder, 
     torch.testing.assert_close(seen[0], expected)
 
 
-def test_a_text_to_image_model_is_no_editor(tiny_folder):
+def test_a_text_to_image_model_is_not_an_editor(tiny_folder):
     with pytest.raises(InputError, match=r"editor.model: .* takes 4 channels.*dmp prior edit"):
         load_editor(EditorConfig(model=str(tiny_folder)))
 
 
 # ------------------------------------------------------------------------------------ inference
-def test_edits_depend_on_seed_image_and_instruction_and_on_nothing_else(trained):
+def test_edits_depend_on_seed_image_and_instruction_only(trained):
     editor = load_editor(EditorConfig(model=str(trained[1])))
     options = {"num_steps": 4}
-    whole = edit(editor, pictures(3), "make it 1", [1, 2, 3], **options)
+    whole = edit(editor, sample_images(3), "make it 1", [1, 2, 3], **options)
     assert whole.shape == (3, 3, 16, 16)
-    assert torch.equal(whole, edit(editor, pictures(3), "make it 1", [1, 2, 3], **options))
-    alone = edit(editor, pictures(3)[1:2], "make it 1", [2], **options)
+    assert torch.equal(whole, edit(editor, sample_images(3), "make it 1", [1, 2, 3], **options))
+    alone = edit(editor, sample_images(3)[1:2], "make it 1", [2], **options)
     torch.testing.assert_close(alone, whole[1:2], atol=1e-4, rtol=1e-3)
     for images, words, seed in (
-        (pictures(3)[1:2], "make it 1", 7),
-        (pictures(3)[1:2], "remove the bed", 2),
-        (pictures(3)[2:3], "make it 1", 2),
+        (sample_images(3)[1:2], "make it 1", 7),
+        (sample_images(3)[1:2], "remove the bed", 2),
+        (sample_images(3)[2:3], "make it 1", 2),
     ):
         assert not torch.allclose(alone, edit(editor, images, words, [seed], **options), atol=1e-4)
 
 
-def test_an_embedding_stands_for_its_text(trained):
+def test_an_embedding_replaces_its_text(trained):
 
     editor = load_editor(EditorConfig(model=str(trained[1])))
     embeds = embed_texts(editor, ["make it 1"])[0]
     assert torch.equal(
-        edit(editor, pictures(), embeds, [1, 2], num_steps=3),
-        edit(editor, pictures(), "make it 1", [1, 2], num_steps=3),
+        edit(editor, sample_images(), embeds, [1, 2], num_steps=3),
+        edit(editor, sample_images(), "make it 1", [1, 2], num_steps=3),
     )
 
 
 def test_guidance_that_the_pipeline_would_drop_is_refused(trained):
     editor = load_editor(EditorConfig(model=str(trained[1])))
     with pytest.raises(InputError, match=r"image_guidance_scale: 0\.5; choose 1 or more"):
-        edit(editor, pictures(), "make it 1", [1, 2], image_guidance_scale=0.5)
+        edit(editor, sample_images(), "make it 1", [1, 2], image_guidance_scale=0.5)
 
 
 # --------------------------------------------------------------------------------- learned token
-def test_the_token_starts_as_its_word_and_reads_like_it(tiny_folder):
+def test_the_token_starts_as_its_word(tiny_folder):
     from dmp_core.methods.instruct.token import TokenPrompt
 
     editor = editor_of(tiny_folder)
@@ -159,7 +159,7 @@ def test_the_token_starts_as_its_word_and_reads_like_it(tiny_folder):
     torch.testing.assert_close(found, embed_texts(editor, ["go to m"]))
 
 
-def test_the_token_learns_and_all_else_stays(tiny_folder, tmp_path):
+def test_the_token_learns_and_all_else_is_frozen(tiny_folder, tmp_path):
     editor = editor_of(tiny_folder)
     kept = [p.clone() for part in (editor.unet, editor.text_encoder) for p in part.parameters()]
     config = TOKEN_FIT.model_copy(update={"instruction": "go to *", "initial_word": "m"})
@@ -201,7 +201,7 @@ def test_the_instruction_learns_between_start_and_end(tiny_folder, tmp_path):
     fit_visii(VISII, editor, *columns, "go to m", tmp_path / "work", tmp_path / "out")
     learned, start = load_instruction(tmp_path / "out").embeds, embed_texts(editor, ["go to m"])[0]
     assert torch.equal(learned[0], start[0])
-    assert torch.equal(learned[6:], start[6:])  # a token a letter: 1 + 5 learn
+    assert torch.equal(learned[6:], start[6:])  # a token per letter: 1 + 5 are trained
     assert (learned[1:6] - start[1:6]).abs().min(dim=1).values.max() > 1e-3
     assert held_out_error(editor, learned) < held_out_error(editor, "go to m")
 
@@ -235,8 +235,8 @@ def test_same_noise_makes_the_seed_irrelevant(trained, tmp_path):
     columns = column("image", sources()), column("normal", blobs(8))
     fit_visii(VISII.model_copy(update=SHORT), editor, *columns, "go to m", tmp_path / "work", tmp_path / "out")
     learned = load_instruction(tmp_path / "out")
-    same = [edit(editor, pictures(1), learned.embeds, [s], num_steps=3, noise=learned.noise) for s in (1, 2)]
-    fresh = [edit(editor, pictures(1), learned.embeds, [s], num_steps=3) for s in (1, 2)]
+    same = [edit(editor, sample_images(1), learned.embeds, [s], num_steps=3, noise=learned.noise) for s in (1, 2)]
+    fresh = [edit(editor, sample_images(1), learned.embeds, [s], num_steps=3) for s in (1, 2)]
     assert torch.equal(*same)
     assert not torch.allclose(*fresh, atol=1e-4)
 
@@ -276,7 +276,7 @@ def test_the_clip_term_pulls_towards_the_pairs_direction(tiny_folder, tmp_path):
         result = fit_visii(config, editor, *columns, "go to m", tmp_path / name, tmp_path / f"{name}-out")
         ends[name] = result.losses
     drop = ends["with"][0] - ends["with"][-1]
-    assert drop > 5  # far more than the error alone can give
+    assert drop > 5  # far more than the error term alone can give
     wide = write_clip(tmp_path / "wide", text_width=32)
     with pytest.raises(InputError, match=r"clip_model: .*text encoder is 32 wide, the editor's 16"):
         fit_visii(

@@ -1,4 +1,4 @@
-"""SDEdit and DDIB: the shared fine-tuning learns and resumes, inference is what was asked for."""
+"""SDEdit and DDIB: the shared fine-tuning learns and resumes, inference depends on its arguments."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def images(count: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def learned(tiny_folder, tmp_path_factory):
-    """All weights, trained until they know the labels."""
+    """All weights, trained until they have learnt the labels."""
     folder = tmp_path_factory.mktemp("labels")
     base = base_of(tiny_folder)
-    # Few steps do for this target: near the noise, the noise itself must be known to the last per cent.
+    # Few steps are enough for this target: near the noise, the noise itself must be predicted within a per cent.
     base.scheduler = DDIMScheduler.from_config(base.scheduler.config, prediction_type="v_prediction")
     result = fit_label_prior(ALL, base, column("normal", blobs(32)), folder / "work", folder / "out")
     return base, load_label_prior(base, folder / "out"), result
@@ -43,7 +43,7 @@ def test_it_learns_label_images(learned):
 
 
 @pytest.mark.parametrize("method", ["sdedit", "ddib"])
-def test_results_are_labels_for_images_never_seen(learned, method):
+def test_results_are_labels_for_new_images(learned, method):
     """In latents, since the tiny autoencoder is random: nearer to the labels than the best that ignores them."""
     base, unet, _ = learned
     latents = encode_images(base.vae, images(4)).detach()
@@ -55,7 +55,7 @@ def test_results_are_labels_for_images_never_seen(learned, method):
     assert float((found - expected).square().mean()) < 0.5 * float((latents.mean() - expected).square().mean())
 
 
-def test_ddib_is_deterministic_and_knows_no_batch(learned):
+def test_ddib_is_deterministic_and_does_not_depend_on_the_batch(learned):
     base, unet, _ = learned
     latents = encode_images(base.vae, images(3))
     first, again = (ddib_latents(base, unet, latents, num_steps=5) for _ in range(2))
@@ -63,7 +63,7 @@ def test_ddib_is_deterministic_and_knows_no_batch(learned):
     torch.testing.assert_close(first[1:2], ddib_latents(base, unet, latents[1:2], num_steps=5), atol=1e-5, rtol=1e-4)
 
 
-def test_sdedit_depends_on_the_samples_seed_alone(learned):
+def test_sdedit_depends_only_on_the_samples_seed(learned):
     base, unet, _ = learned
     latents = encode_images(base.vae, images(3))
     whole = sdedit_latents(base, unet, latents, seeds=[4, 5, 6], num_steps=10)
@@ -82,7 +82,7 @@ def test_little_strength_leaves_the_image(learned):
     assert errors[0] < 0.2 * errors[1]
 
 
-def test_the_base_model_stays_as_it_is(tiny_folder, tmp_path):
+def test_the_base_model_does_not_change(tiny_folder, tmp_path):
     base = base_of(tiny_folder)
     before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
     fit_label_prior(CONFIG, base, column("normal", blobs(8)), tmp_path / "work", tmp_path / "out")
@@ -127,7 +127,7 @@ def test_weights_of_another_base_are_refused(tiny_folder, tmp_path, learned):
             load_label_prior(other, tmp_path / weights)
 
 
-def test_captions_are_asked_for(tiny_folder, tmp_path):
+def test_captions_are_required(tiny_folder, tmp_path):
     config = CONFIG.model_copy(update={"use_prompt": True})
-    with pytest.raises(InputError, match=r"use_prompt: needs one prompt a sample \(8\), found none"):
+    with pytest.raises(InputError, match=r"use_prompt: needs one prompt per sample \(8\), found none"):
         fit_label_prior(config, base_of(tiny_folder), column("normal", blobs(8)), tmp_path / "work", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""What holds for every adversarial method: it learns, survives being killed, and predicts deterministically."""
+"""Every adversarial method learns, resumes after being killed, and predicts deterministically."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load_file
 
 from dmp_core.errors import InputError
-from dmp_core.methods.drit.algorithm import DritModel, _DritContest, fit_drit
+from dmp_core.methods.drit.algorithm import DritModel, _DritTrainer, fit_drit
 from dmp_core.methods.drit.settings import DritConfig
-from dmp_core.methods.shared.adversarial import Contest, Translator
+from dmp_core.methods.shared.adversarial import AdversarialTrainer, Translator
 from dmp_core.methods.shared.settings import AdversarialConfig
-from dmp_core.methods.spade.algorithm import SpadeModel, _SpadeContest, fit_spade
+from dmp_core.methods.spade.algorithm import SpadeModel, _SpadeTrainer, fit_spade
 from dmp_core.methods.spade.settings import SpadeConfig
 from dmp_core.training.logs import read_log
 from dmp_core.training.pairs import ImagePairs
@@ -33,7 +33,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 class Method:
     fit: Callable[..., None]
     model: type[Translator]
-    contest: type[Contest]
+    trainer: type[AdversarialTrainer]
     settings: AdversarialConfig
     """Enough to learn the shapes."""
 
@@ -46,7 +46,7 @@ METHODS = {
     "spade": Method(
         fit_spade,
         SpadeModel,
-        _SpadeContest,
+        _SpadeTrainer,
         SpadeConfig(
             steps=150,
             batch_size=8,
@@ -62,7 +62,7 @@ METHODS = {
     "drit": Method(
         fit_drit,
         DritModel,
-        _DritContest,
+        _DritTrainer,
         DritConfig(
             steps=150,
             batch_size=8,
@@ -123,7 +123,7 @@ def test_inference_is_deterministic(fitted):
     assert torch.equal(second(x), labels)
     assert labels.abs().max() <= 1
     assert not labels.requires_grad
-    # No statistic of the batch: alone, an image gets the label that it gets in company.
+    # No statistic of the batch: a single image gets the same label as in a batch.
     assert torch.allclose(torch.cat([first(image[None]) for image in x]), labels, atol=1e-5)
 
 
@@ -145,49 +145,49 @@ def test_a_finished_fit_only_writes_its_model_again(fitted):
 
 @every_method
 def test_every_weight_is_reached_by_its_own_side_only(method):
-    contest = method.contest(method.short, shapes(8), "cpu")
+    trainer = method.trainer(method.short, shapes(8), "cpu")
     reached: dict[str, set[int]] = {}
-    for side, optimizer in contest.optimizers.items():
+    for side, optimizer in trainer.optimizers.items():
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.step = lambda side=side, parameters=parameters: reached.setdefault(side, set()).update(  # type: ignore
             id(p) for p in parameters if p.grad is not None and p.grad.any()
         )
-    contest.play(0)
+    trainer.step(0)
     sides = {
         side: {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for side, optimizer in contest.optimizers.items()
+        for side, optimizer in trainer.optimizers.items()
     }
     assert reached == sides
-    everything = {id(p) for p in contest.networks.parameters()}
+    everything = {id(p) for p in trainer.networks.parameters()}
     assert set.union(*sides.values()) == everything
     assert sum(map(len, sides.values())) == len(everything)
 
 
 @every_method
 def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(method):
-    contest = method.contest(method.short, shapes(8), "cpu")
-    weight = contest.optimizers["generator"].param_groups[0]["params"][0]
+    trainer = method.trainer(method.short, shapes(8), "cpu")
+    weight = trainer.optimizers["generator"].param_groups[0]["params"][0]
     before = weight.detach().clone()
     root = (weight * 0).sqrt().sum()  # 0, with an infinite slope
     with pytest.raises(InputError, match=r"generator's gradient is nan"):
-        contest.update("generator", root)
+        trainer.update("generator", root)
     assert torch.equal(weight, before)
 
 
 def poison_free_memory() -> None:
-    """What a kernel forgets to write will hold infinities."""
+    """Values that a kernel does not write are infinite."""
     [torch.full((2**power,), torch.inf) for power in range(4, 20) for _ in range(4)]
 
 
 @every_method
-def test_mixed_precision_keeps_weights_and_losses_whole(method):
+def test_mixed_precision_keeps_weights_and_losses_in_full_precision(method):
     poison_free_memory()
-    contest = method.contest(method.short.model_copy(update={"mixed_precision": "bf16"}), shapes(8), "cpu")
-    losses = [contest.play(step)[0] for step in range(2)]
+    trainer = method.trainer(method.short.model_copy(update={"mixed_precision": "bf16"}), shapes(8), "cpu")
+    losses = [trainer.step(step)[0] for step in range(2)]
     assert all(loss.isfinite() for loss in losses)
-    full = method.contest(method.short, shapes(8), "cpu").play(0)[0]
+    full = method.trainer(method.short, shapes(8), "cpu").step(0)[0]
     assert losses[0].item() == pytest.approx(full.item(), rel=0.05)
-    assert {p.dtype for p in contest.networks.parameters()} == {torch.float32}
+    assert {p.dtype for p in trainer.networks.parameters()} == {torch.float32}
 
 
 # ---------------------------------------------------------------------------------- resuming
@@ -198,7 +198,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_killed_fit_resumes_to_the_same_weights(name, tmp_path):
-    """SIGKILL in the middle of a real process, past a checkpoint but not on one."""
+    """SIGKILL in the middle of a real process, after a checkpoint but not at one."""
     method = METHODS[name]
     child = subprocess.Popen(
         [sys.executable, "-m", "tests.methods.fit_in_process", name, str(tmp_path / "killed")],

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from dmp_core.errors import InputError
-from dmp_core.methods.spade.algorithm import SpadeGenerator, SpadeNorm, VggFeatures, _SpadeContest
+from dmp_core.methods.spade.algorithm import SpadeGenerator, SpadeNorm, VggFeatures, _SpadeTrainer
 from dmp_core.methods.spade.settings import SpadeConfig
 from tests.methods.shapes import shapes
 from tests.methods.test_methods import METHODS
@@ -19,7 +19,7 @@ TINY = METHODS["spade"].short
 
 
 def test_the_image_scales_and_shifts_what_is_normalised():
-    """γ and β are linear in the weights of the last convolution: a centre tap that passes red on sets both."""
+    """γ and β are linear in the weights of the last convolution: a centre tap that passes red sets both."""
     norm = SpadeNorm(2, 3)
     with torch.no_grad():
         for conv in (norm.read, norm.gamma_beta):
@@ -47,13 +47,13 @@ def test_published_widths_in_units_of_the_last():
 
 
 def test_hinge_loss_wants_a_margin_on_either_side():
-    contest = _SpadeContest(TINY, shapes(4), "cpu")
-    x, y = contest.batch(0)
+    trainer = _SpadeTrainer(TINY, shapes(4), "cpu")
+    x, y = trainer.batch(0)
 
     def judged_as(generated: float, real: float) -> float:
         logits = torch.cat([torch.full((3, 1, 2, 2), generated), torch.full((3, 1, 2, 2), real)])
-        contest._judge = lambda *_: [(logits, []), (logits, [])]  # type: ignore[method-assign]
-        return contest._discriminator_loss(x, y, y).item()
+        trainer._judge = lambda *_: [(logits, []), (logits, [])]  # type: ignore[method-assign]
+        return trainer._discriminator_loss(x, y, y).item()
 
     assert judged_as(-1, 1) == judged_as(-5, 5) == 0
     assert judged_as(0, 0) == 2
@@ -61,18 +61,18 @@ def test_hinge_loss_wants_a_margin_on_either_side():
 
 
 def test_feature_matching_is_off_at_weight_zero_and_the_discriminator_sees_the_image():
-    contest = _SpadeContest(TINY.model_copy(update={"feature_matching": 0.0}), shapes(4), "cpu")
-    assert set(contest.play(0)[2]) == {"adversarial", "discriminator"}
-    x, y = contest.batch(0)
+    trainer = _SpadeTrainer(TINY.model_copy(update={"feature_matching": 0.0}), shapes(4), "cpu")
+    assert set(trainer.step(0)[2]) == {"adversarial", "discriminator"}
+    x, y = trainer.batch(0)
     with torch.no_grad():
-        one, other = (contest._judge(image, y, y)[0][0] for image in (x, x.flip(0)))
+        one, other = (trainer._judge(image, y, y)[0][0] for image in (x, x.flip(0)))
     assert not torch.equal(one, other)
 
 
 # --------------------------------------------------------------------------- perceptual term
 @pytest.fixture(scope="module")
 def vgg(tmp_path_factory) -> Path:
-    """A file as torchvision's, though not trained, and without the classifier's 500 MB."""
+    """A file like torchvision's, but not trained, and without the classifier's 500 MB."""
     from torchvision.models.vgg import vgg19
 
     path = tmp_path_factory.mktemp("vgg") / "vgg19.pth"
@@ -96,7 +96,7 @@ def test_perceptual_distance_is_zero_for_equal_images_alone(vgg):
     assert not list(filter(lambda p: p.requires_grad, features.parameters()))
 
 
-def test_first_layer_sees_images_as_vgg_was_trained_to(vgg):
+def test_first_layer_gets_images_as_in_vggs_training(vgg):
     """relu1_1 of ImageNet-standardised colours, and 1/32 of the first layer's distance when others agree."""
     features = VggFeatures(vgg)
     image = torch.rand(1, 3, 32, 32)
@@ -109,11 +109,11 @@ def test_first_layer_sees_images_as_vgg_was_trained_to(vgg):
     assert torch.allclose(seen[0][:1], expected, atol=1e-4)
 
 
-def test_perceptual_term_joins_the_loss_when_asked_for(vgg):
+def test_perceptual_term_joins_the_loss_when_switched_on(vgg):
     settings = TINY.model_copy(update={"perceptual": 10.0, "perceptual_weights": str(vgg)})
-    _, _, terms = _SpadeContest(settings, shapes(4, size=32), "cpu").play(0)
+    _, _, terms = _SpadeTrainer(settings, shapes(4, size=32), "cpu").step(0)
     assert terms["perceptual"].item() > 0
-    assert _SpadeContest(TINY, shapes(4), "cpu").perceptual is None
+    assert _SpadeTrainer(TINY, shapes(4), "cpu").perceptual is None
 
 
 def test_perceptual_term_needs_its_weights(tmp_path):

@@ -1,4 +1,4 @@
-"""Every hook of every modality, with labels of its own range: round trips, closed forms, and words that are there."""
+"""Every hook of every modality, with labels of its own range: round trips, closed forms, and texts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ EXERCISED = {
 
 
 def labels(modality: Modality, count: int = 3, seed: int = 0) -> np.ndarray:
-    """Random labels, one pixel of each without a value where the modality knows that."""
+    """Random labels, one pixel of each without a value if the modality allows it."""
     random = np.random.default_rng(seed)
     if isinstance(modality, ClassMap):
         ids = random.integers(0, len(modality.classes), (count, *SIZE)).astype(modality.dtype)
@@ -82,7 +82,7 @@ def hooks() -> set[str]:
     }
 
 
-def test_no_hook_is_forgotten_here():
+def test_every_hook_is_tested_here():
     assert hooks() == EXERCISED
 
 
@@ -91,7 +91,7 @@ def modality(request) -> Modality:
     return ALL[request.param]
 
 
-def test_files_and_back(modality):
+def test_file_round_trip(modality):
     label = labels(modality)[0]
     data = modality.encode(label)
     assert data == modality.encode(label)
@@ -182,10 +182,10 @@ def test_quality_names_what_it_scores(modality):
     assert modality.flip_score == f"flip_{modality.flip_unit}"
 
 
-def test_pictures_and_words(modality):
+def test_renderings_and_texts(modality):
     label, other = labels(modality)[0], labels(modality, seed=1)[0]
-    picture = modality.colourise(label, span=modality.span([label, other]))
-    assert (picture.shape, picture.dtype) == ((*SIZE, 3), np.uint8)
+    image = modality.colourise(label, span=modality.span([label, other]))
+    assert (image.shape, image.dtype) == ((*SIZE, 3), np.uint8)
     error, known = modality.error_map(other, label), modality.valid(label) & modality.valid(other)
     assert error.shape == SIZE
     assert np.nanmax(error[known]) > 0

@@ -1,4 +1,4 @@
-"""Modalities of one's own, from labels beside images to the report: by the YAML and by the package of the docs."""
+"""Your own modalities, from labels next to images to the report: by the YAML and by the package of the docs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALL += ["evaluate.bootstrap_samples=100"]
 
 
 def block(language: str, holding: str) -> str:
-    """The code block of the docs that holds some text."""
+    """The code block of the docs that contains some text."""
     return next(code for code in re.findall(rf"```{language}\n(.*?)```", DOCS, re.DOTALL) if holding in code)
 
 
@@ -38,7 +38,7 @@ def settings(overrides: list[str]) -> list[str]:
 
 
 def write_parts(folder: Path, names: tuple[str, ...], count: int = 24) -> None:
-    """Grey discs on a plate: brighter ones are rougher, and each has a class by its place."""
+    """Grey discs on a plate: brighter ones are rougher, and each has a class by its position."""
     folder.mkdir()
     y, x = np.mgrid[:64, :64]
     for index in range(count):
@@ -89,13 +89,13 @@ def test_yaml_alone_takes_labels_to_scores(trained):
     assert all(title in page for title in ("Roughness", "Defects"))
 
 
-def test_the_vae_keeps_what_is_painted(trained):
+def test_the_vae_keeps_the_labels(trained):
     rough, defects = scores(trained, "roughness"), scores(trained, "defects")
     assert defects["VAE ceiling"]["mean_iou"] > 0.9
     assert rough["VAE ceiling"]["mse"] < rough["constant"]["mse"] / 5
 
 
-def test_the_dataset_holds_the_labels_and_its_card_says_what_they_are(trained, parts):
+def test_the_dataset_holds_the_labels_and_its_card_describes_them(trained, parts):
     import webdataset
 
     dataset = trained / "datasets" / "parts"
@@ -111,7 +111,7 @@ def test_the_dataset_holds_the_labels_and_its_card_says_what_they_are(trained, p
     assert samples[0]["json"]["labels"]["defects"].startswith("8-bit grey PNG Class id, 0 to 3")
 
 
-def test_an_adapter_says_itself_what_it_predicts(trained, parts, tmp_path):
+def test_an_adapters_card_states_its_prediction(trained, parts, tmp_path):
     adapter = next((trained / "adapters").glob("defects-dmp-*"))
     dmp("predict", parts / "parts" / "00.png", "--adapter", adapter, "--out", tmp_path)
     label = np.asarray(Image.open(tmp_path / "00.defects.pred.png"))
@@ -132,7 +132,7 @@ def test_the_pipeline_gives_the_labels_that_the_command_writes(trained, parts, t
     assert set(np.unique(label)) <= {0, 1, 2, 3}
 
 
-def test_a_second_look_finds_everything_made(trained, parts):
+def test_a_second_run_finds_everything_complete(trained, parts):
     rows = json.loads(dmp("plan", "-c", trained / "datasets" / "parts.yaml", "-w", trained, "--json"))
     assert {row["status"] for row in rows["artefacts"]} == {"complete"}
 

@@ -1,4 +1,4 @@
-"""What configurations and cards say of modalities: own ones, older words, codes of depth, axes of normals."""
+"""Modalities in configurations and cards: own ones, older names, codes of depth, axes of normals."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_list_of_classes_may_be_a_file(tmp_path):
     assert own == ClassesModality(classes=["none", "scratch", "dent"])
 
 
-def test_a_class_may_mean_no_label():
+def test_the_id_of_a_class_may_be_no_label():
     modality = find_modality("wear", ClassesModality(classes=["unknown", "new", "worn"], ignore=0))
     label = np.array([[0, 1], [2, 2]], dtype=np.uint8)
     assert modality.classes_in(label) == [1, 2]
@@ -84,7 +84,7 @@ def test_weights_of_classes_reach_the_loss():
     assert found.mean() == pytest.approx(1)
 
 
-# ---------------------------------------------------------------------------------------- words
+# ---------------------------------------------------------------------------------------- names
 def test_older_words_are_read_with_one_notice(tmp_path, caplog):
     (tmp_path / "old.yaml").write_text("tasks: [normal]\n")
     _notice.cache_clear()
@@ -107,7 +107,7 @@ def test_older_options_are_read_with_a_notice(capsys):
     ]
 
 
-def test_what_is_not_set_is_not_in_the_configuration():
+def test_unset_options_are_not_in_the_configuration():
     shown = dump(load_config("smoke"))
     assert not any(word in shown for word in ("own_modalities", "depth_curve", "depth_clip", "axes", "tasks:"))
 
@@ -132,7 +132,7 @@ def test_curves_in_closed_form(curve, grey):
     assert torch.allclose(image, torch.tensor(2 * grey - 1, dtype=torch.float32), atol=1e-6)
 
 
-def test_the_card_says_the_code_and_refuses_another():
+def test_the_card_states_the_code_and_refuses_another():
     sampling = {"source": "oracle", "num_steps": 1}
     card = parse_card(make_card("depth", "base", code=Code(10.0, "log", False), sampling=sampling), "dmp.json")
     assert card.code_of(DEPTH) == {"depth_scale": 10.0, "depth_curve": "log", "depth_clip": False}

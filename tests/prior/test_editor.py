@@ -32,10 +32,10 @@ def test_recipe_from_pairs_to_a_folder_that_edits(tmp_path):
             "fit": {"steps": 2, "batch_size": 2, "checkpoint_every": 1, "log_every": 1},
         }
     )
-    heard: list[str] = []
-    train_editor(recipe, tmp_path / "out", tmp_path / "work", progress=lambda *report: heard.append(report[2]))
-    assert heard[0] == "scenes rendered"
-    assert heard[-1].startswith("loss ")
+    reports: list[str] = []
+    train_editor(recipe, tmp_path / "out", tmp_path / "work", progress=lambda *report: reports.append(report[2]))
+    assert reports[0] == "scenes rendered"
+    assert reports[-1].startswith("loss ")
     editor = load_editor(EditorConfig(model=str(tmp_path / "out")))
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     assert edit(editor, image, "make the bed red", [1], num_steps=2).shape == (1, 3, 16, 16)

@@ -1,4 +1,4 @@
-"""The prior's recipe end to end at tiny size, and the prior that ships."""
+"""The prior's recipe end to end at tiny size, and the shipped prior."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def test_card_states_what_was_done(made, recipe):
     assert (quality["training"], quality["held_out"], quality["samples"]) == (4, 2, 4)
     assert f"| SSIM | {quality['ssim']['renders']:.3f} | {quality['ssim']['through_vae']:.3f} | – | – |" in card
     assert "![the samples nearest to a training render" in card
-    with Image.open(made[0] / "neighbours.png") as picture:
-        assert picture.size == (2 * 4 * 32, 2 * 32)
+    with Image.open(made[0] / "neighbours.png") as image:
+        assert image.size == (2 * 4 * 32, 2 * 32)
     assert list(pd.read_csv(made[0] / "vae_log.csv")["step"]) == [1, 2, 3]
 
 
@@ -112,10 +112,10 @@ def test_a_finished_folder_can_be_measured_again(made, recipe, tmp_path):
         assert (tmp_path / name).read_bytes() == (made[0] / name).read_bytes()
 
 
-def test_measuring_what_is_no_model_says_so(tmp_path):
-    asked = ["prior", "quality", str(tmp_path), "--scenes", str(tmp_path), "--out", str(tmp_path / "out")]
-    with pytest.raises(InputError, match=r"no diffusers folder \(no model_index.json\); name one, or shipped:mini"):
-        CliRunner().invoke(app, asked, catch_exceptions=False)
+def test_measuring_a_folder_without_a_model_is_an_error(tmp_path):
+    arguments = ["prior", "quality", str(tmp_path), "--scenes", str(tmp_path), "--out", str(tmp_path / "out")]
+    with pytest.raises(InputError, match=r"not a diffusers folder \(no model_index.json\); give one, or shipped:mini"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_shares_of_a_batch_add_up_to_the_batch(tmp_path, recipe):
     assert torch.allclose(whole, shared, atol=1e-6)
 
 
-def test_goes_on_from_a_finished_prior(made, recipe, tmp_path):
+def test_starts_from_a_finished_prior(made, recipe, tmp_path):
     first, work = made
     more = recipe.model_copy(update={"start": str(first)})
     (tmp_path / "scenes").symlink_to(work / "scenes")
@@ -202,18 +202,18 @@ def test_goes_on_from_a_finished_prior(made, recipe, tmp_path):
     moved = [
         (a - b).abs().max().item() for a, b in zip(before["unet"].parameters(), after["unet"].parameters(), strict=True)
     ]
-    assert 0 < max(moved) < 0.05  # three steps on from there; fresh weights would be further off
+    assert 0 < max(moved) < 0.05  # three steps on from there; random weights would be further off
     steps = pd.read_csv(second / "unet_log.csv")["step"].tolist()
     assert steps == [1, 2, 3, 4, 5, 6]
     assert pd.read_csv(second / "vae_log.csv").equals(pd.read_csv(first / "vae_log.csv"))
 
 
-def test_a_start_may_lend_its_autoencoder_alone(made, recipe, tmp_path):
+def test_only_the_autoencoder_of_a_start_may_be_used(made, recipe, tmp_path):
     first, work = made
     fresh = recipe.model_copy(update={"start": str(first), "keep": "autoencoder"})
     (tmp_path / "scenes").symlink_to(work / "scenes")
     second = train_prior(fresh, tmp_path / "out", tmp_path)
-    # The autoencoder is the same, and the rest as the recipe makes it from nothing.
+    # The autoencoder is the same, and the rest as the recipe creates it.
     for part in ("vae", "unet", "text_encoder"):
         before, after = (load_part(folder, part) for folder in (first, second))
         for one, other in zip(before.parameters(), after.parameters(), strict=True):
@@ -269,7 +269,7 @@ def test_bad_recipe_names_the_field(tmp_path):
 
 
 def test_every_class_survives_the_shipped_autoencoder():
-    """Painted in the default palette beside other classes, encoded, decoded, and mostly read as itself."""
+    """Painted in the default palette next to other classes, encoded, decoded, and mostly read as itself."""
     classes, pixels = survivors(load_vae(BaseConfig(model="shipped:mini"), "cpu"), "default", 64)
     assert classes == 150
     assert pixels > 0.9

@@ -1,4 +1,4 @@
-"""The measure of a prior: distances in closed form, planted copies, and a judge that sees what words say."""
+"""The measure of a prior: distances in closed form, planted copies, a judge of the captions' traits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dmp_core.prior.config import JudgeConfig, PriorConfig
 from dmp_core.prior.data import Renders, draw_scene, load_renders, save_shard
 from dmp_core.prior.distances import frechet, nearest, nearness, perceptual, psnr, ssim
 from dmp_core.prior.judge import Judge, accuracies, batches, embed, train_judge
-from dmp_core.prior.quality import ask, labels_of, neighbour_grid
+from dmp_core.prior.quality import labels_of, neighbour_grid, sample_prompts
 from dmp_core.prior.traits import COLOURS, PLACES, UNSAID, majority_share, traits
 from dmp_core.render import configure_threads, render_prompt
 from dmp_core.render.vocabulary import class_id, normalise, vocabulary
@@ -39,14 +39,14 @@ def test_every_family_and_every_colour_has_its_place():
         ("A pencil drawing of a bedroom with a red bed", "a pencil drawing of a bedroom", "bedroom", None, None),
     ],
 )
-def test_traits_are_what_the_words_say(caption, keyword, place, bed, wall):
+def test_traits_are_those_of_the_caption(caption, keyword, place, bed, wall):
     found = traits(caption, keyword)
     assert list(PLACES)[found["place"]] == place
     for name, colour in (("bed colour", bed), ("wall colour", wall)):
         assert found[name] == (UNSAID if colour is None else list(COLOURS).index(colour))
 
 
-def test_chance_is_the_commonest_of_what_is_said():
+def test_chance_is_the_share_of_the_most_frequent_value():
     labels = {"place": np.array([1, 1, 1, 0]), "bed colour": np.array([UNSAID, 2, 3, 3]), "wall colour": [UNSAID] * 4}
     assert majority_share({k: np.array(v) for k, v in labels.items()}) == {
         "place": 0.75,
@@ -60,7 +60,7 @@ def test_psnr_and_ssim_in_closed_form():
     images = np.full((2, 16, 16, 3), 100, dtype=np.uint8)
     assert psnr(images, images + np.uint8(51)) == pytest.approx(-20 * np.log10(0.2))  # an error of 51 / 255
     assert ssim(images, images) == pytest.approx(1.0)
-    # Of two flat pictures only the term of means is left: (2 a b + c) / (a² + b² + c) with c = 0.01².
+    # For two flat images only the term of means is left: (2 a b + c) / (a² + b² + c) with c = 0.01².
     a, b, c = 100 / 255, 151 / 255, 1e-4
     assert ssim(images, images + np.uint8(51)) == pytest.approx((2 * a * b + c) / (a * a + b * b + c), abs=1e-3)
 
@@ -88,7 +88,7 @@ def test_nearest_neighbours_find_planted_copies():
     assert nearest(fresh, training, 3)[0][7] == pytest.approx(by_hand)
 
 
-def test_a_prior_that_copies_is_told_from_one_that_does_not():
+def test_a_prior_that_copies_is_detected():
     rng = np.random.default_rng(2)
     training, held_out, samples = (rng.standard_normal((n, 8)) for n in (300, 60, 60))
     assert nearness(training[:60] + 1e-6, held_out, training) < 1e-4
@@ -100,10 +100,10 @@ def test_neighbour_grid_shows_the_closest_samples_first():
     training, samples = noise(9), noise(5, seed=1)
     samples[3] = training[4]
     known, painted = (images.reshape(len(images), -1) / 255.0 for images in (training, samples))
-    picture = np.asarray(neighbour_grid(samples, training, painted, known, count=4))
-    assert picture.shape == (2 * 32, 8 * 32, 3)
-    assert np.array_equal(picture[:32, :32], samples[3])
-    assert np.array_equal(picture[:32, 32:64], training[4])
+    image = np.asarray(neighbour_grid(samples, training, painted, known, count=4))
+    assert image.shape == (2 * 32, 8 * 32, 3)
+    assert np.array_equal(image[:32, :32], samples[3])
+    assert np.array_equal(image[:32, 32:64], training[4])
 
 
 # ------------------------------------------------------------------------------------- judge
@@ -120,17 +120,17 @@ def test_perceptual_distance_grows_with_the_difference():
 def renders() -> Renders:
     """36 small renders: beaches, and bedrooms with red or blue walls."""
     configure_threads(1)
-    asked = [
+    prompts = [
         ("A beach with palms", "a beach"),
         ("A bedroom with red walls", "bedroom"),
         ("A bedroom with royal blue walls", "bedroom"),
     ] * 12
     made = [
         render_prompt(caption, keyword, seed, resolution=32, samples_per_pixel=1, max_depth=2)
-        for seed, (caption, keyword) in enumerate(asked)
+        for seed, (caption, keyword) in enumerate(prompts)
     ]
     ids = np.stack([one.segmentation for one in made]).astype(np.uint8)
-    return Renders(np.stack([one.rgb for one in made]), *map(list, zip(*asked, strict=True)), ids)
+    return Renders(np.stack([one.rgb for one in made]), *map(list, zip(*prompts, strict=True)), ids)
 
 
 def part(renders: Renders, which: slice) -> Renders:
@@ -151,18 +151,18 @@ def judge(renders) -> Judge:
     return trained(part(renders, slice(0, 24)))
 
 
-def test_judge_sees_what_the_words_say(judge, renders):
+def test_judge_recognises_the_captions_traits(judge, renders):
     new = part(renders, slice(24, 36))
     wanted = labels_of(new.captions, new.keywords)
     seen, chance = accuracies(judge, new.rgb, wanted), majority_share(wanted)
     assert seen["place"] > chance["place"] + 0.2
     assert seen["wall colour"] > chance["wall colour"] + 0.2
-    assert seen["bed colour"] is None  # no caption names one
+    assert seen["bed colour"] is None  # no caption states one
     assert embed(judge, new.rgb).shape == (12, 16)
 
 
-def test_glance_falls_on_the_object(judge, renders):
-    """More of its weight lies on walls than walls take up of the picture."""
+def test_attention_is_on_the_object(judge, renders):
+    """More of its weight lies on walls than the walls' share of the image."""
     new = part(renders, slice(24, 36))
     _, weights = judge(next(batches(new.rgb)))
     walls = torch.from_numpy(new.segmentation == class_id("wall")).float().reshape(12, 8, 4, 8, 4).mean((2, 4))
@@ -179,8 +179,8 @@ def test_the_same_renders_give_the_same_judge(renders, workers):
 
 
 # ---------------------------------------------------------------------------------- captions
-def test_samples_are_asked_for_what_no_training_scene_was(tmp_path, renders):
-    """Held-out scenes first, then scenes beyond the recipe's last."""
+def test_prompts_of_samples_are_of_no_training_scene(tmp_path, renders):
+    """Held-out scenes first, then scenes after the recipe's last."""
     scenes = {"scenes": 6, "sources": {"bedrooms": {"keywords": ["bedroom"], "share": 1.0}}, "resolution": 32}
     recipe = PriorConfig.model_validate(
         {"scenes": scenes | {"hold_out_every": 3, "scenes_per_shard": 3}, "quality": {"samples": 5}}
@@ -194,7 +194,7 @@ def test_samples_are_asked_for_what_no_training_scene_was(tmp_path, renders):
     held_out = load_renders(recipe.scenes, tmp_path, held_out=True)
     assert np.array_equal(held_out.rgb, renders.rgb[[0, 3]])
     assert load_renders(recipe.scenes, tmp_path, held_out=False).captions == [drawn[i][0] for i in (1, 2, 4, 5)]
-    assert ask(recipe, held_out)[0] == [drawn[index][0] for index in (0, 3, 6, 7, 8)]
+    assert sample_prompts(recipe, held_out)[0] == [drawn[index][0] for index in (0, 3, 6, 7, 8)]
     other = recipe.scenes.model_copy(update={"seed": 1})
     with pytest.raises(InputError, match=r"scene 0 is .* give the recipe \(scenes.seed, scenes.sources\)"):
         load_renders(other, tmp_path, held_out=True)

@@ -1,4 +1,4 @@
-"""Standardised latents: unit channels, and an autoencoder that computes what it did."""
+"""Standardised latents: unit channels, and an autoencoder with the same output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A local server that speaks the OpenAI completions protocol, with a real tiny language model behind it."""
+"""A local server with the OpenAI completions protocol and a real tiny language model."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dmp_core.prompts.transformers_lm import TransformersGenerator
 
 
 class Server(ThreadingHTTPServer):
-    """Serves the model under its folder's path; `failures` holds status codes to answer with first."""
+    """Serves the model under its folder's path; `failures` contains status codes for the first responses."""
 
-    request_queue_size = 64  # all of the generator's connections may come at once
+    request_queue_size = 64  # all of the generator's connections may come at the same time
     daemon_threads = True
 
     def __init__(self, folder: Path) -> None:
@@ -26,9 +26,9 @@ class Server(ThreadingHTTPServer):
         self.requests: list[dict[str, Any]] = []
         self.failures: list[int] = []
         self.cuts = 0
-        """How many answers break off in the middle."""
+        """Number of responses that break off in the middle."""
         self.answers: dict[str, Any] = {}
-        """Path → what to answer instead of what is asked for."""
+        """Path → response in place of the normal one."""
         self.key: str | None = None
         self._lm: TransformersGenerator | None = None
         self._one_at_a_time = threading.Lock()
@@ -86,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Server]:
-    """The server, answering until the block ends."""
+    """The server, running until the block ends."""
     with Server(folder) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()

@@ -1,4 +1,4 @@
-"""Raw completions, as language models really write them, and what is left of them."""
+"""Raw completions, as language models really write them, and the resulting captions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmp_core.prompts import caption_key, clean_caption, read_keywords
-from dmp_core.prompts.cleanup import judged_alike
+from dmp_core.prompts.cleanup import same_by_first_rules
 from dmp_core.prompts.grammar import GrammarGenerator
 from dmp_core.prompts.keywords import keyword_files
 
@@ -66,7 +66,7 @@ def test_the_caption_is_found(raw: str) -> None:
         ("A bedroom " + "with a very long winded description that never comes to its end " * 4, "over-long"),
     ],
 )
-def test_what_is_no_caption_is_dropped_with_a_reason(raw: str, reason: str) -> None:
+def test_texts_that_are_no_captions_are_dropped_with_a_reason(raw: str, reason: str) -> None:
     assert clean_caption(raw) == ("", reason)
 
 
@@ -88,7 +88,7 @@ def test_nothing_is_cut_or_refused_for_its_keyword_or_an_abbreviation(keyword: s
     assert clean_caption(raw, 150, keyword) == (raw, "")
 
 
-def test_marks_of_refused_answers_count_outside_the_keyword() -> None:
+def test_marks_of_refusals_count_only_outside_the_keyword() -> None:
     assert clean_caption("I love my room with a bed", 150, "my room") == ("", "no caption")
     assert clean_caption("This is my bed in my room", 150, "my room") == ("", "no caption")
 
@@ -134,7 +134,7 @@ def test_other_languages_do_not_pass_for_their_keyword(raw: str) -> None:
         ("a van gogh painting of a street", "A van gogh painting of a street with two houses at night"),
     ],
 )
-def test_a_keyword_in_another_language_is_no_objection(keyword: str, raw: str) -> None:
+def test_a_keyword_in_another_language_is_accepted(keyword: str, raw: str) -> None:
     assert clean_caption(raw, 150, keyword) == (raw, "")
 
 
@@ -159,7 +159,7 @@ def test_special_tokens_and_control_characters_are_no_captions(raw: str) -> None
     assert clean_caption(raw, 150, "bedroom") == ("", "no caption")
 
 
-def test_entities_are_what_they_stand_for() -> None:
+def test_entities_are_decoded() -> None:
     raw = "A child&#39;s bedroom with black &amp;amp; white&nbsp;walls and a red lamp"
     assert clean_caption(raw, 150, "bedroom") == ("A child's bedroom with black & white walls and a red lamp", "")
 
@@ -173,22 +173,22 @@ def test_entities_are_what_they_stand_for() -> None:
         "A bedroom with a red bed A bedroom with a red bed",
     ],
 )
-def test_a_sentence_said_twice_is_refused(raw: str) -> None:
+def test_a_repeated_sentence_is_refused(raw: str) -> None:
     assert clean_caption(raw, 150, "bedroom")[1] in ("repeats itself", "no caption")
 
 
-def test_the_grammar_is_judged_as_by_the_first_rules() -> None:
-    """What keeps its fingerprint keeps its captions: the text as it was written, in the first round."""
+def test_the_grammars_captions_pass_both_versions_of_the_rules() -> None:
+    """Captions that keep their fingerprint do not change: the text as written, in the first round."""
     grammar = GrammarGenerator()
     for name in keyword_files():
         for keyword in read_keywords(name):
-            assert judged_alike(keyword, 150), keyword
+            assert same_by_first_rules(keyword, 150), keyword
             raw = grammar.caption(keyword, Random(keyword))
-            assert clean_caption(raw, 150, keyword, judge_language=False) == (raw, "")
+            assert clean_caption(raw, 150, keyword, check_language=False) == (raw, "")
     assert not any(
-        judged_alike(keyword, 150) for keyword in ("St. Peter church", "my room", "Küche", "walk in", "a: b")
+        same_by_first_rules(keyword, 150) for keyword in ("St. Peter church", "my room", "Küche", "walk in", "a: b")
     )
-    assert not judged_alike("kitchen", 80)
+    assert not same_by_first_rules("kitchen", 80)
 
 
 def test_over_long_texts_keep_whole_sentences() -> None:

@@ -1,4 +1,4 @@
-"""Keyword lists: the ones that are shipped, and what happens to bad ones."""
+"""Keyword lists: the shipped ones, and errors for bad ones."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def test_lists_are_read_as_their_writers_saved_them(tmp_path: Path, coding: str,
 
 
 @pytest.mark.parametrize("source", ["/dev/zero", "a\0b", "x" * 5000])
-def test_what_is_no_file_is_one_error(source: str) -> None:
+def test_a_source_that_is_no_file_is_one_error(source: str) -> None:
     with pytest.raises(InputError, match="not found"):
         read_keywords(source)
 
 
 @pytest.mark.parametrize("source", ["sun_409.txt", "no/such/place.txt", ".", "no/such/sun_indoor_409.txt"])
-def test_missing_files_are_named_with_the_lists_there_are(source: str) -> None:
+def test_missing_files_are_named_with_the_known_lists(source: str) -> None:
     with pytest.raises(InputError) as caught:
         read_keywords(source)
     assert source in str(caught.value)

@@ -1,4 +1,4 @@
-"""Whole splits of captions: counts, fairness, seeds, disjointness, and giving up in good order."""
+"""Whole splits of captions: counts, fairness, seeds, disjointness, and the error when captions are missing."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ GRAMMAR = PromptsConfig(generator=GrammarPrompts())
 
 
 class Recorded:
-    """A generator that answers from a list, over and over, and remembers what it was asked."""
+    """A generator that returns a list's texts in turn, and records its calls."""
 
     name = "recorded"
 
-    def __init__(self, answers: list[str]) -> None:
-        self.answers, self.asked, self.seeds = answers, [], []  # type: ignore[var-annotated]
+    def __init__(self, texts: list[str]) -> None:
+        self.texts, self.keywords, self.seeds = texts, [], []  # type: ignore[var-annotated]
 
     def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
-        start = len(self.asked)
-        self.asked += keywords
+        start = len(self.keywords)
+        self.keywords += keywords
         self.seeds += seeds
-        return [self.answers[i % len(self.answers)] for i in range(start, len(self.asked))]
+        return [self.texts[i % len(self.texts)] for i in range(start, len(self.keywords))]
 
 
 def test_the_table() -> None:
@@ -57,7 +57,7 @@ SKIP = BadSampleConfig(policy="skip", at_most=0.3)
 
 
 class HalfMute:
-    """Writes of one keyword nothing that counts, of the others what the grammar does."""
+    """Writes unusable captions of one keyword, and the grammar's of the others."""
 
     name = "half mute"
 
@@ -117,7 +117,7 @@ def test_train_and_test_are_disjoint_with_the_grammar() -> None:
 
 
 def test_train_and_test_are_disjoint_with_a_model(tmp_path: Path) -> None:
-    """A narrow model (few, short captions) repeats itself: the splits collide unless told not to."""
+    """A narrow model (few, short captions) repeats itself: the splits collide without `exclude`."""
     settings = TransformersPrompts(
         model=str(save_tiny_lm(tmp_path)),
         answer_prefix="bedroom ",
@@ -148,24 +148,24 @@ def test_bad_answers_are_asked_again_with_other_seeds() -> None:
     ).table
     assert table["prompt"].tolist() == [answers[3], answers[1], answers[2]]
     assert table["round"].tolist() == [2, 1, 1]
-    assert set(generator.asked[3:]) == {"bed"}
+    assert set(generator.keywords[3:]) == {"bed"}
     assert len(set(generator.seeds)) == len(generator.seeds)
 
 
-def test_what_was_refused_is_counted_by_reason() -> None:
-    answers = [
+def test_refused_captions_are_counted_by_reason() -> None:
+    texts = [
         "I'm sorry, I cannot.",
         "A red bed in the room.",
         "A bat and a ball cost a dollar.",
         "A green bed by a wall.",
     ]
-    split, generator = SplitConfig(keywords=["bed"], count=2), Recorded(answers)
+    split, generator = SplitConfig(keywords=["bed"], count=2), Recorded(texts)
     made = make_captions("s", split, GRAMMAR, seed=0, generator=generator)
-    assert made.table["prompt"].tolist() == [answers[3], answers[1]]
+    assert made.table["prompt"].tolist() == [texts[3], texts[1]]
     assert made.refused == {"no caption": 0.25, "lost subject": 0.25}
 
 
-def test_keywords_that_no_caption_can_have_are_refused_together_before_anything_is_asked() -> None:
+def test_keywords_that_no_caption_can_contain_are_refused_together_before_any_call() -> None:
     generator = Recorded([])
     keywords = ["kitchen", "a" * 151, "!?", "bed\x07room", "\ud800"]
     with pytest.raises(InputError) as caught:
@@ -177,7 +177,7 @@ def test_keywords_that_no_caption_can_have_are_refused_together_before_anything_
     )
     assert "kitchen" not in message
     assert message.isprintable()
-    assert not generator.asked
+    assert not generator.keywords
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_keywords_that_no_caption_can_have_are_refused_together_before_anything_
         *("x" * 150, "a room of " + "very " * 26 + "old age", "\U0001f6cf\ufe0f"),
     ],
 )
-def test_what_a_keyword_looks_like_never_keeps_its_captions_out_or_cuts_them(keyword: str) -> None:
+def test_captions_are_never_refused_or_cut_for_the_form_of_their_keyword(keyword: str) -> None:
     phrase = phrase_of(keyword)
     table = make_captions("s", SplitConfig(keywords=[keyword], count=1), GRAMMAR, seed=0).table
     assert phrase.lower() in table["prompt"][0].lower()
@@ -208,17 +208,17 @@ def test_what_a_keyword_looks_like_never_keeps_its_captions_out_or_cuts_them(key
 
 @given(st.text(min_size=1, max_size=60))
 @settings(max_examples=200, deadline=None)
-def test_any_keyword_is_refused_at_once_or_ends_in_captions(keyword: str) -> None:
+def test_any_keyword_is_refused_immediately_or_gets_captions(keyword: str) -> None:
     try:
         refuse_unusable({"k": [keyword]}, 150)
     except InputError:
         return
-    caption, reason = clean_caption(GrammarGenerator().caption(keyword, Random(0)), 150, keyword, judge_language=False)
+    caption, reason = clean_caption(GrammarGenerator().caption(keyword, Random(0)), 150, keyword, check_language=False)
     assert not reason
     assert phrase_of(keyword).lower() in caption.lower()
 
 
-def test_giving_up_says_what_is_missing_and_what_to_do() -> None:
+def test_the_error_states_the_missing_captions_and_the_fix() -> None:
     config = PromptsConfig(generator=GrammarPrompts(), max_rounds=3)
     generator = Recorded(["A red bed in the room.", "I'm sorry, I cannot."])
     with pytest.raises(InputError) as caught:
@@ -231,7 +231,7 @@ def test_giving_up_says_what_is_missing_and_what_to_do() -> None:
     assert "prompts.max_rounds" in message
 
 
-def test_what_goes_into_the_template() -> None:
+def test_placeholders_of_the_template() -> None:
     assert fill_template("photo of a {keyword}. {x}", "airport_terminal", 0) == "photo of an airport terminal. {x}"
     assert fill_template("photo of a {keyword}", "a watercolour of a room", 0) == "photo of a watercolour of a room"
     assert fill_template("area {keyword}", "attic", 0) == "area attic"
@@ -242,7 +242,7 @@ def test_what_goes_into_the_template() -> None:
     assert first == fill_template("{keyword} with {details}", "bedroom", 1)
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_reported() -> None:
     calls: list[tuple[int, int]] = []
     split = SplitConfig(keywords=["bedroom"], count=6)
     make_captions("s", split, GRAMMAR, 0, progress=lambda done, total, message="": calls.append((done, total)))

@@ -1,4 +1,4 @@
-"""A run that is killed goes on where it stopped, and comes to what it would have come to."""
+"""A killed run resumes, with the same result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SPLIT = SplitConfig(keywords=["bedroom", "attic"], count=40)
 
 
 class Counted(GrammarGenerator):
-    """The grammar, which gives way after so many calls."""
+    """The grammar, which fails after a number of calls."""
 
     def __init__(self, calls: int = 10**9, name: str = "grammar") -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def table(generator: Counted, path: Path) -> pd.DataFrame:
 
 @pytest.fixture
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a run left that was stopped after three of five times eight captions."""
+    """The files of a run that was stopped after three of five times eight captions."""
     monkeypatch.setattr(make, "_AT_ONCE", 8)
     with pytest.raises(KeyboardInterrupt):
         table(Counted(calls=3), tmp_path / "answers")
@@ -64,7 +64,7 @@ def test_only_the_rest_is_asked_for_and_the_result_is_the_same(interrupted: Path
     assert table(nothing, interrupted).equals(whole)
 
 
-def test_a_half_written_line_is_asked_for_again_and_spoils_no_other(interrupted: Path) -> None:
+def test_an_incomplete_line_is_generated_again_and_damages_no_other(interrupted: Path) -> None:
     text = interrupted.read_text()
     interrupted.write_text(text[: len(text) - 50])
     whole = make_captions("train", SPLIT, CONFIG, 0).table
@@ -72,14 +72,14 @@ def test_a_half_written_line_is_asked_for_again_and_spoils_no_other(interrupted:
     assert table(Counted(calls=0), interrupted).equals(whole)
 
 
-def test_another_generator_does_not_pass_off_these_answers_as_its_own(interrupted: Path) -> None:
+def test_another_generator_does_not_reuse_these_completions(interrupted: Path) -> None:
     other = Counted(name="vllm:other")
     assert set(table(other, interrupted)["generator"]) == {"vllm:other"}
     assert other.written >= 40
 
 
-def test_a_killed_stage_goes_on(tmp_path: Path) -> None:
-    """`kill -9` in the middle of the stage; the artefact is byte for byte that of a run that nobody killed."""
+def test_a_killed_stage_resumes(tmp_path: Path) -> None:
+    """`kill -9` in the middle of the stage; the artefact is byte for byte that of a run that was not killed."""
     overrides = ["prompts.generator.kind=grammar", "splits.in_domain.count=4000", "base.model=a/b", "adapters={}"]
     config = load_config("smoke", None, overrides)
     node = next(node for node in plan(config) if node.id == "prompts/in_domain")

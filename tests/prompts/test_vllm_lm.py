@@ -1,4 +1,4 @@
-"""vLLM itself where it is installed, and what stands in for it where it is not or does not run the model."""
+"""vLLM itself where it is installed, and its fallback where it is missing or cannot run the model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ INSTALLATIONS = {
 
 @pytest.fixture
 def unfit_vllm(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A vLLM that is installed and does not do; yields what should be said of it."""
+    """A vLLM that is installed but unsuitable; yields the expected reason."""
     code, device = INSTALLATIONS[request.param]
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm" / "__init__.py").write_text(code)
@@ -63,7 +63,7 @@ def unfit_vllm(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("unfit_vllm", INSTALLATIONS, indirect=True)
-def test_transformers_stands_in_with_the_same_sampling_and_says_so_once(
+def test_transformers_is_the_fallback_with_the_same_sampling_and_one_warning(
     folder: Path, unfit_vllm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "dmp_core"):
@@ -82,7 +82,7 @@ def test_transformers_stands_in_with_the_same_sampling_and_says_so_once(
 
 
 @pytest.mark.parametrize("unfit_vllm", INSTALLATIONS, indirect=True)
-def test_nothing_stands_in_if_that_is_forbidden(folder: Path, unfit_vllm: str) -> None:
+def test_there_is_no_fallback_if_it_is_off(folder: Path, unfit_vllm: str) -> None:
     with pytest.raises(InputError) as caught:
         open_vllm(settings(folder, fallback=False), "cpu")
     assert unfit_vllm in str(caught.value)
@@ -90,13 +90,13 @@ def test_nothing_stands_in_if_that_is_forbidden(folder: Path, unfit_vllm: str) -
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
-def test_transformers_stands_in_where_vllm_is_not_installed(folder: Path) -> None:
+def test_transformers_is_the_fallback_where_vllm_is_not_installed(folder: Path) -> None:
     assert open_vllm(settings(folder), "cpu").facts["instead_of"] == f"vllm:{folder}: vLLM is not installed"
     with pytest.raises(InputError, match=r"vLLM is not installed; install a vLLM"):
         open_vllm(settings(folder, fallback=False), "cpu")
 
 
-def test_a_model_that_is_nowhere_is_named(tmp_path: Path) -> None:
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"prompts\.generator\.model.*nowhere"):
         open_vllm(settings(tmp_path / "nowhere"), "cpu")
 
@@ -108,7 +108,7 @@ needs_vllm = pytest.mark.skipif(
 
 
 def greedy(folder: Path, tokens: int) -> list[str]:
-    """What transformers says, asked for the likeliest tokens, one request at a time."""
+    """The likeliest tokens by transformers, one request at a time."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     texts = []
     for keyword in KEYWORDS:
@@ -160,7 +160,7 @@ def test_an_engine_that_cannot_start_is_one_error(folder: Path) -> None:
 @needs_vllm
 @pytest.mark.slow
 @pytest.mark.usefixtures("little_memory")
-def test_vllm_s_server_is_asked_through_its_address(
+def test_vllm_s_server_is_used_through_its_address(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")

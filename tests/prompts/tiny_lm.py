@@ -1,4 +1,4 @@
-"""A random Llama and BLOOM of a few thousand weights, and a GGUF file: real models, made on the spot."""
+"""A random Llama and BLOOM of a few thousand weights, and a GGUF file: real models, made by the tests."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
 
 
 def save_tiny_lm(folder: Path, chat_template: str | None = None, seed: int = 0) -> Path:
-    """A folder as a hub download would be: words as tokens, so that random texts read like captions."""
+    """A folder like a hub download: words as tokens, so that random texts read like captions."""
     size = _save_tokenizer(folder, chat_template)
     torch.manual_seed(seed)
-    # Large initial weights: a random model of the usual scale answers the same whatever it is asked.
+    # Large initial weights: a random model of the usual scale gives the same output for any input.
     LlamaForCausalLM(_config(size, initializer_range=0.6)).save_pretrained(folder)
     return folder
 
 
 def save_tiny_bloom(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
-    """The same with BLOOM, the architecture of bloomz: its attention knows positions by ALiBi alone.
+    """The same with BLOOM, the architecture of bloomz: its attention uses positions only via ALiBi.
 
-    Heads have 32 channels, the fewest that vLLM's attention takes.
+    Heads have 32 channels, the fewest that vLLM's attention accepts.
     """
     size = _save_tokenizer(folder, None)
     torch.manual_seed(0)
@@ -52,7 +52,7 @@ def save_tiny_bloom(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
 
 
 def add_code(folder: Path, marker: Path) -> None:
-    """Gives a model Python code of its own, as hub repositories may have; it makes `marker` when it is run."""
+    """Gives a model its own Python code, as hub repositories may have; it creates `marker` when it runs."""
     config = json.loads((folder / "config.json").read_text())
     code = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": code}))
@@ -92,7 +92,7 @@ def _config(vocab_size: int, initializer_range: float = 0.02) -> LlamaConfig:
 
 
 def save_tiny_gguf(path: Path, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Writes a GGUF file of a random Llama; returns some of its weights, as they must read."""
+    """Writes a GGUF file of a random Llama; returns some of its weights, as they must be read."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     tokens = [*SPECIAL, *letters, "Ġ", ".", "Ġa", "Ġt", "in"]
     torch.manual_seed(seed)

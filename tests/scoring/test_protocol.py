@@ -1,4 +1,4 @@
-"""Scores against values that follow from geometry or from counting by hand."""
+"""Scores compared with values from geometry or from counting by hand."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def labels(task: str, seed: int = 0, count: int = N) -> np.ndarray:
 
 
 def rotated(normals: np.ndarray, degrees: float, seed: int = 1) -> np.ndarray:
-    """Every vector turned by the same angle about an axis at right angles to it (Rodrigues)."""
+    """Every vector rotated by the same angle about an axis at right angles to it (Rodrigues)."""
     helper = np.random.default_rng(seed).normal(size=normals.shape)
     axis = np.cross(normals, helper)
     axis /= np.linalg.norm(axis, axis=-1, keepdims=True)
@@ -82,8 +82,8 @@ def test_a_prediction_without_a_direction_counts_as_a_right_angle() -> None:
     assert values["angular_deg"].tolist() == values["angular_median_deg"].tolist() == [90.0] * N
 
 
-def test_the_published_angle_is_kept_apart_from_the_correct_one() -> None:
-    """A true 30° about the viewing axis' neighbourhood reads much less on colour codes (findings)."""
+def test_the_published_angle_differs_from_the_correct_one() -> None:
+    """A true 30° near the viewing axis is much less on colour codes."""
     true = np.tile([0.0, 0.0, 1.0], (1, H, W, 1))
     turned = np.tile([np.sin(np.pi / 6), 0.0, np.cos(np.pi / 6)], (1, H, W, 1))
     values = score("normal", turned, true, ["a"]).values.iloc[0]
@@ -121,7 +121,7 @@ def test_invalid_depth_does_not_count() -> None:
     true = labels("depth")
     clean = score("depth", 1.1 * true, true, KEYS).dataset
     pred = 1.1 * true
-    # 1 % of the pixels, so that what is left keeps its range.
+    # 1 % of the pixels, so that the rest keeps its range.
     rows, columns = [0, 1, 2], [3, 4, 5]
     spoilt = true.copy()
     spoilt[:, rows, columns] = [0.0, np.nan, np.inf]
@@ -197,16 +197,16 @@ def test_the_bootstrap_of_iou_equals_scoring_the_drawn_images() -> None:
         assert table.statistic(metric("segmentation", name))(weights)[0] == pytest.approx(expected[name]), name
 
 
-def test_a_label_that_is_no_class_is_refused() -> None:
+def test_a_label_outside_the_classes_is_refused() -> None:
     with pytest.raises(InputError, match=r"outside 0…149"):
         find_modality("segmentation").areas(np.zeros((1, 2, 2)), np.full((1, 2, 2), 200))
 
 
-# ----------------------------------------------------------------------------- classes of one's own
+# ----------------------------------------------------------------------------- own classes
 PARTS = ClassesModality(classes=["none", "bolt", "nut"], ignore=9, headline=["bolt", "nut"]).build("parts")
 
 
-def test_classes_of_ones_own_counted_by_hand(tmp_path: Path) -> None:
+def test_own_classes_counted_by_hand(tmp_path: Path) -> None:
     """Labels: 2 bolts, 2 of nothing, 1 ignored. Predicted: 1 bolt right, 1 bolt as nut, nothing right."""
     table = score(PARTS, np.array([[[1, 2, 0, 0, 1]]]), np.array([[[1, 1, 0, 0, 9]]]), ["a"], split="test")
     table.save(tmp_path / "scores.parquet")
@@ -219,7 +219,7 @@ def test_classes_of_ones_own_counted_by_hand(tmp_path: Path) -> None:
     assert aggregate([table], samples=20)["parts"]["test"]["DMP"]["metrics"]["mean_iou"]["mean"] == 0.5
 
 
-def test_a_table_is_read_as_what_it_was_scored_as(tmp_path: Path) -> None:
+def test_a_table_is_read_with_its_modality(tmp_path: Path) -> None:
     score(PARTS, np.zeros((1, 4, 4), np.uint8), np.ones((1, 4, 4), np.uint8), ["a"]).save(tmp_path / "scores.parquet")
     with pytest.raises(InputError, match="'parts' is unknown"):
         ScoreTable.load(tmp_path / "scores.parquet")
@@ -227,7 +227,7 @@ def test_a_table_is_read_as_what_it_was_scored_as(tmp_path: Path) -> None:
         ScoreTable.load(tmp_path / "scores.parquet", find_modality("normal"))
 
 
-def test_blind_predictors_of_classes_of_ones_own() -> None:
+def test_blind_predictors_of_own_classes() -> None:
     labels = np.array([[[9, 9, 9, 2, 2, 0]]], dtype=np.uint8)
     assert constant_prediction(PARTS, labels) == 2
     assert mean_map(PARTS, labels).tolist() == [[2, 2, 2, 2, 2, 0]]
@@ -283,8 +283,8 @@ def test_every_per_image_metric_is_a_column() -> None:
 @pytest.mark.parametrize(
     ("pred", "true", "keys", "message"),
     [
-        (np.ones((2, 4, 4)), np.ones((2, 4, 5)), ["a", "b"], "do not belong together"),
-        (np.ones((2, 4, 4)), np.ones((2, 4, 4)), ["a"], "do not belong together"),
+        (np.ones((2, 4, 4)), np.ones((2, 4, 5)), ["a", "b"], "do not match"),
+        (np.ones((2, 4, 4)), np.ones((2, 4, 4)), ["a"], "do not match"),
         (np.ones((2, 4, 4, 2)), np.ones((2, 4, 4, 2)), ["a", "b"], "expected images"),
     ],
 )
@@ -363,7 +363,7 @@ def test_the_mean_map_is_perfect_where_all_labels_are_one_map(task: str) -> None
     assert table.dataset[primary.name] == pytest.approx(1.0 if primary.higher_is_better else 0.0, abs=1e-3)
 
 
-def test_the_mean_map_is_the_mean_of_what_is_valid_pixel_by_pixel() -> None:
+def test_the_mean_map_is_the_mean_of_valid_values_per_pixel() -> None:
     depth = [np.array([[1.0, 2.0, 0.0]]), np.array([[3.0, np.nan, np.inf]])]
     assert mean_map("depth", depth).tolist() == [[2.0, 2.0, 2.0]]  # where nothing is valid, the mean of all: (1+3+2)/3
     normal = [np.array([[[1.0, 0, 0]]]), np.array([[[0, 1.0, 0]]])]
@@ -373,7 +373,7 @@ def test_the_mean_map_is_the_mean_of_what_is_valid_pixel_by_pixel() -> None:
 
 
 def test_the_mean_map_of_normals_that_disagree_is_their_mean_direction() -> None:
-    """Right, left, and up at 60° from the viewer's axis: a mean of length 1/3, which is a direction all the same."""
+    """Right, left, and up at 60° from the viewer's axis: a mean of length 1/3, which still has a direction."""
     toward = [0.0, np.sqrt(0.75), 0.5]
     true = np.tile(np.array([[1.0, 0, 0], [-1.0, 0, 0], toward])[:, None, None], (1, H, W, 1))
     true[:, 0, 0] = [[1.0, 0, 0], [-1.0, 0, 0], [0, 0, 0]]  # a pixel that has none
@@ -385,12 +385,12 @@ def test_the_mean_map_of_normals_that_disagree_is_their_mean_direction() -> None
     assert values["angular_median_deg"].tolist() == pytest.approx([90, 90, 0], abs=1e-3)
 
 
-def test_the_mean_map_of_classes_is_the_commonest_at_each_pixel() -> None:
+def test_the_mean_map_of_classes_is_the_most_frequent_at_each_pixel() -> None:
     ids = [np.array([[3, 255, 255]]), np.array([[3, 5, 255]]), np.array([[0, 5, 255]])]
     assert mean_map("segmentation", [one.astype(np.uint8) for one in ids]).tolist() == [[3, 5, 3]]
 
 
-def test_the_mean_map_takes_the_size_of_what_it_is_held_against() -> None:
+def test_the_mean_map_takes_the_size_of_the_label() -> None:
     found = mean_map("albedo", [np.zeros((8, 8, 3)), np.ones((16, 16, 3))])
     assert found.shape == (8, 8, 3)
     assert map_like("albedo", found, np.zeros((24, 12, 3))).shape == (24, 12, 3)

@@ -49,8 +49,8 @@ def spoil(pred: np.ndarray, nothing: float, row: int, column: int) -> np.ndarray
     return pred
 
 
-# ----------------------------------------------------------------------------- what it counts as
-# By hand, for a prediction that is right but for one pixel of each image.
+# ----------------------------------------------------------------------------- score of such a pixel
+# By hand, for a prediction that is right except at one pixel of each image.
 EXPECTED = {
     "normal": {"angular_deg": 180 / PIXELS, "l1": 1 / PIXELS, "angular_dmp_compat": math.pi / 2 / PIXELS},
     "depth": {"delta1": 1 - 1 / PIXELS, "delta1_aligned": 1 - 1 / PIXELS, "rmse_relative": math.sqrt(1 / PIXELS)},
@@ -72,13 +72,13 @@ def test_one_pixel_without_a_prediction_is_one_pixel_wrong(task: str, nothing: f
 
 
 @pytest.mark.parametrize("name", ["abs_rel", "abs_rel_aligned"])
-def test_depth_that_is_not_predicted_is_as_far_as_depth_maps_reach(name: str) -> None:
+def test_depth_that_is_not_predicted_is_the_largest_depth(name: str) -> None:
     true = labels("depth")
     found = score("depth", spoil(true, np.nan, 0, 0), true, KEYS).values[name]
     assert found.to_numpy() == pytest.approx((float(np.finfo(np.float16).max) - true[:, 0, 0]) / true[:, 0, 0] / PIXELS)
 
 
-def test_half_a_direction_is_none() -> None:
+def test_a_direction_with_a_missing_component_is_none() -> None:
     true = labels("normal")
     pred = true.copy()
     pred[:, 0, 0, 1] = np.nan
@@ -109,7 +109,7 @@ def test_a_map_without_any_prediction_has_the_worst_scores(task: str) -> None:
 
 @given(st.sampled_from(BUILT_IN), st.integers(0, 2**31), st.sampled_from(NOTHING), st.integers(1, PIXELS))
 def test_no_score_gains_by_leaving_pixels_out(task: str, seed: int, nothing: float, count: int) -> None:
-    """Whichever are left out. (A wrong class is wrong twice, for its label's class and for its own; no class, once.)"""
+    """Whichever are missing. (A wrong class is wrong twice, for its label's class and for its own; no class, once.)"""
     rng = np.random.default_rng(seed)
     true = labels(task, seed)
     pred = labels(task, seed + 1) if task == "normal" else true * (1 if task == "segmentation" else rng.uniform(0.7, 1))
@@ -124,8 +124,8 @@ def test_no_score_gains_by_leaving_pixels_out(task: str, seed: int, nothing: flo
             assert not np.isnan(part[metric.name]), metric.name
 
 
-def test_an_image_with_a_spoilt_pixel_stays_in_the_mean() -> None:
-    """It used to be dropped, so that a prediction three times too far looked like a good one."""
+def test_an_image_with_an_invalid_pixel_stays_in_the_mean() -> None:
+    """It used to be dropped, so that a prediction three times too deep looked good."""
     true = labels("depth")
     pred = true * 1.1
     pred[1] *= 3
@@ -138,7 +138,7 @@ def test_an_image_with_a_spoilt_pixel_stays_in_the_mean() -> None:
     assert result["beats_constant"] is False
 
 
-# ------------------------------------------------------------------------- where no label is
+# ------------------------------------------------------------------------- pixels without a label
 @pytest.mark.parametrize("nothing", [*NOTHING, 1e300])
 @pytest.mark.parametrize("task", BUILT_IN)
 def test_a_prediction_where_no_label_is_changes_nothing(task: str, nothing: float) -> None:
@@ -147,13 +147,13 @@ def test_a_prediction_where_no_label_is_changes_nothing(task: str, nothing: floa
         pred = 0.8 * pred
     found = score(task, spoil(pred, nothing, -1, -1), true, KEYS).values
     expected = score(task, pred, true, KEYS).values
-    if task == "normal":  # the published form counts such a pixel where there is a prediction, as it always did
+    if task == "normal":  # the published form counts such a pixel where there is a prediction, as always
         found, expected = (table.drop(columns="angular_dmp_compat") for table in (found, expected))
     for name in expected.columns[1:]:
         assert found[name].to_numpy() == pytest.approx(expected[name].to_numpy()), name
 
 
-def test_the_published_angle_leaves_out_what_is_neither_labelled_nor_predicted() -> None:
+def test_the_published_angle_ignores_pixels_neither_labelled_nor_predicted() -> None:
     true, pred = unlabel("normal", labels("normal")), labels("normal", 1)
     codes = [torch.from_numpy((spoil(pred, np.nan, -1, -1) + 1) / 2), torch.from_numpy((true + 1) / 2)]
     rest = [code.reshape(N, PIXELS, 1, 3)[:, :-1].movedim(-1, 1) for code in codes]
@@ -161,7 +161,7 @@ def test_the_published_angle_leaves_out_what_is_neither_labelled_nor_predicted()
     torch.testing.assert_close(metrics.angular_dmp_compat(*whole), metrics.angular_dmp_compat(*rest))
 
 
-def test_alignment_asks_only_where_both_are_known() -> None:
+def test_alignment_uses_only_pixels_where_both_are_known() -> None:
     true = torch.from_numpy(labels("depth"))
     pred = 2 * true + 1
     pred[:, 0, 0], true[:, 0, 1], pred[:, 0, 1] = torch.nan, 0, torch.inf
@@ -172,7 +172,7 @@ def test_alignment_asks_only_where_both_are_known() -> None:
 
 
 @pytest.mark.parametrize("task", ["normal", "depth", "albedo", "shading"])
-def test_labels_that_are_no_numbers_do_not_count_in_constants_and_mean_maps(task: str) -> None:
+def test_labels_that_are_not_finite_do_not_count_in_constants_and_mean_maps(task: str) -> None:
     true = labels(task)
     holed = true.copy()
     holed[0, 0, 0] = np.nan
@@ -185,7 +185,7 @@ def test_labels_that_are_no_numbers_do_not_count_in_constants_and_mean_maps(task
 
 # --------------------------------------------------------------------------------- class ids
 @pytest.mark.parametrize("no_class", [-1, 150, 255, 7.5, np.nan, np.inf, -np.inf, 1e30, 2.0**63])
-def test_what_is_no_class_is_wrong_and_no_false_alarm(no_class: float) -> None:
+def test_a_prediction_outside_the_classes_is_wrong_and_no_false_positive(no_class: float) -> None:
     true = np.array([[[7, 7, 0, 255]]])
     pred = np.array([[[7, no_class, 0, no_class]]])
     right, predicted, labelled = find_modality("segmentation").areas(pred, true)[0].T
@@ -197,7 +197,7 @@ def test_what_is_no_class_is_wrong_and_no_false_alarm(no_class: float) -> None:
 
 
 @pytest.mark.parametrize("label", [np.nan, np.inf, 7.5, -1.0])
-def test_labels_that_are_no_class_are_refused(label: float) -> None:
+def test_labels_outside_the_classes_are_refused(label: float) -> None:
     with pytest.raises(InputError, match=r"outside 0…149"):
         find_modality("segmentation").areas(np.zeros((1, 2, 2)), np.full((1, 2, 2), label))
     with pytest.raises(InputError, match=r"expected 0 … 149"):
@@ -205,7 +205,7 @@ def test_labels_that_are_no_class_are_refused(label: float) -> None:
 
 
 # ------------------------------------------------------------------------------------- means
-def test_an_error_beyond_all_numbers_is_not_left_out_of_the_mean() -> None:
+def test_an_infinite_error_counts_in_the_mean() -> None:
     true, pred = labels("albedo"), labels("albedo", 1)
     pred[2, 0, 0] = 1e200  # finite, but not its square
     table = score("albedo", pred, true, KEYS)

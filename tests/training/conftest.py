@@ -22,7 +22,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_base(tiny_folder: Path):
-    """Loaded afresh: training changes the U-Net in place."""
+    """Loaded again: training changes the U-Net in place."""
     return load_base(BaseConfig(model=str(tiny_folder)))
 
 
@@ -36,6 +36,6 @@ def toy_pairs(batch_size: int = 4, samples: int = 8, seed: int = 0) -> LatentPai
 
 
 def toy_labels(height: int, width: int, samples: int = 8) -> LabelImages:
-    """Label images of albedo to go with `toy_pairs`."""
+    """Label images of albedo for `toy_pairs`."""
     codes = np.random.default_rng(3).integers(0, 256, (samples, 3, height, width), dtype=np.uint8)
     return LabelImages(codes, "albedo")

@@ -1,4 +1,4 @@
-"""The order of training data is a function of (seed, step) and covers what it should."""
+"""The order of training data is a function of (seed, step) and covers all samples."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_without_mirrored_latents_nothing_is_mirrored():
     assert not any(pairs.batch(step).flips.any() for step in range(20))
 
 
-def test_what_is_excluded_is_as_if_it_had_never_been_there():
+def test_excluded_samples_have_no_effect():
     keys, fewer = tuple("abcdef"), tuple("acdf")
     whole = [column(name, keys, 2) for name in ("image", "depth")]
     kept = torch.tensor([keys.index(key) for key in fewer])

@@ -1,4 +1,4 @@
-"""Training that meets NaN, damaged files and full disks: nothing spoilt is saved, and what was good is found again."""
+"""Training with NaN, damaged files and full disks: nothing invalid is saved, and intact checkpoints are used."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def fit_line(work: Path, wrong_at: int | None = None) -> dict[str, Tensor]:
     return network.state_dict()
 
 
-class _Pair(adversarial.Contest):
-    """A generator alone, which is enough of a contest for its loop."""
+class _Pair(adversarial.AdversarialTrainer):
+    """A generator alone, which is enough for the training loop."""
 
     def __init__(self, config: adversarial.AdversarialConfig, wrong_at: int | None) -> None:
         super().__init__(config, shapes(4), "cpu")
@@ -75,7 +75,7 @@ class _Pair(adversarial.Contest):
         self.networks = adversarial.build_networks(0, lambda: {"model": nn.Linear(3, 1)})
         self.optimizers = {"generator": adversarial.adam(list(self.networks.parameters()), 0.05, (0.5, 0.9))}
 
-    def play(self, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def step(self, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         x, model = seeded(step), self.networks["model"]
         loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
         if step == self.wrong_at:
@@ -83,10 +83,10 @@ class _Pair(adversarial.Contest):
         return loss.detach(), self.update("generator", loss), {}
 
 
-def fit_contest(work: Path, wrong_at: int | None = None) -> dict[str, Tensor]:
-    contest = _Pair(adversarial.AdversarialConfig(steps=8, batch_size=1, checkpoint_every=2, log_every=4), wrong_at)
-    adversarial.run(contest, "pair", work, lambda *_: None)
-    return contest.networks.state_dict()
+def fit_adversarial(work: Path, wrong_at: int | None = None) -> dict[str, Tensor]:
+    trainer = _Pair(adversarial.AdversarialConfig(steps=8, batch_size=1, checkpoint_every=2, log_every=4), wrong_at)
+    adversarial.run(trainer, "pair", work, lambda *_: None)
+    return trainer.networks.state_dict()
 
 
 def fit_prior(work: Path, wrong_at: int | None = None) -> dict[str, Tensor]:
@@ -103,7 +103,7 @@ def fit_prior(work: Path, wrong_at: int | None = None) -> dict[str, Tensor]:
     return prior.fit({"line": network}, loss_at, config, work)["line"]
 
 
-LOOPS: dict[str, Run] = {"fit": fit_line, "contest": fit_contest, "prior": fit_prior}
+LOOPS: dict[str, Run] = {"fit": fit_line, "adversarial": fit_adversarial, "prior": fit_prior}
 every_loop = pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
 
 
@@ -117,7 +117,7 @@ def checkpoints(work: Path) -> list[Path]:
 
 
 @every_loop
-def test_a_gradient_that_is_not_finite_stops_the_run_and_the_next_one_ends_as_if_nothing_had_been(run: Run, tmp_path):
+def test_a_gradient_that_is_not_finite_stops_the_run_and_the_next_one_ends_with_the_same_weights(run: Run, tmp_path):
     with pytest.raises(InputError, match=r"gradient is nan.*Checkpoints are kept"):
         run(tmp_path / "hurt", WRONG_AT)
     kept = checkpoints(tmp_path / "hurt")
@@ -133,7 +133,7 @@ def flip(file: Path, rng: random.Random) -> None:
 
 
 def nan_weight(file: Path, rng: random.Random) -> None:
-    """As an older version saved it: readable, and with its digest."""
+    """As saved by an older version: readable, and with its digest."""
     state = torch.load(file, weights_only=True)
     weights = state.get("weights") or state.get("networks") or state["modules"]["line"]
     next(iter(weights.values())).view(-1)[0] = torch.nan
@@ -154,14 +154,14 @@ DAMAGE: dict[str, Callable[[Path, random.Random], None]] = {
 
 @every_loop
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_checkpoint_is_passed_over_for_the_older_one(run: Run, damage: str, tmp_path, caplog):
+def test_a_damaged_checkpoint_is_skipped_for_the_older_one(run: Run, damage: str, tmp_path, caplog):
     with pytest.raises(InputError, match="gradient is nan"):
         run(tmp_path / "hurt", WRONG_AT)
     DAMAGE[damage](checkpoints(tmp_path / "hurt")[-1] / "state.pt", random.Random(damage))
     with caplog.at_level(logging.WARNING):
         found = run(tmp_path / "hurt", None)
     assert "step-00000004" in caplog.text
-    assert "damaged and passed over" in caplog.text
+    assert "damaged and skipped" in caplog.text
     assert "from the beginning" not in caplog.text
     assert_same(found, run(tmp_path / "whole", None))
 
@@ -181,7 +181,7 @@ def test_without_any_good_checkpoint_training_starts_from_the_beginning(run: Run
 @pytest.mark.parametrize(
     "damage", [b"", b"\xff\xfe\x00", b"step,loss\n1,x\n", b"step,loss,learning_rate,grad_norm,seconds\n"]
 )
-@pytest.mark.parametrize("run", [fit_line, fit_contest])
+@pytest.mark.parametrize("run", [fit_line, fit_adversarial])
 def test_a_damaged_log_is_written_again_from_the_checkpoint(run: Run, damage: bytes, tmp_path):
     with pytest.raises(InputError, match="gradient is nan"):
         run(tmp_path / "hurt", WRONG_AT)
@@ -203,7 +203,7 @@ def test_the_log_of_a_prior_that_was_stopped_has_every_step_once(tmp_path):
     assert steps == ["step", "2", "4", "6", "8"]
 
 
-def test_a_prior_goes_on_from_the_single_checkpoint_of_older_versions(tmp_path):
+def test_a_prior_resumes_from_the_single_checkpoint_of_older_versions(tmp_path):
     with pytest.raises(InputError, match="gradient is nan"):
         fit_prior(tmp_path / "old", WRONG_AT)
     state = torch.load(checkpoints(tmp_path / "old")[-1] / "state.pt", weights_only=True)
@@ -219,13 +219,13 @@ def test_a_prior_goes_on_from_the_single_checkpoint_of_older_versions(tmp_path):
 
 # ------------------------------------------------------------------------------- single files
 def old_checkpoint(folder: Path) -> Path:
-    """As it was written before there were digests."""
+    """As written before there were digests."""
     path = save_checkpoint(folder, 1, {"identity": "a", "step": 1, "weights": {"w": torch.arange(64.0)}})
     (path / "state.sha256").unlink()
     return path / "state.pt"
 
 
-def test_checkpoints_without_a_digest_are_read_and_held_to_their_checksums(tmp_path):
+def test_checkpoints_without_a_digest_are_read_and_checked_by_their_checksums(tmp_path):
     file, rng = old_checkpoint(tmp_path), random.Random(0)
     good, data = load_checkpoint(tmp_path, "a"), file.read_bytes()
     assert good is not None
@@ -239,7 +239,7 @@ def test_checkpoints_without_a_digest_are_read_and_held_to_their_checksums(tmp_p
     assert passed_over > 100
 
 
-def test_every_flipped_bit_and_every_cut_is_seen(tmp_path):
+def test_every_flipped_bit_and_every_cut_is_detected(tmp_path):
     path = save_checkpoint(tmp_path, 1, {"identity": "a", "step": 1, "weights": {"w": torch.arange(64.0)}})
     file, rng = path / "state.pt", random.Random(1)
     data = file.read_bytes()
@@ -252,7 +252,7 @@ def test_every_flipped_bit_and_every_cut_is_seen(tmp_path):
     assert load_checkpoint(tmp_path, "a") is not None
 
 
-def test_what_lies_about_in_the_folder_does_no_harm(tmp_path):
+def test_other_files_in_the_folder_are_ignored(tmp_path):
     (tmp_path / "step-00000009").write_text("a file")
     (tmp_path / "step-old").mkdir()
     (tmp_path / "step-00000008" / "state.pt").mkdir(parents=True)
@@ -271,7 +271,7 @@ def test_what_lies_about_in_the_folder_does_no_harm(tmp_path):
         {"losses": [0.5, float("nan")]},
     ],
 )
-def test_what_is_not_finite_is_never_saved(state: dict[str, Any], tmp_path):
+def test_values_that_are_not_finite_are_never_saved(state: dict[str, Any], tmp_path):
     save_checkpoint(tmp_path, 1, {"identity": "a", "step": 1})
     with pytest.raises(InputError, match=r"holds NaN or infinity after step 2; lower the learning rate"):
         save_checkpoint(tmp_path, 2, {"identity": "a", "step": 2} | state)
@@ -314,7 +314,7 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
 
 # --------------------------------------------------------------------------------- half precision
 def accelerator_with_scaler(scale: float) -> Any:
-    """Accelerate's as it is on a GPU in half precision; on a CPU it refuses to make one."""
+    """Accelerate's scaler as on a GPU in half precision; on a CPU it refuses to create one."""
     accelerator = make_accelerator(LINE, "cpu")
     accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     accelerator.native_amp = True
@@ -329,7 +329,7 @@ def fit_halved(work: Path, overflows: Callable[[int], bool]) -> tuple[nn.Linear,
 
     def loss_at(net: Any, draw: int) -> Tensor:
         loss = network(seeded(draw)).square().mean()
-        # As an overflow does: a gradient that is infinite once it is multiplied by the scale.
+        # As an overflow does: a gradient that is infinite after multiplication by the scale.
         return loss + 1e38 * (network.weight - network.weight.detach()).sum() if overflows(draw) else loss
 
     config = LINE.model_copy(update={"steps": 60})
@@ -360,7 +360,7 @@ def test_a_gradient_that_no_scale_makes_finite_stops_the_run(tmp_path):
 
 # ------------------------------------------------------------------------------------ as a whole
 def test_an_adapter_is_never_published_with_nan(tiny_folder, tmp_path, monkeypatch):
-    """In the very last step, whose weights no loss would see."""
+    """In the very last step, whose weights no later loss would check."""
     plain = dmp.MorphingLoss.__call__
 
     def faulty(self: Any, network: Any, draw: int) -> Tensor:

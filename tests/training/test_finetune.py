@@ -62,21 +62,21 @@ def reference(tiny_folder, tmp_path_factory):
     """One undisturbed run."""
     folder = tmp_path_factory.mktemp("reference")
     base = load_base(BaseConfig(model=str(tiny_folder)))
-    heard: list[tuple[int, int, str]] = []
+    reports: list[tuple[int, int, str]] = []
     result = finetune(
         CONFIG,
         base,
         toy_pairs(),
         folder / "work",
         folder / "adapter",
-        progress=lambda *report: heard.append(report),
+        progress=lambda *report: reports.append(report),
     )
-    return result, folder, heard
+    return result, folder, reports
 
 
 # ------------------------------------------------------------------------------------ learning
 def test_first_loss_is_equation_3_by_hand(tiny_base, reference):
-    """The up matrices start at zero, so the first step sees the base model itself."""
+    """The up matrices start at zero, so the first step runs the base model itself."""
     result, _, _ = reference
     pairs, schedule = toy_pairs(), Schedule.stable_diffusion()
     batch = pairs.batch(0)
@@ -113,8 +113,8 @@ def test_single_pass_training_sees_the_image_and_fits_the_label(tiny_base, tmp_p
 
 
 @pytest.mark.parametrize(("prediction", "error"), [("y", "l1"), ("v", "l1"), ("v", "l2")])
-def test_the_decoded_loss_is_between_label_images_and_teaches_every_layer(tiny_base, tmp_path, prediction, error):
-    """On zero terminal SNR v is -y, so both ways the network's first output tells the label."""
+def test_the_decoded_loss_is_between_label_images_and_trains_every_layer(tiny_base, tmp_path, prediction, error):
+    """On zero terminal SNR v is -y, so both ways the network's first output gives the label."""
     schedule = ScheduleConfig(spacing="trailing", zero_terminal_snr=True)
     changes = {"num_timesteps": 1, "schedule": schedule, "loss": "decoded", "prediction": prediction, "steps": 2}
     changes["colour_error"] = error
@@ -129,8 +129,8 @@ def test_the_decoded_loss_is_between_label_images_and_teaches_every_layer(tiny_b
     with torch.no_grad():
         text = tiny_base.encode_prompt("").expand(4, -1, -1)
         output = tiny_base.unet(x, 999, encoder_hidden_states=text).sample
-        told = decode_latents(tiny_base.vae, output if prediction == "y" else -output)
-        expected = (told - true).abs().mean() if error == "l1" else (told - true).square().mean(1).sqrt().mean()
+        decoded = decode_latents(tiny_base.vae, output if prediction == "y" else -output)
+        expected = (decoded - true).abs().mean() if error == "l1" else (decoded - true).square().mean(1).sqrt().mean()
     config = TrainConfig.model_validate(CONFIG.model_dump() | changes)
     before = fingerprint(tiny_base.vae)
     result = finetune(config, tiny_base, pairs, tmp_path / "work", tmp_path / "out", labels=labels)
@@ -139,7 +139,7 @@ def test_the_decoded_loss_is_between_label_images_and_teaches_every_layer(tiny_b
     assert fingerprint(tiny_base.vae) == before
     with pytest.raises(ValueError, match=r"set\s+num_timesteps: 1"):
         TrainConfig.model_validate(CONFIG.model_dump() | changes | {"num_timesteps": 2})
-    with pytest.raises(InputError, match=r"one label image a sample \(8\)"):
+    with pytest.raises(InputError, match=r"one label image per sample \(8\)"):
         finetune(config, tiny_base, pairs, tmp_path / "work", tmp_path / "out")
 
 
@@ -168,7 +168,7 @@ def test_balanced_classes_weigh_by_their_rarity(tiny_base, tmp_path, balance):
 
 
 def test_losses_are_golden(reference):
-    """Recorded once: a change of the sampler, the loss, the optimiser or the initialisation shows here."""
+    """Recorded once: a change of the sampler, the loss, the optimiser or the initialisation is visible here."""
     losses = [record.loss for record in read_log(reference[0].log)]
     golden = json.loads((Path(__file__).parent / "golden_losses.json").read_text())
     assert losses == pytest.approx(golden, abs=1e-5)
@@ -229,7 +229,7 @@ def test_captions_reach_the_network(tiny_folder, tmp_path):
         result = finetune(config, base, toy_pairs(), tmp_path / name, tmp_path / f"{name}-out", prompts=given)
         losses[name] = read_log(result.log)[0].loss
     assert losses["captions"] != losses["reversed"]
-    with pytest.raises(InputError, match=r"train.use_prompt: needs one prompt a sample \(8\), found none"):
+    with pytest.raises(InputError, match=r"train.use_prompt: needs one prompt per sample \(8\), found none"):
         finetune(config, load_base(BaseConfig(model=str(tiny_folder))), toy_pairs(), tmp_path / "n", tmp_path / "no")
 
 
@@ -255,7 +255,7 @@ def test_all_weights_are_trained_from_where_they_should_start(tiny_folder, tmp_p
     far = [
         ((trained[name] - prior[name]).norm() / prior[name].norm()).item() for name in prior if prior[name].dim() > 1
     ]
-    # Three small steps stay near the start; fresh weights have nothing to do with the prior's.
+    # Three small steps stay near the start; random weights are unrelated to the prior's.
     assert max(far) < 0.5 if init == "pretrained" else min(far) > 0.5
 
 
@@ -309,12 +309,12 @@ def test_random_weights_alone_are_refused():
         TrainConfig(init="random")
 
 
-def test_new_settings_left_alone_leave_fingerprints_alone():
+def test_new_settings_at_their_defaults_do_not_change_fingerprints():
     assert not {"weights", "init", "samples"} & TrainConfig().model_dump().keys()
 
 
-# ------------------------------------------------------------------------- what is written down
-def test_adapter_folder_says_how_to_run_it(tiny_folder, tmp_path):
+# ------------------------------------------------------------------------- outputs
+def test_adapter_folder_states_how_to_run_it(tiny_folder, tmp_path):
     base = load_base(BaseConfig(model=str(tiny_folder)))
     plain = fingerprint(base.unet)
     card = make_card(
@@ -340,19 +340,19 @@ def test_adapter_folder_says_how_to_run_it(tiny_folder, tmp_path):
 def test_log_progress_and_tensorboard(reference):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    result, folder, heard = reference
+    result, folder, reports = reference
     records = read_log(result.log)
     assert [record.step for record in records] == list(range(1, 13))
     assert records[0].learning_rate == CONFIG.learning_rate
-    assert [report[:2] for report in heard] == [(step, 12) for step in range(1, 13)]
-    assert heard[0][2] == f"loss {records[0].loss:.4f}"
+    assert [report[:2] for report in reports] == [(step, 12) for step in range(1, 13)]
+    assert reports[0][2] == f"loss {records[0].loss:.4f}"
     events = EventAccumulator(str(folder / "work" / "tensorboard")).Reload()
     losses = events.Scalars("train/loss")
     assert [event.step for event in losses] == [4, 8, 12]
     assert losses[0].value == pytest.approx(sum(record.loss for record in records[:4]) / 4, rel=1e-5)
 
 
-def test_log_of_a_resumed_run_drops_what_came_after_the_checkpoint(tmp_path, reference):
+def test_log_of_a_resumed_run_drops_rows_after_the_checkpoint(tmp_path, reference):
     rows = read_log(reference[0].log)
     log = TrainingLog(tmp_path, 0, 100)
     for row in rows:
@@ -368,7 +368,7 @@ def test_log_of_a_resumed_run_drops_what_came_after_the_checkpoint(tmp_path, ref
 # ------------------------------------------------------------------------------------ resuming
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_killed_run_resumes_to_the_same_weights(tiny_folder, tmp_path, name):
-    """SIGKILL in the middle of a real process, past a checkpoint but not on one."""
+    """SIGKILL in the middle of a real process, after a checkpoint but not at one."""
     undisturbed = finetune(
         CONFIGS[name],
         load_base(BaseConfig(model=str(tiny_folder))),
@@ -418,7 +418,7 @@ def test_checkpoints_of_another_run_are_refused(tiny_base, tmp_path, reference):
         finetune(other, tiny_base, toy_pairs(), tmp_path / "work", tmp_path / "out")
 
 
-def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path):
+def test_two_checkpoints_are_kept_and_a_damaged_one_is_skipped(tmp_path):
     for step in (1, 2, 3):
         save_checkpoint(tmp_path, step, {"identity": "a", "step": step})
     (tmp_path / ".writing-killed").mkdir()
@@ -450,7 +450,7 @@ def test_infinite_loss_stops_the_run_and_keeps_the_checkpoint(tiny_base, tmp_pat
 
 
 def test_parameters_without_a_gradient_stop_the_run(tiny_base, tmp_path):
-    """The trap of a decoder, or a layer, run under no_grad: it would train nothing, silently."""
+    """A decoder, or a layer, under no_grad would silently train nothing."""
     middle = tiny_base.unet.mid_block
     forward = middle.forward
 

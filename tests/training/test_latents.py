@@ -1,4 +1,4 @@
-"""Latent shards: exact, deterministic, and impossible to mix up."""
+"""Latent shards: exact, deterministic, and checked against mix-ups."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_shards_join_in_order_and_halves_are_stored(vae):
 
 
 def test_bytes_are_always_the_same(vae):
-    """The hash maps of safetensors' Rust side are seeded anew each time, so repeating would show it."""
+    """The hash maps of safetensors' Rust side have a new seed each time, so repeating would show it."""
     first = encode_column(vae, "image", KEYS, images())
     assert all(encode_column(vae, "image", KEYS, images()) == first for _ in range(5))
 

@@ -58,7 +58,7 @@ def test_prediction_is_equation_4_on_the_adapted_network(predictor):
     np.testing.assert_allclose(labels, expected, atol=1e-4)
 
 
-def test_steps_may_stand_elsewhere_than_in_training(predictor):
+def test_timesteps_may_differ_from_those_of_training(predictor):
     settings = {"num_steps": 1, "source": "estimated"}
     images = rgb()
     leading, trailing = (
@@ -102,13 +102,13 @@ def test_captions_change_the_prediction(predictor):
     one = predict_batch(predictor, rgb(1), "albedo", sampling, prompts=["a red bed"], **SETTINGS)
     other = predict_batch(predictor, rgb(1), "albedo", sampling, prompts=["the blue sea"], **SETTINGS)
     assert not np.allclose(one, other, atol=1e-6)
-    with pytest.raises(InputError, match=r"sampling\.use_prompt: needs one prompt an image"):
+    with pytest.raises(InputError, match=r"sampling\.use_prompt: needs one prompt per image"):
         predict_batch(predictor, rgb(1), "albedo", sampling, **SETTINGS)
 
 
 @pytest.mark.parametrize("task", BUILT_IN)
 def test_mirrored_predictions_of_a_mirrored_image_are_the_mirrored_ones(predictor, task):
-    """By themselves the network's are not; segmentation goes without."""
+    """The network's alone are not; segmentation does not use it."""
     images = rgb()
 
     def apart(mirrored: bool) -> float:
@@ -123,7 +123,7 @@ def test_mirrored_predictions_of_a_mirrored_image_are_the_mirrored_ones(predicto
     assert (apart(mirrored=True) < 1e-4) == (task != "segmentation")
 
 
-def test_colour_noise_asks_the_cards_shares(predictor):
+def test_colour_noise_uses_the_cards_shares(predictor):
     sampling = SamplingConfig(num_steps=1, colour_noise=0.15)
     with pytest.raises(InputError, match=r"sampling\.colour_noise: .* no class_shares; train it again"):
         predict_batch(predictor, rgb(), "segmentation", sampling, **SETTINGS)
@@ -134,7 +134,7 @@ def test_colour_noise_asks_the_cards_shares(predictor):
         known = {"class_ids": [3, 7, 57], "class_shares": [rest, share, rest]}
         predictor.register_to_config(card=card | {"encoding": known})
         found = predict_batch(predictor, rgb(), "segmentation", sampling, **SETTINGS) == 7
-        if before is not None:  # commoner, hence likelier
+        if before is not None:  # more frequent, hence likelier
             assert (found | ~before).all()
             assert found.sum() > before.sum()
         before = found

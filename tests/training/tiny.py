@@ -24,7 +24,7 @@ def write_tokenizer(folder: Path) -> int:
 def write_base(folder: Path, latent_channels: int = 4) -> Path:
     """A model folder in diffusers format: images of 16 pixels, latents of 4 x 4.
 
-    Weights are drawn by name, so that recorded losses outlive a change of the libraries' initialisation.
+    Weights are drawn by name, so that recorded losses do not depend on the libraries' initialisation.
     """
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer

@@ -1,4 +1,4 @@
-"""Run by test_finetune in a process of its own, to be killed: trains on the toy, printing each step."""
+"""Run by test_finetune in a separate process, to be killed: trains on the toy, printing each step."""
 
 import sys
 

@@ -24,7 +24,7 @@ def ddib_latents(
 
     label_unet: of `load_label_prior`, the one that SDEdit uses.
     num_steps: of DDIM, each way.
-    prompts: one caption a sample, if the labels' prior was trained with them; None: the empty prompt.
+    prompts: one caption per sample, if the labels' prior was trained with them; None: the empty prompt.
     """
     steps = Schedule.from_config(base.scheduler.config).steps(num_steps)
     prediction = prediction_of(base.scheduler)

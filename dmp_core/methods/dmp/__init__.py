@@ -37,10 +37,10 @@ class DMP:
         progress: Progress,
     ) -> dict[str, Any]:
         from dmp_core.methods.dmp.finetune import finetune, make_card
-        from dmp_core.training.precision import within_reach
+        from dmp_core.training.precision import without_emulated_bf16
         from dmp_core.weights.load import load_trainable
 
-        settings = within_reach(settings, device)
+        settings = without_emulated_bf16(settings, device)
         base = load_trainable(problem.base, settings.weights, settings.mixed_precision, device)
         default = SamplingConfig()
         card = make_card(

@@ -57,7 +57,7 @@ def finetune(
     device: str = "cpu",
     progress: Progress = silent,
 ) -> FitResult:
-    """Train an adapter, or go on with a run that was killed: it ends with the same weights.
+    """Train an adapter, or resume a killed run, which ends with the same weights.
 
     base: of `load_base`; its U-Net gets LoRA layers (call `dmp_core.diffusion.remove_adapter` to take
         them out again), or, with `weights: all`, is itself changed.
@@ -66,7 +66,7 @@ def finetune(
     out: the finished adapter goes here: a PEFT folder or the whole U-Net, `dmp.json`, and a copy of `loss.csv`.
     card: what the run is about, for `dmp.json`: modality, sampling defaults, label encoding, data
         fingerprints (see `make_card`).
-    prompts: one caption a sample, in the order of `pairs.keys`; needed if `config.use_prompt`.
+    prompts: one caption per sample, in the order of `pairs.keys`; needed if `config.use_prompt`.
     labels: in the same order, of the size that latents decode to; needed if `config.reads_labels`.
     progress: called after every optimiser step with a message that names the loss.
 
@@ -75,7 +75,7 @@ def finetune(
     """
     accelerator = make_accelerator(config, device)
     about = _complete_card(dict(card or {}), config, base, pairs)  # before LoRA is added
-    identified = about | base_digests(base.unet, base.vae)  # beside `about`, by which older checkpoints are known
+    identified = about | base_digests(base.unet, base.vae)  # not in `about`, which identifies older checkpoints
     loss = MorphingLoss(config, base, pairs, prompts, labels, accelerator)
     unet = base.unet.to(accelerator.device)
     parameters = _trainable(unet, config)
@@ -105,7 +105,7 @@ class MorphingLoss:
         accelerator: Accelerator,
     ) -> None:
         if config.reads_labels and (labels is None or len(labels.codes) != len(pairs)):
-            raise InputError(f"train.loss: decoded needs one label image a sample ({len(pairs)})")
+            raise InputError(f"train.loss: decoded needs one label image per sample ({len(pairs)})")
         self.config = config
         self.pairs = pairs
         self.labels = labels
@@ -120,7 +120,7 @@ class MorphingLoss:
         self.dtype = torch.float32 if config.weights == "all" else precision
         self.texts = TextEmbeddings(base, prompts if config.use_prompt else None, len(pairs), precision)
         if config.use_prompt and not self.texts.per_sample:
-            raise InputError(f"train.use_prompt: needs one prompt a sample ({len(pairs)}), found none")
+            raise InputError(f"train.use_prompt: needs one prompt per sample ({len(pairs)}), found none")
 
     def __call__(self, network: Any, draw: int) -> Tensor:
         batch = self.pairs.batch(draw).part(self.accelerator.process_index, self.accelerator.num_processes)
@@ -138,9 +138,9 @@ class MorphingLoss:
             return F.mse_loss(output, training_target(self.schedule, y, x, timesteps, self.config.prediction))
         assert self.labels is not None, "checked above"
         alpha = self.schedule.alphas_cumprod.to(device)[timesteps].view(-1, 1, 1, 1)
-        told = decode_latents(self.vae, estimate_y(y_t, output, alpha, self.config.prediction)).float()
+        decoded = decode_latents(self.vae, estimate_y(y_t, output, alpha, self.config.prediction)).float()
         codes = self.labels.gather(batch)
-        error = told - torch.from_numpy(codes).to(device) / 255
+        error = decoded - torch.from_numpy(codes).to(device) / 255
         if modality_of(self.labels.modality).has_classes and self.config.colour_error == "l2":
             error = torch.linalg.vector_norm(error, dim=1, keepdim=True) / error.shape[1] ** 0.5
         else:
@@ -162,7 +162,7 @@ def _weighs(labels: LabelImages, config: TrainConfig) -> bool:
 
 
 def _trainable(unet: Any, config: TrainConfig) -> dict[str, nn.Parameter]:
-    """Make the U-Net ready to be trained; returns what of it is: LoRA layers, or everything.
+    """Make the U-Net ready to be trained; returns the trained parameters: LoRA layers, or all.
 
     Trained weights are float32 whatever the precision; frozen ones are kept in it.
     """
@@ -193,12 +193,12 @@ def make_card(
     sampling: Mapping[str, Any],
     data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The part of `dmp.json` that the trainer cannot know: what the labels mean, and where they come from.
+    """The part of `dmp.json` that the trainer does not have: the labels' encoding and origin.
 
     classes: ids in the training labels, which a class map is decoded among.
-    class_shares: in the same order, which part of the labelled pixels each covers.
+    class_shares: in the same order, the share of the labelled pixels that each covers.
     sampling: `num_steps` and `source` that the adapter should be run with by default.
-    data: fingerprints of the latents and of whatever else went in.
+    data: fingerprints of the latents and of the other inputs.
     """
     modality = modality_of(modality)
     encoding: dict[str, Any] = {"mode": "RGB", "scale": 1.0, "axes": None, "palette": None}
@@ -217,7 +217,7 @@ def make_card(
 
 
 def _complete_card(card: dict[str, Any], config: TrainConfig, base: DMPPipeline, pairs: LatentPairs) -> dict[str, Any]:
-    """The caller's part plus what the run itself decides."""
+    """The caller's part plus the run's own settings."""
     return {
         **card,
         "method": config.method,

@@ -41,10 +41,10 @@ def load_predictor(
     """The base model with an adapter on it, ready for `predict_batch`.
 
     dtype: "float32", "float16" or "bfloat16".
-    modality, code: what it is going to be asked for; None is not checked.
+    modality, code: what it will have to predict; None is not checked.
 
     Raises InputError when either cannot be read, when the adapter belongs to another base model, and when its card
-    contradicts what it is asked for.
+    contradicts modality or code.
     """
     if modality is not None:
         read_card(find_adapter(adapter).parent).check(adapter, modality, code)
@@ -67,16 +67,16 @@ def predict_batch(
     """Labels of a batch of images, in the images' size and in the units of `dmp_core.modalities`.
 
     images: uint8 (B, H, W, 3).
-    code: how label images are read, where the adapter's card does not say; None: the configuration's defaults.
+    code: how label images are read, where the adapter's card does not state it; None: the configuration's defaults.
     resolution: shorter side at which the network works; None takes the images' own.
-    prompts: one caption an image; used only if `sampling.use_prompt`.
-    The adapter's card decides what the network predicts, on which schedule (`dmp.json`), but for `sampling.spacing`,
-    and among which classes. Raises InputError when `sampling` asks for prompts or class shares that are not there.
+    prompts: one caption per image; used only if `sampling.use_prompt`.
+    The adapter's card decides what the network predicts, on which schedule (`dmp.json`), except `sampling.spacing`,
+    and among which classes. Raises InputError when `sampling` needs prompts or class shares that are missing.
     """
     modality = modality_of(modality)
     sampling = sampling.for_modality(modality)
     if sampling.use_prompt and (prompts is None or len(prompts) != len(images)):
-        raise InputError(f"sampling.use_prompt: needs one prompt an image ({len(images)})")
+        raise InputError(f"sampling.use_prompt: needs one prompt per image ({len(images)})")
     classes = _classes(pipeline.card.encoding, sampling)
     code = replace(code or Code(), **pipeline.card.code_of(modality))
     working = working_images(pipeline.vae, images, resolution)
@@ -112,13 +112,13 @@ def _classes(encoding: Encoding, sampling: SamplingConfig) -> Classes:
         return encoding.class_ids
     if encoding.class_ids is None or encoding.class_shares is None:
         raise InputError(
-            "sampling.colour_noise: the adapter's dmp.json states no class_shares; train it again, or leave this out"
+            "sampling.colour_noise: the adapter's dmp.json states no class_shares; train it again, or omit this setting"
         )
     return dict(zip(encoding.class_ids, encoding.class_shares, strict=True))
 
 
 def _schedule(pipeline: DMPPipeline, sampling: SamplingConfig) -> Schedule | None:
-    """The adapter's, with its steps elsewhere; None: the adapter's."""
+    """The adapter's, at other timesteps; None: the adapter's."""
     if sampling.spacing is None:
         return None
     return Schedule.from_config(

@@ -20,28 +20,28 @@ class TrainConfig(FitConfig, MethodConfig):
     """Fine-tuning with deterministic diffusion (eq. 2-3, section 3.2)."""
 
     method: Literal["dmp"] = "dmp"
-    # Left out of the dump, and so of the fingerprint, while they are as they were before there was a choice.
+    # Left out of the dump, and so of the fingerprint, while they have the value from before there was a choice.
     weights: Literal["lora", "all"] = since("lora")
     """What is trained: low-rank layers (as published), or the whole U-Net."""
     init: Literal["pretrained", "random"] = since("pretrained")
-    """random: the same U-Net without what it was pre-trained to know, so that a comparison shows what the prior is
+    """random: the same U-Net with fresh random weights, so that a comparison shows what pre-training is
     worth; needs `weights: all`."""
     lora: LoraConfig = LoraConfig()
     prediction: Literal["x", "y", "v"] = "v"
     schedule: ScheduleConfig = ScheduleConfig()
     num_timesteps: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Train on just what a sampler of this many steps meets: its timesteps, and the image itself (y_T = x) at the
+    """Train only on what a sampler of this many steps uses: its timesteps, and the image itself (y_T = x) at the
     first. 1 trains the single pass. None: all timesteps (eq. 3)."""
     loss: Literal["latents", "decoded"] = since("latents")
-    """What is compared: the network's output with its target (eq. 3), or the label image that comes of it, decoded,
-    with the true one, pixel by pixel (L1, or `colour_error`); the latter needs `num_timesteps: 1`."""
+    """What is compared: the network's output with its target (eq. 3), or the label image decoded from it
+    with the true one, per pixel (L1, or `colour_error`); the latter needs `num_timesteps: 1`."""
     colour_error: Literal["l1", "l2"] = since("l1")
     """In segmentation with `loss: decoded`, how far a pixel is from its true colour: the mean of its channels' absolute
     differences, or their root mean square. Where several classes are likely, the best guess under `l1` is the median of
     each channel, which can be yet another class's colour; under `l2` it is a point between them (geometric median)."""
     class_balance: Annotated[float, Field(ge=0, le=1)] = since(0)
     """In segmentation with `loss: decoded`, pixels count by (their class's share of all pixels)^-class_balance: at 0
-    all alike, at 1 all classes alike."""
+    all count the same, at 1 all classes do."""
     use_prompt: bool = False
     """Condition on the caption; False trains with the empty prompt, which the authors recommend."""
 
@@ -57,15 +57,15 @@ class TrainConfig(FitConfig, MethodConfig):
         return self if modality.has_classes else self.model_copy(update={"colour_error": "l1"})
 
     @model_validator(mode="after")
-    def _trains_what_is_random(self) -> TrainConfig:
+    def _trains_random_weights(self) -> TrainConfig:
         if self.init == "random" and self.weights != "all":
-            raise ValueError("init: random weights are worth nothing until all are trained; set weights: all as well")
+            raise ValueError("init: random weights are useless unless all are trained; set weights: all as well")
         return self
 
     @model_validator(mode="after")
-    def _decodes_what_is_meant(self) -> TrainConfig:
+    def _decodes_in_a_single_pass(self) -> TrainConfig:
         if self.loss == "decoded" and self.num_timesteps != 1:
             raise ValueError(
-                "loss: decoded images are blurs of label and photograph but in a single pass; set num_timesteps: 1"
+                "loss: decoded images blend label and photograph except in a single pass; set num_timesteps: 1"
             )
         return self

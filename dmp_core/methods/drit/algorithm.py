@@ -1,17 +1,17 @@
-"""DRIT++: what an image shows, and how its domain looks, are encoded apart; translating swaps the latter.
+"""DRIT++: what an image shows, and how its domain looks, are encoded separately; translation swaps the latter.
 
 Lee et al., "DRIT++: Diverse Image-to-Image Translation via Disentangled Representations", IJCV 2020; its
 mode-seeking term is that of Mao et al., CVPR 2019.
 
 What DMP's authors did: they compare with DRIT++ as a GAN-based image translation method, "trained from scratch
 using the training set (i.e., 10K labeled bedroom images)" (§4.1). The paper gives no settings, and does not say
-whether the method was told which label image belongs to which image; DRIT++ as published is not.
+whether the method was given which label image belongs to which image; DRIT++ as published is not.
 
 What is done here: domain X is the images, domain Y the label images. As published, each step draws from X and
 from Y independently, so the pairing is never seen. An image is translated with the attribute vector 0, the mean
 of the prior that attributes are drawn from and drawn to, so that inference is deterministic. The attribute is
 joined to the content by concatenation, published for domains whose shapes agree. Weights, optimiser and widths
-are the published ones. Departures: one domain discriminator a domain judges both kinds of generated images (with
+are the published ones. Departures: one domain discriminator per domain judges both kinds of generated images (with
 an image's own attribute and with a random one); generators enlarge by nearest neighbour and convolution; images
 are neither resized nor cropped. `paired_l1`, off by default, adds what DRIT++ lacks: the distance to the image's
 own label.
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from dmp_core.methods.drit.settings import DritConfig
 from dmp_core.methods.shared.adversarial import (
     MODEL,
-    Contest,
+    AdversarialTrainer,
     MultiScaleDiscriminator,
     Translator,
     adam,
@@ -58,16 +58,16 @@ _Layer = TypeVar("_Layer", nn.Conv2d, nn.Linear)
 def fit_drit(
     pairs: ImagePairs, config: DritConfig, work: Path, *, device: str = "cpu", progress: Progress = silent
 ) -> None:
-    """Train on the images and label images of `pairs`, or go on with a run that was killed: the same weights.
+    """Train on the images and label images of `pairs`, or resume a killed run: the same weights.
 
     `work` gets checkpoints, `loss.csv` (the generators' loss) and, once finished, the model in `work / "model"`.
     Raises InputError when the images' size does not fit, when `work` holds another run, or on a loss that is
     not finite.
     """
     check_size(pairs, 2**_HALVINGS)
-    contest = _DritContest(config, pairs, device)
-    run(contest, DritModel.method, work, progress)
-    contest.model.save(work / MODEL)
+    trainer = _DritTrainer(config, pairs, device)
+    run(trainer, DritModel.method, work, progress)
+    trainer.model.save(work / MODEL)
 
 
 class DritModel(Translator):
@@ -136,7 +136,7 @@ class Generator(nn.Module):
         stages: list[nn.Module] = [nn.Sequential(*(_ResidualBlock(width) for _ in range(config.residual_blocks)))]
         for after in widths[1:]:
             conv = _conv(width + config.attributes, after, 3)
-            # Over all channels: instance normalisation would take their weights, and so the colour, away.
+            # Over all channels: instance normalisation would remove their weights, and so the colour.
             stages.append(nn.Sequential(nn.Upsample(scale_factor=2), conv, nn.GroupNorm(1, after), nn.ReLU()))
             width = after
         self.stages = nn.ModuleList(stages)
@@ -161,7 +161,7 @@ class ContentDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers, _conv(width, 1, 1))
 
     def forward(self, content: Tensor) -> Tensor:
-        # In full precision: oneDNN's bfloat16 weight gradient leaves taps unwritten that only ever meet padding, as
+        # In full precision: oneDNN's bfloat16 weight gradient leaves taps unwritten that only see padding, as
         # those of a 3 × 3 kernel on 1 × 1 pixels do.
         with torch.autocast(content.device.type, enabled=False):
             logits: Tensor = self.layers(content.float())
@@ -207,7 +207,7 @@ def _join(values: Tensor, attribute: Tensor) -> Tensor:
 
 # ----------------------------------------------------------------------------------- training
 class _Pass(NamedTuple):
-    """What one step generates. Keys are the domain that a picture is in: "x" images, "y" label images."""
+    """Outputs of one step. Keys are the domain of an image: "x" images, "y" label images."""
 
     content: dict[str, Tensor]
     mean: dict[str, Tensor]
@@ -221,7 +221,7 @@ class _Pass(NamedTuple):
     drawn: tuple[Tensor, Tensor]
 
 
-class _DritContest(Contest):
+class _DritTrainer(AdversarialTrainer):
     config: DritConfig
 
     def __init__(self, config: DritConfig, pairs: ImagePairs, device: str) -> None:
@@ -232,14 +232,14 @@ class _DritContest(Contest):
         self.model = model
         self.content = {"x": model.content, "y": self.networks["content_y"]}
         self.generators = {"x": self.networks["generator_x"], "y": model.generator}
-        self.attribute, self.critics = (
+        self.attribute, self.discriminators = (
             {domain: self.networks[f"{part}_{domain}"] for domain in "xy"} for part in ("attribute", "discriminator")
         )
-        self.content_critic = self.networks["content_discriminator"]
+        self.content_discriminator = self.networks["content_discriminator"]
         sides = {
             "generator": [*self.content.values(), *self.attribute.values(), *self.generators.values()],
-            "discriminator": list(self.critics.values()),
-            "content discriminator": [self.content_critic],
+            "discriminator": list(self.discriminators.values()),
+            "content discriminator": [self.content_discriminator],
         }
         rates = {"content discriminator": config.content_learning_rate}
         self.optimizers = {
@@ -247,29 +247,29 @@ class _DritContest(Contest):
             for side, modules in sides.items()
         }
 
-    def play(self, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def step(self, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         noise = self.noise(step)
         updates = self.config.content_updates
         for draw in range(step * updates, (step + 1) * updates):
-            pictures = self._draw(draw)
+            images = self._draw(draw)
             with torch.no_grad(), self.autocast():
-                content = self._encode(pictures, noise)
+                content = self._encode(images, noise)
             with self.autocast():
-                told_apart = self._tell_apart(content)
-            self.update("content discriminator", told_apart, _CONTENT_MAX_NORM)
+                content_loss = self._content_discriminator_loss(content)
+            self.update("content discriminator", content_loss, _CONTENT_MAX_NORM)
         with self.autocast():
-            made = self._generate(pictures, noise)
-            terms = self._terms(pictures, made, noise)
+            made = self._generate(images, noise)
+            terms = self._terms(images, made, noise)
         loss = torch.stack(list(terms.values())).sum()
         norm = self.update("generator", loss)
         with self.autocast():
-            judged = self._judge(pictures, made)
-        self.update("discriminator", judged)
-        return loss.detach(), norm, {**terms, "content_discriminator": told_apart, "discriminator": judged}
+            domain_loss = self._discriminator_loss(images, made)
+        self.update("discriminator", domain_loss)
+        return loss.detach(), norm, {**terms, "content_discriminator": content_loss, "discriminator": domain_loss}
 
     # -------------------------------------------------------------------------------- forward
     def _draw(self, draw: int) -> dict[str, Tensor]:
-        """Images and label images, drawn apart unless pairs are asked for."""
+        """Images and label images, drawn independently, unless `paired_l1` needs pairs."""
         x, y = self.batch(draw)
         if not self.config.paired_l1:
             _, y = self.batch(draw, _other_order(self.config.seed))
@@ -278,22 +278,22 @@ class _DritContest(Contest):
     def _random(self, like: Tensor, noise: torch.Generator) -> Tensor:
         return torch.randn(like.shape, generator=noise).to(self.device)
 
-    def _encode(self, pictures: dict[str, Tensor], noise: torch.Generator) -> dict[str, Tensor]:
+    def _encode(self, images: dict[str, Tensor], noise: torch.Generator) -> dict[str, Tensor]:
         """Contents, with the noise that only training adds."""
-        contents = {domain: self.content[domain](picture).float() for domain, picture in pictures.items()}
+        contents = {domain: self.content[domain](image).float() for domain, image in images.items()}
         scale = self.config.content_noise
         return {domain: content + scale * self._random(content, noise) for domain, content in contents.items()}
 
-    def _generate(self, pictures: dict[str, Tensor], noise: torch.Generator) -> _Pass:
-        content = self._encode(pictures, noise)
-        encoded = {domain: self.attribute[domain](picture) for domain, picture in pictures.items()}
+    def _generate(self, images: dict[str, Tensor], noise: torch.Generator) -> _Pass:
+        content = self._encode(images, noise)
+        encoded = {domain: self.attribute[domain](image) for domain, image in images.items()}
         mean, log_variance = ({domain: pair[part] for domain, pair in encoded.items()} for part in (0, 1))
         first, second = (self._random(mean["x"], noise) for _ in range(2))
         translated, rebuilt, random = {}, {}, {}
         for domain, other in ("xy", "yx"):
             spread = (log_variance[domain] / 2).exp()
             own = mean[domain] + spread * self._random(spread, noise)
-            # In one batch: no layer mixes its samples.
+            # One batch for all: no layer mixes samples.
             made = self.generators[domain](
                 torch.cat([content[other], content[domain], content[other], content[other]]),
                 torch.cat([own, own, first, second]),
@@ -303,21 +303,21 @@ class _DritContest(Contest):
         return _Pass(content, mean, log_variance, translated, rebuilt, random, (first, second))
 
     # --------------------------------------------------------------------------------- losses
-    def _terms(self, pictures: dict[str, Tensor], made: _Pass, noise: torch.Generator) -> dict[str, Tensor]:
+    def _terms(self, images: dict[str, Tensor], made: _Pass, noise: torch.Generator) -> dict[str, Tensor]:
         """The generators' losses, weighted, by name; each is the sum over both domains."""
         config = self.config
-        with frozen(self.content_critic, *self.critics.values()):
-            deceived = [self._deceive(domain, made) for domain in "xy"]
-            # An encoder does well when no one can tell which domain a content is from.
-            hidden = [_cross_entropy(self.content_critic(content), 0.5) for content in made.content.values()]
+        with frozen(self.content_discriminator, *self.discriminators.values()):
+            adversarial = [self._generator_loss(domain, made) for domain in "xy"]
+            # Encoders are trained so that the domain cannot be recognised from the content.
+            hidden = [_cross_entropy(self.content_discriminator(content), 0.5) for content in made.content.values()]
         back = self._translate_back(made, noise)
         weighted = {
-            "domain_adversarial": (config.domain_adversarial, deceived),
+            "domain_adversarial": (config.domain_adversarial, adversarial),
             "content_adversarial": (config.content_adversarial, hidden),
-            "cross_cycle": (config.cross_cycle, [F.l1_loss(back[d], pictures[d]) for d in "xy"]),
+            "cross_cycle": (config.cross_cycle, [F.l1_loss(back[d], images[d]) for d in "xy"]),
             "self_reconstruction": (
                 config.self_reconstruction,
-                [F.l1_loss(made.rebuilt[d], pictures[d]) for d in "xy"],
+                [F.l1_loss(made.rebuilt[d], images[d]) for d in "xy"],
             ),
             "latent_regression": (config.latent_regression, [self._latent_regression(d, made) for d in "xy"]),
             "kl": (config.kl, [_kl(made.mean[d], made.log_variance[d]) for d in "xy"]),
@@ -325,14 +325,14 @@ class _DritContest(Contest):
         }
         if config.paired_l1:
             plain = self.generators["y"](made.content["x"], torch.zeros_like(made.mean["x"]))
-            weighted["paired_l1"] = (config.paired_l1, [F.l1_loss(plain, pictures["y"])])
+            weighted["paired_l1"] = (config.paired_l1, [F.l1_loss(plain, images["y"])])
         return {name: weight * torch.stack(parts).sum() for name, (weight, parts) in weighted.items()}
 
-    def _deceive(self, domain: str, made: _Pass) -> Tensor:
-        return _against(self.critics[domain](_generated(domain, made)), 1.0)
+    def _generator_loss(self, domain: str, made: _Pass) -> Tensor:
+        return _against(self.discriminators[domain](_generated(domain, made)), 1.0)
 
     def _translate_back(self, made: _Pass, noise: torch.Generator) -> dict[str, Tensor]:
-        """Cross-cycle: what was translated holds both pictures, so translating it again returns them."""
+        """Cross-cycle: translating the translations again should return the originals."""
         content = self._encode(made.translated, noise)
         back = {}
         for domain, other in ("xy", "yx"):
@@ -341,20 +341,20 @@ class _DritContest(Contest):
         return back
 
     def _latent_regression(self, domain: str, made: _Pass) -> Tensor:
-        """The attribute put into a picture can be read from it. The reader is not trained to conspire."""
+        """The attribute given to a generator should be read from its image. The encoder itself gets no gradient."""
         with frozen(self.attribute[domain]):
             read, _ = self.attribute[domain](made.random[domain][0])
         return F.l1_loss(read, made.drawn[0])
 
-    def _tell_apart(self, content: dict[str, Tensor]) -> Tensor:
+    def _content_discriminator_loss(self, content: dict[str, Tensor]) -> Tensor:
         truth = {"x": 1.0, "y": 0.0}
-        return torch.stack([_cross_entropy(self.content_critic(content[d]), truth[d]) for d in "xy"]).sum()
+        return torch.stack([_cross_entropy(self.content_discriminator(content[d]), truth[d]) for d in "xy"]).sum()
 
-    def _judge(self, pictures: dict[str, Tensor], made: _Pass) -> Tensor:
+    def _discriminator_loss(self, images: dict[str, Tensor], made: _Pass) -> Tensor:
         losses = []
         for domain in "xy":
-            real = _against(self.critics[domain](pictures[domain]), 1.0)
-            generated = _against(self.critics[domain](_generated(domain, made).detach()), 0.0)
+            real = _against(self.discriminators[domain](images[domain]), 1.0)
+            generated = _against(self.discriminators[domain](_generated(domain, made).detach()), 0.0)
             losses.append(real + generated)
         return torch.stack(losses).sum()
 
@@ -376,17 +376,17 @@ def _networks(config: DritConfig) -> dict[str, nn.Module]:
 
 
 def _generated(domain: str, made: _Pass) -> Tensor:
-    """What the domain's discriminator judges: with an own attribute, and with a random one."""
+    """Inputs of the discriminator of the domain: with an image's own attribute, and with a random one."""
     return torch.cat([made.translated[domain], made.random[domain][0]])
 
 
 def _parameters(*modules: nn.Module) -> list[nn.Parameter]:
-    """Each once, though modules share some."""
+    """Without repetition: modules share some."""
     return list(dict.fromkeys(parameter for module in modules for parameter in module.parameters()))
 
 
 def _other_order(seed: int) -> int:
-    """A seed for the second domain that no fit uses for its first by mere counting up."""
+    """A seed for the second domain that consecutive seeds do not reach."""
     return seed + 2**31
 
 
@@ -404,6 +404,6 @@ def _kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     return (mean**2 + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
 
 
-def _mode_seeking(pictures: tuple[Tensor, Tensor], attributes: tuple[Tensor, Tensor]) -> Tensor:
-    """Small when pictures differ as much as the attributes that they were made with (Mao et al., eq. 2)."""
-    return 1 / (F.l1_loss(*pictures) / F.l1_loss(*attributes) + _EPSILON)
+def _mode_seeking(images: tuple[Tensor, Tensor], attributes: tuple[Tensor, Tensor]) -> Tensor:
+    """Small when images differ as much as the attributes that they were made with (Mao et al., eq. 2)."""
+    return 1 / (F.l1_loss(*images) / F.l1_loss(*attributes) + _EPSILON)

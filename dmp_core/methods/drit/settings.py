@@ -21,7 +21,7 @@ class DritConfig(AdversarialConfig):
     """Of the content discriminator."""
     weight_decay: NonNegativeFloat = 1e-4
     content_updates: PositiveInt = 3
-    """Updates of the content discriminator a step, each on a draw of its own."""
+    """Updates of the content discriminator per step, each on its own draw."""
     channels: PositiveInt = 64
     """Of encoders and generators at full resolution; four times as many at the content's, a quarter of it."""
     residual_blocks: PositiveInt = 3
@@ -32,7 +32,7 @@ class DritConfig(AdversarialConfig):
     discriminator_layers: Annotated[int, Field(ge=2)] = 4
     discriminator_scales: PositiveInt = 3
     content_noise: NonNegativeFloat = 1.0
-    """Standard deviation of the noise on the content while training; keeps domains from hiding in tiny values."""
+    """Standard deviation of the noise on the content while training; it stops encoders from hiding the domain in it."""
     content_adversarial: NonNegativeFloat = 1.0
     domain_adversarial: NonNegativeFloat = 1.0
     cross_cycle: NonNegativeFloat = 10.0

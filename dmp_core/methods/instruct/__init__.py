@@ -26,7 +26,7 @@ INSTRUCTION_FILE = "instruction.json"
 
 
 class HardInstruct:
-    """`fit` writes the instruction down."""
+    """`fit` saves the instruction."""
 
     name, title = "ip2p_hard", "InstructPix2Pix (hard)"
     needs: Needs = "nothing"
@@ -50,7 +50,7 @@ class HardInstruct:
 
 
 class LearnedInstruct:
-    """`fit` writes the token and the instruction that it stands in."""
+    """`fit` writes the token and the instruction that contains it."""
 
     name, title = "ip2p_learned", "InstructPix2Pix (learned)"
     needs: Needs = "latents"
@@ -68,9 +68,9 @@ class LearnedInstruct:
         progress: Progress,
     ) -> dict[str, Any]:
         from dmp_core.methods.instruct.token import fit_token
-        from dmp_core.training.precision import within_reach
+        from dmp_core.training.precision import without_emulated_bf16
 
-        config = within_reach(settings.fit, device)
+        config = without_emulated_bf16(settings.fit, device)
         editor = editor_to_train_with(problem, config.mixed_precision, device)
         pairs = data.latent_pairs(config.batch_size, config.seed)
         result = fit_token(
@@ -96,4 +96,4 @@ def read_instruction(folder: Path) -> str:
     try:
         return str(json.loads(file.read_text())["instruction"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: no instruction here ({error}); fit the method first") from None
+        raise InputError(f"{file}: contains no instruction ({error}); fit the method first") from None

@@ -11,11 +11,11 @@ from dmp_core.training.settings import FitConfig
 
 
 class HardInstructFit(EditorMethodConfig):
-    """Nothing is trained: the instruction is written down."""
+    """Nothing is trained: the instruction is saved as it is."""
 
     method: Literal["ip2p_hard"] = "ip2p_hard"
     instructions: Instructions
-    """Modality → what the editor is told."""
+    """Modality → the editor's instruction."""
 
 
 class HardInstructConfig(HardInstructFit):
@@ -39,7 +39,7 @@ class TokenConfig(FitConfig):
     learning_rate: PositiveFloat = 5e-3
     lr_schedule: Literal["cosine", "constant", "linear"] = "constant"
     instruction: Annotated[str, Field(pattern=r"(^|\s)\*(\s|$)")] = "make it into *"
-    """Where the token stands: the asterisk."""
+    """The asterisk marks the token's place."""
     initial_word: str = "map"
     """The embedding that it starts from."""
 
@@ -56,7 +56,7 @@ class LearnedInstructFit(EditorMethodConfig):
 
 
 class LearnedInstructConfig(LearnedInstructFit):
-    """InstructPix2Pix told what the learnt token says."""
+    """InstructPix2Pix with the learnt token in its instruction."""
 
     sampling: EditSampling = EditSampling()
 

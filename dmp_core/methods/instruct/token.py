@@ -1,6 +1,6 @@
 """InstructPix2Pix (learned): one token of the instruction "make it into *" is optimised on the training set.
 
-Textual inversion (Gal et al. 2023) on an editor: the token's embedding goes through the text encoder, and neither that
+Textual inversion (Gal et al. 2023) on an editor: the token's embedding goes through the text encoder; neither it
 nor the U-Net changes.
 """
 
@@ -44,7 +44,7 @@ def fit_token(
 ) -> FitResult:
     """Optimise the token on images (source) and their label images (target); resumes as every training does.
 
-    editor: of `load_editor`; stays as it is.
+    editor: of `load_editor`; is not changed.
     out: gets `learned_embeds.safetensors`, in the format of textual inversion, and `loss.csv`.
     """
     accelerator = make_accelerator(config, device)
@@ -92,7 +92,7 @@ def learned_instruction(editor: Any, folder: str | Path, instruction: str = "mak
 
 
 class TokenPrompt(nn.Module):
-    """An instruction with one token of its own; calling it gives the embedding (1, L, D)."""
+    """An instruction with one trained token; calling it gives the embedding (1, L, D)."""
 
     def __init__(self, editor: Any, instruction: str, vector: Tensor) -> None:
         """vector: the token's input embedding, (1, D)."""
@@ -106,11 +106,11 @@ class TokenPrompt(nn.Module):
         self.register_buffer("ids", ids.to(weight.device), persistent=False)
 
     def forward(self) -> Tensor:
-        # One row more in the table of embeddings: the encoder itself is not touched.
+        # One more row in the embedding table: the encoder itself does not change.
         table = dict(self.text_encoder.named_parameters())[self.name]
         rows = torch.cat([table, self.vector.to(table.device, table.dtype)])
-        answer: Tensor = functional_call(self.text_encoder, {self.name: rows}, (self.ids,))[0]
-        return answer
+        embedding: Tensor = functional_call(self.text_encoder, {self.name: rows}, (self.ids,))[0]
+        return embedding
 
 
 def initial_vector(editor: Any, word: str) -> Tensor:
@@ -123,10 +123,10 @@ def initial_vector(editor: Any, word: str) -> Tensor:
 
 
 def _place_token(tokenizer: Any, instruction: str, number: int) -> Tensor:
-    """Token ids (1, L), with `number` where the asterisk stands."""
+    """Token ids (1, L), with `number` in place of the asterisk."""
     parts = instruction.split("*")
     if len(parts) != 2:
-        raise InputError(f"instruction: {instruction!r}; write one asterisk where the learned token stands")
+        raise InputError(f"instruction: {instruction!r}; write one asterisk in place of the learned token")
     before, after = (tokenizer(part, add_special_tokens=False).input_ids for part in parts)
     length = tokenizer.model_max_length
     if len(before) + len(after) + 3 > length:

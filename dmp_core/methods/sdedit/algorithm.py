@@ -31,11 +31,11 @@ def sdedit_latents(
     """Label latents (B, C, h, w) of image latents, float32.
 
     label_unet: of `load_label_prior`.
-    seeds: one a sample; the same seed, the same noise, whatever the batch or device.
+    seeds: one per sample; equal seeds give equal noise, whatever the batch or device.
     strength: part of the diffusion that is run, in (0, 1].
-    prompts: one caption a sample, if it was trained with them; None: the empty prompt.
+    prompts: one caption per sample, if it was trained with them; None: the empty prompt.
 
-    Raises InputError when strength, steps or seeds cannot be meant.
+    Raises InputError when strength, steps or seeds are invalid.
     """
     if len(seeds) != len(latents):
         raise InputError(f"seeds: {len(seeds)} for {len(latents)} images; give one each")

@@ -18,7 +18,7 @@ class SDEditSampling(Settings):
     num_steps: Annotated[int, Field(ge=1, le=1000)] = 50
     """Of the whole diffusion; `strength` of them are taken."""
     seed: int = 0
-    """Of the noise, with a sample's key."""
+    """Of the noise, together with the sample's key."""
 
     @property
     def passes(self) -> int:

@@ -1,6 +1,6 @@
-"""What adversarial methods share: settings, patch discriminators, and a training loop that can be killed.
+"""Shared by the adversarial methods: settings, patch discriminators, and a training loop that resumes exactly.
 
-Nothing in the loop keeps random state: a step's batches and noise are functions of (seed, step), so that a
+Nothing in the loop has random state: a step's batches and noise are functions of (seed, step), so that a
 resumed run ends with exactly the weights of one that was never stopped.
 """
 
@@ -38,7 +38,7 @@ MODEL = "model"
 """Folder under a fit's `work` that holds the finished model."""
 
 _SETTINGS, _WEIGHTS = "model.json", "model.safetensors"
-# Streams of random numbers that must not run in step with each other.
+# Streams of random numbers that must stay independent.
 _INIT, _NOISE = 4, 5
 
 
@@ -56,7 +56,7 @@ def init_small(conv: nn.Conv2d) -> nn.Conv2d:
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges patches: logits (B, 1, h, w), positive for "real". Also returns what its layers saw, first to last."""
+    """Judges patches: logits (B, 1, h, w), positive for "real". Also returns its layers' features, first to last."""
 
     def __init__(self, channels: int, base: int, layers: int, *, normalise: bool) -> None:
         """layers: convolutions before the last one; all but the last of them halve the size.
@@ -82,7 +82,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class MultiScaleDiscriminator(nn.Module):
-    """One patch discriminator a scale, each scale half the size of the one before."""
+    """One patch discriminator per scale, each scale half the size of the one before."""
 
     def __init__(self, scales: int, channels: int, base: int, layers: int, *, normalise: bool) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def _plain(conv: nn.Conv2d) -> nn.Conv2d:
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """What runs here sends gradients through these modules, but none to their weights."""
+    """Inside, gradients flow through these modules but not into their weights."""
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -122,8 +122,8 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 
 
 # -------------------------------------------------------------------------------------- loop
-class Contest:
-    """The state of one fit: networks, one Adam a side, and what one step does. Subclassed by each method."""
+class AdversarialTrainer:
+    """The state of one fit: networks, one Adam per side, and one training step. Subclassed by each method."""
 
     networks: nn.ModuleDict
     optimizers: dict[str, torch.optim.Adam]
@@ -131,7 +131,7 @@ class Contest:
     def __init__(self, config: AdversarialConfig, pairs: ImagePairs, device: str) -> None:
         self.config, self.pairs, self.device = config, pairs, torch.device(device)
 
-    def play(self, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def step(self, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Update every side once. Returns the generator's loss, its gradient's norm, and the loss's terms."""
         raise NotImplementedError
 
@@ -141,7 +141,7 @@ class Contest:
         return x.to(self.device), y.to(self.device)
 
     def noise(self, step: int) -> torch.Generator:
-        """The step's own source of random numbers, on the CPU: the same on every device."""
+        """The step's own random numbers, on the CPU: the same on every device."""
         return torch.Generator().manual_seed(_number(self.config.seed, _NOISE, step))
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -150,7 +150,7 @@ class Contest:
     def update(self, side: str, loss: Tensor, max_norm: float = math.inf) -> Tensor:
         """One step of a side's optimiser; returns its gradient's norm before clipping.
 
-        Raises InputError unless the loss and its gradient are finite; the weights are then still good.
+        Raises InputError unless the loss and its gradient are finite; the weights are then still intact.
         """
         _check_finite(side, "loss", loss)
         optimizer = self.optimizers[side]
@@ -172,41 +172,41 @@ def _check_finite(side: str, what: str, value: Tensor) -> None:
 
 
 def build_networks(seed: int, build: Callable[[], Mapping[str, nn.Module]]) -> nn.ModuleDict:
-    """Networks whose first weights depend on the seed alone; the caller's random state is left as it was."""
+    """Networks whose first weights depend on the seed alone; the caller's random state does not change."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_number(seed, _INIT, 0))
         return nn.ModuleDict(build())
 
 
-def run(contest: Contest, method: str, work: Path, progress: Progress) -> None:
-    """Play all steps, from the last checkpoint on, writing checkpoints and `loss.csv` to `work`.
+def run(trainer: AdversarialTrainer, method: str, work: Path, progress: Progress) -> None:
+    """Train from the last checkpoint to the end, writing checkpoints and `loss.csv` to `work`.
 
     Raises InputError when the checkpoints belong to another run, or when a loss, a gradient or a weight is not finite.
     """
-    config, checkpoints = contest.config, work / "checkpoints"
-    identity = _identity(method, config, contest.pairs)
+    config, checkpoints = trainer.config, work / "checkpoints"
+    identity = _identity(method, config, trainer.pairs)
     state = load_checkpoint(checkpoints, identity)
-    step = _resume(contest, state)
+    step = _resume(trainer, state)
     log = TrainingLog(work, step, config.log_every, state.get(LOG) if state else None)
     try:
-        contest.networks.train()
+        trainer.networks.train()
         while step < config.steps:
             started = time.monotonic()
             factor = _decay(config, step)
-            for optimizer in contest.optimizers.values():
+            for optimizer in trainer.optimizers.values():
                 for group in optimizer.param_groups:
                     group["lr"] = group["first_lr"] * factor
-            loss, norm, terms = contest.play(step)
+            loss, norm, terms = trainer.step(step)
             step += 1
-            rate = contest.optimizers["generator"].param_groups[0]["lr"]
+            rate = trainer.optimizers["generator"].param_groups[0]["lr"]
             record = StepRecord(step, loss.item(), rate, norm.item(), time.monotonic() - started)
             log.add(record, {name: term.item() for name, term in terms.items()})
             if step % config.checkpoint_every == 0 or step == config.steps:
-                save_checkpoint(checkpoints, step, _state(contest, step, identity, log))
+                save_checkpoint(checkpoints, step, _state(trainer, step, identity, log))
             progress(step, config.steps, f"loss {record.loss:.4f}")
     finally:
         log.close()
-    contest.networks.eval()
+    trainer.networks.eval()
 
 
 def adam(
@@ -232,22 +232,22 @@ def _identity(method: str, config: AdversarialConfig, pairs: ImagePairs) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _state(contest: Contest, step: int, identity: str, log: TrainingLog) -> dict[str, Any]:
+def _state(trainer: AdversarialTrainer, step: int, identity: str, log: TrainingLog) -> dict[str, Any]:
     return {
         "identity": identity,
         "step": step,
         LOG: log.table(),
-        "networks": contest.networks.state_dict(),
-        "optimizers": {side: optimizer.state_dict() for side, optimizer in contest.optimizers.items()},
+        "networks": trainer.networks.state_dict(),
+        "optimizers": {side: optimizer.state_dict() for side, optimizer in trainer.optimizers.items()},
     }
 
 
-def _resume(contest: Contest, state: dict[str, Any] | None) -> int:
+def _resume(trainer: AdversarialTrainer, state: dict[str, Any] | None) -> int:
     """Steps done by the checkpoint's run."""
     if state is None:
         return 0
-    contest.networks.load_state_dict(state["networks"])
-    for side, optimizer in contest.optimizers.items():
+    trainer.networks.load_state_dict(state["networks"])
+    for side, optimizer in trainer.optimizers.items():
         optimizer.load_state_dict(state["optimizers"][side])
     done: int = state["step"]
     return done
@@ -265,7 +265,7 @@ class Translator(nn.Module):
     settings: type[AdversarialConfig]
 
     def __init__(self, config: AdversarialConfig, multiple: int) -> None:
-        """multiple: of which the network needs height and width to be."""
+        """multiple: height and width of the network's input must be multiples of this."""
         super().__init__()
         self.config, self.multiple = config, multiple
 
@@ -294,13 +294,13 @@ class Translator(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Self:
-        """A saved model, ready to be called. Raises InputError when the folder does not hold one of this method."""
+        """A saved model, ready to be called. Raises InputError when the folder contains no model of this method."""
         folder = Path(folder)
         try:
             card = json.loads((folder / _SETTINGS).read_text())
             if card["method"] != cls.method:
                 raise InputError(f"{folder}: a model of the method {card['method']!r}; expected {cls.method!r}")
-            with torch.random.fork_rng(devices=[]):  # first weights are drawn, only to be replaced
+            with torch.random.fork_rng(devices=[]):  # initial weights are drawn and then replaced
                 model = cls(cls.settings(**card["settings"]))  # type: ignore[call-arg]
             model.load_state_dict(load_file(folder / _WEIGHTS))
             check_weights(model.state_dict(), folder / _WEIGHTS)

@@ -19,7 +19,7 @@ from dmp_core.errors import InputError
 from dmp_core.names import Prediction
 
 Steps = Sequence[tuple[int, Tensor, Tensor]]
-"""(t at which the network is asked, ᾱ before the step, ᾱ after it)."""
+"""(t at which the network runs, ᾱ before the step, ᾱ after it)."""
 
 _PREDICTIONS: dict[str, Prediction] = {"epsilon": "x", "sample": "y", "v_prediction": "v"}
 
@@ -35,10 +35,10 @@ def ddim(denoise: Denoiser, latents: Tensor, steps: Steps, prediction: Predictio
 
 
 def inverted(steps: Steps) -> Steps:
-    """The same steps walked back, from clean latents to noise.
+    """The same steps in reverse order, from clean latents to noise.
 
-    Each asks the network at the end that it starts from for the noise of the end that it goes to, which is what makes
-    inversion approximate: exact as the steps become many.
+    Each step runs the network where the step starts, although it needs the noise where the step ends. That makes
+    inversion approximate; it becomes exact with many steps.
     """
     return [(t, after, before) for t, before, after in reversed(steps)]
 
@@ -49,17 +49,17 @@ def last_steps(schedule: Schedule, num_steps: int, strength: float) -> Steps:
     Raises InputError unless 0 < strength ≤ 1.
     """
     if not 0 < strength <= 1:
-        raise InputError(f"strength: {strength}; choose more than 0, and at most 1 (nothing is left of the image)")
+        raise InputError(f"strength: {strength}; choose more than 0, and at most 1 (which keeps nothing of the image)")
     return schedule.steps(num_steps)[num_steps - max(1, round(strength * num_steps)) :]
 
 
 def prediction_of(scheduler: Any) -> Prediction:
-    """What the model behind a diffusers scheduler predicts, by our names."""
+    """What the model of a diffusers scheduler predicts, in our terms."""
     return _PREDICTIONS[scheduler.config.get("prediction_type", "epsilon")]
 
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int], device: Any = "cpu") -> Tensor:
-    """Standard normal noise (B, *shape), each sample's from its own seed alone: any batch, any device, the same."""
+    """Standard normal noise (B, *shape), each sample's from its own seed only: the same in any batch, on any device."""
     drawn = [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(drawn).to(device)
 

@@ -1,8 +1,8 @@
-"""InstructPix2Pix (Brooks et al. 2023): a diffusion model that edits an image as an instruction says.
+"""InstructPix2Pix (Brooks et al. 2023): a diffusion model that edits an image by an instruction.
 
-One layout, that of `timbrooks/instruct-pix2pix`: the U-Net sees the noisy latents and, in as many channels more, the
+One layout, that of `timbrooks/instruct-pix2pix`: the U-Net sees the noisy latents and, in as many extra channels, the
 image's latents, unscaled. Our own editor at mini scale is trained from the mini prior (`dmp_core.prior.editor`) and
-saved in that layout, so that diffusers' pipeline loads and runs either.
+saved in that layout, so that diffusers' pipeline loads and runs both.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from dmp_core.weights.load import DTYPES
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-# Streams of random numbers of their own, apart from those of `dmp_core.training.data`.
+# Separate streams of random numbers, independent of those of `dmp_core.training.data`.
 NOISE, _DROP = 12, 13
 
 
 # ------------------------------------------------------------------------------------ the model
 def widen_unet(unet: Any) -> Any:
-    """A copy of a text-to-image U-Net that takes an image's latents beside the noisy ones.
+    """A copy of a text-to-image U-Net that takes an image's latents in addition to the noisy ones.
 
-    The new channels start at zero, so that at first it answers as the original does, whatever the image.
+    The new channels start at zero, so that at first its output equals the original's, whatever the image.
     """
     wide = type(unet).from_config({**unet.config, "in_channels": 2 * unet.config.in_channels})
     weights = dict(unet.state_dict())
     kernel = weights["conv_in.weight"]
     weights["conv_in.weight"] = torch.cat([kernel, torch.zeros_like(kernel)], dim=1)
     wide.load_state_dict(weights)
-    return torch.nn.Module.to(wide, unet.device, unet.dtype)  # diffusers' own warns that it keeps no part in float32
+    return torch.nn.Module.to(wide, unet.device, unet.dtype)  # diffusers' own warns that no part stays in float32
 
 
 def editor_from(base: Any, unet: Any) -> Any:
@@ -79,10 +79,10 @@ def fit_instruct(
     device: str = "cpu",
     progress: Progress = silent,
 ) -> FitResult:
-    """Train an editor from a text-to-image model, or go on with a run that was killed.
+    """Train an editor from a text-to-image model, or resume a killed run.
 
-    base: of `load_base`; stays as it is.
-    pairs: latents of the images before (source) and after (target) the edit; instructions: one a pair.
+    base: of `load_base`; is not changed.
+    pairs: latents of the images before (source) and after (target) the edit; instructions: one per pair.
     work: checkpoints and logs, kept. out: the finished editor, a folder for `load_editor`.
     card: what the run is about, e.g. fingerprints of the data.
     """
@@ -107,9 +107,9 @@ def fit_instruct(
 
 
 class _InstructLoss:
-    """‖ε - U-Net(after_t, t, before, instruction)‖², with either condition dropped now and then.
+    """‖ε - U-Net(after_t, t, before, instruction)‖², with each condition dropped at random.
 
-    Dropping both teaches the answer that guidance starts from; of each alone, the answers in between.
+    Dropping both trains the unconditional output that guidance starts from; dropping one, the outputs in between.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class _InstructLoss:
 
 
 class NoisyPairs:
-    """The draws that training an editor consists of."""
+    """Training draws of an editor."""
 
     def __init__(self, editor: Any, pairs: LatentPairs, seed: int, accelerator: Accelerator) -> None:
         self.pairs, self.seed, self.accelerator = pairs, seed, accelerator
@@ -172,11 +172,11 @@ class NoisyDraw:
         self.batch, self.before, self.noisy, self.timesteps, self.target = batch, before, noisy, timesteps, target
 
     def output(self, network: Any, before: Tensor, text: Tensor) -> Tensor:
-        """The U-Net's answer, float32. text: (B or 1, L, D)."""
+        """The U-Net's output, float32. text: (B or 1, L, D)."""
         inputs = torch.cat([self.noisy, before], dim=1)
         text = text.to(inputs.device).expand(len(inputs), -1, -1)
-        answer: Tensor = network(inputs.to(text.dtype), self.timesteps, encoder_hidden_states=text).sample
-        return answer.float()
+        output: Tensor = network(inputs.to(text.dtype), self.timesteps, encoder_hidden_states=text).sample
+        return output.float()
 
     def error(self, network: Any, before: Tensor, text: Tensor) -> Tensor:
         return F.mse_loss(self.output(network, before, text), self.target)
@@ -214,12 +214,12 @@ def edit_latents(
 
     editor: of `load_editor`.
     instruction: one for all images, or one each; or its embedding, (L, D).
-    seeds: one an image; the same seed, the same edit, whatever the batch.
-    noise: start all images from this one, (C, h, w), instead of their seeds' own.
+    seeds: one per image; equal seeds give equal edits, whatever the batch.
+    noise: start all images from this noise, (C, h, w), instead of their seeds'.
     guidance_scale, image_guidance_scale: towards the instruction and the image, both at least 1; with a
         guidance_scale of 1 neither guides, at a third of the cost.
 
-    Raises InputError where the pipeline would silently leave the guidance out.
+    Raises InputError where the pipeline would silently omit the guidance.
     """
     if image_guidance_scale < 1 or guidance_scale < 1:
         raise InputError(
@@ -232,7 +232,7 @@ def edit_latents(
     shape = (editor.vae.config.latent_channels, images.shape[-2] // factor, images.shape[-1] // factor)
     if noise is not None and noise.shape != shape:
         raise InputError(f"noise: {tuple(noise.shape)} for images of {shape}; edit images of the size trained on")
-    # Samplers that add noise on the way draw on from the same generators.
+    # Samplers that add noise in each step draw it from the same generators.
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     drawn = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
     start = drawn if noise is None else noise.expand(len(images), *shape)

@@ -1,7 +1,7 @@
-"""What methods share that generate label images with a diffusion model.
+"""Shared by the methods that generate label images with a diffusion model.
 
-All work on latents, see the images at the size that DMP sees them, and decode labels as DMP does. A sample's noise is
-drawn from its own seed, so that batches change nothing.
+All work on latents, use DMP's working size, and decode labels as DMP does. A sample's noise is
+drawn from its own seed, so that the batch size does not matter.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Generate = Callable[["Tensor", Sequence[str]], "Tensor"]
 
 
 class LabelPriorMethod:
-    """Both fit the prior to label images, and are fitted once: see `LabelPriorFit`."""
+    """SDEdit and DDIB: both use one fit of the prior to label images, see `LabelPriorFit`."""
 
     needs: Needs = "latents"
 
@@ -45,10 +45,10 @@ class LabelPriorMethod:
         progress: Progress,
     ) -> dict[str, Any]:
         from dmp_core.methods.shared.label_prior import fit_label_prior
-        from dmp_core.training.precision import within_reach
+        from dmp_core.training.precision import without_emulated_bf16
         from dmp_core.weights.load import load_trainable
 
-        config = within_reach(settings.fit, device)
+        config = without_emulated_bf16(settings.fit, device)
         base = load_trainable(problem.base, config.weights, config.mixed_precision, device)
         labels = data.latent_pairs(config.batch_size, config.seed).columns[1]
         prompts = data.prompts() if config.use_prompt else None
@@ -85,7 +85,7 @@ class LabelPriorMethod:
 def instructed(
     editor: Any, instruction: str | Tensor, problem: Problem, inference: Inference, noise: Tensor | None = None
 ) -> Predictor:
-    """Ask the editor the same of every image."""
+    """Edit every image with the same instruction."""
     from dmp_core.methods.shared.editing import edit_latents
 
     own = inference.own
@@ -109,7 +109,7 @@ def open_editor(problem: Problem, inference: Inference, device: str) -> Any:
 
 
 def editor_to_train_with(problem: Problem, mixed_precision: str, device: str) -> Any:
-    """The editor, to learn with from the training set's latents, which are the base model's."""
+    """The editor, for training on the training set's latents, which are the base model's."""
     from dmp_core.weights.load import DTYPES, load_editor
 
     assert problem.editor is not None, "its settings say `reads_editor`"
@@ -119,7 +119,7 @@ def editor_to_train_with(problem: Problem, mixed_precision: str, device: str) ->
 
 
 def _check_autoencoder(editor: Any, base: BaseConfig, device: str) -> None:
-    """Raise InputError unless both make the same latents of an image."""
+    """Raise InputError unless both encode an image to the same latents."""
     import torch
 
     from dmp_core.diffusion import encode_images
@@ -132,7 +132,7 @@ def _check_autoencoder(editor: Any, base: BaseConfig, device: str) -> None:
     if ours.shape != theirs.shape or (ours - theirs).norm() > 0.02 * ours.norm():
         raise InputError(
             f"editor.model: its autoencoder is not that of base.model ({base.model}), whose latents it would learn "
-            "from; name the editor that was made from this base, or leave it to the run with editor.model=null"
+            "from; choose the editor that was made from this base, or let the run train one with editor.model=null"
         )
 
 
@@ -147,7 +147,7 @@ def predictor_of(vae: Any, problem: Problem, inference: Inference, generate: Gen
 
 
 def card_of(problem: Problem, data: TrainingData) -> dict[str, Any]:
-    """What a fit is about, beside its settings."""
+    """What identifies a fit, besides its settings."""
     return {
         "task": problem.modality.name,
         "base": problem.base.model,

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from dmp_core.diffusion import DMPPipeline
 
 UNET_FOLDER = "unet"
-# A stream of random numbers of its own, apart from those of `dmp_core.training.data`.
+# A separate stream of random numbers, independent of those of `dmp_core.training.data`.
 _NOISE = 11
 
 
@@ -60,18 +60,18 @@ def fit_label_prior(
     device: str = "cpu",
     progress: Progress = silent,
 ) -> FitResult:
-    """Fine-tune the prior on label images, or go on with a run that was killed: it ends with the same weights.
+    """Fine-tune the prior on label images, or resume a killed run, which ends with the same weights.
 
-    base: of `load_base`; its U-Net stays as it is, a copy learns.
-    labels: latents of label images, plain and perhaps flipped.
+    base: of `load_base`; its U-Net is not changed, a copy is trained.
+    labels: latents of label images, plain and, if encoded, flipped.
     work: checkpoints and logs, kept. out: a PEFT folder, or one with the whole U-Net in `unet`; and `dmp.json`.
-    prompts: one caption a sample, in the order of `labels.keys`; needed if `config.use_prompt`.
+    prompts: one caption per sample, in the order of `labels.keys`; needed if `config.use_prompt`.
     card: what the run is about: modality, encoding, fingerprints of the data.
 
     Raises InputError as `dmp_core.training.loop.fit` does.
     """
     if config.use_prompt and prompts is None:
-        raise InputError(f"fit.use_prompt: needs one prompt a sample ({len(labels.keys)}), found none")
+        raise InputError(f"fit.use_prompt: needs one prompt per sample ({len(labels.keys)}), found none")
     accelerator = make_accelerator(config, device)
     about = _about(dict(card or {}), config, base, labels)
     pairs = LatentPairs(labels, labels, config.batch_size, config.seed, base.scheduler.config.num_train_timesteps)
@@ -86,9 +86,9 @@ def fit_label_prior(
 
 
 def load_label_prior(base: DMPPipeline, folder: str | Path) -> Any:
-    """The fine-tuned U-Net, beside the base model's own, which stays as it is.
+    """The fine-tuned U-Net, separate from the base model's own, which is not changed.
 
-    Raises InputError when the folder holds none, or one of another base model.
+    Raises InputError when the folder contains none, or one of another base model.
     """
     folder = Path(folder)
     if not (folder / UNET_FOLDER).is_dir():
@@ -102,7 +102,7 @@ def load_label_prior(base: DMPPipeline, folder: str | Path) -> Any:
 
 
 class _NoiseLoss:
-    """‖target - U-Net(√ᾱ_t y + √(1 - ᾱ_t) ε, t)‖², ε ordinary noise: eq. 1 and the usual objective."""
+    """‖target - U-Net(√ᾱ_t y + √(1 - ᾱ_t) ε, t)‖², ε ordinary noise: eq. 1 with the usual objective."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class _NoiseLoss:
 def _trainable_copy(unet: Any, config: LabelPriorConfig) -> Any:
     unet = _copy(unet)
     if config.weights == "all":
-        # Mixed precision is then autocast's: half-precision master weights would lose small updates.
+        # Mixed precision is then left to autocast: half-precision master weights would lose small updates.
         return unet.float().requires_grad_(True).train()
     torch.nn.Module.to(unet, DTYPES[config.mixed_precision])
     add_lora(unet, config.lora.rank, config.lora.alpha, config.lora.targets, seed=config.seed)
@@ -148,7 +148,7 @@ def _trainable_copy(unet: Any, config: LabelPriorConfig) -> Any:
 
 def _copy(unet: Any) -> Any:
     if getattr(unet, "peft_config", None):
-        raise InputError("unet: it already carries an adapter; load the base model afresh, or remove_adapter() first")
+        raise InputError("unet: it already carries an adapter; load the base model again, or remove_adapter() first")
     note_identity(unet)
     return copy.deepcopy(unet)
 

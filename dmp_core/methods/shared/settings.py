@@ -1,6 +1,6 @@
 """Settings that several of the methods share. Defaults are the published ones where a publication states them.
 
-`fit` is what training reads, `sampling` what prediction reads: changing the latter trains nothing again.
+`fit` is what training reads, `sampling` what prediction reads: changing the latter does not train again.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ Part = TypeVar("Part", bound=MethodConfig)
 
 
 def part_of(settings: MethodConfig, kind: type[Part]) -> Part:
-    """Those of the settings that `kind` has."""
+    """The settings that `kind` has."""
     return kind(**{name: getattr(settings, name) for name in kind.model_fields if name != "method"})
 
 
 class LabelPriorConfig(FitConfig):
-    """The prior fine-tuned on label images with ordinary noise (eq. 1): what SDEdit and DDIB both generate with.
+    """The prior fine-tuned on label images with ordinary noise (eq. 1): used by SDEdit and DDIB.
 
     The paper fine-tunes as DMP is fine-tuned, so its numbers of steps, rate and LoRA rank are the defaults.
     """
 
     weights: Literal["lora", "all"] = "lora"
-    """What learns: low-rank adapters, or the whole U-Net."""
+    """What is trained: low-rank adapters, or the whole U-Net."""
     lora: LoraConfig = LoraConfig()
     use_prompt: bool = False
     """Condition on the caption; False trains with the empty prompt."""
 
 
 class LabelPriorFit(MethodConfig):
-    """What SDEdit and DDIB share: one fit, in SDEdit's name."""
+    """The fit that SDEdit and DDIB share, under SDEdit's name."""
 
     method: str = "sdedit"
     fit: LabelPriorConfig = LabelPriorConfig()
@@ -66,24 +66,24 @@ class InstructConfig(FitConfig):
 
 
 class EditSampling(Settings):
-    """How an editor is asked."""
+    """How an editor is run."""
 
     num_steps: Annotated[int, Field(ge=1, le=1000)] = 100
     guidance_scale: Annotated[float, Field(ge=1)] = 7.5
-    """Towards the instruction; 1 is none, of the image neither."""
+    """Towards the instruction; 1 is no guidance, neither by instruction nor by image."""
     image_guidance_scale: Annotated[float, Field(ge=1)] = 1.5
     """Towards the image."""
     seed: int = 0
-    """Of the noise, with a sample's key."""
+    """Of the noise, together with the sample's key."""
 
     @property
     def passes(self) -> int:
-        """Of the U-Net, for one image: guided, each step asks three times."""
+        """Of the U-Net, for one image: with guidance, each step takes three."""
         return self.num_steps * (1 if self.guidance_scale == 1 else 3)
 
 
 class EditorMethodConfig(MethodConfig):
-    """What the methods share that ask the editor, named by `editor.model` or made by the DAG."""
+    """Shared by the methods that use the editor, which is `editor.model` or trained by the DAG."""
 
     @property
     def reads_editor(self) -> bool:
@@ -96,11 +96,11 @@ def _instructions(given: dict[str, str] | None = None) -> dict[str, str]:
 
 
 Instructions = Annotated[dict[str, str], BeforeValidator(_instructions), Field(default_factory=_instructions)]
-"""Modalities that are not named keep theirs."""
+"""Modalities that are omitted keep their default."""
 
 
 class AdversarialConfig(Settings):
-    """What every adversarial fit needs to know."""
+    """Settings of every adversarial fit."""
 
     steps: PositiveInt
     """Updates of the generator."""

@@ -1,4 +1,4 @@
-"""What SPADE and DRIT++ share as methods: pairs of images in, a folder with settings and weights out."""
+"""Shared by SPADE and DRIT++ as methods: pairs of images in, a folder with settings and weights out."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from dmp_core.methods.shared.adversarial import Translator
 
 Algorithm = tuple[Callable[..., None], "type[Translator]"]
-"""What fits the network, and its class, which loads it."""
+"""The function that fits the network, and the class that loads it."""
 
 
 class TranslationMethod:
-    """What both have in common as methods: pairs of pictures in, a folder with settings and weights out."""
+    """Base of both: pairs of images in, a folder with settings and weights out."""
 
     needs: Needs = "images"
     settings: type[MethodConfig]
     network: type[AdversarialConfig]
-    """The settings that the network itself knows."""
+    """The settings of the network itself."""
 
     def algorithm(self) -> Algorithm:
         """Imported on first use: it needs torch."""

@@ -6,10 +6,10 @@ What DMP's authors did: they compare with SPADE as a GAN-based image translation
 using the training set (i.e., 10K labeled bedroom images)" (§4.1). The paper gives no settings for it.
 
 What is done here: SPADE's published networks and losses, with the RGB image where SPADE has a one-hot label map,
-and the label image as what is generated. Hence three departures. (1) The image is brought to each level's size by
-averaging; the published nearest neighbour suits label maps, and aliases photographs. (2) There is no image encoder
-and no KL term: the map is one to one, so no style is to be sampled. (3) The perceptual term is off unless asked
-for, since its network, VGG-19 trained on ImageNet, has to be downloaded. Defaults: generator, discriminators,
+and the label image as what is generated. Hence three departures. (1) The image is resized to each level's size by
+averaging; the published nearest neighbour suits label maps but aliases photographs. (2) There is no image encoder
+and no KL term: the mapping is one to one, so there is no style to sample. (3) The perceptual term is off by
+default, since its network, VGG-19 trained on ImageNet, has to be downloaded. Defaults: generator, discriminators,
 losses, optimiser and learning rates as published; 62,500 steps of 32 are the 200 epochs published for ADE20K, for
 10K images.
 """
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from dmp_core.errors import InputError
 from dmp_core.methods.shared.adversarial import (
     MODEL,
-    Contest,
+    AdversarialTrainer,
     MultiScaleDiscriminator,
     Translator,
     adam,
@@ -48,16 +48,16 @@ _MOST = 16
 def fit_spade(
     pairs: ImagePairs, config: SpadeConfig, work: Path, *, device: str = "cpu", progress: Progress = silent
 ) -> None:
-    """Train on `pairs`, or go on with a run that was killed: it ends with the same weights.
+    """Train on `pairs`, or resume a killed run, which ends with the same weights.
 
     `work` gets checkpoints, `loss.csv` (the generator's loss) and, once finished, the model in `work / "model"`.
     Raises InputError when the images' size does not fit, when `work` holds another run, or on a loss that is
     not finite.
     """
     check_size(pairs, 2**config.upsamplings)
-    contest = _SpadeContest(config, pairs, device)
-    run(contest, SpadeModel.method, work, progress)
-    contest.model.save(work / MODEL)
+    trainer = _SpadeTrainer(config, pairs, device)
+    run(trainer, SpadeModel.method, work, progress)
+    trainer.model.save(work / MODEL)
 
 
 class SpadeModel(Translator):
@@ -77,12 +77,12 @@ class SpadeModel(Translator):
 
 # ---------------------------------------------------------------------------------- generator
 class SpadeGenerator(nn.Module):
-    """From the image's coarsest copy to the label image at full size; every block looks at the image again."""
+    """From the image's coarsest copy to the label image at full size; every block sees the image again."""
 
     def __init__(self, config: SpadeConfig) -> None:
         super().__init__()
         coarsest = config.upsamplings
-        # One block a level and, as published at 256², a second one at the level after the coarsest.
+        # One block per level and, as published at 256², a second one at the level after the coarsest.
         self.levels = (coarsest, coarsest - 1, *range(coarsest - 1, -1, -1))
         widths = [config.channels * min(_MOST, 2**level) for level in (coarsest, *self.levels)]
         self.first = init_small(nn.Conv2d(3, widths[0], 3, padding=1))
@@ -140,7 +140,7 @@ class SpadeNorm(nn.Module):
 
 
 # ----------------------------------------------------------------------------------- training
-class _SpadeContest(Contest):
+class _SpadeTrainer(AdversarialTrainer):
     config: SpadeConfig
 
     def __init__(self, config: SpadeConfig, pairs: ImagePairs, device: str) -> None:
@@ -168,7 +168,7 @@ class _SpadeContest(Contest):
         }
         self.perceptual = VggFeatures(config.perceptual_weights).to(self.device) if config.perceptual_weights else None
 
-    def play(self, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def step(self, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         x, y = self.batch(step)
         with self.autocast():
             fake = self.model.generator(x)
@@ -199,7 +199,7 @@ class _SpadeContest(Contest):
         return _mean(losses)
 
     def _judge(self, x: Tensor, fake: Tensor, real: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
-        """Generated and real label images in one batch, each beside its image."""
+        """Generated and real label images in one batch, each concatenated with its image."""
         judged: list[tuple[Tensor, list[Tensor]]] = self.discriminator(
             torch.cat([torch.cat([x, fake.float()], 1), torch.cat([x, real], 1)])
         )
@@ -207,7 +207,7 @@ class _SpadeContest(Contest):
 
 
 def _matching(features: list[Tensor]) -> Tensor:
-    """Sum over layers of the mean distance between what the discriminator saw in generated and real images."""
+    """Sum over layers of the mean distance between the discriminator's features of generated and real images."""
     halves = [seen.float().chunk(2) for seen in features]
     return torch.stack([F.l1_loss(generated, real.detach()) for generated, real in halves]).sum()
 
@@ -217,7 +217,7 @@ def _mean(values: list[Tensor]) -> Tensor:
 
 
 class VggFeatures(nn.Module):
-    """The perceptual distance: how far five layers of a frozen VGG-19 see two images apart."""
+    """The perceptual distance: the distance of two images in five layers of a frozen VGG-19."""
 
     # The activations after the first convolution of each of VGG-19's five blocks.
     _LAYERS = {1: 1 / 32, 6: 1 / 16, 11: 1 / 8, 20: 1 / 4, 29: 1.0}
@@ -225,7 +225,7 @@ class VggFeatures(nn.Module):
     std: Tensor
 
     def __init__(self, weights: str | Path) -> None:
-        """weights: a file with torchvision's VGG-19. Raises InputError when it is none."""
+        """weights: a file with torchvision's VGG-19. Raises InputError when it contains none."""
         super().__init__()
         from torchvision.models.vgg import vgg19
 

@@ -30,9 +30,9 @@ class SpadeConfig(AdversarialConfig):
     feature_matching: NonNegativeFloat = 10.0
     """Weight of the feature matching term."""
     perceptual: NonNegativeFloat = 0.0
-    """Weight of the perceptual term: 10 as published, 0 to do without it."""
+    """Weight of the perceptual term: 10 as published, 0 omits it."""
     perceptual_weights: str | None = None
-    """Local file with torchvision's VGG-19 weights (`vgg19-dcbb9e9d.pth`); needed with `perceptual`, never fetched."""
+    """Local file with torchvision's VGG-19 weights (`vgg19-dcbb9e9d.pth`), for `perceptual`; never downloaded."""
 
     @model_validator(mode="after")
     def _weights_for_perceptual(self) -> SpadeConfig:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Visii:
-    """`fit` writes the instruction's embedding and the noise that goes with it."""
+    """`fit` writes the instruction's embedding and the noise that belongs to it."""
 
     name, title = "visii", "VISII"
     needs: Needs = "latents"
@@ -34,10 +34,10 @@ class Visii:
         progress: Progress,
     ) -> dict[str, Any]:
         from dmp_core.methods.visii.algorithm import fit_visii
-        from dmp_core.training.precision import within_reach
+        from dmp_core.training.precision import without_emulated_bf16
 
         config, start = (
-            within_reach(settings.fit, device),
+            without_emulated_bf16(settings.fit, device),
             settings.initial_instructions.get(problem.modality.name, problem.modality.instruction),
         )
         editor = editor_to_train_with(problem, config.mixed_precision, device)

@@ -1,7 +1,7 @@
-"""VISII (Nguyen et al. 2023): invert pairs of before and after into an instruction's embedding, then follow it.
+"""VISII (Nguyen et al. 2023): invert pairs of before and after into an instruction's embedding, then apply it.
 
-As published: what lies between the start and end tokens of the encoded instruction learns, against the guided answer
-of an editor that stays as it is. The noise of a timestep is always the same, and inference may start from it.
+As published: the encoded instruction between its start and end tokens is trained through the guided output
+of an editor whose weights do not change. The noise of a timestep is always the same, and inference may start from it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from dmp_core.training.loop import FitResult, make_accelerator, train
 from dmp_core.weights.resolve import UNREADABLE, resolve_model, why_unreadable
 
 WEIGHTS_FILE = "instruction.safetensors"
-# Beyond this the cosine counts no more, as published.
+# Above this the cosine no longer counts, as published.
 _ALIGNED = 0.5
 
 
@@ -59,9 +59,9 @@ def fit_visii(
 ) -> FitResult:
     """Optimise an instruction's embedding on the first `config.num_pairs` pairs; resumes as every training does.
 
-    editor: of `load_editor`; stays as it is.
-    before, after: latents of images and of their label images; the flipped ones are left aside.
-    initial_instruction: what the embedding starts from; its length stays.
+    editor: of `load_editor`; is not changed.
+    before, after: latents of images and of their label images; flipped ones are ignored.
+    initial_instruction: what the embedding starts from; its length is kept.
     out: gets `instruction.safetensors` and `loss.csv`.
 
     Raises InputError when there are fewer pairs, or when the CLIP model does not fit the editor.
@@ -89,7 +89,7 @@ def fit_visii(
 
 
 def load_instruction(folder: str | Path) -> LearnedInstruction:
-    """What `fit_visii` wrote. Raises InputError when it is not there."""
+    """What `fit_visii` wrote. Raises InputError when it is missing."""
     file = Path(folder) / WEIGHTS_FILE
     try:
         with safe_open(file, "pt") as stored:
@@ -101,7 +101,7 @@ def load_instruction(folder: str | Path) -> LearnedInstruction:
 
 
 class InstructionPrompt(nn.Module):
-    """An encoded instruction whose words learn, between start and end that do not; calling it gives (1, L, D)."""
+    """An encoded instruction: words are trained, start and end tokens are not; calling it gives (1, L, D)."""
 
     start: Tensor
     end: Tensor
@@ -112,7 +112,7 @@ class InstructionPrompt(nn.Module):
         length = tokenise(editor.tokenizer, [instruction]).shape[1]
         self.words_end = 1 + min(len(tokens), length - 2)
         if self.words_end == 1:
-            raise InputError("initial_instructions: empty; give some words, whose embeddings are what learns")
+            raise InputError("initial_instructions: empty; give some words, whose embeddings are trained")
         embeds = embed_texts(editor, [instruction]).float()
         self.unet = editor.unet.requires_grad_(False).eval()
         self.words = nn.Parameter(embeds[:, 1 : self.words_end].clone())
@@ -136,7 +136,7 @@ class _VisiiLoss:
         self.clip = _ClipDirection(config, editor, pairs, accelerator.device) if config.clip_model else None
 
     def noise_at(self, timestep: int) -> Tensor:
-        """(C, h, w), the same whenever the timestep is drawn."""
+        """(C, h, w), the same in every draw of the timestep."""
         return drawn_noise((self.config.seed, NOISE, timestep), self.process.pairs.target.shape[2:])
 
     def __call__(self, wrapped: Any, draw: int) -> Tensor:
@@ -157,7 +157,7 @@ class _VisiiLoss:
         full: Tensor = inputs.output(unet, inputs.before, embeds)
         if text == 1 and image == 1:
             return full
-        with torch.no_grad():  # neither of these depends on what learns
+        with torch.no_grad():  # neither of these depends on what is trained
             empty = self.empty.to(dtype)
             of_image = inputs.output(unet, inputs.before, empty)
             of_nothing = inputs.output(unet, nothing, empty)

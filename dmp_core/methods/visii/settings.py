@@ -11,14 +11,14 @@ from dmp_core.training.settings import FitConfig
 
 
 class VisiiFitConfig(FitConfig):
-    """An instruction's embedding learns from pairs of before and after (Nguyen et al. 2023)."""
+    """An instruction's embedding is trained on pairs of before and after (Nguyen et al. 2023)."""
 
     steps: PositiveInt = 1000
     batch_size: PositiveInt = 1
     learning_rate: PositiveFloat = 1e-3
     lr_schedule: Literal["cosine", "constant", "linear"] = "constant"
     num_pairs: PositiveInt | None = 1
-    """How many pairs, the first of the training set; None: all of it, as the DMP paper has it."""
+    """Number of pairs, from the first of the training set; None: all, as in the DMP paper."""
     mse_weight: PositiveFloat = 4.0
     clip_weight: NonNegativeFloat = 0.1
     """Of the alignment with the pairs' direction in CLIP's space; matters only with `clip_model`."""
@@ -27,15 +27,15 @@ class VisiiFitConfig(FitConfig):
     term."""
     guidance_scale: Annotated[float, Field(ge=1)] = 7.5
     image_guidance_scale: Annotated[float, Field(ge=1)] = 1.5
-    """The loss sees the guided answer, as published; both 1: the plain one, at a third of the cost."""
+    """The loss uses the guided output, as published; both 1: the plain output, at a third of the cost."""
 
 
 class VisiiSampling(EditSampling):
-    """How the learnt instruction is followed."""
+    """How the learnt instruction is applied."""
 
     num_steps: Annotated[int, Field(ge=1, le=1000)] = 20
     noise: Literal["same", "fresh"] = "same"
-    """Start from the noise that training ended each image in, which keeps the edit the same, or from a sample's own."""
+    """Start from the fixed noise of training's last timestep, so that edits stay the same, or from each sample's."""
 
 
 class VisiiFit(EditorMethodConfig):
