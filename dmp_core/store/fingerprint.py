@@ -9,12 +9,12 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> str:
-    """One text for one value: keys sorted, no white space, no NaN."""
+    """Equal values give equal text: keys sorted, no white space, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def fingerprint(stage: str, version: int, config: Any, inputs: dict[str, str]) -> str:
-    """First 12 hex digits of the SHA-256 over everything that decides a stage's output."""
+    """First 12 hex digits of the SHA-256 over everything that determines a stage's output."""
     identity = {"stage": stage, "version": version, "config": config, "inputs": inputs}
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
 
@@ -31,7 +31,7 @@ def sha256_stream(stream: Any) -> str:
 
 
 def sha256_folder(folder: Path) -> str:
-    """One digest over the names and contents of all files in a folder (documentation apart)."""
+    """One digest over the names and contents of all files in a folder, except documentation."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix in (".json", ".safetensors", ".bin", ".txt", ".model"):

@@ -149,7 +149,7 @@ def test_a_damaged_manifest_does_not_hand_a_dataset_to_another_configuration(tmp
     before = shards_of(folder)
     other = request(tmp_path, "attic", count=2)
     assert list(other.splits) == ["train"]
-    with pytest.raises(InputError, match="damaged manifest beside shards of another configuration"):
+    with pytest.raises(InputError, match="damaged manifest next to shards of another configuration"):
         make(tmp_path, other)
     assert shards_of(folder) == before
     assert make(tmp_path, config) == ["shards/rooms/train"]

@@ -81,7 +81,7 @@ def test_what_changes_while_it_is_fetched_is_not_kept(place, monkeypatch):
         Path(target[0]).write_bytes(b"3")
 
     monkeypatch.setattr(type(place.fs), "get", late)
-    with pytest.raises(OSError, match=r"memory://.*/adapters/depth-0+: a\.bin is not what the manifest says") as caught:
+    with pytest.raises(OSError, match=r"memory://.*/adapters/depth-0+: a\.bin differs from the manifest") as caught:
         out.local_path()
     assert worth_retrying(caught.value)
     monkeypatch.setattr(type(place.fs), "get", get)
