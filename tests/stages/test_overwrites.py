@@ -252,7 +252,7 @@ def test_a_file_that_the_user_keeps_there_is_not_overwritten(tmp_path):
     (tmp_path / "w/datasets/folder.yaml").mkdir(parents=True)
     (tmp_path / "w/datasets/photos.yaml").write_text("mine: true\n")
     for name in ("photos", "folder"):
-        with pytest.raises(InputError, match=rf"{name}\.yaml: no configuration that .* --name NAME"):
+        with pytest.raises(InputError, match=rf"{name}\.yaml: not a configuration of .* --name NAME"):
             bring(tmp_path / "w", photos(tmp_path / "x", "x"), name=name)
     assert (tmp_path / "w/datasets/photos.yaml").read_text() == "mine: true\n"
     settings = bring(tmp_path / "w", photos(tmp_path / "photos[1]", "x"))
