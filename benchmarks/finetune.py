@@ -24,8 +24,8 @@ import typer
 
 from benchmarks.prior_cost import table
 from dmp_core.config.presets import load_config
-from dmp_core.methods.dmp.settings import TrainConfig
 from dmp_core.methods.dmp import finetune
+from dmp_core.methods.dmp.settings import TrainConfig
 from dmp_core.training import loop
 from dmp_core.training.data import LabelImages, LatentPairs
 from dmp_core.training.latents import LatentColumn

@@ -173,7 +173,7 @@ def test_a_workspace_among_the_photos_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "photos")
     run = CliRunner().invoke(app, ["dataset", "import", ".", "-p", "smoke"])
     assert isinstance(run.exception, InputError)
-    assert "--workspace runs/default: lies inside ." in str(run.exception)
+    assert "--workspace runs/default: is inside ." in str(run.exception)
     (tmp_path / "link").symlink_to(tmp_path / "photos")
     linked = CliRunner().invoke(app, ["dataset", "import", "../photos", "-p", "smoke", "-w", str(tmp_path / "link/w")])
     assert "lies inside ../photos" in str(linked.exception)
@@ -197,8 +197,8 @@ def test_a_broken_photo_is_named_before_any_work(tmp_path):
         (["photos", "--hold-out", "2"], "--hold-out 2: give a share between 0 and 1"),
         (["photos", "--hold-out", "0.5", "--split", "train"], "--split, --hold-out: give one of the two"),
         (["photos", "--fit", "stretch"], "splits.arbitrary.fit"),
-        (["split", "--split", "train"], "has a folder train of its own"),
-        (["split"], "stray.png: beside the split folders"),
+        (["split", "--split", "train"], "already has a folder train"),
+        (["split"], "stray.png: image next to the split folders"),
         (["photos", "--set", "base.model=some/model", "--set", "adapters={}"], "nothing to make"),
     ],
 )
