@@ -21,7 +21,7 @@ from dmp_core.config import load_config
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.diffusion.card import AdapterCard
 from dmp_core.errors import InputError, NotFinite
-from dmp_core.images import check_picture, open_rgb
+from dmp_core.images import check_image, open_rgb
 from dmp_core.modalities import Modality, find_modality, modality_names
 from dmp_core.reading import shown
 from dmp_core.store import Sample, SkipCount, Skipped
@@ -91,7 +91,7 @@ def predict_files(
 
     bounds = config.runtime.on_bad_sample.bounds
     for image in images if bounds is None else ():
-        check_picture(image)
+        check_image(image)
     outputs = _outputs(images, modality, out)
     written = Written(out, [file for output in outputs for file in (output.label, output.view)])
     device = choose_device(config.runtime.device)
