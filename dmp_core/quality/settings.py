@@ -18,7 +18,7 @@ Bits = Annotated[int, Field(ge=1, le=65)]
 
 
 class QualityConfig(Settings):
-    """Bounds on the scores, which are always stored; samples outside are dropped. null: no bound. See docs/quality.md."""
+    """Bounds on scores, which are always stored; samples outside are dropped. null: no bound. See docs/quality.md."""
 
     clip_model: str | None = None
     """CLIP model that scores the agreement of image and prompt: a hub id or a local folder."""

@@ -101,7 +101,7 @@ def test_a_split_has_one_source():
     folder = "splits.arbitrary={folder: photos, keywords_file: arbitrary.txt}"
     with pytest.raises(InputError, match="give one of keywords, keywords_file and folder"):
         load_config("mini", None, [folder])
-    with pytest.raises(InputError, match="count: say how many"):
+    with pytest.raises(InputError, match="count: give the number"):
         load_config("mini", None, ["splits.new={keywords: [bedroom]}"])
     with pytest.raises(InputError, match="share: give two fractions"):
         load_config("mini", None, ["splits.new={folder: photos, share: [0.5, 0.2]}"])

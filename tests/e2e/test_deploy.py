@@ -56,7 +56,7 @@ def test_containers_are_deployed_once_and_kept_by_what_is_deployed_later(server)
     assert (pools["cpu"].concurrency_limit, pools["gpu"].concurrency_limit) == (3, 4)
     assert folders == {FOLDER_IN_IMAGE}
 
-    with pytest.raises(AssertionError, match="the pool 'cpu' is there, and of type docker"):
+    with pytest.raises(AssertionError, match="the pool 'cpu' exists with type docker"):
         server.command("flows.deploy", "--pool-type", "process")
     with get_client(sync_client=True) as client:
         for name in pools:

@@ -160,7 +160,7 @@ def test_the_form_shows_what_may_be_set(window):
     count = page.get_by_label("count (Optional)", exact=True).first
     api.expect(count).to_have_value("24")
     assert count.get_attribute("min") == "1"
-    api.expect(page.get_by_text("what the images show; they take turns.")).to_be_visible()
+    api.expect(page.get_by_text("subjects of the images, used in turn.")).to_be_visible()
     for place in ("generate-dataset", "cpu", "normal"):
         api.expect(page.get_by_text(place, exact=True).first).to_be_visible()
     window.picture("form")

@@ -27,7 +27,7 @@ from flows import call
 from flows.call import StageFailed, _is_done, call_stage
 from flows.deploy import presets
 from flows.pipeline import pipeline, run_dag
-from flows.settings import laid_over
+from flows.settings import with_overrides
 from flows.stages import STAGE_FLOWS
 from tasks import STAGE_TASKS, worth_retrying
 
@@ -66,12 +66,12 @@ def test_only_what_may_pass_is_tried_again():
 
 def test_overrides_are_laid_over_and_stages_checked():
     config = load_config("smoke")
-    assert laid_over(config, ["train.steps=7"]).train.steps == 7
+    assert with_overrides(config, ["train.steps=7"]).train.steps == 7
     with pytest.raises(InputError, match=r"train\.steps: input should be greater than 0"):
-        laid_over(config, ["train.steps=0"])
+        with_overrides(config, ["train.steps=0"])
     for field, value in (("deployments", "x/y"), ("timeouts", 5)):
         with pytest.raises(InputError, match=rf"runtime\.{field}\.cooking: no such stage"):
-            laid_over(config, [f"runtime.{field}={{cooking: {value}}}"])
+            with_overrides(config, [f"runtime.{field}={{cooking: {value}}}"])
 
 
 def test_an_unknown_artefact_is_refused_before_any_work(tmp_path):
@@ -167,6 +167,6 @@ def test_presets_are_deployed_whole_and_name_deployments_that_exist():
     names = {f"{entry['entrypoint'].rpartition(':')[2]}/{entry['name']}" for entry in listed}
     for entry in listed:
         preset = entry["parameters"]["config"].removeprefix("{{ dmp.").removesuffix(" }}")
-        config = laid_over(validate(presets()[preset], preset), entry["parameters"].get("overrides", []))
+        config = with_overrides(validate(presets()[preset], preset), entry["parameters"].get("overrides", []))
         assert set(config.runtime.deployments.values()) <= names
     assert "train/gpu" in names

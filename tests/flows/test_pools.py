@@ -121,7 +121,7 @@ def test_what_is_not_given_stays_as_it_is(known):
     assert changed.concurrency_limit == 2
     fields = changed.base_job_template["variables"]["properties"]
     assert (fields["image"]["default"], fields["volumes"]["default"]) == ("dmp-pipeline:1", ["/data:/data"])
-    with pytest.raises(InputError, match="the pool 'gpu' is there, and of type docker; delete it first"):
+    with pytest.raises(InputError, match="the pool 'gpu' exists with type docker; delete it first"):
         pools.make_pool(server, "gpu", "process")
     assert server.pools["gpu"] == changed
 
