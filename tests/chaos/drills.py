@@ -1,4 +1,4 @@
-"""What drills share: start `dmp` as a terminal does, disturb it, and look what it leaves behind."""
+"""Shared by drills: start `dmp` as a terminal does, disturb it, and check what it leaves behind."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if __name__ == "__main__":
 
 @dataclass
 class Ended:
-    """How a run ended, and what it left."""
+    """Exit of a run, and what it left."""
 
     code: int
     seconds: float
@@ -57,7 +57,7 @@ class Ended:
 
 
 class Run:
-    """A command in a session of its own, so that its group gets what a terminal sends; all that it starts is known."""
+    """A command in its own session, so that its group gets a terminal's signals; all processes it starts are known."""
 
     def __init__(self, folder: Path, *arguments: str, prefect: bool = True, **environment: str) -> None:
         self.folder = folder
@@ -84,7 +84,7 @@ class Run:
             time.sleep(0.02)
 
     def at_work(self, stage: str) -> Callable[[], object]:
-        """Whether a stage makes something right now: it holds a lock then."""
+        """Whether a stage is making something now: it holds a lock then."""
         return lambda: any(self.folder.glob(f".locks/{stage}-*.lock"))
 
     def signal(self, number: int, *, group: bool) -> Ended:
@@ -103,7 +103,7 @@ class Run:
         return Path(f"{self.log}.{stream}").read_text(errors="replace")
 
     def alive(self) -> list[str]:
-        """Command lines of what the run has started and is still there; its mark is inherited by every child."""
+        """Command lines of processes of the run that still exist; every child inherits its mark."""
         found, mark = [], f"{_MARK}={self.mark}\0".encode()
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -112,7 +112,7 @@ class Run:
         return found
 
     def gone(self, patience: float) -> bool:
-        """Whether all of its processes are gone within that many seconds."""
+        """Whether all of its processes end within that many seconds."""
         until = time.monotonic() + patience
         while self.alive() and time.monotonic() < until:
             time.sleep(0.1)
@@ -134,7 +134,7 @@ def temporary(folder: Path) -> list[str]:
 
 
 def contents(workspace: Path) -> dict[str, bytes]:
-    """Bytes by path of what a run publishes, without what tells of times."""
+    """Bytes by path of the files that a run publishes, without those that contain times."""
     return {
         path.relative_to(workspace).as_posix(): path.read_bytes()
         for path in workspace.rglob("*")

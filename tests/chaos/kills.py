@@ -1,4 +1,4 @@
-"""`kill -9` of the whole group, at a random time or at a random write; the next run goes on from what is left."""
+"""`kill -9` of the whole group, at a random time or at a random write; the next run resumes."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_two_runs_at_once(arena):
     ("runner", "number", "group"), [("thread", signal.SIGINT, True), ("process", signal.SIGTERM, False)]
 )
 def test_a_signal_ends_a_run_with_prefect_and_the_rerun_resumes(arena, runner, number, group):
-    # All that the stage needs is there, so that it begins at once.
+    # All inputs of the stage exist, so that it begins immediately.
     arena.fresh("labels" if runner == "thread" else "latents")
     stage = "labels" if runner == "thread" else "latents"
     chosen = ["--set", "runtime={task_runner: process, parallel: 2, chunk_shards: 1, workers: 1}"]

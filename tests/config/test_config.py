@@ -1,4 +1,4 @@
-"""Presets validate; errors name the field and the mend; precedence is preset < file < --set."""
+"""Presets validate; errors name the field and the fix; precedence is preset < file < --set."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_exact_labels_need_rendered_images():
         load_config("mini", None, ["images={kind: diffusion}"])
 
 
-def test_unknown_preset_and_file_name_what_there_is(tmp_path):
+def test_errors_for_unknown_preset_and_file_list_the_known_ones(tmp_path):
     with pytest.raises(InputError, match=r"choose one of: .*mini"):
         load_config("maxi")
     with pytest.raises(InputError, match="no such configuration file"):
@@ -117,7 +117,7 @@ def test_exact_labels_may_come_out_of_folders():
         validate(values, "mine")
 
 
-def test_a_file_may_say_what_it_extends(tmp_path):
+def test_a_file_may_state_what_it_extends(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("extends: paper\nseed: 5\n")
     assert load_config("mini", file) == load_config("paper", None, ["seed=5"])

@@ -94,7 +94,7 @@ class Orchestra:
         return done.stdout
 
     def log(self, node: str) -> str:
-        """All that a machine has said so far."""
+        """All output of a machine so far."""
         return (self.home / f"{node}.log").read_text()
 
     # ------------------------------------------------------------------------------- processes

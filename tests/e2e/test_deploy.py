@@ -39,7 +39,7 @@ def image(pool: Any) -> str:
     return pool.base_job_template["variables"]["properties"]["image"]["default"]
 
 
-def test_containers_are_deployed_once_and_kept_by_what_is_deployed_later(server):
+def test_containers_are_deployed_once_and_kept_by_later_deployments(server):
     server.command(
         "flows.deploy", "--pool-type", "docker", "--image", "dmp:1", "--volume", "/data:/data", "--gpus", "4"
     )

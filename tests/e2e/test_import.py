@@ -1,4 +1,4 @@
-"""A folder of one's own images through `dmp dataset import`: shards, predictions, scores and a report."""
+"""A folder of your own images through `dmp dataset import`: shards, predictions, scores and a report."""
 
 from __future__ import annotations
 

@@ -44,11 +44,11 @@ FOREIGN, OTHER_BOOT = (
     ).encode()
     for host in ("far", socket.gethostname())
 )
-"""Locks whose holder cannot be seen to be dead."""
+"""Locks whose holder cannot be checked."""
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Bytes by name, without what tells of times."""
+    """Bytes by name, without files that contain times."""
     timed = ("manifest.json", "loss.csv", "metrics.json", "index.html")
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
@@ -58,7 +58,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def digest(folder: Path) -> dict[str, tuple[int, int]]:
-    """Name → (inode, modification time): tells rewritten files from untouched ones."""
+    """Name → (inode, modification time), which shows whether a file was rewritten."""
     return {
         path.relative_to(folder).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
         for path in folder.rglob("*")
@@ -137,7 +137,7 @@ def test_sigterm_ends_a_run_with_all_its_processes_and_the_rerun_resumes_at_the_
         run.send_signal(signal.SIGTERM)
         assert run.wait(timeout=30) == 128 + signal.SIGTERM
         until = time.monotonic() + 10
-        with suppress(ProcessLookupError):  # once the group, with the server that Prefect started, is gone
+        with suppress(ProcessLookupError):  # once the group, with the server that Prefect started, has ended
             while True:
                 os.killpg(run.pid, 0)
                 assert time.monotonic() < until

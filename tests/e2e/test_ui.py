@@ -1,8 +1,8 @@
-"""Prefect's bundled interface in a headless Chromium: what a user sees of deployments, runs and artifacts.
+"""Prefect's bundled interface in a headless Chromium: its pages of deployments, runs and artifacts.
 
 The browser is the one that DMP_CHROMIUM names, the system's, or Playwright's own. It can reach this machine only.
-Where there is none the tests are skipped; under `make e2e`, which sets DMP_E2E, the run ends at once and says so.
-`make screenshots` runs these tests and writes what they saw to docs/images/.
+Where there is none the tests are skipped; under `make e2e`, which sets DMP_E2E, the run ends immediately with an error.
+`make screenshots` runs these tests and writes their screenshots to docs/images/.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ if os.environ.get("DMP_E2E"):
 
 
 class Window:
-    """A page of the interface; remembers what went wrong in it."""
+    """A page of the interface; records errors in it."""
 
     def __init__(self, page: api.Page, base: str) -> None:
         self.page, self.base = page, base
@@ -73,8 +73,8 @@ class Window:
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
         page.on("response", self._hear)
 
-    def _hear(self, answer: api.Response) -> None:
-        # 503 is SQLite under load; the interface asks again. For a flow's artifact it also asks for the task run "".
+    def _record_error(self, answer: api.Response) -> None:
+        # 503 is SQLite under load; the interface retries. For a flow's artifact it also requests the task run "".
         nobody = answer.url.endswith("/task_runs/filter") and '"any_":[""]' in (answer.request.post_data or "")
         if answer.status in (422, 500) and not nobody:
             self.wrong.append(f"{answer.status} {answer.url} {answer.request.post_data}")
@@ -84,7 +84,7 @@ class Window:
         return self.page
 
     def picture(self, name: str, height: int = 900) -> None:
-        """Look for errors, then keep docs/images/NAME.png if pictures were asked for."""
+        """Check for errors, then save docs/images/NAME.png if screenshots were requested."""
         self.page.set_viewport_size({"width": 1280, "height": height})
         self.page.wait_for_timeout(3000)  # the timeline draws itself some frames later
         assert self.page.locator("[data-sonner-toast][data-type=error]").count() == 0
@@ -155,7 +155,7 @@ def test_deployments_are_listed_with_their_flows_and_tags(window, run):
     window.picture("deployments", height=1800)
 
 
-def test_the_form_shows_what_may_be_set(window):
+def test_the_form_shows_all_settings(window):
     page = window.show(f"deployments/deployment/{deployment_id('generate-dataset/mini')}/run")
     count = page.get_by_label("count (Optional)", exact=True).first
     api.expect(count).to_have_value("24")
@@ -174,7 +174,7 @@ def test_the_form_shows_what_may_be_set(window):
     api.expect(choices).to_have_text(["png", "jpg"])
 
 
-def test_the_form_refuses_what_is_out_of_bounds_and_submits_what_is_not(window, tmp_path):
+def test_the_form_rejects_invalid_values_and_submits_valid_ones(window, tmp_path):
     deployment = deployment_id("generate-dataset/smoke")
     page = window.show(f"deployments/deployment/{deployment}/run")
     count = page.get_by_label("count (Optional)", exact=True).first
@@ -231,7 +231,7 @@ def test_the_report_is_a_table_of_scores_that_names_its_page(window, run):
     window.picture("report")
 
 
-def test_artefacts_are_a_table_of_what_was_made_and_where(window, run):
+def test_artefacts_are_a_table_with_paths(window, run):
     page = open_artifact(window, "artefacts-smoke")
     for column in ("id", "fingerprint", "cached", "samples", "seconds", "path"):
         api.expect(page.get_by_role("columnheader", name=column, exact=True)).to_be_visible()

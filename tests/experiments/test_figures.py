@@ -64,7 +64,7 @@ def test_all_images_are_as_many_as_the_preset_has():
     assert figure.axes[0].get_xticks().tolist() == [50, 100, 200, 500, 1000, 2000]
 
 
-def test_variants_may_say_themselves_where_they_stand(steps):
+def test_variants_may_state_their_own_position(steps):
     _, shown, scores = steps
     placed = [
         replace(v, variant=v.variant.model_copy(update={"at": 7.0 - n, "series": ""})) for n, v in enumerate(shown)
@@ -76,7 +76,7 @@ def test_variants_may_say_themselves_where_they_stand(steps):
         curve(CurveSpec(title="t", x="at", label="priors"), shown, scores)
 
 
-def test_what_is_no_number_is_refused(steps):
+def test_a_setting_without_a_number_is_rejected(steps):
     with pytest.raises(InputError, match=r"sampling.source: 'oracle' is no number"):
         curve(CurveSpec(title="t", x="sampling.source", label="source"), steps[1], steps[2])
 

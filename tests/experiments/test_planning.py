@@ -1,4 +1,4 @@
-"""What an experiment asks for: variants share whatever does not differ."""
+"""Artefacts of an experiment: variants share those that do not differ."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_choices_keep_the_experiments_order():
     assert choose(planned, ["all"]) == planned == choose(planned, [])
 
 
-def test_another_methods_settings_replace_and_its_own_are_laid_over():
+def test_another_methods_settings_replace_and_its_own_override():
     old = {"train": {"lora": {"rank": 4}, "steps": 5}}
     assert merge(old, {"train": {"method": "other"}})["train"] == {"method": "other"}
     assert merge(old, {"train": {"method": "dmp", "steps": 6}})["train"] == {
@@ -195,7 +195,7 @@ def test_another_methods_settings_replace_and_its_own_are_laid_over():
     }  # fmt: skip
 
 
-def test_an_experiment_that_names_what_is_not_there_is_refused():
+def test_an_experiment_with_unknown_names_is_rejected():
     wrong = {"title": "t", "preset": "mini", "reference": "a", "outputs": {}}
     with pytest.raises(ValueError, match="not among the variants"):
         Experiment.model_validate(wrong | {"variants": {"b": {"title": "b"}}})

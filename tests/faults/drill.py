@@ -48,7 +48,7 @@ def produce(plan: ShardPlan) -> Iterator[Sample]:
 
 
 def make(root: Path) -> None:
-    """Shards, then a folder that other libraries fill, then a file beside; each under its lock, as stages make them."""
+    """Shards, then a folder that other libraries fill, then a file next to it; each under its lock, as in stages."""
     place = Workspace(root)
     shards = kind_of("images").artefact(place, "train", "0" * 12)
     if shards.manifest() is None:
@@ -123,7 +123,7 @@ def drill(
 
 
 def check(root: Path, right: dict[str, bytes], raised: OSError, error: int) -> None:
-    """The error says what and where; there is no temporary file, no lock, and nothing that is not as it should be."""
+    """The error states what and where; no temporary file, no lock, and no damaged file is left."""
     assert raised.errno == error, raised
     assert raised.filename is not None, raised
     hidden = (".scratch/", "images/.")  # work to be resumed

@@ -1,4 +1,4 @@
-"""Pools of containers: what becomes of `prefect.yaml` on them, held against the templates that come with Prefect."""
+"""Pools of containers: `prefect.yaml` on them, checked against Prefect's own templates."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_every_deployment_starts_in_the_image_with_its_own_environment(known, de
     assert container["resources"]["limits"] == ({"nvidia.com/gpu": 1} if name == "gpu" else {})
 
 
-def test_what_a_pool_cannot_do_is_said(known):
+def test_unsupported_settings_of_a_pool_are_reported(known):
     with pytest.raises(InputError, match="name an image with this package in it: --image"):
         pools.job_template("docker", "cpu", {})
     with pytest.raises(InputError, match=r"volumes: a pool of type kubernetes has no such variable; it has: .*image"):
@@ -111,7 +111,7 @@ class Server:
         self.queues[work_pool_name, name] = priority
 
 
-def test_what_is_not_given_stays_as_it_is(known):
+def test_settings_that_are_not_given_stay_unchanged(known):
     server = Server()
     before = server.pools["gpu"]
     assert pools.make_pool(server, "gpu", limit=None, first_limit=1, variables={"image": None}) == "docker"

@@ -1,4 +1,4 @@
-"""Chunks of shards and the task runners: what is divided, what is waited for, and that bytes do not depend on it."""
+"""Chunks of shards and the task runners: division, waiting, and bytes that do not depend on either."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_waves_hold_every_node_once_and_after_its_inputs():
     assert len(list(waves(nodes))) < len(nodes) / 3
 
 
-def test_chunks_are_what_is_missing(tmp_path):
+def test_chunks_are_the_missing_shards(tmp_path):
     config = request(tmp_path)
     place, node = Workspace(tmp_path), find(plan(config), "images/train")
     with pytest.raises(InputError, match="not complete"):

@@ -1,4 +1,4 @@
-"""Scores against closed forms and against what a copy of an image must give."""
+"""Scores compared with closed forms, and with the known scores of an image's copy."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_constant_albedo_is_constant_whatever_its_colour() -> None:
         ("shading", "mse", 0),
     ],
 )
-def test_a_consistent_labeler_answers_the_same(task: str, unit: str, same: float) -> None:
+def test_a_consistent_labeler_predicts_the_same(task: str, unit: str, same: float) -> None:
     # Mirroring the world along x negates the x of normals and leaves every other label's values.
     label = decode_label(task, encode_label(task, room(1)[task])[1])
     mirrored = label[:, ::-1].copy()

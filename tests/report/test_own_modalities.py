@@ -150,7 +150,7 @@ def manifest(*columns: str) -> Manifest:
     )
 
 
-def test_the_card_describes_what_any_split_has() -> None:
+def test_the_card_describes_the_modalities_of_all_splits() -> None:
     card = card_from_manifests({"train": manifest("thermal", "depth"), "in_domain": manifest(*OWN)})
     _, head, body = card.split("---\n", 2)
     header = yaml.safe_load(head)

@@ -24,7 +24,7 @@ from tests.report.rooms import SIZE, room, samples
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_every_modality_becomes_a_picture(name: str) -> None:
+def test_every_modality_becomes_an_image(name: str) -> None:
     picture = colourise(name, room(0)[name])
     assert picture.shape == (SIZE, SIZE, 3)
     assert picture.dtype == np.uint8
@@ -58,7 +58,7 @@ def test_albedo_and_shading_show_as_they_are() -> None:
     assert colourise("albedo", np.full((1, 1, 3), [0.0, 0.5, 1.0]))[0, 0].tolist() == [0, 128, 255]
 
 
-def test_depth_shares_one_range_and_marks_what_is_invalid() -> None:
+def test_depth_shares_one_range_and_marks_invalid_pixels() -> None:
     near, far = (
         colourise("depth", np.array([[1.0, 0.0, np.nan]]), span=(1, 5)),
         colourise("depth", np.array([[5.0, 9.0]]), span=(1, 5)),

@@ -67,7 +67,7 @@ LOSSES = [
 
 
 @pytest.mark.parametrize(("change", "held"), LOSSES)
-def test_what_a_dataset_would_lose_is_refused(made, change, held):
+def test_changes_that_would_lose_data_are_rejected(made, change, held):
     workspace, config = made
     other, before = changed(config, change), files(workspace)
     with pytest.raises(InputError, match=rf"datasets/rooms/train: holds {held}.*--set dataset=NAME"):
@@ -90,7 +90,7 @@ UPDATES = [
 
 
 @pytest.mark.parametrize("change", UPDATES)
-def test_what_only_makes_it_in_another_way_is_an_update(made, change):
+def test_changes_of_how_it_is_made_are_an_update(made, change):
     workspace, config = made
     check_overwrites(plan(changed(config, change)), Workspace(workspace))
 
@@ -164,7 +164,7 @@ def photos(folder: Path, *names: str) -> Path:
 
 
 def bring(workspace: Path, folder: Path, *, finish: bool = True, **options: Any) -> PipelineConfig:
-    """What `dmp dataset import --only-dataset` does."""
+    """The same as `dmp dataset import --only-dataset`."""
     base = load_config("smoke", None, TINY)
     settings, listings = import_settings(base, load_config("smoke"), folder, **options)
     check_name(settings, listings, folder, str(workspace))
@@ -210,7 +210,7 @@ def test_the_same_folder_may_have_grown_or_moved(tmp_path):
     bring(tmp_path / "w", photos(moved, "q"))  # moved, the same, then grown
     assert keys(tmp_path / "w", "photos") == 3
     moved.rename(tmp_path / "photos")
-    with pytest.raises(InputError, match="images of another folder"):  # moved and grown at once
+    with pytest.raises(InputError, match="images of another folder"):  # moved and grown at the same time
         bring(tmp_path / "w", photos(tmp_path / "photos", "r"))
 
 
@@ -231,7 +231,7 @@ def test_imported_and_generated_images_do_not_replace_each_other(made, tmp_path)
     folder = photos(tmp_path / "photos", "x")
     with pytest.raises(InputError, match="train holds generated images; give another --name"):
         bring(workspace, folder, name="rooms", split="arbitrary")
-    request(tmp_path / "w", "attic")  # asked for, not made yet
+    request(tmp_path / "w", "attic")  # requested, not made yet
     with pytest.raises(InputError, match=r"dmp dataset new.*another --name"):
         bring(tmp_path / "w", folder, name="rooms")
     for finish in (False, True):

@@ -1,4 +1,4 @@
-"""The merged dataset: every sample's json is alike, and it opens with `datasets` and `webdataset` as it stands."""
+"""The merged dataset: every sample's json has the same schema, and `datasets` and `webdataset` open it unchanged."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def store(
 
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset whose parts differ in generator, labels, image format, and in what their scores can tell."""
+    """A dataset whose parts differ in generator, labels, image format and defined scores."""
     workspace = tmp_path_factory.mktemp("grown")
     build(configuration({"train": 7, "in_domain": 3}, ["normal", "depth"]), workspace, RENDERED, blank=6)
     build(configuration({"train-kitchen": 3}, ["normal"]), workspace, FOLDER | {"safety": {"flagged": False}})

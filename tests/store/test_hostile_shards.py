@@ -1,4 +1,4 @@
-"""Shards from strangers: what could write elsewhere, run code or fill the memory is one line that names the file."""
+"""Untrusted shards: content that could write elsewhere, run code or fill the memory is a one-line error."""
 
 from __future__ import annotations
 
