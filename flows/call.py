@@ -41,7 +41,7 @@ def call_stage(
     force: bool = False,
     shards: str | None = None,
 ) -> list[StageOutput]:
-    """Run these nodes of one stage where `runtime.deployments` says, within `runtime.timeouts`.
+    """Run these nodes of one stage according to `runtime.deployments`, within `runtime.timeouts`.
 
     In this process they run one after another. On another pool each is its own run, so that as many run in parallel
     as the pool allows; complete ones are not sent at all.
@@ -160,6 +160,6 @@ def _cancel(client: SyncPrefectClient, run_id: UUID, node_id: str) -> None:
     try:
         state = client.read_flow_run(run_id).state
         if state is None or not state.is_final():
-            client.set_flow_run_state(run_id, Cancelling(message="The flow that asked for it has ended."))
+            client.set_flow_run_state(run_id, Cancelling(message="The flow that requested it has ended."))
     except Exception as error:
         get_run_logger().warning("%s: its run %s could not be cancelled (%s)", node_id, run_id, error)

@@ -38,7 +38,7 @@ def pipeline(
 
     Args:
         workspace: local folder or fsspec URL.
-        force: make artefacts anew even if they are complete.
+        force: make artefacts again even if they are complete.
         only: ids of artefacts (`stage/name`) as `dmp plan` lists them.
         shards: redo these shards only, e.g. `3-7`; `only` must then name artefacts with shards.
         overrides: `field.subfield=value`, overrides the configuration.

@@ -60,11 +60,11 @@ def guarded(command: Callable[[], Any]) -> int:
             raise
         text, code = explained
         if text:
-            say(text)
+            print_error(text)
     return code if isinstance(code, int) else 0
 
 
-def say(text: str) -> None:
+def print_error(text: str) -> None:
     """Print an error as one line on standard error."""
     line = "; ".join(part.strip() for part in text.splitlines() if part.strip())
     stderr.print(Text("error:", "bold red"), plain(line), soft_wrap=True)

@@ -58,7 +58,7 @@ class Interrupts:
         sys.unraisablehook = self._not_raised
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def say(self) -> None:
+    def print_line(self) -> None:
         """Print the line once, without the streams' locks, which the interrupted code may hold."""
         if self._said:
             return
@@ -109,14 +109,14 @@ class Interrupts:
 
     def _end_now(self) -> None:
         signal_all(descendants(os.getpid()), signal.SIGKILL)
-        self.say()
+        self.print_line()
         end_now(self.code)
 
     def _end(self) -> None:
         """After an interrupt, skip the interpreter's own shutdown: it may hang where no thread can watch it."""
         if self.code:
             signal_all(descendants(os.getpid()), signal.SIGKILL)
-            self.say()
+            self.print_line()
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError):
                     stream.flush()
@@ -131,7 +131,7 @@ class Interrupts:
     ) -> None:
         """After a signal, the block's end counts as caused by it."""
         if self.code:
-            self.say()
+            self.print_line()
             sys.exit(self.code)
 
 

@@ -39,10 +39,10 @@ def load_config(
     return validate(*layered({"preset": preset} | settings, source, file, overrides))
 
 
-def _read_preset(name: object, said: str = "") -> dict[str, Any]:
-    """said: prefix of the error, which names the place that refers to the preset."""
+def _read_preset(name: object, place: str = "") -> dict[str, Any]:
+    """place: start of the error, which names the field that refers to the preset."""
     if name not in preset_names():
-        raise InputError(f"{said}preset {shortened(name)} does not exist; choose one of: {', '.join(preset_names())}")
+        raise InputError(f"{place}preset {shortened(name)} does not exist; choose one of: {', '.join(preset_names())}")
     return read_yaml(manifest_path("presets", f"{name}.yaml"))
 
 

@@ -17,7 +17,7 @@ from dmp_core.overrides import layered, merge
 from dmp_core.stages import Node, plan
 
 RunNodes = Callable[[PipelineConfig, str, list[Node]], Any]
-"""Makes these nodes of a configuration's DAG in a workspace, skipping what is complete."""
+"""Makes these nodes of a configuration's DAG in a workspace, skipping complete ones."""
 
 
 @dataclass(frozen=True)

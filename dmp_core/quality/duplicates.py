@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BLOCK = 256
-_FAR = 255  # no 64-bit hashes are so far apart
+_FAR = 255  # more than any distance of 64-bit hashes
 
 Nearest = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Hamming distance in bits, and index of the nearest hash; both -1 if there is none. Ties go to the first."""

@@ -201,7 +201,7 @@ def _position(ours: float, constant: float, ceiling: float) -> float | None:
 
 
 def _verdict(row: Mapping[str, Any], metric: Metric) -> str:
-    """The comparison with the constant predictor in words."""
+    """The comparison with the constant predictor, as text."""
     versus = row.get("versus_constant")
     if not versus:
         return "no constant predictor to compare with"

@@ -49,7 +49,7 @@ def dataset_config(
     words = split_keywords(split, keywords, None)
     refuse_unusable({f"splits.{split}.keywords": words}, settings.prompts.max_characters)
     if "-" in split:
-        raise InputError(f"split {split!r}: give the name before the hyphen; what follows it is the part's name")
+        raise InputError(f"split {split!r}: give the name before the hyphen; the rest is the part's name")
     place, title = Workspace(workspace), dataset_name(name, words[0])
     with Lock(place, f"datasets-{title}") as lock:  # simultaneous requests must not choose the same folder
         lock.wait()

@@ -178,7 +178,7 @@ def _by_model(modality: Modality, settings: ModelLabels, runtime: RuntimeConfig,
 
     def by_model(samples: list[Sample]) -> Iterator[Sample | Skipped]:
         for images in same_size_batches(samples, None, settings.batch_size):
-            labeler()  # what fails here is not about a sample
+            labeler()  # errors here are not about a sample
             yield from batch_or_each(images, [key for key, _ in images], batch, skips=skips)
 
     return by_model

@@ -118,7 +118,7 @@ def _lost_samples(wanted: PromptsStage, held: Manifest, prompts: Manifest | None
         shown = ", ".join(gone[:4]) + (f" and {len(gone) - 4} more" if len(gone) > 4 else "")
         return f"{_samples(held)} of {shown}"
     if wanted.count < count:
-        return f"{_samples(held)} (asked for now: {wanted.count})"
+        return f"{_samples(held)} (requested now: {wanted.count})"
     seed = prompts.config.get("seed") if prompts else None
     return f"{_samples(held)} of seed {seed}" if seed not in (None, wanted.seed) else ""
 

@@ -154,7 +154,7 @@ def _to_remove(artefact: Artefact, name: str, sharded: bool) -> tuple[str, ...]:
 
 # --------------------------------------------------------------------- sidecars, unknown files
 def _wrong_sidecars(artefact: Artefact, manifest: Manifest, broken: set[str]) -> Iterator[Finding]:
-    """Sidecars and the index repeat what the manifest states."""
+    """Check sidecars and the index, which repeat the manifest's entries."""
     for record in manifest.files:
         name = f"{record.name.rsplit('.', 1)[0]}.json"
         if record.name not in broken and _read_record(artefact, name) != record:

@@ -34,7 +34,7 @@ def write_file(path: Path, data: bytes, *, sync: bool = True) -> None:
                     os.fsync(stream.fileno())
             os.replace(temporary, path)
         finally:
-            with suppress(OSError):  # gone once it is renamed
+            with suppress(OSError):  # does not exist once it is renamed
                 temporary.unlink()
         if sync:
             sync_folder(path.parent)

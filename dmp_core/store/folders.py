@@ -80,7 +80,7 @@ def exchange(fs: FileSystem, new: str, path: str) -> None:
         mirror(fs, new, path)
         remove(fs, new)
         return
-    old = _hidden_beside(path, "old")
+    old = _hidden_sibling(path, "old")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     remove(fs, old)
     if os.path.lexists(path):
@@ -104,7 +104,7 @@ def mirror(fs: FileSystem, source: str, path: str) -> None:
     """
     names = sorted(files_below(fs, source), key=lambda name: name == "manifest.json")
     if isinstance(fs, LocalFileSystem):
-        new = _hidden_beside(path, "new")
+        new = _hidden_sibling(path, "new")
         remove(fs, new)
         try:
             _copy(fs, source, new, names)
@@ -127,6 +127,6 @@ def _copy(fs: FileSystem, source: str, target: str, names: list[str]) -> None:
         fs.cp_file(f"{source}/{name}", path)
 
 
-def _hidden_beside(path: str, word: str) -> str:
+def _hidden_sibling(path: str, word: str) -> str:
     folder, _, name = path.rpartition("/")
     return f"{folder}/.{name}.{word}"

@@ -341,7 +341,7 @@ def shard_reader(artefact: Artefact) -> Callable[[int], list[Sample]]:
 
 
 def _own_files(artefact: Artefact) -> list[FileRecord]:
-    """The shards that the manifest lists, each under its own name and with keys of its own. Raises InputError."""
+    """The shards that the manifest lists, each under its own name and with its own keys. Raises InputError."""
     files, last = artefact.published().files, ""
     for number, record in enumerate(files):
         first, end = record.ends

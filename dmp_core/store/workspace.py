@@ -120,7 +120,7 @@ class Workspace:
     """The root of all artefacts."""
 
     def __init__(self, url: str | Path, *, verify_inputs: bool = True) -> None:
-        """verify_inputs: compare what is read as an input with its recorded digest."""
+        """verify_inputs: compare every input that is read with its recorded digest."""
         self.verify_inputs = verify_inputs
         self.url = refuse_password(str(url), "give it in the variables or files of the storage's client")
         try:
@@ -183,7 +183,7 @@ class Artefact:
             raise InputError(f"{self.file(name)}: file is missing; rerun the stage `{self.stage}` to make it") from None
 
     def read_input(self, name: str) -> bytes:
-        """A file of a finished artefact; raises InputError if it is not what its manifest states."""
+        """A file of a finished artefact; raises InputError if it differs from the manifest's digest."""
         data = self.read_bytes(name)
         if self.workspace.verify_inputs:
             stated = {record.name: record.sha256 for record in self.published().files}

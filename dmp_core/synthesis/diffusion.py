@@ -89,7 +89,7 @@ class DiffusedImages:
         if settings.scheduler == "ddim":
             pipeline.scheduler = ddim_like(pipeline.scheduler)
         if hasattr(getattr(pipeline, "vae", None), "enable_slicing"):
-            # Decoding a whole batch at once takes more memory than all the steps before it.
+            # Decoding a whole batch in one call takes more memory than all the steps before it.
             pipeline.vae.enable_slicing()
         self.safety = SafetyChecker.taken_from(pipeline)
         if settings.safety_checker and self.safety is None:

@@ -75,7 +75,7 @@ class FolderSource:
         path = Path(self.settings.folder).expanduser() / record["file"]
         data = path.read_bytes() if path.is_file() else b""
         if sha256(data).hexdigest() != record["sha256"]:
-            raise InputError(f"{path}: changed or gone since the run began; run again")
+            raise InputError(f"{path}: changed or removed since the run began; run again")
         return data
 
 

@@ -336,7 +336,7 @@ def _matched(
             if first != name:
                 problems.append(f"{shown(root / name)}: the same label as {shown(first)}; keep one of them")
         elif label.folder not in strangers:
-            missing = f"there is no {shown(label.stem)}.jpg, .png … beside it"
+            missing = f"there is no {shown(label.stem)}.jpg, .png … next to it"
             problems.append(f"{shown(root / name)}: a label without an image; {missing}")
     problems += [
         f"{shown(root / folder)}: by its name, a folder of {modality} labels, but no "

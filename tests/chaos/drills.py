@@ -111,7 +111,7 @@ class Run:
                     found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:120])
         return found
 
-    def gone(self, patience: float) -> bool:
+    def has_ended(self, patience: float) -> bool:
         """Whether all of its processes end within that many seconds."""
         until = time.monotonic() + patience
         while self.alive() and time.monotonic() < until:

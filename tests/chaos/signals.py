@@ -67,7 +67,7 @@ def with_prefect(arena: Arena, runner: str, stages: list[str], seed: int = 0) ->
         ended = run.signal(chosen, group=group)
         tally.tried += 1
         complain(tally, what, ended, (CODES[chosen],), LINE)
-        if ended.seconds > LIMIT or not run.gone(LIMIT):
+        if ended.seconds > LIMIT or not run.has_ended(LIMIT):
             tally.hung.append(f"{what}: {ended.seconds:.1f} s, {run.alive()}")
         if ended.temporary:
             tally.lost.append(f"{what}: left {ended.temporary}")
@@ -100,7 +100,7 @@ def other_commands(arena: Arena) -> Tally:
         ended = run.signal(signal.SIGINT, group=True)
         tally.tried += 1
         complain(tally, name, ended, (130,), LINE)
-        if ended.seconds > LIMIT or not run.gone(LIMIT):
+        if ended.seconds > LIMIT or not run.has_ended(LIMIT):
             tally.hung.append(f"{name}: {ended.seconds:.1f} s, {run.alive()}")
         if ended.temporary:
             tally.lost.append(f"{name}: left {ended.temporary}")
@@ -115,7 +115,7 @@ def killed_with_prefect(arena: Arena) -> Tally:
     run = Run(arena.workspace, *arena.words("run"))
     run.until(run.at_work("images"))
     run.signal(signal.SIGKILL, group=False)
-    if not run.gone(LIMIT):
+    if not run.has_ended(LIMIT):
         tally.hung.append(f"left {run.alive()}")
     arena.finish(tally, "after kill -9", "run")
     return tally

@@ -12,7 +12,7 @@ from tests.chaos.warm import Warm
 
 def together(arena: Arena, runs: int, rounds: int, seed: int = 0) -> Tally:
     """Simultaneous runs; in every second round one of them is killed meanwhile."""
-    rng, tally = random.Random(seed), Tally(f"{runs} runs at once")
+    rng, tally = random.Random(seed), Tally(f"{runs} simultaneous runs")
     patience = runs * arena.patience
     others = [Warm(arena.workspace, None) for _ in range(runs - 1)]
     everyone = [arena.warm, *others]

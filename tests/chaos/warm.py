@@ -29,7 +29,7 @@ KILL = -int(signal.SIGKILL)
 
 
 class Warm:
-    """One such process, and the run that it has started last; a run is in a session of its own."""
+    """One such process, and the run that it started last; each run has its own session."""
 
     def __init__(self, workspace: Path, library: Path | None) -> None:
         """workspace: below it writes are counted, by the library of `tests.faults` if there is one."""
@@ -41,7 +41,7 @@ class Warm:
             env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "OPENBLAS_NUM_THREADS": "1", **counted},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            bufsize=0,  # `select` does not see what a buffer holds
+            bufsize=0,  # `select` does not see buffered data
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )

@@ -18,7 +18,7 @@ import typer
 from PIL import Image
 
 from dmp_core.cli import app, running
-from dmp_core.cli.errors import explain, guarded, say
+from dmp_core.cli.errors import explain, guarded, print_error
 from dmp_core.config import load_config
 from dmp_core.errors import EXTRAS, InputError, MissingExtra
 from dmp_core.render import RendererMissing
@@ -217,8 +217,8 @@ def test_errors_travel_from_worker_processes():
     assert "pip install 'dmp-pipeline[labelers]'" in str(error)
 
 
-def test_a_message_is_one_line_whatever_is_in_it(capsys):
-    say("one\ntwo\x1b[31m \u202e[/f] [bold]x")
+def test_a_message_with_any_content_is_one_line(capsys):
+    print_error("one\ntwo\x1b[31m \u202e[/f] [bold]x")
     assert capsys.readouterr().err == "error: one; two\\x1b[31m \\u202e[/f] [bold]x\n"
 
 

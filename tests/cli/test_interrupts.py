@@ -127,7 +127,7 @@ def end(process: subprocess.Popen[str], *signals: int) -> tuple[int, float, str]
 
 
 def is_running(pid: int) -> bool:
-    """One that nobody has collected yet has ended as well."""
+    """A process that its parent has not waited for yet counts as ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
@@ -165,7 +165,7 @@ def test_signals_that_are_repeated_do_not_cut_the_unwinding_short():
     assert (code, out) == (143, "cleaned\n")
 
 
-def test_whatever_error_follows_a_signal_is_an_interruption():
+def test_any_error_after_a_signal_is_an_interruption():
     assert end(start(ANOTHER_ERROR), signal.SIGINT)[0] == 130
 
 

@@ -1,4 +1,4 @@
-"""A Prefect server and workers on loopback, with a home of their own, for tests that deploy, run and kill."""
+"""A Prefect server and workers on loopback, with their own home, for tests that deploy, run and kill."""
 
 from __future__ import annotations
 

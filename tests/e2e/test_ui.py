@@ -83,7 +83,7 @@ class Window:
         self.page.goto(f"{self.base}/v2/{path}", wait_until="domcontentloaded")
         return self.page
 
-    def picture(self, name: str, height: int = 900) -> None:
+    def keep_screenshot(self, name: str, height: int = 900) -> None:
         """Check for errors, then save docs/images/NAME.png if screenshots were requested."""
         self.page.set_viewport_size({"width": 1280, "height": height})
         self.page.wait_for_timeout(3000)  # the timeline draws itself some frames later
@@ -145,14 +145,14 @@ def test_deployments_are_listed_with_their_flows_and_tags(window, run):
         api.expect(rows).to_have_count(len(DEPLOYMENTS))
         return rows if rows.filter(has_text="Not Ready").count() < len(DEPLOYMENTS) else None
 
-    rows = wait_for("the worker to ask for its pool", ready)
+    rows = wait_for("the worker to request its pool", ready)
     shown = Counter()
     for text in rows.all_inner_texts():
         words = [word.strip() for word in text.splitlines() if word.strip()]
         shown[words[0], words[1], next(word for word in words if word in ("dag", "data", "experiment", "stage"))] += 1
     wanted = Counter((entry["name"], flow_name(entry["entrypoint"]), entry["tags"][0]) for entry in DEPLOYMENTS)
     assert shown == wanted
-    window.picture("deployments", height=1800)
+    window.keep_screenshot("deployments", height=1800)
 
 
 def test_the_form_shows_all_settings(window):
@@ -163,7 +163,7 @@ def test_the_form_shows_all_settings(window):
     api.expect(page.get_by_text("subjects of the images, used in turn.")).to_be_visible()
     for place in ("generate-dataset", "cpu", "normal"):
         api.expect(page.get_by_text(place, exact=True).first).to_be_visible()
-    window.picture("form")
+    window.keep_screenshot("form")
 
     sections = set(PipelineConfig.model_json_schema()["properties"])
     labels = {text.removesuffix(" (Optional)") for text in page.locator("form label").all_inner_texts()}
@@ -200,14 +200,14 @@ def test_the_form_rejects_invalid_values_and_submits_valid_ones(window, tmp_path
     assert PipelineConfig.model_validate(given["config"]) == load_config("smoke")
 
 
-def test_a_run_tells_its_story(window, run):
+def test_a_run_page_shows_logs_and_artifacts(window, run):
     assert run.state.is_completed(), run.state.message
     page = window.show(f"runs/flow-run/{run.id}")
     api.expect(page.get_by_text(run.name).first).to_be_visible()
     api.expect(page.get_by_text("Completed").first).to_be_visible()
     for line in ("prompts: 4 made in", "train: 2 made in", "report: 1 made in"):
         api.expect(page.get_by_role("log").get_by_text(line)).to_be_attached()
-    window.picture("run", height=1100)
+    window.keep_screenshot("run", height=1100)
     page.get_by_role("tab", name="Subflow Runs").click()
     for stage in ("prompts", "images", "train", "report smoke"):
         api.expect(page.get_by_text(f"{stage}: {run.name}").first).to_be_visible()
@@ -228,7 +228,7 @@ def test_the_report_is_a_table_of_scores_that_names_its_page(window, run):
     assert {row[0].strip() for row in cells} == {"Surface normals", "Depth"}
     assert all(re.match(r"\s*[\d.]+", row[3]) for row in cells)
     api.expect(page.get_by_text(re.compile(r"/rooms/reports/.+/index\.html$"))).to_be_visible()
-    window.picture("report")
+    window.keep_screenshot("report")
 
 
 def test_artefacts_are_a_table_with_paths(window, run):
@@ -237,7 +237,7 @@ def test_artefacts_are_a_table_with_paths(window, run):
         api.expect(page.get_by_role("columnheader", name=column, exact=True)).to_be_visible()
     first, *_, last = plan(load_config("smoke", None, SMALL))
     api.expect(page.get_by_role("cell", name=first.id, exact=True)).to_be_visible()
-    window.picture("artefacts")
+    window.keep_screenshot("artefacts")
     page.get_by_role("textbox", name="Search").fill(last.id)
     api.expect(page.get_by_role("cell", name=last.id, exact=True)).to_be_visible()
 

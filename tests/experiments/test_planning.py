@@ -203,7 +203,7 @@ def test_an_experiment_with_unknown_names_is_rejected():
         Experiment.model_validate(wrong | {"variants": {"a": {"title": "a", "feeds": ["figure9"]}}})
 
 
-def test_a_modality_that_nobody_knows_is_named_with_its_place():
+def test_an_unknown_modality_is_named_with_its_place():
     experiment = load_experiment("compare")
     name = next(iter(experiment.variants))
     wrong = experiment.variants[name].model_copy(update={"modalities": ["mood"]})

@@ -1,4 +1,4 @@
-"""Writes that fail, in whatever library they happen: a process is started with `faults.c` preloaded."""
+"""Writes that fail in any library: a process is started with `faults.c` preloaded."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_runs_in_containers_start_where_the_image_has_the_checkout(monkeypatch):
 
 
 class Server:
-    """The part of Prefect's client that pools need, with one pool that somebody has changed by hand."""
+    """The part of Prefect's client that pools need, with one pool that was changed by hand."""
 
     def __init__(self) -> None:
         template = pools.with_defaults(templates()["docker"], "docker", {"image": "dmp-pipeline:1"})

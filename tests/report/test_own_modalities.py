@@ -173,7 +173,7 @@ def test_the_cards_code_has_a_valid_name_for_each() -> None:
     assert "lambda_map = " in code
 
 
-def test_labels_of_a_package_that_is_gone_are_not_passed_over() -> None:
+def test_labels_of_a_removed_package_are_not_ignored() -> None:
     with pytest.raises(InputError, match="labels for edge; install the package"):
         card_from_manifests({"train": manifest("normal", "edge")})
 

@@ -59,7 +59,7 @@ def made(tmp_path_factory) -> tuple[Path, PipelineConfig]:
 
 LOSSES = [
     ({"modalities": ["normal"]}, "labels of depth"),
-    ({"splits": {"train": {"count": 1}}}, "2 samples .asked for now: 1"),
+    ({"splits": {"train": {"count": 1}}}, "2 samples .requested now: 1"),
     ({"splits": {"train": {"keywords": ["bedroom"]}}}, "2 samples of kitchen"),
     ({"splits": {"train": {"keywords": ["attic"], "count": 9}}}, "2 samples of bedroom, kitchen"),
     ({"seed": 1}, "2 samples of seed 0"),

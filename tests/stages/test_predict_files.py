@@ -220,11 +220,11 @@ def test_images_too_narrow_are_refused_by_name(tmp_path: Path, size: tuple[int, 
 
 # ----------------------------------------------------------------------------------- not finite
 def test_an_adapter_with_a_nan_predicts_nothing(adapter: Callable[..., Path], tmp_path: Path) -> None:
-    def spoilt(weights: Any) -> Any:
+    def damaged(weights: Any) -> Any:
         weights[sorted(weights)[3]].view(-1)[0] = float("nan")
         return weights
 
-    place = adapter("normal", spoilt)
+    place = adapter("normal", damaged)
     with pytest.raises(InputError, match=r"adapter_model\.safetensors: tensor .* holds NaN or infinity"):
         predict(photo_file(tmp_path / "x.png"), "--modality", "normal", "--adapter", place, "--out", tmp_path / "out")
     assert not names(tmp_path / "out")

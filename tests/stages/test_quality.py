@@ -173,7 +173,7 @@ def test_switching_the_flip_check_off_is_as_if_there_were_none() -> None:
 
 
 # -------------------------------------------------------------------------------- dropped samples
-def test_the_merged_dataset_has_gaps_and_says_why(scored: tuple[PipelineConfig, Path]) -> None:
+def test_the_merged_dataset_has_gaps_and_states_why(scored: tuple[PipelineConfig, Path]) -> None:
     config, workspace = scored
     run(config, workspace, "shards")
     dataset = workspace / "datasets" / "smoke"

@@ -1,4 +1,4 @@
-"""Reruns of single stages and shards, what they make stale, and datasets that grow by parts."""
+"""Reruns of single stages and shards, the artefacts they make stale, and datasets that grow by parts."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def full(*_: object) -> int:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_an_own_lock_that_could_not_be_written_keeps_nobody_waiting(tmp_path, monkeypatch):
+def test_a_lock_whose_writing_failed_blocks_no_process(tmp_path, monkeypatch):
     lock = Lock(Workspace(tmp_path), "thing")
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)

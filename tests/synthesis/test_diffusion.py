@@ -141,7 +141,7 @@ def test_the_models_own_scheduler_on_request(folder: Path) -> None:
     assert records[0]["generator"]["scheduler"] == "PNDMScheduler"
 
 
-def test_json_tells_where_the_image_comes_from(folder: Path) -> None:
+def test_json_states_the_origin_of_the_image(folder: Path) -> None:
     record = make(folder, ROWS[1:2], revision="abc")[1][0]
     assert {name: record[name] for name in ROWS[1]} == ROWS[1]
     chosen = {"dtype": "float32", "scheduler": "DDIMScheduler"}
@@ -307,7 +307,7 @@ def overflowing(decode: Any) -> Any:
     return decoded
 
 
-def spoiled(decode: Any, bad: list[torch.Tensor], pixel: float) -> Any:
+def filled(decode: Any, bad: list[torch.Tensor], pixel: float) -> Any:
     """Fills the images of these latents with one value; the others of the batch stay unchanged."""
 
     def decoded(self: Any, latents: torch.Tensor, *args: Any, **options: Any) -> Any:
@@ -340,14 +340,14 @@ def latents(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(("pixel", "reason"), [(np.nan, "overflows in float32"), (-1, "makes a black image")])
 def test_an_invalid_image_names_its_key_and_prompt(folder, latents, monkeypatch, pixel, reason) -> None:
-    monkeypatch.setattr(AutoencoderKL, "decode", spoiled(AutoencoderKL.decode, [latents["second"]], pixel))
+    monkeypatch.setattr(AutoencoderKL, "decode", filled(AutoencoderKL.decode, [latents["second"]], pixel))
     with pytest.raises(InputError, match=rf"train-00000001: .*{reason}.*'a blue chair by the window' \(seed {2**40}\)"):
         make(folder, ROWS[:3])
 
 
 @pytest.mark.parametrize("pixel", [np.nan, -1])
 def test_an_image_that_is_none_is_made_from_its_next_seed(folder, latents, plain, monkeypatch, pixel) -> None:
-    monkeypatch.setattr(AutoencoderKL, "decode", spoiled(AutoencoderKL.decode, [latents["second"]], pixel))
+    monkeypatch.setattr(AutoencoderKL, "decode", filled(AutoencoderKL.decode, [latents["second"]], pixel))
     images, records = make(folder, ROWS[:3], skips=True)
     seeds = [row["seed"] for row in ROWS[:3]]
     assert [record["seed"] for record in records] == [seeds[0], next_seed(seeds[1]), seeds[2]]
@@ -358,7 +358,7 @@ def test_an_image_that_is_none_is_made_from_its_next_seed(folder, latents, plain
 
 def test_an_image_that_fails_twice_is_skipped(folder, latents, plain, monkeypatch) -> None:
     bad = [latents["second"], latents["again"]]
-    monkeypatch.setattr(AutoencoderKL, "decode", spoiled(AutoencoderKL.decode, bad, -1))
+    monkeypatch.setattr(AutoencoderKL, "decode", filled(AutoencoderKL.decode, bad, -1))
     with open_source(settings(folder), RuntimeConfig(device="cpu", on_bad_sample={"policy": "skip"})) as source:
         first, second, third = source.samples(ROWS[:3])
     assert isinstance(second, Skipped)

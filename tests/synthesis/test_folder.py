@@ -417,7 +417,7 @@ def test_a_file_that_changes_during_the_run_is_not_taken(tmp_path):
         assert record["source"] == {"file": "a.png", "sha256": rows[0]["sha256"], "height": 6, "width": 8}
         assert record["generator"] == {"kind": "folder", "fit": "keep", "resolution": None, "labels": []}
         write(tmp_path / "a.png", 255 - RGB)
-        with pytest.raises(InputError, match=r"a\.png: changed or gone"):
+        with pytest.raises(InputError, match=r"a\.png: changed or removed"):
             list(source.samples(rows))
 
 

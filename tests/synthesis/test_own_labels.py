@@ -118,7 +118,7 @@ def test_invalid_labels_are_rejected_by_name(tmp_path: Path, name: str, array: n
     assert "\n" not in str(error.value)
 
 
-def test_labels_that_say_nothing_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_constant_labels_cause_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / "a.png")
     np.save(tmp_path / "a.thermal.npy", np.full(SIZE, 20.0))
     Image.fromarray(np.zeros(SIZE, np.uint8)).save(tmp_path / "a.defects.png")  # a part without any is one like others
