@@ -49,7 +49,7 @@ def main(
     seed: int = 0,
     only: Annotated[str, typer.Option(help="Names of drills, with commas.")] = "",
 ) -> None:
-    """Print a table: tried, lost, hung, ended otherwise than it should."""
+    """Print a table: tried, lost, hung, ended in a wrong way."""
     with tempfile.TemporaryDirectory() as folder:
         arena = Arena(Path(folder))
         chosen = {

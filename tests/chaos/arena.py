@@ -20,7 +20,7 @@ _PROGRESS = re.compile(r"Prefect is not installed|\d+/\d+ ")
 
 @dataclass
 class Tally:
-    """What a drill has tried; all that it complains of is in one of the lists."""
+    """Attempts of a drill; every fault it found is in one of the lists."""
 
     name: str
     tried: int = 0
@@ -89,7 +89,7 @@ class Arena:
             shutil.copytree(self.before(stage), self.workspace)
 
     def differences(self, right: dict[str, bytes] | None = None) -> list[str]:
-        """What the workspace lacks, has too much or differently, and temporary files and locks."""
+        """Missing, extra and different files of the workspace, and temporary files and locks."""
         right, found = self.right if right is None else right, contents(self.workspace)
         named = {name for name in found.keys() | right.keys() if found.get(name) != right.get(name)}
         return sorted(named) + temporary(self.workspace)
@@ -97,7 +97,7 @@ class Arena:
     def finish(
         self, tally: Tally, what: str, *command: str, right: dict[str, bytes] | None = None, **options: bool
     ) -> None:
-        """Run undisturbed, and complain if that does not end in the right bytes."""
+        """Run undisturbed, and record a fault if that does not give the right bytes."""
         self.warm.start(*self.words(*command), **options)
         ended = self.warm.end(self.workspace, self.patience)
         if ended is None:

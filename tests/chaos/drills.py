@@ -23,7 +23,7 @@ LIMIT = 10.0
 LINE = "interrupted; run the same command again to resume"
 _MARK = "DMP_DRILL"
 _TIMED = {"manifest.json", "loss.csv", "metrics.json", "index.html"}
-"""Files that hold times, or digests of such files."""
+"""Files that contain times, or digests of such files."""
 _TEMPORARY = ("*.tmp", "*.part", "*.tmp.npz", ".writing-*", "*.lock", "*.lock.*")
 
 # A fresh interpreter in which Prefect cannot be found, as if it were not installed.
@@ -52,7 +52,7 @@ class Ended:
     out: str
     err: str
     alive: list[str]
-    """Command lines of its processes that are still there."""
+    """Command lines of its processes that still exist."""
     temporary: list[str]
 
 

@@ -1,4 +1,4 @@
-"""`dmp` without the seconds that imports take: a process that has everything imported forks one run after the other.
+"""`dmp` without the seconds that imports take: a process that has everything imported forks one run after another.
 
 Prefect cannot be found in it, so that stages run in turn. As a program it reads a request per line, a JSON object with
 `arguments`, `log`, `fault` and `inline`, and answers with the process id, then with the exit code.
@@ -50,7 +50,7 @@ class Warm:
         self.begun = 0.0
 
     def start(self, *arguments: str, fault: tuple[int, int, bool] | None = None, inline: bool = False) -> None:
-        """fault: as for `tests.faults`. inline: render in the same process, which spares seconds per stage."""
+        """fault: as for `tests.faults`. inline: render in the same process, which saves seconds per stage."""
         request = {"arguments": arguments, "log": str(self.log), "fault": fault, "inline": inline}
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         self.pid, self.begun = int(self._answer(60)), time.monotonic()
@@ -74,7 +74,7 @@ class Warm:
         return Ended(int(code), seconds, out, err, alive, temporary(workspace))
 
     def writes(self) -> int:
-        """How many the run that has just ended by itself has tried."""
+        """Number of writes of the run that has just ended by itself."""
         return int(Path(f"{self.log}.writes").read_text())
 
     def over(self) -> bool:
@@ -113,7 +113,7 @@ class _NoPrefect:
 
 
 def _import_all() -> None:
-    """But the renderer: its threads do not survive a fork."""
+    """Import everything except the renderer, whose threads do not survive a fork."""
     for name in ("torch", "peft", "matplotlib.pyplot", "pyarrow.parquet", "webdataset"):
         importlib.import_module(name)
     for name in (

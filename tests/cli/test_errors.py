@@ -192,7 +192,7 @@ def test_a_missing_package_is_named_with_its_extra(package):
     inner = ModuleNotFoundError(f"No module named '{package}.sub'", name=f"{package}.sub")
     outer = ImportError("of a library that wraps it")
     outer.__cause__ = inner
-    bare = RendererMissing("needs Mitsuba 3", name="mitsuba")  # as it comes out of a worker process
+    bare = RendererMissing("needs Mitsuba 3", name="mitsuba")  # as a worker process raises it
     assert explain(bare)[0].endswith("pip install 'dmp-pipeline[render]'")
     for error in (inner, outer):
         text, code = explain(error)
@@ -238,7 +238,7 @@ def test_output_that_cannot_encode_a_character_replaces_it(tmp_path):
     assert registry()[0].id.encode() in done.stdout
 
 
-def test_a_reader_that_has_enough_ends_the_command_quietly(tmp_path):
+def test_a_closed_pipe_ends_the_command_quietly(tmp_path):
     command = f'"{sys.executable}" -m dmp_core.cli plan -p mini -w "{tmp_path}" | head -n 1'
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, shell=True, capture_output=True, env=env, check=True)

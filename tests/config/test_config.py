@@ -109,7 +109,7 @@ def test_a_split_has_one_source():
     assert (split.count, split.fit, split.share) == (None, "crop", (0.0, 1.0))
 
 
-def test_exact_labels_may_come_out_of_folders():
+def test_exact_labels_may_come_from_folders():
     config = load_config("mini")
     values = config.model_dump(mode="json") | {"images": {"kind": "diffusion"}}
     assert validate(values | {"splits": {"arbitrary": {"folder": "photos"}}}, "mine").labels["normal"].kind == "exact"

@@ -132,7 +132,7 @@ def test_a_labelled_folder_is_trained_on_and_scored(tmp_path, monkeypatch):
 
 
 def test_labels_without_a_training_set_are_scored_without_a_constant(tmp_path, caplog):
-    """With depths in millimetres, and class maps that label nothing."""
+    """With depths in millimetres, and class maps without labels."""
     write_rooms(tmp_path / "rooms", range(2), ())
     for seed in range(2):
         labels = {"depth": room(seed)["depth"] * 1000, "segmentation": np.full((32, 32), 255, np.uint8)}

@@ -161,7 +161,7 @@ def test_an_experiment_uses_the_pipelines_data_and_shows_its_tables(prefect, wor
 
 
 @pytest.mark.e2e
-def test_bad_input_on_another_pool_is_said_by_the_parent(prefect, workspace, tmp_path):
+def test_bad_input_on_another_pool_is_reported_by_the_parent(prefect, workspace, tmp_path):
     nowhere = prefect.end(prefect.submit("pipeline/smoke", **values(tmp_path, "runtime.deployments={train: train/x}")))
     assert nowhere.state.is_failed()
     assert "runtime.deployments.train: no deployment 'train/x'" in nowhere.state.message

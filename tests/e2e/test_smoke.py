@@ -119,7 +119,7 @@ def test_deleted_shard_is_redone_alone_and_byte_identical(workspace):
 
 @pytest.mark.slow
 def test_sigterm_ends_a_run_with_all_its_processes_and_the_rerun_resumes_at_the_missing_shard(tmp_path):
-    slow = ["images={resolution: 64, samples_per_pixel: 512}", "runtime.workers=1"]  # seconds an image
+    slow = ["images={resolution: 64, samples_per_pixel: 512}", "runtime.workers=1"]  # seconds per image
     config = load_config("smoke", None, slow)
     for node in plan(config):
         if node.stage == "prompts":
@@ -171,7 +171,7 @@ def test_threads_are_recorded_where_torch_computes_and_nowhere_else(workspace):
 
 @pytest.mark.slow
 def test_locks_of_a_lost_machine_are_taken_over_in_every_stage(workspace, tmp_path):
-    """One shard per stage is lost, and a machine that held its lock; then an artefact that is no shards."""
+    """One shard per stage is lost, and a machine that held its lock; then an artefact without shards."""
     copy, locks = tmp_path / "w", []
     shutil.copytree(workspace, copy)
     (copy / ".locks").mkdir(exist_ok=True)

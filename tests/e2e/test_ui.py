@@ -60,7 +60,7 @@ def find_browser() -> str | None:
 
 
 if os.environ.get("DMP_E2E"):
-    find_browser()  # while tests are collected: one message before twenty minutes, not eight after them
+    find_browser()  # during collection: one message immediately, instead of eight after twenty minutes
 
 
 class Window:
@@ -109,7 +109,7 @@ def browser() -> Iterator[api.Browser]:
 
 @pytest.fixture(scope="module")
 def prefect(browser, tmp_path_factory) -> Iterator[Orchestra]:
-    """After the browser, so that nothing is started where there is none."""
+    """Requested after the browser, so that nothing is started without one."""
     with orchestra(tmp_path_factory.mktemp("prefect"), pools=("cpu",)) as started:
         yield started
 

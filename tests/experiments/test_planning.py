@@ -111,7 +111,7 @@ def test_predictions_of_many_passes_take_longer(tmp_path):
     for variant in plan_experiment(load_experiment("compare"), "paper", modalities=["normal"]):
         node = variant.prediction("in_domain", "normal")
         seconds[variant.name] = estimate_seconds(node, place)[0] / node.samples
-    # Passes: 5; 50 steps, half of them taken; 50 each way; 100 steps, each asking three times.
+    # Passes: 5; 50 steps, half of them taken; 50 each way; 100 steps, each with three calls.
     assert seconds["spade"] < seconds["dmp"] < seconds["sdedit"] < seconds["ddib"] < seconds["ip2p_hard"]
     assert seconds["ip2p_hard"] - seconds["ddib"] == pytest.approx(
         (300 - 100) * (seconds["ddib"] - seconds["sdedit"]) / 75

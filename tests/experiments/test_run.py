@@ -62,7 +62,7 @@ RUN = ("spade", "drit", "sdedit", "ddib", "ip2p_hard", "ip2p_learned", "visii", 
 
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory):
-    """A package that announces the method `towards`, as pip would leave it."""
+    """An installed package with an entry point for the method `towards`."""
     site = tmp_path_factory.mktemp("site")
     (site / "towards-1.0.dist-info").mkdir()
     (site / "towards_method.py").write_text(PACKAGE)
@@ -225,7 +225,7 @@ def test_differences_are_paired(made):
         assert row.verdict == ("even" if row.ci_low <= 0 <= row.ci_high else "worse" if row.ci_low > 0 else "better")
 
 
-def test_groups_are_scored_apart(made, planned):
+def test_groups_are_scored_separately(made, planned):
     """A group of one image has that image's scores; `dmp-random` is compared with `dmp` on it alone."""
     workspace = Workspace(str(made[0]))
     tables = {}
@@ -250,7 +250,7 @@ def test_groups_are_scored_apart(made, planned):
     assert both[0].reference.value == pytest.approx(tables["dmp"].mean())
     text = groups.markdown(spec, found, "dmp", {variant.name: variant.title for variant in shown})
     assert f"| Normals, first | Angle ↓ | 1 | {tables['dmp'][one]:.1f}<br>" in text
-    assert not groups.groups(spec, shown[1:], "dmp", workspace)  # nothing to hold them against
+    assert not groups.groups(spec, shown[1:], "dmp", workspace)  # nothing to compare them with
 
 
 def test_grids_show_images_labels_and_predictions(made):

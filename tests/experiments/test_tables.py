@@ -1,4 +1,4 @@
-"""Tables in the paper's layout, from scores that are made up here and nowhere else."""
+"""Tables in the paper's layout, from invented scores."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_variants_not_run_are_marked_and_have_no_number(built):
     assert {value for line in missing.values() for value, _ in line.cells} == {"not run"}
 
 
-def test_markdown_has_one_cell_a_column(built):
+def test_markdown_has_one_cell_per_column(built):
     rows = [line for line in tables.markdown(built).splitlines() if line.startswith("|")]
     assert {row.count("|") for row in rows} == {6}
     assert len(rows) == 2 + len(built.lines)

@@ -1,6 +1,6 @@
 """Run with `faults.c` loaded: `python -m tests.faults.drill FOLDER [all]`.
 
-Each write of a small DAG fails, once or from then on: in turn in one of three ways, or in all. What ends with an error
+Each write of a small DAG fails, once or from then on: in turn in one of three ways, or in all. Every error
 must name a path and leave nothing half done, and the next run must end in the bytes of the undisturbed one. Prints a
 line per kind: `ENOSPC once: 45 writes`.
 """
@@ -105,7 +105,7 @@ def differences(root: Path, right: dict[str, bytes]) -> list[str]:
 def drill(
     root: Path, right: dict[str, bytes], faults: Faults, error: int, lasting: bool, numbers: Iterable[int]
 ) -> int:
-    """Let each of these writes fail; returns how many of them there were."""
+    """Let each of these writes fail; returns their number."""
     for tried, number in enumerate(numbers):
         shutil.rmtree(root, ignore_errors=True)
         faults.arm(number, error, lasting)

@@ -157,11 +157,11 @@ def test_a_deleted_child_fails_its_parent_and_the_others_are_cancelled(server, t
 def test_presets_fit_the_schema_of_a_deployment(preset):
     given = {"config": load_config(preset).model_dump(mode="json")}
     schema = parameter_schema(pipeline.fn).model_dump_for_openapi()
-    validate_parameters(given, schema, raise_on_error=True, ignore_required=True)  # as the server does it
+    validate_parameters(given, schema, raise_on_error=True, ignore_required=True)  # as the server does
     assert list(schema["properties"])[-1] == "config"  # often-changed parameters come before it in the form
 
 
-def test_presets_are_deployed_whole_and_name_deployments_that_exist():
+def test_presets_are_deployed_completely_and_name_existing_deployments():
     assert presets()["mini"] == load_config("mini").model_dump(mode="json")
     listed = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     names = {f"{entry['entrypoint'].rpartition(':')[2]}/{entry['name']}" for entry in listed}

@@ -29,7 +29,7 @@ def templates() -> dict[str, Any]:
 
 @pytest.fixture
 def known(monkeypatch):
-    """Templates as the server hands them out, without a server."""
+    """The server's templates, without a server."""
     found = templates()
 
     async def look(kind: str) -> Any:
@@ -40,7 +40,7 @@ def known(monkeypatch):
 
 
 def job(template: dict[str, Any], deployment: dict[str, Any]) -> dict[str, Any]:
-    """What a run of the deployment starts with, as a worker works it out."""
+    """The job configuration of a deployment's run, as a worker computes it."""
     properties = template["variables"]["properties"]
     given = deployment["work_pool"]["job_variables"]
     assert given.keys() <= properties.keys()

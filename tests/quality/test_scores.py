@@ -183,7 +183,7 @@ def test_a_consistent_labeler_predicts_the_same(task: str, unit: str, same: floa
     assert flip_difference(task, label, mirrored) == {"value": same, "unit": unit}
 
 
-def test_inconsistent_answers_are_measured_in_the_tasks_unit() -> None:
+def test_inconsistent_predictions_are_measured_in_the_tasks_unit() -> None:
     turned = np.zeros((4, 4, 3), np.float32)
     turned[...] = (np.sin(np.radians(15)), 0, np.cos(np.radians(15)))
     # A labeler that ignores the mirror answers +15° where -15° is right.

@@ -79,7 +79,7 @@ def test_the_card_states_units_axes_and_origin() -> None:
         assert fact in card, fact  # fmt: skip
 
 
-def test_a_card_for_one_modality_leaves_the_others_out() -> None:
+def test_a_card_for_one_modality_omits_the_others() -> None:
     card = dataset_card(DatasetCardInfo("depths", {"train": 3}, modalities=[find_modality("depth")]))
     assert "seg.png" not in card
     assert "normal.png" not in card

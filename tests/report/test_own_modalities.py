@@ -1,4 +1,4 @@
-"""The report and the dataset card of modalities that a configuration describes itself."""
+"""The report and the dataset card of modalities that a configuration defines."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_page_shows_them_like_any_other(data: ReportData, own: Mapping[str, 
     assert readme_figure(data.samples, modalities=data.modalities).width > 10 * 112
 
 
-def test_pixels_of_several_class_maps_are_counted_apart() -> None:
+def test_pixels_of_several_class_maps_are_counted_separately() -> None:
     collector = StatisticsCollector(modalities_of(CONFIG))
     collector.update("", labels={"defects": np.array([[1, 1], [3, 255]]), "segmentation": np.array([[7, 0], [0, 0]])})
     result = collector.result()

@@ -98,7 +98,7 @@ def write_images(folder: Path, count: int, marks: dict[int, tuple[int, int, int]
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of 7 for training, 2 and 3, a whole shard, get no label, 5 is broken; of 6 others, 1 gets none, 4 no answer."""
+    """Of 7 for training, 2 and 3, a whole shard, get no label, 5 is broken; of 6 others, 1 gets no label, 4 fails."""
     folder = tmp_path_factory.mktemp("images")
     write_images(folder / "train", 7, {2: RED, 3: RED}, broken=5)
     write_images(folder / "in_domain", 6, {1: RED, 4: GREEN})

@@ -1,4 +1,4 @@
-"""Workspaces stay valid: a change of code may change no fingerprint of a preset, unless a figure was wrong."""
+"""Workspaces stay valid: a change of code may change no fingerprint of a preset, unless a number was wrong."""
 
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ def test_photos_alone_are_predicted_by_finished_adapters_or_not_at_all(tmp_path)
     assert {"labels/arbitrary-normal", "labels/arbitrary-depth"} <= set(labelled)
 
 
-def test_labels_that_came_along_are_scored_and_others_are_not(tmp_path):
+def test_labels_in_the_folder_are_scored_and_others_are_not(tmp_path):
     write_photo(tmp_path, labels=("depth",))
     planned = photo_plan({"in_domain": {"folder": str(tmp_path)}}, SHIPPED, modalities=["normal", "depth"])
     assert "labels/in_domain-depth" in planned

@@ -123,7 +123,7 @@ def test_results_are_no_labels_and_no_images_of_a_later_import(tmp_path: Path) -
     assert set(listing.ignored) == made
 
 
-def test_images_of_one_name_go_by_their_paths(tmp_path: Path) -> None:
+def test_images_of_one_name_are_named_by_their_paths(tmp_path: Path) -> None:
     images = [
         photo_file(tmp_path / place, seed=n) for n, place in enumerate(("a/x.png", "b/x.png", "b/c/X.jpg", "b/y.png"))
     ]
@@ -173,7 +173,7 @@ def test_only_files_of_this_command_are_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x.depth.pred.npy", "x.depth.view.png", INDEX])
 @pytest.mark.parametrize("kind", ["file", "folder", "link", "dangling"])
-def test_foreign_files_are_kept(tmp_path: Path, name: str, kind: str) -> None:
+def test_files_of_other_programs_are_kept(tmp_path: Path, name: str, kind: str) -> None:
     image, out = photo_file(tmp_path / "x.png"), tmp_path / "out"
     out.mkdir()
     (tmp_path / "theirs").write_bytes(b"precious")

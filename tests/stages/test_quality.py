@@ -212,7 +212,7 @@ def test_training_drops_samples_whose_image_or_own_label_fails(scored: tuple[Pip
     assert images == {"normal": 3, "depth": 4}
 
 
-def test_scores_are_those_of_the_kept_images_alone(scored: tuple[PipelineConfig, Path]) -> None:
+def test_scores_are_those_of_the_kept_images_only(scored: tuple[PipelineConfig, Path]) -> None:
     config, workspace = scored
     for task in TASKS:
         guesses = {key: prediction(task, arrays[task], 3) for key, arrays in rooms("in_domain").items()}

@@ -207,9 +207,9 @@ def test_a_rejected_request_reserves_no_folder(tmp_path):
     assert list(request(tmp_path, "bedroom").splits) == ["train"]
 
 
-def test_a_request_that_is_killed_while_it_is_noted_stops_no_other(tmp_path, monkeypatch):
+def test_a_request_that_is_killed_while_it_is_recorded_stops_no_other(tmp_path, monkeypatch):
     def killed(temporary: Path, path: Path) -> None:
-        (path.parent / f"{Path(temporary).name}.torn.tmp").write_bytes(b'{"key')  # which a killed process leaves
+        (path.parent / f"{Path(temporary).name}.torn.tmp").write_bytes(b'{"key')  # left by a killed process
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

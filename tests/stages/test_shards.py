@@ -138,7 +138,7 @@ print(json.dumps({
 
 
 def opened(dataset: Path, cache: Path, way: str) -> dict[str, list[dict[str, Any]]]:
-    """What `load_dataset(folder)` gives, in a process that cannot import this package."""
+    """Result of `load_dataset(folder)`, in a process that cannot import this package."""
     done = subprocess.run(
         [sys.executable, "-c", OPEN, str(dataset), str(cache), way],
         cwd=cache,

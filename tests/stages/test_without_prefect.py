@@ -1,4 +1,4 @@
-"""The command line in an environment that cannot hold Prefect, as vLLM's cannot."""
+"""The command line in an environment without Prefect, such as vLLM's."""
 
 from __future__ import annotations
 

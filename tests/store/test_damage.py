@@ -156,7 +156,7 @@ def test_a_damaged_manifest_does_not_hand_a_dataset_to_another_configuration(tmp
 
 
 @pytest.mark.parametrize("kind", [*DAMAGE, "of another kind"])
-def test_a_damaged_request_note_is_written_again(tmp_path, kind, caplog):
+def test_a_damaged_request_record_is_written_again(tmp_path, kind, caplog):
     first = request(tmp_path, "bedroom")
     note = tmp_path / ".requests" / "rooms" / "train.json"
     right = note.read_bytes()

@@ -143,7 +143,7 @@ def test_missing_disk_space_is_reported_before_any_work(tmp_path, monkeypatch):
     assert not (tmp_path / "w").exists()
 
 
-def test_a_file_in_the_way_is_said_before_any_work(tmp_path):
+def test_a_file_in_place_of_a_folder_is_reported_before_any_work(tmp_path):
     (tmp_path / "images").touch()
     with pytest.raises(NotADirectoryError) as raised:
         check_workspace(SMOKE, Workspace(tmp_path))
@@ -152,7 +152,7 @@ def test_a_file_in_the_way_is_said_before_any_work(tmp_path):
 
 
 @pytest.mark.parametrize(("flag", "number"), [(0, errno.EACCES), (os.ST_RDONLY, errno.EROFS)])
-def test_missing_rights_are_said_before_any_work(tmp_path, monkeypatch, flag, number):
+def test_missing_permissions_are_reported_before_any_work(tmp_path, monkeypatch, flag, number):
     closed = tmp_path / "images"
     closed.mkdir()
     real = os.access
@@ -173,7 +173,7 @@ def test_a_full_disk_is_not_tried_again_and_a_failing_one_is():
 @pytest.mark.slow
 @pytest.mark.skipif(faults.compiler() is None, reason="needs a C compiler")
 def test_a_full_disk_is_one_line_with_the_fix(tmp_path):
-    """In the midst of a run, and nothing half done is left."""
+    """In the middle of a run, and nothing half done is left."""
     place, library = tmp_path / "w", faults.build(tmp_path)
     command = [sys.executable, "-m", "dmp_core.cli", "dataset", "new", "-p", "smoke", "-k", "kitchen", "-n", "2"]
     command += ["-w", str(place), "--set", "modalities=[normal]"]

@@ -1,4 +1,4 @@
-"""Locks: one maker at a time, no maker for ever. Killed processes are really killed."""
+"""Locks: one holder at a time, no holder for ever. Killed processes are really killed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ plans = plan_shards([f"train-{n:08d}" for n in range(12)], 2)
 write_shards(out, plans, produce, encode=lambda samples: samples[0]["txt"])
 """
 
-# Processes that take and give back a lock as fast as they can, each until a signal ends it in the midst of that.
+# Processes that acquire and release a lock as fast as they can, each until a signal ends it meanwhile.
 SIGNALS = """
 import os, random, signal, sys, time
 from dmp_core.store import Lock, Workspace
