@@ -1,10 +1,10 @@
-"""What a step of fine-tuning the mini prior costs on a CPU, by precision and kernels.
+"""Cost of a step of fine-tuning the mini prior on a CPU, by precision and kernels.
 
     .venv/bin/python -m benchmarks.finetune [--steps 6] [--write]
 
-CPU milliseconds an image on one thread, of the `mini` preset's own loss and optimiser on random latents and labels: as
-PyTorch and diffusers do it by themselves, with freed memory kept, and with the fast kernels as well. --write puts the
-table into docs/mini_prior.md.
+CPU milliseconds per image on one thread, with the `mini` preset's loss and optimiser on random latents and labels: with
+PyTorch's and diffusers' defaults, with freed memory kept, and also with the fast kernels. --write puts the table into
+docs/mini_prior.md.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SAMPLES = 64
 
 
 def random_data(config: TrainConfig) -> tuple[LatentPairs, LabelImages]:
-    """In the shapes of the mini prior's."""
+    """Random data in the shapes of the mini prior."""
     generator = torch.Generator().manual_seed(0)
     keys = tuple(f"{number:03d}" for number in range(SAMPLES))
     latents = torch.randn(2, 2, SAMPLES, 32, 8, 8, generator=generator)
@@ -47,7 +47,7 @@ def random_data(config: TrainConfig) -> tuple[LatentPairs, LabelImages]:
 
 
 def milliseconds(mode: Literal["no", "bf16"], steps: int) -> float:
-    """An image, the median step; the first warms up and does not count."""
+    """Per image, of the median step; the first step is a warm-up and not counted."""
     preset = load_config("mini")
     assert isinstance(preset.train, TrainConfig)
     config = preset.train.model_copy(update={"mixed_precision": mode, "steps": steps + 1, "checkpoint_every": 10**6})
@@ -80,7 +80,7 @@ def main(
     finetune.fast_kernels = lambda *_: nullcontext()
     loop.keep_freed_memory = lambda: None
     rows = {"by themselves": costs(steps)}
-    loop.keep_freed_memory = kept  # from now on: what is kept stays kept
+    loop.keep_freed_memory = kept  # from here on; it cannot be undone
     rows["freed memory kept"] = costs(steps)
     finetune.fast_kernels = fast
     rows["and the fast kernels"] = costs(steps)

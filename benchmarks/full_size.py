@@ -1,7 +1,7 @@
-"""Folders and files as the published checkpoints come, at full size and with random weights.
+"""Folders and files in the formats of the published checkpoints, at full size and with random weights.
 
 For the dress rehearsal (`benchmarks.rehearsal`): same architectures, same names of weights, same file formats; only
-the numbers in them mean nothing. Each builder writes one model and lets go of its memory.
+the values are random. Each builder writes one model and frees its memory.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def stable_diffusion(folder: Path) -> Path:
 
 
 def instruct_pix2pix(folder: Path) -> Path:
-    """InstructPix2Pix of that Stable Diffusion, which must be there: its autoencoder, and a U-Net of eight channels
+    """InstructPix2Pix from that Stable Diffusion, which must exist: its autoencoder, and a U-Net of eight channels
     (860 million weights) with the published sampler."""
     from diffusers import (
         AutoencoderKL,
@@ -114,7 +114,7 @@ def zoedepth(folder: Path) -> Path:
 
 
 def omnidata(folder: Path) -> Path:
-    """The DPT of 3DCommonCorruptions, as its training saved it (123 million weights)."""
+    """The DPT of 3DCommonCorruptions, in its training's format (123 million weights)."""
     from dmp_core.labelers.omnidata import VARIANTS, network
 
     variant = VARIANTS["3dcc"]
@@ -123,7 +123,7 @@ def omnidata(folder: Path) -> Path:
 
 
 def eva02(folder: Path) -> Path:
-    """EVA-02-L with UperNet, rotary tables and auxiliary head included (as mmsegmentation saved it)."""
+    """EVA-02-L with UperNet, including rotary tables and auxiliary head (in mmsegmentation's format)."""
     from dmp_core.labelers.eva02 import CHECKPOINT, Eva02Config, Eva02Segmenter, from_timm, rotary_tables
 
     config = Eva02Config()
@@ -135,7 +135,7 @@ def eva02(folder: Path) -> Path:
 
 
 def pienet(folder: Path) -> Path:
-    """PIE-Net, as its authors saved it."""
+    """PIE-Net, in its authors' format."""
     from dmp_core.labelers.pienet import PIENet
 
     return _saved({"iters": 0, "model": PIENet().state_dict(), "optimizer": {}}, folder / "real_world_model.t7")
@@ -172,11 +172,11 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
 
 
 FOR_METHODS: dict[str, Callable[[Path], Path]] = {"instruct-pix2pix": instruct_pix2pix, "clip": clip}
-"""What the compared methods need besides."""
+"""Additional models of the compared methods."""
 
 
 def build(name: str, root: Path) -> Path:
-    """The model under `root`, made unless it is there whole; returns what a configuration names."""
+    """The model under `root`, built unless it is complete; returns the path for a configuration."""
     folder, done = root / name, root / name / "built.json"
     if not done.exists():
         shutil.rmtree(folder, ignore_errors=True)

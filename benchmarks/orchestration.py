@@ -1,8 +1,8 @@
-"""What the orchestration costs: the DAG through Prefect against the same stages in a plain loop.
+"""Cost of the orchestration: the DAG with Prefect compared with the same stages in a plain loop.
 
     python -m benchmarks.orchestration --repeats 3
 
-Prints seconds of both, their ratio, and the time of a rerun that finds everything done.
+Prints seconds of both, their ratio, and the time of a rerun with nothing to do.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STAGES = ("prompts", "images", "labels", "shards")
 
 
 def in_a_loop(workspace: Path, overrides: list[str]) -> None:
-    """Dataset stages, called one after the other."""
+    """Dataset stages, called one after another."""
     config = load_config("smoke", None, overrides)
     for node in plan(config):
         if node.stage in STAGES:
@@ -50,7 +50,7 @@ def timed(work: Callable[[Path, list[str]], None], overrides: list[str]) -> floa
 
 
 def cached_rerun(overrides: list[str]) -> float:
-    """Seconds of a `dmp run` that has nothing to do, process start included."""
+    """Seconds of a `dmp run` with nothing to do, including the process's start."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "dmp_core.cli", "run", "-p", "smoke", "-w", folder]
         command += [part for override in overrides for part in ("--set", override)]

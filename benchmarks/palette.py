@@ -1,8 +1,8 @@
-"""What colour codes survive the VAE: classes painted, encoded, decoded, and read again.
+"""Robustness of colour codes to the VAE: classes are coloured, encoded, decoded, and read again.
 
     .venv/bin/python -m benchmarks.palette [--model shipped:mini] [--write]
 
-Each of the 150 classes fills half an image, beside another class. --write puts the table into docs/metrics.md.
+Each of the 150 classes fills half an image, next to another class. --write puts the table into docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def pairs(side: int, partner: int) -> np.ndarray:
 
 
 def survivors(vae: Any, palette: str, side: int) -> tuple[int, float]:
-    """(classes that are mostly read as themselves, share of all pixels read right), over three neighbours."""
+    """(classes mostly read correctly, share of all pixels read correctly), over three neighbouring classes."""
     right = np.zeros((150, side, side // 2))
     for partner in (1, 40, 77):
         true = pairs(side, partner)
@@ -51,7 +51,7 @@ def separation(palette: str) -> float:
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Whose VAE.")] = "shipped:mini",
+    model: Annotated[str, typer.Option(help="Model whose VAE is used.")] = "shipped:mini",
     side: Annotated[int, typer.Option(help="Pixels of an image's side.")] = 64,
     write: Annotated[bool, typer.Option(help="Also put the table into docs/metrics.md.")] = False,
 ) -> None:

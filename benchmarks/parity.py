@@ -1,8 +1,8 @@
-"""How far this code is from the published one: the largest deviation from every golden vector.
+"""Deviation of this code from the published one: the largest per golden vector.
 
     .venv/bin/python -m benchmarks.parity [--every] [--write]
 
-Runs tests/golden and prints what its checks measured: one row a group of vectors, or with --every one a vector.
+Runs tests/golden and prints the measured deviations: one row per group of vectors, or with --every one per vector.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ UNITS = {0.0: "exact", 1.0: "1 level of 255"}
 
 
 def parity_table(measured: dict[str, tuple[float, float]], every: bool) -> str:
-    """Markdown; a row a vector, or a group of vectors: those of one area that share a tolerance."""
+    """Markdown; one row per vector, or per group of vectors: those of one area with the same tolerance."""
     groups: dict[tuple[str, float], list[float]] = defaultdict(list)
     for name, (deviation, tolerance) in measured.items():
         groups[name if every else _group(name), tolerance].append(deviation)
@@ -39,10 +39,10 @@ def _group(name: str) -> str:
 
 
 def main(
-    every: Annotated[bool, typer.Option(help="One row a vector instead of one a group.")] = False,
+    every: Annotated[bool, typer.Option(help="One row per vector instead of one per group.")] = False,
     write: Annotated[bool, typer.Option(help="Also put the table into docs/parity.md.")] = False,
 ) -> None:
-    sys.path.insert(0, str(ROOT))  # the tests are a package beside this one
+    sys.path.insert(0, str(ROOT))  # the tests are a package next to this one
     from tests.golden.vectors import MEASURED
 
     status = pytest.main(["-q", "--no-header", str(ROOT / "tests" / "golden")])

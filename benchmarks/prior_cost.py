@@ -1,9 +1,9 @@
-"""What the mini prior costs to train and to use.
+"""Cost of training and using the mini prior.
 
     .venv/bin/python -m benchmarks.prior_cost [--batch 8] [--repeats 3] [--write]
 
-First table: CPU time on one thread, as shipped and at 128² with latents of 16 × 16 × 4, so that a busy machine
-disturbs it little. Second: wall time of the training loop's own steps, by precision and threads; wants quiet cores.
+First table: CPU time on one thread, as shipped and at 128² with latents of 16 × 16 × 4; a busy machine affects it
+little. Second: wall time of the training loop's own steps, by precision and threads; needs idle cores.
 --write puts both into docs/mini_prior.md.
 """
 
@@ -45,7 +45,7 @@ def variant(recipe: PriorConfig, changes: dict[str, Any]) -> PriorConfig:
 
 
 def milliseconds(step: Callable[[], Any], batch: int, repeats: int, clock: Callable[[], float]) -> float:
-    """Milliseconds an image, the fastest of `repeats`; the first call warms up and does not count."""
+    """Milliseconds per image, the fastest of `repeats`; the first call is a warm-up and not counted."""
     step()
     taken = []
     for _ in range(repeats):
@@ -79,7 +79,7 @@ class Parts:
 
 
 def sizes_and_costs(config: PriorConfig, batch: int, repeats: int) -> dict[str, float]:
-    """Million parameters, and CPU milliseconds an image on one thread."""
+    """Million parameters, and CPU milliseconds per image on one thread."""
     parts, whole = Parts(config, batch), slice(None)
     timed = {
         "VAE step": lambda: parts.vae_loss(0, whole)["loss"].backward(),
@@ -93,7 +93,7 @@ def sizes_and_costs(config: PriorConfig, batch: int, repeats: int) -> dict[str, 
 
 
 def loop_costs(config: PriorConfig, batch: int, repeats: int, bf16: bool, shares: bool) -> dict[str, float]:
-    """Wall milliseconds an image of a forward and backward pass: by the loop's team, or by torch's own threads."""
+    """Wall milliseconds per image of a forward and backward pass: by the loop's team, or by torch's own threads."""
     parts, costs = Parts(config, batch), {}
     for name, module, loss in (("VAE", parts.vae, parts.vae_loss), ("U-Net", parts.unet, parts.unet_loss)):
         with Team(loss, list(module.parameters()), bf16, config.workers if shares else 1) as team:
@@ -104,7 +104,7 @@ def loop_costs(config: PriorConfig, batch: int, repeats: int, bf16: bool, shares
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """Markdown: a row a variant."""
+    """Markdown: one row per variant."""
     columns = list(next(iter(rows.values())))
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     lines += [f"| {name} | {' | '.join(f'{row[column]:.1f}' for column in columns)} |" for name, row in rows.items()]

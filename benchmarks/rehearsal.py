@@ -5,8 +5,8 @@
     .venv/bin/python -m benchmarks.rehearsal --write   # also puts the table into docs/paper.md
     make rehearsal REHEARSAL_FLAGS="--methods"         # the compared methods on normals as well
 
-Every model and every artefact of the DAG is made in a process of its own, so that its peak memory can be told.
-Nothing is learnt: what is rehearsed is that configuration, file formats, shapes, precisions and memory fit together.
+Every model and every artefact of the DAG is made in its own process, so that its peak memory can be measured.
+Nothing is learnt: the rehearsal shows that configuration, file formats, shapes, precisions and memory fit together.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ T = TypeVar("T")
 _DATA = ("prompts", "images", "labels", "quality", "shards", "latents")
 
 SHORT = {"steps": 2, "batch_size": 1, "checkpoint_every": 2, "log_every": 1}
-"""Of every training."""
+"""Training steps."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Measured:
 
 
 def rehearsal_config(models: Path, device: Literal["cpu", "cuda"], steps: int, size: int) -> PipelineConfig:
-    """The paper preset with local folders for models, two images a split, and few steps.
+    """The paper preset with local folders for models, two images per split, and few steps.
 
-    On a CPU the preset's float16 becomes bfloat16, which processors can multiply.
+    On a CPU the preset's float16 becomes bfloat16, which CPUs support.
     """
     paper = load_config("paper").model_dump(mode="json")
     dtype = {"dtype": "bfloat16"} if device == "cpu" else {"dtype": "float16"}
@@ -98,7 +98,7 @@ def method_configs(config: PipelineConfig, models: Path) -> Iterator[PipelineCon
     """The same configuration with each compared method, as `dmp compare --preset paper` sets it: two steps of
     training and of sampling. Not DMP with all weights: with Adam's moments these are 14 GB in float32.
 
-    models: the folder that holds what the methods need besides.
+    models: the folder of the additional models that the methods need.
     """
     plain = config.model_dump(mode="json")
     plain["editor"]["model"] = str(models / "instruct-pix2pix")
@@ -117,7 +117,7 @@ def method_configs(config: PipelineConfig, models: Path) -> Iterator[PipelineCon
 
 
 def rehearse(config: PipelineConfig, workspace: Path, modality: str | None = None) -> Iterator[Measured]:
-    """Make every artefact, each in a fresh process; of one modality: what is trained, predicted and scored."""
+    """Make every artefact in a new process; with `modality`, only its training, predictions and scores."""
     place, known = Workspace(workspace), workspace / "measured.json"
     rows: dict[str, Any] = json.loads(known.read_text()) if known.exists() else {}
     for node in plan(config):
@@ -135,7 +135,7 @@ def rehearse(config: PipelineConfig, workspace: Path, modality: str | None = Non
 
 
 def apart(work: Callable[..., T], *arguments: Any) -> T:
-    """What `work` returns, called in a fresh process."""
+    """The result of `work`, called in a new process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 
@@ -149,7 +149,7 @@ def _make(config: PipelineConfig, node_id: str, workspace: str) -> tuple[int, fl
 
 
 def peak_gib() -> float:
-    """The most memory that this process has held. Not `ru_maxrss` on Linux: it starts at what the parent had held."""
+    """This process's peak memory. Not `ru_maxrss` on Linux, which starts at the parent's value."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
@@ -158,24 +158,24 @@ def peak_gib() -> float:
 
 
 def describe(artefact: Artefact) -> str:
-    """What the first sample holds, the columns of tables, the tensors of weights: with shapes and types."""
+    """Members of the first sample, columns of tables, tensors of weights, with shapes and types."""
     names = [record.name for record in artefact.published().files]
     tars = [name for name in names if name.endswith(".tar")]
     if tars:
         sample = next(iter(read_shard(artefact.workspace, artefact.file(tars[0]))))
         members = ((name, decode_member(name, value)) for name, value in sample.items() if name != "__key__")
-        return ", ".join(f"{name} {told}" for name, value in members if (told := _shape(value)))
+        return ", ".join(f"{name} {shape}" for name, value in members if (shape := _shape(value)))
     if any(name.startswith("shard-") and name.endswith(".safetensors") for name in names):
         from safetensors.torch import load
 
         tensors = load(artefact.read_bytes(names[0]))
         return ", ".join(f"{name} {_size(value.shape)} {_type(value)}" for name, value in tensors.items())
-    told = [f"{name} {text}" for name in names if (text := _describe_file(artefact, name))]
-    return ", ".join((told or names)[:3])
+    described = [f"{name} {text}" for name in names if (text := _describe_file(artefact, name))]
+    return ", ".join((described or names)[:3])
 
 
 def _describe_file(artefact: Artefact, name: str) -> str:
-    """Size and types of a table or of weights; nothing of other files."""
+    """Size and types of a table or of weights; empty for other files."""
     if name.endswith(".parquet"):
         table = pd.read_parquet(io.BytesIO(artefact.read_bytes(name)))
         return f"{_size(table.shape)} {_counted(table.dtypes.astype(str))}"
@@ -206,7 +206,7 @@ def _type(value: Any) -> str:
 
 
 def markdown(models: list[tuple[str, int, int]], rows: list[Measured], config: PipelineConfig) -> str:
-    """Both tables: the models, and what every artefact took."""
+    """Both tables: the models, and the cost of every artefact."""
     images = config.images.model_dump()
     where = (
         f"{platform.machine()}, {config.runtime.device}, {images.get('num_inference_steps')} denoising steps an image"
@@ -226,7 +226,7 @@ def markdown(models: list[tuple[str, int, int]], rows: list[Measured], config: P
 def main(
     workspace: Annotated[Path, typer.Option(help="Scratch folder for models and artefacts.")] = Path("runs/rehearsal"),
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    steps: Annotated[int, typer.Option(help="Denoising steps of an image; the preset has 50.")] = 2,
+    steps: Annotated[int, typer.Option(help="Denoising steps per image; the preset has 50.")] = 2,
     size: Annotated[int, typer.Option(help="Height and width of the images; the preset has 512.")] = 512,
     methods: Annotated[bool, typer.Option(help="Also the compared methods, on normals.")] = False,
     write: Annotated[bool, typer.Option(help="Also put the tables into docs/paper.md.")] = False,
@@ -252,7 +252,7 @@ def main(
 
 
 def _all_rows(config: PipelineConfig, workspace: Path, models: Path | None) -> Iterator[Measured]:
-    """models: where the methods find theirs; None: without methods."""
+    """models: the folder of the methods' models; None: without methods."""
     yield from rehearse(config, workspace)
     seen: set[str] = set()
     for other in method_configs(config, models) if models else ():

@@ -1,4 +1,4 @@
-"""The errors that a user can fix."""
+"""Errors that the user can fix."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EXTRAS = {
     "playwright": "e2e",
     "pip_audit": "audit",
 }
-"""Package, as it is imported → the extra that brings it; of several the first that one needs."""
+"""Package, as it is imported → the extra that installs it; if several do, the first that is needed."""
 
 
 class InputError(ValueError):
@@ -43,7 +43,7 @@ class InputError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A run failed for a reason outside of its input: the message says where, why and what to do. Exit code 1."""
+    """A run failed for a reason outside its input: the message states where, why and the fix. Exit code 1."""
 
 
 class MissingExtra(InputError):
@@ -54,12 +54,12 @@ class MissingExtra(InputError):
         self.package, self.extra = package, extra
 
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
-        """Errors travel from worker processes."""
+        """Worker processes send errors by pickle."""
         return type(self), (self.package, self.extra)
 
     @classmethod
     def of(cls, error: BaseException | None) -> MissingExtra | None:
-        """Which extra an import lacked; None if it was none of ours."""
+        """The error for the extra that a failed import needs; None if no extra installs that package."""
         while error is not None:
             package = (getattr(error, "name", None) or "").partition(".")[0]
             if isinstance(error, ImportError) and package in EXTRAS:
@@ -69,13 +69,13 @@ class MissingExtra(InputError):
 
 
 class WrongSetting(InputError):
-    """A setting that suits no sample, found out at the first one."""
+    """A setting that fails for every sample, detected at the first one."""
 
 
 class NotFinite(InputError):
-    """A model answered one sample of a batch with NaN or infinity.
+    """A model's output for one sample of a batch contains NaN or infinity.
 
-    index: the sample's place in the batch. Whoever knows the samples' names raises it again with `named`.
+    index: the sample's position in the batch. Callers that know the samples' names raise it again with `named`.
     """
 
     def __init__(self, index: int, reason: str, name: str | None = None) -> None:
@@ -83,7 +83,7 @@ class NotFinite(InputError):
         super().__init__(f"{f'sample {index} of the batch' if name is None else name}: {reason}")
 
     def __reduce__(self) -> tuple[type[NotFinite], tuple[int, str, str | None]]:
-        """Errors travel from worker processes."""
+        """Worker processes send errors by pickle."""
         return type(self), (self.index, self.reason, self.name)
 
     def named(self, names: Sequence[str]) -> NotFinite:

@@ -1,4 +1,4 @@
-"""Numbers that are none: NaN and infinity in weights and in what networks answer."""
+"""Checks for NaN and infinity in weights and in networks' outputs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ADVICE = "is the adapter or the base model damaged, or is the precision too low 
 
 
 def check_weights(tensors: Mapping[str, Tensor], file: str | Path) -> None:
-    """Called after weights are read. Raises InputError that names the file and the first that holds NaN or infinity."""
+    """Check weights after reading. Raises InputError with the file and the first tensor with NaN or infinity."""
     if (name := find_non_finite(tensors)) is not None:
         raise InputError(f"{file}: tensor {name} holds NaN or infinity; fetch the file again, or train again")
 
 
 def check_before_writing(weights: Mapping[str, Tensor], what: str) -> None:
-    """Raises InputError that names the first that holds NaN or infinity."""
+    """Raises InputError that names the first tensor with NaN or infinity."""
     if (name := find_non_finite(weights)) is not None:
         raise InputError(
             f"{what}: {name} holds NaN or infinity, so nothing was written; lower the learning rate, train in full "
@@ -31,14 +31,14 @@ def check_before_writing(weights: Mapping[str, Tensor], what: str) -> None:
 
 
 def check_parts(parts: Mapping[str, Any], place: str | Path) -> None:
-    """`check_weights` of a model's networks, by the names of their folders; of others than networks nothing."""
+    """`check_weights` for a model's networks, by the names of their folders; other parts are ignored."""
     for part, network in parts.items():
         if isinstance(network, torch.nn.Module):
             check_weights(network.state_dict(), _weights_file(Path(place) / part))
 
 
 def check_outputs(batch: Tensor, advice: str = ADVICE) -> None:
-    """Raise `NotFinite` for the first sample of a batch (B, …) that holds NaN or infinity."""
+    """Raise `NotFinite` for the first sample of a batch (B, …) with NaN or infinity."""
     if is_finite(batch):
         return
     index = next(number for number, sample in enumerate(batch) if not is_finite(sample))
@@ -46,7 +46,7 @@ def check_outputs(batch: Tensor, advice: str = ADVICE) -> None:
 
 
 def find_non_finite(tree: Any) -> str | None:
-    """The dotted name of the first tensor or float that holds NaN or infinity, None if there is none.
+    """The dotted name of the first tensor or float with NaN or infinity; None if there is none.
 
     tree: tensors and plain values in nested mappings and sequences.
     """
@@ -54,12 +54,12 @@ def find_non_finite(tree: Any) -> str | None:
 
 
 def is_finite(leaf: Any) -> bool:
-    """Whether no element of a tensor is NaN or infinite, without a mask of its size; or a number; else True."""
+    """Whether a tensor (checked without a mask of its size) or a number is finite; True for anything else."""
     if not isinstance(leaf, Tensor):
         return not isinstance(leaf, float) or math.isfinite(leaf)
     if not (leaf.is_floating_point() and leaf.numel()):
         return True
-    wide = leaf.float() if leaf.element_size() == 1 else leaf  # there are no comparisons in 8 bits
+    wide = leaf.float() if leaf.element_size() == 1 else leaf  # 8-bit formats have no comparisons
     low, high = torch.aminmax(wide.detach())
     return bool(low.isfinite() and high.isfinite())
 
@@ -77,6 +77,6 @@ def _leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _weights_file(folder: Path) -> Path:
-    """The only file of weights in it, or the folder itself."""
+    """The folder's only file of weights, or the folder itself."""
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     return files[0] if len(files) == 1 else folder

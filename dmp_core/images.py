@@ -1,4 +1,4 @@
-"""Picture files that a user brings, opened in one place: which formats, how large, which way up, which colours."""
+"""Opens user-provided image files: accepted formats, largest size, orientation and colour conversion."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-"""Pillow's names of what is accepted; no other decoder ever sees the user's files."""
+"""Accepted formats, by Pillow's names; no other decoder runs on the user's files."""
 MOST_PIXELS = 89_478_485
-"""Of one image; beyond this, Pillow itself suspects a file that is meant to exhaust the memory."""
+"""Of one image; above this, Pillow itself warns of a decompression bomb."""
 _FIX = "give a whole PNG, JPEG, WebP, BMP or TIFF file"
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,13 +35,13 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 GREY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}
-"""By how much Pillow multiplies the levels of PNGs with 1, 2 and 4 bits of grey."""
+"""Pillow's factor for the levels of PNGs with 1, 2 and 4 bits of grey."""
 
 
 def open_rgb(source: str | Path | BinaryIO, name: str | Path, *, most_pixels: int = MOST_PIXELS) -> NDArray[np.uint8]:
-    """An image file, or a stream of its bytes, as RGB (H, W, 3), turned as its EXIF orientation says.
+    """An image file, or a stream of its bytes, as RGB (H, W, 3), rotated by its EXIF orientation.
 
-    Of 16 bits the upper half is kept, transparency is laid over white, of several frames the first is taken;
+    16 bits are reduced to the upper 8, transparency is composed over white, of several frames the first is used;
     colour profiles are not applied. Raises one InputError, which starts with `name`, for anything that cannot be
     read or decoded, and for images of more than `most_pixels`.
     """
@@ -50,15 +50,15 @@ def open_rgb(source: str | Path | BinaryIO, name: str | Path, *, most_pixels: in
         return _pixels(image)
 
 
-def check_picture(path: Path) -> None:
-    """Raise InputError, by the file's entry and header alone, for what `open_rgb` would refuse at once."""
+def check_image(path: Path) -> None:
+    """Raise InputError for errors that `open_rgb` would find in the file's entry and header; decodes no pixels."""
     regular_size(path)
     with path.open("rb") as stream, decoding(path, "not a readable image", _FIX), opened(stream):
         pass
 
 
 def to_rgb(image: Image.Image, name: str | Path) -> NDArray[np.uint8]:
-    """A picture of Pillow's as `open_rgb` gives it, and with its errors."""
+    """A Pillow image, converted as by `open_rgb`, with the same errors."""
     with decoding(name, "not a readable image", "give one of 8 or 16 bits per channel"):
         if image.width * image.height > MOST_PIXELS:
             raise InputError(f"{image.width} × {image.height} pixels, more than {MOST_PIXELS / 1e6:.0f} million")
@@ -76,7 +76,7 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
 def opened(
     stream: BinaryIO, formats: tuple[str, ...] = FORMATS, *, most_pixels: int = MOST_PIXELS
 ) -> Iterator[Image.Image]:
-    """The header of a picture, not decoded yet. Raises InputError without a name if it is too large; see `decoding`."""
+    """An image's header, pixels not decoded. Raises InputError without a name if it is too large; see `decoding`."""
     try:
         image = Image.open(stream, formats=formats)
     except Image.DecompressionBombError:
@@ -91,38 +91,38 @@ def opened(
 
 @contextmanager
 def decoding(name: str | Path, what: str, fix: str) -> Iterator[None]:
-    """Errors of decoding become one InputError line: `name`, what is wrong, the fix."""
+    """Turn errors of decoding into one InputError line: `name`, the problem, the fix."""
     try:
         yield
     except InputError as error:
         raise InputError(f"{shown(name)}: {error}") from None
-    # Pillow and NumPy raise whatever they stumble over in a damaged file: struct.error, KeyError, zlib.error …
+    # Pillow and NumPy raise many kinds of errors for damaged files: struct.error, KeyError, zlib.error …
     except Exception as error:
         reason = " ".join(str(error).split(" <_io")[0].split(" '/")[0].split())[:200] or type(error).__name__
         raise InputError(f"{shown(name)}: {what} ({shown(reason)}); {fix}") from None
 
 
 def orientation(image: Image.Image) -> int:
-    """1 to 8, as EXIF or XMP says; 1 where these cannot be read, as every viewer takes it.
+    """1 to 8, from EXIF or XMP; 1 if these cannot be read, as in every viewer.
 
-    The EXIF data is never written again: what other tools put there need not fit the standard.
+    The EXIF data is never written again: other tools' entries may violate the standard.
     """
     try:
-        # The base class's: that of PNG would decode the whole file.
+        # The base class's method: that of PNG would decode the whole file.
         value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
         return int(value) if value in _TURNS else 1
-    except Exception:  # whatever damaged EXIF leads to; the pixels are not affected
+    except Exception:  # damaged EXIF raises many kinds of errors; the pixels are not affected
         return 1
 
 
 def raw_mode(image: Image.Image) -> str:
-    """How the pixels of a PNG are stored, in Pillow's words (`L;2`: grey of 2 bits); empty for other formats."""
+    """Pillow's name for the storage of a PNG's pixels (`L;2`: grey of 2 bits); empty for other formats."""
     tiles = getattr(image, "tile", None)
     return str(tiles[0][3]) if image.format == "PNG" and tiles else ""
 
 
 def _scale_transparency(image: Image.Image) -> None:
-    """Pillow brings pixels to 8 bits, but not the level or colour that a PNG says is transparent."""
+    """Scale a PNG's transparent level or colour: Pillow converts pixels to 8 bits, but not these."""
     clear, raw = image.info.get("transparency"), raw_mode(image)
     if raw in ("L;2", "L;4") and isinstance(clear, int):
         step = GREY_STEPS[raw]
@@ -147,7 +147,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def resized(array: Array, size: tuple[int, int], method: Image.Resampling) -> Array:
-    """(H, W[, 3]), uint8 or float, at another size: uint8 stays uint8, all else becomes float32."""
+    """(H, W[, 3]), uint8 or float, resized: uint8 stays uint8, other types become float32."""
     if array.dtype == np.uint8:
         return np.array(Image.fromarray(array).resize(size[::-1], method))
     planes = np.moveaxis(np.atleast_3d(array.astype(np.float32)), -1, 0)
@@ -163,7 +163,7 @@ def resize_image(image: Array, size: tuple[int, int]) -> Array:
 
 
 def image_to_vae(images: Array) -> Tensor:
-    """RGB images (B, H, W, 3) uint8 as the VAE sees them: (B, 3, H, W) float32 in [-1, 1]."""
+    """RGB images (B, H, W, 3) uint8 as input of the VAE: (B, 3, H, W) float32 in [-1, 1]."""
     import torch
 
     images = np.asarray(images)

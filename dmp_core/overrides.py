@@ -1,4 +1,4 @@
-"""Settings laid over settings: files and `--set a.b=value` over presets and recipes."""
+"""Overrides of settings: files and `--set a.b=value` over presets and recipes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _LONGEST_PATH = 20
 
 
 _LONGEST = 60
-"""Characters of an override that an error repeats."""
+"""Characters of an override that an error quotes."""
 
 
 def layered(
     settings: dict[str, Any], source: str, file: str | Path | None, overrides: list[str] | None
 ) -> tuple[dict[str, Any], str]:
-    """Settings with a file, then `a.b=value` overrides laid over them, and what to call the whole in an error."""
+    """Settings overridden by a file, then by `a.b=value`; and the name of their source for errors."""
     if file is not None:
         settings, source = merge(settings, renamed(read_yaml(file), str(file))), str(file)
     for override in overrides or []:
@@ -37,25 +37,25 @@ def layered(
 
 
 def renamed(settings: dict[str, Any], source: str) -> dict[str, Any]:
-    """Settings in today's words, whatever version they were written for; one notice per process.
+    """Settings under today's field names, whatever version they were written for; one notice per process.
 
-    Raises InputError where both words are used.
+    Raises InputError if both names are used.
     """
     if "tasks" not in settings:
         return settings
     if "modalities" in settings:
-        raise InputError(f"{source}: `tasks` is the older word for `modalities`; give one of the two")
+        raise InputError(f"{source}: `tasks` is the older name of `modalities`; give one of the two")
     _notice()
     return {"modalities" if name == "tasks" else name: value for name, value in settings.items()}
 
 
 @cache
 def _notice() -> None:
-    log.warning("`tasks` is read as `modalities`, the word that configurations use now")
+    log.warning("`tasks` is read as `modalities`, its current name")
 
 
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Deep merge; lists and changed kinds and methods replace, since half of another kind's fields is nonsense."""
+    """Deep merge; lists, and sections whose kind or method changes, are replaced, since their fields differ."""
     merged = dict(base)
     for key, value in top.items():
         old = merged.get(key)

@@ -1,4 +1,4 @@
-"""Passwords and keys belong into the environment: settings and addresses are recorded, shown and sent on."""
+"""Passwords and keys belong in the environment: settings and addresses are recorded, shown and passed on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from dmp_core.errors import InputError
 
-# Over HTTP a token may stand alone; elsewhere a user's name is no secret, and `github://owner:repository@x` is none.
+# Over HTTP a token may be alone; elsewhere a user's name is no secret, and `github://owner:repository@x` is none.
 _PASSWORD = re.compile(
     r"(?:(?<=http://)|(?<=https://))[^/?#\s@]+@|(?<=://)(?<!github://)[^/?#\s:@]*:[^/?#\s@]*@", re.IGNORECASE
 )

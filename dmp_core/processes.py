@@ -1,4 +1,4 @@
-"""The processes of a run: started so that they end with it, and ended with it."""
+"""Worker processes that end with their run."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from types import FrameType
 from typing import NoReturn
 
 GRACE = 2.0
-"""Seconds that a worker has to give back its locks and remove its temporary files."""
+"""Seconds that a worker gets to release its locks and remove its temporary files."""
 
 
 class Interrupted(SystemExit):
-    """A signal asks this process to end; the code is 128 and the signal's number."""
+    """A signal ends this process; the exit code is 128 plus the signal's number."""
 
 
 @contextmanager
 def worker_pool(workers: int, prepare: Callable[[], object] | None = None) -> Iterator[ProcessPoolExecutor]:
-    """Processes of this machine; whatever ends the block early ends them, and what they do, at once.
+    """Worker processes on this machine; if the block ends early, they are ended immediately.
 
-    They start afresh, since torch and the renderer do not survive a fork. `prepare` runs first in each of them.
+    They are spawned, since torch and the renderer do not survive a fork. `prepare` runs first in each of them.
     """
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start, initargs=(prepare,))
     try:
@@ -48,7 +48,7 @@ def _start(prepare: Callable[[], object] | None) -> None:
 
 
 def end_workers(pool: object) -> None:
-    """SIGTERM to the processes of a ProcessPoolExecutor, then, to those that are still there, SIGKILL."""
+    """Send SIGTERM to the processes of a ProcessPoolExecutor, then SIGKILL to those that still run."""
     # From Python 3.14 on, ProcessPoolExecutor.terminate_workers and kill_workers do this.
     processes: list[BaseProcess] = list((getattr(pool, "_processes", None) or {}).values())
     for process in processes:
@@ -64,7 +64,7 @@ def end_workers(pool: object) -> None:
 def without_interrupts() -> Iterator[None]:
     """Processes started in this block get no SIGINT: a terminal sends it to all, and their parent ends them.
 
-    It is blocked rather than ignored, so that this process itself misses none: its other threads still take it.
+    It is blocked rather than ignored, so that this process misses none: its other threads still receive it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -74,7 +74,7 @@ def without_interrupts() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """To be called in a new process: a killed parent cannot end it, and it would wait for work for ever."""
+    """Call this in a new process: it ends the process with its parent, which may be killed without ending it."""
     threading.Thread(target=_watch_parent, daemon=True).start()
 
 
@@ -87,9 +87,9 @@ def _watch_parent() -> None:
 
 @contextmanager
 def unwinding_worker() -> Iterator[None]:
-    """In a pool's process, let SIGTERM leave this block by its `finally` clauses before it ends the process.
+    """In a pool's process, let SIGTERM run this block's `finally` clauses before it ends the process.
 
-    The exception never reaches the pool, which would take it for a result. In the first process this does nothing.
+    The exception never reaches the pool, which would treat it as a result. Does nothing in the main process.
     """
     if parent_process() is None or threading.current_thread() is not threading.main_thread():
         yield
@@ -105,13 +105,13 @@ def unwinding_worker() -> Iterator[None]:
 
 def _unwind(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
-    _exit_after(GRACE, 128 + number)  # should somebody catch the exception
+    _exit_after(GRACE, 128 + number)  # in case the exception is caught
     signal_all(descendants(os.getpid()), signal.SIGKILL)
     raise Interrupted(128 + number)
 
 
 def end_now(code: int, seconds: float = GRACE) -> NoReturn:
-    """End this process from any thread, whatever its others do: locks are given back, within that many seconds."""
+    """End this process from any thread, whatever the others do; its locks get `seconds` to be released."""
     _exit_after(seconds, code)
     atexit._run_exitfuncs()
     os._exit(code)
@@ -124,7 +124,7 @@ def _exit_after(seconds: float, code: int) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Ids of the processes that a process has started, and of those that they have; nothing where there is no /proc."""
+    """Ids of a process's children and of all their descendants; empty without /proc."""
     started: dict[int, list[int]] = {}
     for file in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Progress reporting: stages call `progress(done, total, message)`; who listens is the caller's affair."""
+"""Progress reporting: stages call `progress(done, total, message)`; the caller decides who receives it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Progress(Protocol):
 
 
 class Listener(Protocol):
-    """Hears of every stage of a run; the command line shows bars, a log writes lines."""
+    """Receives the progress of every stage of a run; the command line shows bars, a log writes lines."""
 
     def started(self, name: str) -> None: ...
 
@@ -25,7 +25,7 @@ class Listener(Protocol):
 
 
 def silent(done: int, total: int, message: str = "") -> None:
-    """Nobody listens."""
+    """Ignore progress."""
 
 
 _listener: ContextVar[Listener | None] = ContextVar("dmp_listener", default=None)
@@ -33,7 +33,7 @@ _listener: ContextVar[Listener | None] = ContextVar("dmp_listener", default=None
 
 @contextmanager
 def listening(listener: Listener | None) -> Iterator[None]:
-    """Let `listener`, or nobody, hear of the stages that run in this context (and in threads that inherit it)."""
+    """Send the progress of stages in this context (and in threads that inherit it) to `listener`, or to nobody."""
     token = _listener.set(listener)
     try:
         yield

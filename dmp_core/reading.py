@@ -1,6 +1,6 @@
-"""Files that a user brings: no pipe or device is opened, none larger than memory, text in any Unicode encoding.
+"""Safe reading of user-provided files: no pipes or devices, nothing larger than memory, text in any Unicode encoding.
 
-What may live here: reading bytes and text, and naming files in messages; nothing of what the files mean.
+This module reads bytes and text, and names files in messages; it does not interpret their content.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dmp_core.errors import InputError
 from dmp_core.text import plain
 
 MOST_BYTES = 2**31
-"""Of one picture or array; 89 million pixels of 16 bits and four channels, uncompressed, are a third of it."""
+"""Of one image or array; 89 million pixels of 16 bits and four channels, uncompressed, are a third of it."""
 MOST_TEXT = 2**28
-"""Bytes of one text file; a line of metadata for each of a million images is less."""
+"""Of one text file; one line of metadata per image for a million images is less."""
 
-# The longer marks first: that of UTF-32 starts with that of UTF-16.
+# The longer byte-order marks first: that of UTF-32 starts with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -36,7 +36,7 @@ def shown(name: str | PurePath) -> str:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a file's name is text: Python shows other bytes as halves of surrogate pairs, which no file takes."""
+    """Whether a file's name is text: Python decodes other bytes to lone surrogates, which files cannot store."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -45,9 +45,9 @@ def is_utf8(name: str) -> bool:
 
 
 def regular_size(path: str | Path, most: int = MOST_BYTES) -> int:
-    """Bytes of a regular file, by its entry alone: to open a pipe hangs, and a device never ends.
+    """Size of a regular file in bytes, without opening it: opening a pipe hangs, and a device never ends.
 
-    Raises InputError that names what it is instead, or that it is larger than `most`.
+    Raises InputError if it is of another kind, or larger than `most`.
     """
     with _reasons(path):
         entry = os.stat(path)
@@ -60,7 +60,7 @@ def regular_size(path: str | Path, most: int = MOST_BYTES) -> int:
 
 
 def read_file(path: str | Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a regular file. Raises InputError as `regular_size` does, and for what cannot be read."""
+    """The content of a regular file. Raises InputError as `regular_size` does, and if reading fails."""
     regular_size(path, most)
     with _reasons(path), open(path, "rb") as stream:
         data = stream.read(most + 1)  # a file of /proc has no size until it is read

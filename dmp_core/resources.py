@@ -1,7 +1,7 @@
-"""Where the declarative data (presets, keywords, palettes, vocabularies) lives.
+"""Paths of the declarative data (presets, keywords, palettes, vocabularies).
 
-A checkout keeps it in ``data_manifests/`` at the repository root; an installed
-wheel carries the same tree as ``dmp_core/_data_manifests``.
+In a checkout it is in ``data_manifests/`` at the repository root; an installed
+wheel contains the same tree as ``dmp_core/_data_manifests``.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def manifest_root() -> Path:
-    """The folder that holds the manifests: the wheel's copy, else the checkout's."""
+    """The folder of the manifests: the wheel's copy, else the checkout's."""
     installed = _PACKAGE / "_data_manifests"
     return installed if installed.is_dir() else _PACKAGE.parent / "data_manifests"
 

@@ -1,4 +1,4 @@
-"""How a run is executed, which changes no result: devices, processes, limits."""
+"""Settings of execution, which change no result: devices, processes, limits."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from dmp_core.settings import Settings
 
 
 class BadSampleConfig(Settings):
-    """What becomes of a sample that fails, while the others do not; see docs/quality.md."""
+    """Handling of single samples that fail; see docs/quality.md."""
 
     policy: Literal["fail", "skip"] = "fail"
-    """`fail`: the stage stops at once. `skip`: the sample is tried once more, a generated image from its next seed;
-    if it fails again, it is recorded with the reason and left out of all that follows."""
+    """`fail`: the stage stops immediately. `skip`: the sample is tried once more, a generated image with its next seed;
+    if it fails again, it is recorded with the reason and omitted from all later stages."""
     at_most: Fraction = 0.01
     """Share of an artefact's samples that may be skipped, never less than one sample and never all; then the stage
     stops."""
     in_a_row: PositiveInt = 20
-    """So many skipped samples, one after the other, stop the stage as well."""
+    """This many skipped samples in a row stop the stage, too."""
 
     @property
     def skips(self) -> bool:
@@ -33,40 +33,40 @@ class BadSampleConfig(Settings):
 
     @property
     def bounds(self) -> BadSampleConfig | None:
-        """None where no sample may fail."""
+        """None if no sample may fail."""
         return self if self.skips else None
 
 
 class RuntimeConfig(Settings):
-    """How, not what: nothing here changes a result beyond rounding, so none of it is fingerprinted.
+    """How a run is executed. None of it changes a result beyond rounding, so none of it is fingerprinted.
 
-    But for `on_bad_sample`, which decides whether a result may lack samples; those that it has are the same.
+    The exception is `on_bad_sample`, which decides whether a result may lack samples; the others stay the same.
     """
 
     device: Literal["cpu", "cuda", "mps", "auto"] = "auto"
-    """Where networks run; `auto` takes an accelerator if there is one."""
+    """Device of the networks; `auto` uses an accelerator if there is one."""
     workers: PositiveInt = 2
     """Processes that render; threads that torch uses on the CPU."""
     image_batch_size: PositiveInt | Literal["auto"] = "auto"
-    """Images that a diffusion model makes at once, to begin with: halved whenever memory runs out.
+    """First batch size of a diffusion model that makes images; halved whenever memory runs out.
 
-    `auto` goes by device and resolution; at 512 pixels 16 on an accelerator, 1 on the CPU.
+    `auto` depends on device and resolution; at 512 pixels 16 on an accelerator, 1 on the CPU.
     """
     verify_inputs: bool = True
-    """Compare every file that a stage reads with the digest that was recorded when it was made."""
+    """Compare every file that a stage reads with its recorded digest."""
     on_bad_sample: BadSampleConfig = BadSampleConfig()
     deployments: dict[str, str] = {}
-    """Stage → Prefect deployment that runs it, so on another work pool: `{train: train/gpu}`. Stages that are not
-    named run in the flow's own process."""
+    """Stage → Prefect deployment that runs it, on another work pool: `{train: train/gpu}`. Other stages run in the
+    flow's own process."""
     timeouts: dict[str, PositiveInt] = {}
-    """Stage → seconds that it may run; then it is stopped and the flow fails. Waiting in a queue does not count."""
+    """Stage → its time limit in seconds; then it is stopped and the flow fails. Time in a queue does not count."""
     task_runner: Literal["thread", "process", "dask", "ray"] = "thread"
-    """Where tasks run: one after the other in the flow's own process (`thread`), at the same time in processes of
-    this machine, or on a Dask or Ray cluster."""
+    """Where tasks run: one after another in the flow's own process (`thread`), in parallel processes on this machine,
+    or on a Dask or Ray cluster."""
     parallel: PositiveInt = 1
-    """Tasks at the same time; each of them may use `workers`. A cluster given by `cluster` decides for itself."""
+    """Number of parallel tasks; each of them may use `workers`. A cluster given by `cluster` decides itself."""
     chunk_shards: PositiveInt | None = None
-    """Shards that one task makes, where a stage's shards do not depend on each other; None: all of an artefact's."""
+    """Shards per task, for stages whose shards do not depend on each other; None: all shards of an artefact."""
     cluster: str | None = None
     """Address of a running Dask scheduler (`tcp://host:8786`) or Ray cluster (`ray://host:10001`); None: one is started
     on this machine for the run."""

@@ -1,4 +1,4 @@
-"""What all settings share: strictness, readable errors, and how YAML is read."""
+"""Base of all settings: strict fields, readable errors, and reading of YAML."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _brief = reprlib.Repr()
 _brief.maxlevel, _brief.maxstring, _brief.maxother = 2, 80, 80
 
 _SHOWN = 5
-"""Faults of one configuration that an error names."""
+"""Most faults that one error lists."""
 
 
 def _section_title(model: type) -> str:
-    """`prompts` of PromptsConfig, `render images` of RenderImages: what forms made of the schema show."""
+    """`prompts` for PromptsConfig, `render images` for RenderImages: titles in forms made from the schema."""
     return re.sub(r"(?<!^)(?=[A-Z][a-z])", " ", model.__name__.removesuffix("Config")).lower()
 
 
@@ -45,7 +45,7 @@ class Settings(BaseModel):
 
 
 def since(default: Any) -> Any:
-    """A field that is younger than workspaces that hold: left out of dumps, and so of fingerprints, at its default."""
+    """A field newer than existing workspaces: at its default it is omitted from dumps, and so from fingerprints."""
     return Field(default=default, exclude_if=lambda value: value == default)
 
 
@@ -60,10 +60,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Plain values of YAML; raises one InputError line, which starts with `source`, for all that is none."""
+    """Plain values of YAML; raises one InputError line, which starts with `source`, for invalid YAML."""
     try:
         loaded = yaml.safe_load(text)
-    # PyYAML's own errors, and what it stumbles over: KeyError, ValueError, AttributeError for values that fit no tag.
+    # PyYAML's own errors, and others that it raises: KeyError, ValueError, AttributeError for values that fit no tag.
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"{source}: not valid YAML ({reason})") from None
@@ -72,7 +72,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def _values(node: Any, source: str, known: dict[int, int], depth: int) -> int:
-    """How many values a tree has: its anchors may refer to each other until they are more than memory holds."""
+    """Number of values in a tree: anchors that refer to each other can expand to more than memory holds."""
     if isinstance(node, str) and not is_utf8(node):
         raise InputError(f"{source}: {shown(node[:40])} holds half of a character; write it whole")
     if not isinstance(node, dict | list | tuple | set):
@@ -88,20 +88,20 @@ def _values(node: Any, source: str, known: dict[int, int], depth: int) -> int:
 
 
 def shortened(value: object) -> str:
-    """A value as an error shows it: quoted, its middle left out if it is long."""
+    """A value for an error message: quoted, and without its middle if it is long."""
     return _brief.repr(value)
 
 
 def raise_readable(error: ValidationError, source: str) -> NoReturn:
-    """Raise InputError with what pydantic reports, as `readable` puts it."""
+    """Raise InputError with pydantic's errors in the form of `readable`."""
     raise InputError(readable(error, source)) from None
 
 
 def readable(error: ValidationError, source: str) -> str:
-    """What pydantic reports: per field where, what is wrong, and what was given unless it is a whole section."""
+    """Pydantic's errors: per field its name, the problem, and the given value unless it is a whole section."""
     found: list[str] = []
     for item in error.errors():
-        # Tags of unions stand in the way to a field, but the user never wrote them.
+        # A field's path contains the tags of unions, which the user never wrote.
         field = ".".join(str(part) for part in item["loc"] if not str(part).startswith("<"))
         known = item["type"] in ("missing", "extra_forbidden") or isinstance(item["input"], dict | BaseModel)
         given = "" if known else f" (given: {shortened(item['input'])})"

@@ -1,4 +1,4 @@
-"""Text of unknown origin (prompts, keywords, names of files and datasets), made safe for where it is shown."""
+"""Escapes text of unknown origin (prompts, keywords, names of files and datasets) for display."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 import unicodedata
 
 _JOINERS = "\u200c\u200d"
-"""Format characters that words and emoji are spelled with; others, such as a change of direction, deceive."""
+"""Format characters that are part of words and emoji; others, such as a change of direction, are escaped."""
 _MARKDOWN = re.compile(r"([\\`*_\[\]~$])")
 
 
 def plain(text: str, keep: str = "") -> str:
-    """Text as a terminal or page may get it: control characters and what is no character are spelled out, as `\\x1b`.
+    """Text that is safe for a terminal or page: control characters and invalid ones are escaped, as `\\x1b`.
 
     keep: control characters that stay, such as the end of a line.
     """
@@ -42,6 +42,6 @@ def _is_control(char: str) -> bool:
 
 
 def _spelled(char: str) -> str:
-    if "\udc80" <= char <= "\udcff":  # how Python shows a byte of a name that is not UTF-8
+    if "\udc80" <= char <= "\udcff":  # Python's code for a byte of a name that is not UTF-8
         return f"\\x{ord(char) - 0xDC00:02x}"
     return char.encode("unicode_escape").decode()

@@ -25,11 +25,11 @@ from flows.stages import STAGE_FLOWS
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 _GRACE = 60
-"""Seconds by which a child's own time limit exceeds the one that its parent keeps: it binds if the parent is gone."""
+"""Seconds by which a child's own time limit exceeds its parent's; it takes effect if the parent has died."""
 
 
 class StageFailed(RunError):
-    """A stage on another work pool did not complete; the message says which, where and why."""
+    """A stage on another work pool did not complete; the message states which, where and why."""
 
 
 def call_stage(
@@ -41,15 +41,15 @@ def call_stage(
     force: bool = False,
     shards: str | None = None,
 ) -> list[StageOutput]:
-    """Run these nodes of one stage where `runtime.deployments` says, within `runtime.timeouts`.
+    """Run these nodes of one stage according to `runtime.deployments`, within `runtime.timeouts`.
 
-    In this process they run one after the other. On another pool each is a run of its own, so that as many
-    run at once as the pool allows; complete ones are not sent at all.
+    In this process they run one after another. On another pool each is its own run, so that as many run in parallel
+    as the pool allows; complete ones are not sent at all.
 
     Raises:
-        InputError: what the stage itself raised, in this process or in another.
-        TimeoutError: a node ran too long; all that was still running has been told to stop.
-        CancelledRun: somebody cancelled it.
+        InputError: raised by the stage itself, in this process or in another.
+        TimeoutError: a node ran too long; all running nodes have been cancelled.
+        CancelledRun: the run was cancelled.
         StageFailed: it failed or crashed on another pool.
     """
     seconds = config.runtime.timeouts.get(stage)
@@ -65,11 +65,11 @@ def call_stage(
     get_run_logger().info("%s: sending %s to %s", stage, ", ".join(node.id for node in sent) or "nothing", deployment)
     values = config.model_dump(mode="json")
     values["runtime"]["timeouts"] = {stage: seconds + _GRACE} if seconds else {}
-    # The worker's folder is another one, so a relative path would be another workspace there.
+    # The worker runs in another folder, so a relative path would be another workspace there.
     where = place.root if place.is_local else workspace
     parameters = {"config": values, "workspace": where, "force": force, "shards": shards}
     _run_elsewhere(deployment, sent, parameters, seconds)
-    if not shards:  # these alone do not always complete an artefact
+    if not shards:  # a selection of shards does not always complete an artefact
         _check_made(sent, place, deployment)
     outputs = [_output(node, place, node.id in cached) for node in nodes]
     if listener := current_listener():
@@ -79,7 +79,7 @@ def call_stage(
 
 
 def check_deployments(config: PipelineConfig) -> None:
-    """Raise InputError, before any work, if `runtime.deployments` names what the server does not know."""
+    """Raise InputError, before any work, if the server lacks a deployment of `runtime.deployments`."""
     if not config.runtime.deployments:
         return
     with get_client(sync_client=True) as client:
@@ -111,7 +111,7 @@ def _output(node: Node, place: Workspace, cached: bool) -> StageOutput:
 
 
 def _run_elsewhere(deployment: str, nodes: list[Node], parameters: dict[str, Any], seconds: float | None) -> None:
-    """One child run a node, each as soon as its inputs are done; whatever ends the wait early cancels the rest."""
+    """One child run per node, each as soon as its inputs are done; if the wait ends early, the rest is cancelled."""
     waiting = {node.id: node for node in nodes}
     running: dict[str, UUID] = {}
     with get_client(sync_client=True) as client:
@@ -156,10 +156,10 @@ def _is_done(run: FlowRun, title: str, seconds: float | None) -> bool:
 
 
 def _cancel(client: SyncPrefectClient, run_id: UUID, node_id: str) -> None:
-    """A run that cannot be cancelled costs a warning: its siblings are to be, and the first error to be told."""
+    """Cancel a run, or log a warning, so that the other runs are cancelled too and the first error is reported."""
     try:
         state = client.read_flow_run(run_id).state
         if state is None or not state.is_final():
-            client.set_flow_run_state(run_id, Cancelling(message="The flow that asked for it has ended."))
+            client.set_flow_run_state(run_id, Cancelling(message="The flow that requested it has ended."))
     except Exception as error:
         get_run_logger().warning("%s: its run %s could not be cancelled (%s)", node_id, run_id, error)

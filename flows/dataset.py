@@ -1,4 +1,4 @@
-"""Datasets: keywords → shards, and one's own images → shards, predictions, report; a flow each."""
+"""Flows for datasets: keywords → shards, and your own images → shards, predictions, report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dmp_core.stages import StageOutput, check_overwrites, plan
 from dmp_core.store import Workspace
 from flows.naming import dataset_run_name, import_run_name
 from flows.pipeline import run_dag
-from flows.settings import laid_over
+from flows.settings import with_overrides
 from flows.stages import Overrides
 
 
@@ -33,20 +33,20 @@ def generate_dataset(
     overrides: Overrides = [],  # noqa: B006 (becomes the schema's default; never changed)
     config: PipelineConfig,
 ) -> list[StageOutput] | State[Any]:
-    """Make a labelled dataset for keywords, or add them to one that exists; no old shard is touched.
+    """Make a labelled dataset for keywords, or add them to an existing one; no old shard changes.
 
     Args:
-        keywords: what the images show; they take turns.
+        keywords: subjects of the images, used in turn.
         count: number of images.
         name: the dataset; by default the first keyword.
         split: split that the images belong to.
         part: name of a part, to add more of the same keywords.
         workspace: local folder or fsspec URL.
-        force: make artefacts anew even if they are complete.
-        overrides: `field.subfield=value`, laid over the configuration.
-        config: how prompts, images and labels are made; its splits are not used.
+        force: make artefacts again even if they are complete.
+        overrides: `field.subfield=value`, overrides the configuration.
+        config: settings of prompts, images and labels; its splits are not used.
     """
-    settings = laid_over(config, overrides)
+    settings = with_overrides(config, overrides)
     return run_dag(
         dataset_config(settings, workspace, keywords, count, name=name, split=split, part=part), workspace, force
     )
@@ -65,21 +65,21 @@ def import_dataset(
     overrides: Overrides = [],  # noqa: B006 (becomes the schema's default; never changed)
     config: PipelineConfig,
 ) -> list[StageOutput] | State[Any]:
-    """Your own images, with the labels and captions beside them: dataset, predictions, scores, report.
+    """Your own images, with the labels and captions next to them: dataset, predictions, scores, report.
 
     Args:
         folder: images, or folders of them named train, in_domain …; on the worker's machine.
         name: the dataset; the folder's name by default.
         split: the split that the images become; arbitrary by default.
         hold_out: share that becomes in_domain; the rest becomes train.
-        fit: how images come to `images.resolution`.
+        fit: how images are resized to `images.resolution`.
         workspace: local folder or fsspec URL.
-        force: make artefacts anew even if they are complete.
-        overrides: `field.subfield=value`, laid over the configuration.
-        config: labelers, training and everything else but the splits.
+        force: make artefacts again even if they are complete.
+        overrides: `field.subfield=value`, overrides the configuration.
+        config: labelers, training and everything else except the splits.
     """
     settings, listings = import_settings(
-        laid_over(config, overrides), config, Path(folder), name=name, split=split, hold_out=hold_out, fit=fit
+        with_overrides(config, overrides), config, Path(folder), name=name, split=split, hold_out=hold_out, fit=fit
     )
     check_name(settings, listings, Path(folder), workspace)
     check_overwrites(plan(settings), Workspace(workspace))

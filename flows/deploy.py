@@ -25,7 +25,7 @@ from dmp_core.errors import InputError
 from flows.pools import make_pool
 
 FOLDER_IN_IMAGE = "/opt/dmp"
-"""Where the checkout lies in the images that docker/ builds."""
+"""Path of the checkout in the container images that docker/ builds."""
 
 HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDED = [
@@ -35,9 +35,9 @@ ENDED = [
 
 
 def presets() -> dict[str, Any]:
-    """Every preset's whole configuration, and the folder that runs start in; a build step of `prefect.yaml` calls this.
+    """Every preset's complete configuration, and the folder that runs start in, for a build step of `prefect.yaml`.
 
-    Whole, since the form in the interface fills what is missing with a field's default, not the preset's.
+    Complete, since the form in the interface fills missing fields with their own default, not the preset's.
     """
     configs = {name.replace("-", "_"): load_config(name).model_dump(mode="json") for name in preset_names()}
     return {**configs, "root": os.environ.get("DMP_DEPLOYED_ROOT") or str(Path.cwd())}
@@ -45,24 +45,24 @@ def presets() -> dict[str, Any]:
 
 def main(
     pool_type: Annotated[
-        str | None, typer.Option(help="Of new pools: process, docker or kubernetes; process if not given.")
+        str | None, typer.Option(help="Type of new pools: process, docker or kubernetes; process by default.")
     ] = None,
     image: Annotated[str | None, typer.Option(help="Image that runs start in, on docker and kubernetes.")] = None,
-    gpu_image: Annotated[str | None, typer.Option(help="Another one for the gpu pool.")] = None,
+    gpu_image: Annotated[str | None, typer.Option(help="Another image for the gpu pool.")] = None,
     volume: Annotated[
         list[str] | None, typer.Option(help="For docker, FOLDER_HERE:FOLDER_IN_CONTAINER; may be repeated.")
     ] = None,
     gpus: Annotated[
-        int | None, typer.Option(min=1, help="Runs that the gpu pool may hold at once, one a GPU; 1 if it is new.")
+        int | None, typer.Option(min=1, help="Parallel runs of the gpu pool, one per GPU; 1 for a new pool.")
     ] = None,
     lost_after: Annotated[
         int, typer.Option(min=10, help="Seconds without a heartbeat after which a run is lost.")
     ] = 90,
     stuck_after: Annotated[int, typer.Option(min=10, help="Seconds that a run may take to start.")] = 900,
 ) -> None:
-    """Create or update pools, queues and automations, then deploy everything that prefect.yaml names.
+    """Create or update pools, queues and automations, then deploy everything in prefect.yaml.
 
-    Of pools that are there, only what is given is changed.
+    Of existing pools, only given settings are changed.
     """
     if get_current_settings().api.url is None:
         raise InputError("PREFECT_API_URL is not set; start a server (prefect server start), then export its address")
@@ -77,7 +77,7 @@ def main(
 
 
 def _pools(kind: str | None, cpu: dict[str, Any], gpu: dict[str, Any], gpus: int | None) -> str:
-    """Both pools, with these variables; returns the folder that runs start in, of which prefect.yaml has but one."""
+    """Make both pools with these variables; returns the folder that runs start in (prefect.yaml has only one)."""
     with get_client(sync_client=True) as client:
         kinds = {
             "cpu": make_pool(client, "cpu", kind, variables=cpu),
@@ -90,12 +90,12 @@ def _pools(kind: str | None, cpu: dict[str, Any], gpu: dict[str, Any], gpus: int
 
 
 def _import_path() -> str:
-    """The checkout first: its build step and flows are to be deployed, wherever the package is installed."""
+    """Put the checkout first: its build step and flows are deployed, wherever the package is installed."""
     return os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
 
 
 def _lost_runs(seconds: int) -> Automation:
-    """A run whose machine died never says so; without this it would hold its place in the queue for ever."""
+    """Fails runs whose machine has died; without this they would keep their place in the queue for ever."""
     return Automation(
         name="DMP: a run that fell silent has crashed",
         description=f"No heartbeat for {seconds} s: worker and flow are gone. Rerun it; it resumes.",
@@ -112,7 +112,7 @@ def _lost_runs(seconds: int) -> Automation:
 
 
 def _stuck_runs(seconds: int) -> Automation:
-    """A run whose machine died between being taken from the queue and its first heartbeat."""
+    """Fails runs whose machine has died after they left the queue and before their first heartbeat."""
     return Automation(
         name="DMP: a run that does not start has crashed",
         description=f"Taken from the queue {seconds} s ago and not running: its machine is gone. Rerun it.",

@@ -1,4 +1,4 @@
-"""Comparisons and ablations as flows: one for each file of `data_manifests/experiments/`."""
+"""Comparisons and ablations as flows: one per file of `data_manifests/experiments/`."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def _experiment_flow(name: str) -> Flow[Any, Any]:
 
         Args:
             workspace: local folder or fsspec URL.
-            force: make artefacts anew even if they are complete.
-            variants: only these rows; all by default. Tables show whatever the workspace holds.
+            force: make artefacts again even if they are complete.
+            variants: only these rows; all by default. Tables show all results in the workspace.
             modalities: only these; all by default.
-            overrides: `field.subfield=value`, laid over every variant's configuration.
-            config: what all variants start from; see `dmp config show`.
+            overrides: `field.subfield=value`, overrides every variant's configuration.
+            config: base of all variants; see `dmp config show`.
         """
         planned = plan_experiment(experiment, config, overrides=overrides, modalities=modalities)
         chosen = choose(planned, variants)
@@ -53,7 +53,7 @@ def _experiment_flow(name: str) -> Flow[Any, Any]:
         own: dict[str, list[str]] = {variant.name: [] for variant in chosen}
         for variant, node in distinct_nodes(chosen):  # each once, so that `force` makes nothing twice
             own[variant.name].append(node.id)
-        # A data-frame library and a plotting one: only where tables are written.
+        # Imports pandas and matplotlib, which only writing the tables needs.
         from dmp_core.experiments.outputs import write_outputs
 
         try:
@@ -63,7 +63,7 @@ def _experiment_flow(name: str) -> Flow[Any, Any]:
                 if isinstance(done, State):
                     return done
                 outputs += done
-        finally:  # what was scored before an error is worth seeing
+        finally:  # show the scores so far after an error, too
             show_experiment(write_outputs(name, experiment, planned, Workspace(workspace)), name)
         show_artefacts(outputs, f"{config.dataset} {name}")
         return outputs

@@ -1,4 +1,4 @@
-"""Names of flow runs, which say what runs."""
+"""Descriptive names of flow runs."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from dmp_core.store import Workspace
 from flows.call import call_stage, check_deployments
 from flows.naming import pipeline_run_name
 from flows.server import TemporaryServer
-from flows.settings import chosen, laid_over
+from flows.settings import chosen, with_overrides
 from flows.stages import Overrides
 from flows.task_runners import runner_for
 from flows.visible import show_artefacts, show_report
@@ -34,17 +34,17 @@ def pipeline(
     overrides: Overrides = [],  # noqa: B006 (becomes the schema's default; never changed)
     config: PipelineConfig,
 ) -> list[StageOutput] | State[Any]:
-    """Run the DAG, or those artefacts of it that `only` names; what is complete is skipped.
+    """Run the DAG, or only the artefacts in `only`; complete ones are skipped.
 
     Args:
         workspace: local folder or fsspec URL.
-        force: make artefacts anew even if they are complete.
+        force: make artefacts again even if they are complete.
         only: ids of artefacts (`stage/name`) as `dmp plan` lists them.
-        shards: redo these shards only, e.g. `3-7`; `only` must then name artefacts that are made of shards.
-        overrides: `field.subfield=value`, laid over the configuration.
-        config: everything that decides the result; see `dmp config show`.
+        shards: redo these shards only, e.g. `3-7`; `only` must then name artefacts with shards.
+        overrides: `field.subfield=value`, overrides the configuration.
+        config: all settings; see `dmp config show`.
     """
-    return run_dag(laid_over(config, overrides), workspace, force, only, shards)
+    return run_dag(with_overrides(config, overrides), workspace, force, only, shards)
 
 
 def run_dag(
@@ -85,9 +85,9 @@ def run_pipeline(
     only: list[str] | None = None,
     shards: str | None = None,
 ) -> list[StageOutput]:
-    """The flow as a plain function; what `dmp run` finds by the entry point `dmp.runners`."""
+    """The flow as a plain function; `dmp run` finds it by the entry point `dmp.runners`."""
     alone = get_current_settings().api.url is None
-    # Without a server nobody listens to heartbeats, and ending their thread takes up to a second a stage.
+    # Without a server nothing receives heartbeats, and ending their thread takes up to a second per stage.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}) if alone else nullcontext():
         if alone:
             TemporaryServer().start()

@@ -1,4 +1,4 @@
-"""Work pools for `make deploy`: their queues, limits, and for containers the image that runs start in."""
+"""Work pools for `make deploy`: queues, limits, and the image for containers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from prefect.workers.utilities import get_default_base_job_template_for_infrastr
 from dmp_core.errors import InputError
 
 QUEUES = {"urgent": 1, "normal": 5, "bulk": 10}
-"""Queues of every pool with their priority: a worker takes from the lowest number first."""
+"""Queues of every pool with their priority: workers empty the lowest number first."""
 
 Template = dict[str, Any]
-"""A pool's `base_job_template`: `variables` that a run may set, and the `job_configuration` that they are put into."""
+"""A pool's `base_job_template`: `variables` that a run may set, and the `job_configuration` that uses them."""
 
 
 def make_pool(
@@ -28,14 +28,14 @@ def make_pool(
     first_limit: int | None = None,
     variables: dict[str, Any] | None = None,
 ) -> str:
-    """Create or update a pool and its queues; returns its type. What is not given stays as it is.
+    """Create or update a pool and its queues; returns its type. Settings that are not given stay unchanged.
 
     Args:
-        kind: process, docker or kubernetes; for a new pool process if not given.
-        limit: runs that it may hold at once; `first_limit` if it is new and none is given.
-        variables: defaults of the pool's job variables, such as `image`; those that are None are not given.
+        kind: process, docker or kubernetes; process by default for a new pool.
+        limit: number of parallel runs; `first_limit` by default for a new pool.
+        variables: defaults of the pool's job variables, such as `image`; None counts as not given.
     Raises:
-        InputError: the pool is there as another type, or its type does not know a variable, or needs one.
+        InputError: the pool exists with another type, or its type lacks or requires a variable.
     """
     variables = {variable: value for variable, value in (variables or {}).items() if value}
     try:
@@ -50,7 +50,7 @@ def make_pool(
     else:
         if kind not in (None, pool.type):
             raise InputError(
-                f"--pool-type {kind}: the pool {name!r} is there, and of type {pool.type}; delete it first "
+                f"--pool-type {kind}: the pool {name!r} exists with type {pool.type}; delete it first "
                 f"(prefect work-pool delete {name}), then deploy again"
             )
         kind = pool.type
@@ -73,7 +73,7 @@ def _queues(client: SyncPrefectClient, pool: str) -> None:
 
 
 def job_template(kind: str, name: str, variables: dict[str, Any]) -> Template:
-    """The template of a new pool. Prefect's own image lacks this package, so containers need one named."""
+    """The template of a new pool. Prefect's own image lacks this package, so containers need another one."""
     template = asyncio.run(get_default_base_job_template_for_infrastructure_type(kind))
     if template is None:
         raise InputError(f"--pool-type {kind}: unknown; choose process, docker or kubernetes")

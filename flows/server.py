@@ -1,7 +1,7 @@
-"""The server that Prefect starts where none is set up, made to outlive signals and to end with its run.
+"""The temporary server that a run starts if none is set up; it survives signals and ends with its run.
 
-Prefect's own is a child in the run's process group: Ctrl-C ends it first, and the run then calls it for minutes;
-after `kill -9` it stays for ever. Run as a program, this module is that server: server.py PORT PARENT
+Prefect's own temporary server is a child in the run's process group: Ctrl-C ends it first, and the run then calls it
+for minutes; after `kill -9` it stays for ever. As a program, this module is the server: server.py PORT PARENT
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from prefect.settings import PREFECT_HOME, PREFECT_SERVER_EPHEMERAL_STARTUP_TIME
 from dmp_core.errors import InputError, RunError
 
 _ATTEMPTS = 3
-"""Ports that are tried: another program may take one between the look and the start."""
+"""Number of ports to try: another program may take one between check and start."""
 _BETWEEN_LOOKS = 0.5
 
 
 class TemporaryServer(SubprocessASGIServer):
-    """Prefect keeps one of these per process, so once this is made its own code uses this one as well."""
+    """Prefect keeps one instance per process, so its own code uses this one, too, once it exists."""
 
     def start(self, timeout: int | None = None) -> None:
-        """Once; raises InputError if PREFECT_HOME cannot be written, RunError if no server comes up."""
+        """Start once; raises InputError if PREFECT_HOME is not writable, RunError if no server starts."""
         if self.running:
             return
         _check_home()
@@ -60,12 +60,12 @@ class TemporaryServer(SubprocessASGIServer):
             "PREFECT__SERVER_FINAL": "1",
             **get_current_settings().to_environment_variables(exclude_unset=True),
         }
-        # -P: this file's folder holds modules whose names others have too.
+        # -P: this file's folder contains modules with common names.
         command = [sys.executable, "-P", __file__, str(self.port), str(os.getpid())]
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
 
     def _answers(self, seconds: float) -> bool:
-        """Wait until it does; False if it has ended, or takes longer."""
+        """Wait until the server answers; False if it has ended, or takes longer."""
         until = time.monotonic() + seconds
         here = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         while self.server_process and self.server_process.poll() is None and time.monotonic() < until:
@@ -98,7 +98,7 @@ def _end_with(parent: int) -> None:
 
 def _serve(port: int, parent: int) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    # As a program, since it is Prefect's dependency, and not ours.
+    # As a program, since uvicorn is Prefect's dependency, not ours.
     options = ["--factory", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
     sys.argv = ["uvicorn", "prefect.server.api.server:create_app", *options]
     runpy.run_module("uvicorn", run_name="__main__")

@@ -1,4 +1,4 @@
-"""What a deployment's parameters come to."""
+"""Resolves a deployment's parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dmp_core.overrides import layered
 from dmp_core.stages import STAGES, Node
 
 
-def laid_over(config: PipelineConfig, overrides: list[str]) -> PipelineConfig:
+def with_overrides(config: PipelineConfig, overrides: list[str]) -> PipelineConfig:
     """The configuration with `a.b=value` overrides; raises InputError for a stage that does not exist."""
     if overrides:
         config = validate(*layered(config.model_dump(mode="json"), "config", None, overrides))
@@ -20,7 +20,7 @@ def laid_over(config: PipelineConfig, overrides: list[str]) -> PipelineConfig:
 
 
 def chosen(nodes: list[Node], only: list[str] | None) -> list[Node]:
-    """Those of the nodes that `only` names, all without it; raises InputError for an id that none of them has."""
+    """The nodes with ids in `only`, or all without it; raises InputError for an unknown id."""
     if only is None:
         return nodes
     for unknown in sorted(set(only) - {node.id for node in nodes}):

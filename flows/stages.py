@@ -1,4 +1,4 @@
-"""One flow a stage, so that each can be deployed and rerun alone. They come from the list of stages."""
+"""One flow per stage, so that each can be deployed and rerun alone; made from the list of stages."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pydantic import Field
 from dmp_core.config import PipelineConfig
 from dmp_core.stages import STAGES, StageOutput, plan, select, shard_numbers
 from flows.naming import stage_run_name
-from flows.settings import chosen, laid_over
+from flows.settings import chosen, with_overrides
 from flows.task_runners import run_nodes
 from flows.visible import show_artefacts
 
-Overrides = Annotated[list[str], Field(description="`field.subfield=value`, laid over the configuration.")]
+Overrides = Annotated[list[str], Field(description="`field.subfield=value`, overrides the configuration.")]
 
 
 def _stage_flow(stage: str) -> Flow[Any, Any]:
@@ -48,10 +48,10 @@ def _stage_flow(stage: str) -> Flow[Any, Any]:
             split: only this split.
             shards: redo these shards only, e.g. `3-7` or `0,4`.
             only: ids of artefacts (`stage/name`) as `dmp plan` lists them.
-            overrides: `field.subfield=value`, laid over the configuration.
-            config: everything that decides the result; see `dmp config show`.
+            overrides: `field.subfield=value`, overrides the configuration.
+            config: all settings; see `dmp config show`.
         """
-        settings = laid_over(config, overrides)
+        settings = with_overrides(config, overrides)
         numbers = shard_numbers(shards, stage)
         nodes = select(plan(settings), stage, modality, split)
         with _time_limit(stage, settings.runtime.timeouts.get(stage)):
@@ -64,7 +64,7 @@ def _stage_flow(stage: str) -> Flow[Any, Any]:
 
 @contextmanager
 def _time_limit(stage: str, seconds: int | None) -> Iterator[None]:
-    """Not the flow's own `timeout_seconds`, which a deployment would fix: each run's configuration decides."""
+    """A time limit from each run's configuration; a deployment would fix the flow's own `timeout_seconds`."""
     try:
         with timeout(seconds, FlowRunTimeoutError):
             yield

@@ -1,4 +1,4 @@
-"""Tasks at the same time: on processes, Dask or Ray, as `runtime.task_runner` says; docs/machines.md."""
+"""Parallel tasks on processes, Dask or Ray, according to `runtime.task_runner`; see docs/machines.md."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tasks.progress import ProgressArtifact
 
 @dataclass
 class Job:
-    """A task that was sent, with what it takes to send it again."""
+    """A submitted task, with the parameters to submit it again."""
 
     stage: str
     parameters: dict[str, Any]
@@ -38,7 +38,7 @@ class Job:
 
 
 class RenewingRunner:
-    """A task runner that is started with its first task, so that a run that finds everything done starts none."""
+    """A task runner that starts with its first task, so that a run with nothing to do starts none."""
 
     def __init__(self, runtime: RuntimeConfig) -> None:
         self.runtime = runtime
@@ -58,10 +58,10 @@ class RenewingRunner:
             return self.runner.submit(STAGE_TASKS[stage], parameters)
 
     def result(self, job: Job) -> StageOutput:
-        """The job's output, waited for; raises what its task raised.
+        """Wait for the job's output; raises its task's error.
 
-        A killed worker process breaks its whole pool, which no task can mend by trying again. So the pool is renewed,
-        and what was lost with it is sent again, once.
+        A killed worker process breaks its whole pool, which no task can fix by trying again. So the pool is replaced,
+        and the lost tasks are submitted again, once.
         """
         if _lost(job, BrokenExecutor):
             if job.again:
@@ -75,7 +75,7 @@ class RenewingRunner:
         return output
 
     def _renew(self) -> None:
-        self.started.close()  # afterwards every task of the broken pool has an end
+        self.started.close()  # afterwards every task of the broken pool has ended
         self.runner = None
         lost = [job for job in self.unread if _lost(job, Exception)]
         get_run_logger().warning("a worker process was killed; %d tasks are sent again, to new processes", len(lost))
@@ -83,13 +83,13 @@ class RenewingRunner:
             job.future, job.again = self._send(job.stage, job.parameters), True
 
     def kill(self) -> None:
-        """End this machine's worker processes at once: leaving a pool would wait for all that they do."""
+        """End this machine's worker processes immediately: leaving a pool would wait for their work."""
         if isinstance(self.runner, EndableProcesses):
             self.runner.kill()
 
 
 def _lost(job: Job, error: type[Exception]) -> bool:
-    """Whether the runner met this error, not the task: waiting for a task does not raise what it raised."""
+    """Whether the runner raised this error, not the task: waiting for a task does not raise the task's error."""
     try:
         job.future.wait()
     except error:
@@ -105,8 +105,8 @@ class EndableProcesses(ProcessPoolTaskRunner):
 
     def __enter__(self) -> EndableProcesses:
         super().__enter__()
-        # Workers send events and logs by this queue. One that is killed while it writes leaves the queue locked, and
-        # this process would wait for its turn at its own end.
+        # Workers send events and logs via this queue. One that is killed while it writes leaves the queue locked, and
+        # this process would wait for the lock at exit.
         if self._subprocess_message_queue is not None:
             self._subprocess_message_queue.cancel_join_thread()
         return self
@@ -131,7 +131,7 @@ def _dask(runtime: RuntimeConfig) -> TaskRunner[Any]:
     runners = _integration("dask")
     import dask
 
-    # A stage may start processes of its own (to render), which daemons may not.
+    # A stage may start its own processes (to render), which daemons may not.
     dask.config.set({"distributed.worker.daemon": False})
     local = {"n_workers": runtime.parallel, "threads_per_worker": 1, "dashboard_address": None}
     if runtime.cluster:
@@ -151,9 +151,9 @@ _current: ContextVar[RenewingRunner | None] = ContextVar("dmp_runner", default=N
 
 @contextmanager
 def runner_for(runtime: RuntimeConfig) -> Iterator[RenewingRunner | None]:
-    """The runner of the flow around this one, or a new one; None if tasks are to run one after the other, right here.
+    """The runner of the flow around this one, or a new one; None if tasks run one after another in this process.
 
-    What ends the block early (an error, a timeout, SIGTERM) ends the runner's processes; finished shards stay.
+    If the block ends early (an error, a timeout, SIGTERM), the runner's processes are ended; finished shards stay.
     """
     if runtime.task_runner == "thread" or _current.get() is not None:
         yield _current.get()
@@ -173,7 +173,7 @@ def runner_for(runtime: RuntimeConfig) -> Iterator[RenewingRunner | None]:
 
 @contextmanager
 def _shared_server(runtime: RuntimeConfig) -> Iterator[None]:
-    """Without a server, let local workers report to the one that the flow started, not start one each."""
+    """Without a server, let local workers report to the one that the flow started, instead of starting one each."""
     if get_current_settings().api.url is not None or runtime.cluster:
         yield
         return
@@ -186,9 +186,9 @@ def _shared_server(runtime: RuntimeConfig) -> Iterator[None]:
 def run_nodes(
     config: PipelineConfig, nodes: list[Node], workspace: str, force: bool, shards: list[int] | None
 ) -> list[StageOutput]:
-    """All nodes of one stage.
+    """Run all nodes of one stage.
 
-    Without a runner one after the other: each uses all cores itself, by worker processes or by torch's threads.
+    Without a runner one after another: each uses all cores itself, via worker processes or torch's threads.
     """
     with runner_for(config.runtime) as runner:
         if runner is None:
@@ -204,7 +204,7 @@ def _run_wave(
     force: bool,
     shards: list[int] | None,
 ) -> Iterator[StageOutput]:
-    """What is complete is only looked at; everything else is submitted, then waited for."""
+    """Submit all nodes that are not complete, then wait for them."""
     place, size = Workspace(workspace), config.runtime.chunk_shards
     found = statuses(nodes, place)
     jobs: dict[str, list[Job]] = {}
@@ -223,26 +223,26 @@ def _run_wave(
     for node in nodes:
         if node.id in jobs and node.id not in divided:
             (output,) = _results(runner, node.id, jobs[node.id])
-            yield _told(output)
+            yield _report_finished(output)
             continue
-        # A task that makes all of an artefact shows its progress itself; of one in chunks, only this flow knows it.
+        # A task that makes a whole artefact shows its own progress; with chunks, only this flow knows the total.
         with listening(ProgressArtifact(config.dataset, current_listener())):
             outputs = _results(runner, node.id, jobs.get(node.id, []))
         with listening(None):
             spent = sum(output.seconds for output in outputs)
             remake = force and node.id in divided
             last = STAGE_TASKS[node.stage](config, node.id, workspace, force=remake, spent=spent)
-        yield _told(replace(last, cached=last.cached and not outputs))
+        yield _report_finished(replace(last, cached=last.cached and not outputs))
 
 
-def _told(output: StageOutput) -> StageOutput:
+def _report_finished(output: StageOutput) -> StageOutput:
     if listener := current_listener():
         listener.finished(output.id, output.seconds, output.cached)
     return output
 
 
 def _results(runner: RenewingRunner, name: str, jobs: Sequence[Job]) -> list[StageOutput]:
-    """The jobs' outputs as they come; who listens hears how many of them are there."""
+    """The jobs' outputs, in order; the listener receives their number."""
     listener, outputs = current_listener(), []
     if listener and jobs:
         listener.started(name)

@@ -1,4 +1,4 @@
-"""What a finished run shows in Prefect's interface: the artefacts that it made, and the report's scores."""
+"""Results of a finished run in Prefect's interface: the artefacts that it made, and the report's scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.progress import artifact_key
 
 
 def show_artefacts(outputs: Sequence[StageOutput], title: str) -> None:
-    """One row an artefact: what it is, its fingerprint, whether it was there already, its size and place."""
+    """One row per artefact: id, fingerprint, whether it was cached, size and path."""
     rows = [
         {name: one_line(value) if isinstance(value, str) else value for name, value in asdict(output).items()}
         for output in outputs
@@ -26,7 +26,7 @@ def show_artefacts(outputs: Sequence[StageOutput], title: str) -> None:
 
 
 def show_report(outputs: Sequence[StageOutput], dataset: str, workspace: str) -> None:
-    """The report's headline scores, and where the page lies; nothing if no report was among the outputs."""
+    """The report's headline scores and the page's path; nothing if the outputs contain no report."""
     place = Workspace(workspace)
     for output in outputs:
         if output.id.startswith("report/"):
@@ -37,7 +37,7 @@ def show_report(outputs: Sequence[StageOutput], dataset: str, workspace: str) ->
 
 
 def report_markdown(metrics: dict[str, Any], path: str, modalities: Sequence[Modality] | None = None) -> str:
-    """A table with one row per modality and split, and where the page lies: the interface shows no links to files."""
+    """A table with one row per modality and split, and the page's path: the interface shows no links to files."""
     from dmp_core.report.tables import headlines, split_name
 
     lines = ["| modality | metric | split | DMP | constant | VAE ceiling |", "|---|---|---|---:|---:|---:|"]
@@ -51,13 +51,13 @@ def report_markdown(metrics: dict[str, Any], path: str, modalities: Sequence[Mod
 
 
 def show_experiment(path: str, name: str) -> None:
-    """The tables of an experiment, and where its figures lie."""
+    """The tables of an experiment, and the paths of its figures."""
     folder = Workspace(path)
     index = json.loads(folder.fs.cat_file(f"{folder.root}/experiment.json"))
     files = [file for output in index["outputs"].values() for file in output["files"]]
     tables = [folder.fs.cat_file(f"{folder.root}/{file}").decode() for file in files if file.endswith(".md")]
-    pictures = [file for file in files if file.endswith(".png")]
+    figures = [file for file in files if file.endswith(".png")]
     where = (
-        f"Figures, and the tables as LaTeX and HTML: {markdown_code(path)} ({', '.join(pictures) or 'no picture yet'})"
+        f"Figures, and the tables as LaTeX and HTML: {markdown_code(path)} ({', '.join(figures) or 'no figure yet'})"
     )
     create_markdown_artifact("\n\n".join([*tables, where]), artifact_key("experiment", name), index["title"])

@@ -1,4 +1,4 @@
-"""One thin Prefect task a stage. Skipping is decided by our manifests, so Prefect's own cache is off."""
+"""One thin Prefect task per stage. Our manifests decide what is skipped, so Prefect's own cache is off."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tasks.progress import ProgressArtifact
 
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""Of a disk on which somebody must make room, or that must be mounted for writing."""
+"""Errors of a disk on which the user must free space, or that must be mounted for writing."""
 _LOST = {
     "botocore.exceptions.ConnectionError",
     "botocore.exceptions.HTTPClientError",
@@ -31,17 +31,17 @@ _LOST = {
     "aiohttp.client_exceptions.ClientPayloadError",
     "http.client.IncompleteRead",
 }
-"""Lost connections, and what else s3fs tries again itself before it raises it as it is. Refusals are not among them."""
+"""Lost connections, and other errors that s3fs itself retries before it raises them. Refusals are not among them."""
 
 
 def worth_retrying(error: BaseException) -> bool:
-    """Storage and network may recover, and a killed worker process may live next time; all else stays wrong."""
+    """Storage and network may recover, and a worker process may survive next time; other errors would repeat."""
     lasting = isinstance(error, _LASTING) or getattr(error, "errno", None) in _FULL
     return (isinstance(error, OSError | BrokenExecutor) and not lasting) or _lost_connection(error)
 
 
 def _lost_connection(error: BaseException) -> bool:
-    """To an S3 store: its client's errors are no OSError. Known by name, so that the client need not be installed."""
+    """Lost connection to an S3 store: its client's errors are not OSError. Matched by name, without the client."""
     return any(f"{kind.__module__}.{kind.__name__}" in _LOST for kind in type(error).__mro__)
 
 
@@ -61,13 +61,13 @@ def run_stage(
 ) -> StageOutput:
     """`execute`, with its progress shown in Prefect's interface and a line in the log.
 
-    A chunk of shards shows none: of the whole, the flow that waits for all chunks does.
+    A chunk of shards shows no progress: the flow that waits for all chunks shows the total.
     """
     listener = None if isinstance(shards, Chunk) else ProgressArtifact(config.dataset, current_listener())
     with unwinding_worker(), listening(listener):
         output = execute(config, node_id, workspace_url, force=force, shards=shards, spent=spent)
-    told = "was complete" if output.cached else f"made {output.samples} samples in {output.seconds:.1f} s"
-    get_run_logger().info("%s: %s: %s", output.id, told, output.path)
+    summary = "was complete" if output.cached else f"made {output.samples} samples in {output.seconds:.1f} s"
+    get_run_logger().info("%s: %s: %s", output.id, summary, output.path)
     return output
 
 

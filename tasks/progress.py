@@ -1,4 +1,4 @@
-"""A stage's progress as an artifact in Prefect's interface, kept up to date while the stage runs."""
+"""A stage's progress as an artifact in Prefect's interface, updated while the stage runs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SECONDS_BETWEEN_UPDATES = 2.0
 
 
 def artifact_key(*parts: str) -> str:
-    """Small letters, digits and dashes, as Prefect demands."""
+    """Lower-case letters, digits and dashes, as Prefect requires."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
 class ProgressArtifact:
-    """Listens to one stage and passes everything on to the listener that was there before."""
+    """Receives the progress of one stage and passes it on to the previous listener."""
 
     def __init__(self, dataset: str, then: Listener | None) -> None:
         self.dataset = dataset
@@ -46,7 +46,7 @@ class ProgressArtifact:
             self.then.finished(name, seconds, cached)
 
     def _show(self, name: str, done: int, total: int, message: str) -> None:
-        """A server that does not answer must not end hours of work, so it costs a warning and the display alone."""
+        """Update the artifact. A server that does not answer must not end hours of work: it only causes a warning."""
         if self.broken:
             return
         percent, text = 100 * done / max(total, 1), f"{name}: {done} of {total} {message}".rstrip()

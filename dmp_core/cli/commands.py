@@ -1,4 +1,4 @@
-"""The commands, one line each."""
+"""The commands, one per line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command shares: consoles, common options, the progress display."""
+"""Shared by all commands: consoles, common options, the progress display."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dmp_core.text import plain
 
 
 class PlainConsole(Console):
-    """Prints text as it is: brackets and colons are no markup, control characters are spelled out. Style by `Text`."""
+    """Prints text literally: brackets and colons are not markup, control characters are escaped. Style with `Text`."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
@@ -32,12 +32,12 @@ stdout = PlainConsole()
 stderr = PlainConsole(stderr=True)
 
 Preset = Annotated[str, typer.Option("--preset", "-p", help="A preset of data_manifests/presets.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file laid over the preset.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="field.subfield=value, laid over all; repeatable.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file that overrides the preset.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="field.subfield=value, overrides all; repeatable.")]
 
 
 def out_folder(path: Path) -> Path:
-    """Callback of options that name a folder to write to: bad ones are refused before hours of work."""
+    """Callback of options for an output folder: rejects bad ones before hours of work."""
     for place in (path.absolute(), *path.absolute().parents):
         if os.path.lexists(place) and not place.is_dir():
             raise InputError(f"{path}: {place} is a file; give a folder")

@@ -1,4 +1,4 @@
-"""`dmp dataset`: make, look at and verify datasets."""
+"""`dmp dataset`: make, show and verify datasets."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from dmp_core.store import Artefact, Manifest, Workspace
 from dmp_core.store.folders import names_in
 from dmp_core.store.workspace import read_manifest
 
-app = typer.Typer(no_args_is_help=True, help="Make, look at and verify datasets.")
+app = typer.Typer(no_args_is_help=True, help="Make, show and verify datasets.")
 
 
 @app.command()
 def new(
     keyword: Annotated[list[str] | None, typer.Option("--keyword", "-k", help="A keyword; repeatable.")] = None,
-    keywords: Annotated[Path | None, typer.Option("--keywords", help="File with one keyword a line.")] = None,
+    keywords: Annotated[Path | None, typer.Option("--keywords", help="File with one keyword per line.")] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=MOST_SAMPLES, help="Number of images.")] = 24,
     name: Annotated[str | None, typer.Option(help="Name of the dataset; the first keyword by default.")] = None,
     split: Annotated[str, typer.Option(help="Split that the images belong to.")] = "train",
@@ -37,7 +37,7 @@ def new(
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Make a labelled dataset for new keywords, or add them to one that exists: prompts, images, labels, shards."""
+    """Make a labelled dataset for new keywords, or add them to an existing one: prompts, images, labels, shards."""
     if bool(keyword) == bool(keywords):
         raise InputError("--keyword, --keywords: give one of the two, e.g. --keyword kitchen")
     words = keyword or read_keywords(str(keywords))
@@ -50,7 +50,7 @@ def new(
 
 @app.command()
 def verify(path: Annotated[str, typer.Argument(help="A dataset folder, or one of its splits.")]) -> None:
-    """Hold every shard against its recorded digest."""
+    """Verify every shard's checksum."""
     broken = []
     for folder, manifest in _manifests(path):
         place = Workspace(folder)
@@ -59,7 +59,7 @@ def verify(path: Annotated[str, typer.Argument(help="A dataset folder, or one of
     if broken:
         listed = "\n".join(broken)
         raise InputError(f"{listed}: missing or changed since it was made; delete it and rerun, it alone is redone")
-    stdout.print(f"{path}: every shard is as it was made")
+    stdout.print(f"{path}: every shard is unchanged")
 
 
 @app.command()
@@ -92,7 +92,7 @@ def _row(folder: str, manifest: Manifest) -> dict[str, object]:
 
 @app.command()
 def card(path: Annotated[str, typer.Argument(help="A dataset folder.")]) -> None:
-    """Print the dataset card, made anew from the manifests."""
+    """Print the dataset card, made again from the manifests."""
     from dmp_core.report.dataset_card import card_from_manifests
 
     typer.echo(card_from_manifests({folder.rsplit("/", 1)[-1]: values for folder, values in _manifests(path)}))

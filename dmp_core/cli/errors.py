@@ -1,4 +1,4 @@
-"""What a command says when it fails: one line, and an exit code. A defect of this program keeps its traceback."""
+"""Error messages of commands: one line, and an exit code. A defect of this program keeps its traceback."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _REMOTE = {
     "botocore": "the S3 store refuses, or does not answer; check AWS_ENDPOINT_URL, keys and region",
     "aiohttp": "the store does not answer; check its address",
 }
-"""Packages whose errors are another machine's, by name, so that none of them need be installed."""
+"""Packages whose errors come from another machine, by name, so that none of them needs to be installed."""
 
 
 def guarded(command: Callable[[], Any]) -> int:
-    """Run a command line and return its exit code; an error that somebody can fix is said on one line."""
+    """Run a command line and return its exit code; an error that the user can fix is reported on one line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -51,7 +51,7 @@ def guarded(command: Callable[[], Any]) -> int:
         code = command()
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read has enough; without another place to flush to, the interpreter would complain at its end.
+        # The reader has closed the pipe; without another target to flush to, the interpreter would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
@@ -60,23 +60,23 @@ def guarded(command: Callable[[], Any]) -> int:
             raise
         text, code = explained
         if text:
-            say(text)
+            print_error(text)
     return code if isinstance(code, int) else 0
 
 
-def say(text: str) -> None:
-    """One line on standard error."""
+def print_error(text: str) -> None:
+    """Print an error as one line on standard error."""
     line = "; ".join(part.strip() for part in text.splitlines() if part.strip())
     stderr.print(Text("error:", "bold red"), plain(line), soft_wrap=True)
 
 
 def explain(error: Exception) -> tuple[str, int] | None:
-    """What to say of an error, and the exit code: 2 for bad input, else 1; None for a defect of this program."""
+    """The message for an error, and the exit code: 2 for bad input, else 1; None for a defect of this program."""
     message = str(error) or type(error).__name__
     package = type(error).__module__.partition(".")[0]
     if isinstance(error, InputError):
         return message, 2
-    if hasattr(error, "format_message"):  # of the command line's parser; no arguments at all: help was printed
+    if hasattr(error, "format_message"):  # from the command line's parser; without any arguments, help was printed
         return error.format_message(), 2
     if isinstance(error, ValidationError):
         return readable(error, error.title), 2

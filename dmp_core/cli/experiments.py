@@ -18,9 +18,9 @@ from dmp_core.stages.estimate import estimate_seconds
 from dmp_core.stages.preflight import check_models, preflight
 from dmp_core.store import Workspace
 
-OtherPreset = Annotated[str | None, typer.Option("--preset", "-p", help="Instead of the experiment's own.")]
+OtherPreset = Annotated[str | None, typer.Option("--preset", "-p", help="Instead of the experiment's preset.")]
 Modalities = Annotated[list[str] | None, typer.Option("--modalities", help="Only these; repeatable, or with commas.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be made, what is there, and for how long.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be made and what is cached, with times.")]
 _CHOICE = "Only these variants; repeatable, or with commas; all by default."
 Methods = Annotated[list[str] | None, typer.Option("--methods", "-m", help=_CHOICE)]
 Variants = Annotated[list[str] | None, typer.Option("--variants", help=_CHOICE)]
@@ -52,7 +52,7 @@ def ablate(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Take the method apart: Table 4 and Figures 6-8 of the paper, rank, spacing, source and training-set size."""
+    """Ablate the method: Table 4 and Figures 6-8 of the paper, rank, spacing, source and training-set size."""
     experiment = load_experiment("ablate")
     planned = plan_experiment(experiment, preset, config, overrides or [], split_commas(modalities))
     _run("ablate", experiment, planned, split_commas(variants), workspace, dry_run, as_json)
@@ -85,7 +85,7 @@ def _run(
         for number, variant in enumerate(chosen, 1):
             stderr.print(f"{number}/{len(chosen)} {variant.title}", style="bold")
             run_experiment([variant], workspace, run_nodes)
-    except Exception:  # what was scored before an error is worth seeing, but no signal waits for it
+    except Exception:  # show the scores so far after an error, but not after a signal, which must not wait
         write_outputs(name, experiment, planned, place)
         raise
     folder = write_outputs(name, experiment, planned, place)
@@ -96,7 +96,7 @@ def _run(
 
 
 def show(planned: Sequence[PlannedVariant], workspace: str, as_json: bool = False) -> None:
-    """What running these variants would make; each artefact counts for the first variant that needs it."""
+    """Show what a run of these variants would make; each artefact counts for the first variant that needs it."""
     place = Workspace(workspace)
     rows = {variant.name: _row(variant) for variant in planned}
     missing = []

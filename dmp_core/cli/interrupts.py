@@ -1,8 +1,8 @@
-"""Ctrl-C, SIGTERM and a closed terminal: the command unwinds, and if that takes too long, ends all the same.
+"""Ctrl-C, SIGTERM and a closed terminal: the command unwinds; if that takes too long, the process ends anyway.
 
-An exception in the main thread is the usual way out. It is not a sure one: raised in a destructor or a callback it is
-swallowed, and unwinding may wait for a lock, a server or a library for ever. So a thread watches. Killed at any
-moment, a run loses nothing that it has published, so that an end without unwinding is safe as well.
+Usually an exception in the main thread ends the command. That is not reliable: in a destructor or a callback it is
+swallowed, and unwinding may wait for a lock, a server or a library for ever. So a thread watches. A run that is killed
+at any moment loses nothing that it has published, so ending without unwinding is safe too.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 UNWINDING = 5.0
 """Seconds from the signal until the process ends without unwinding."""
 ONE_PRESS = 0.5
-"""Seconds within which a second SIGINT is the same Ctrl-C, passed on by whatever started this process."""
+"""Seconds within which a second SIGINT is the same Ctrl-C, passed on by the process that started this one."""
 _AGAIN = b"\0"
-"""To the watching thread: no signal has this number."""
+"""Message to the watching thread: no signal has this number."""
 _MOMENT = 0.02
-"""Seconds for a destructor to return in."""
+"""Seconds that a destructor gets to return."""
 LINE = "interrupted; run the same command again to resume"
 
 
 class Interrupts:
-    """Of one process, to be made in its main thread; `code` is its exit code once a signal has come, 0 before."""
+    """Interrupts of one process; create it in the main thread. `code`: exit code after a signal, 0 before."""
 
     def __init__(self, line: str = LINE) -> None:
         self.code = 0
@@ -48,18 +48,18 @@ class Interrupts:
         self._before = sys.unraisablehook
 
     def install(self) -> None:
-        """A signal that is ignored, as in a job that a shell started with nohup or in the background, stays so."""
-        atexit.register(self._end)  # the first that is registered is the last to be called
+        """Install the handlers. Ignored signals stay ignored, as in jobs started with nohup or in the background."""
+        atexit.register(self._end)  # the first registered is called last
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._unwind)
-        # Python's own handlers wait for the main thread, which may be busy; this descriptor is written at once.
+        # Python's own handlers wait for the main thread, which may be busy; this descriptor is written immediately.
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         sys.unraisablehook = self._not_raised
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def say(self) -> None:
-        """Once, and without the streams' locks, which whatever was interrupted may hold."""
+    def print_line(self) -> None:
+        """Print the line once, without the streams' locks, which the interrupted code may hold."""
         if self._said:
             return
         self._said = True
@@ -73,12 +73,12 @@ class Interrupts:
 
     def _unwind(self, number: int, frame: FrameType | None) -> None:
         self._note(number)
-        if not self._raised:  # while it unwinds already, another exception would skip what is to be cleaned up
+        if not self._raised:  # during unwinding, another exception would skip clean-up code
             self._raised = True
             raise Interrupted(128 + number)
 
     def _not_raised(self, lost: sys.UnraisableHookArgs) -> None:
-        """An exception that a destructor or a callback had to swallow: again, as soon as the main thread goes on."""
+        """Raise an exception that a destructor or a callback swallowed again, once the main thread continues."""
         if not self.code or issubclass(lost.exc_type, Exception):
             self._before(lost)
             return
@@ -100,23 +100,23 @@ class Interrupts:
                     continue
                 self._note(number)
                 if not passed_on:
-                    # As if the group had got it. The server is in a group of its own: the run still reports to it.
+                    # As if the group had received it. The server is in its own group: the run still reports to it.
                     signal_all(_same_session(descendants(os.getpid())), signal.SIGTERM)
                     passed_on = True
-                    logging.disable()  # whatever fails from now on fails for this reason
+                    logging.disable()  # all later failures have this cause
                 elif number == signal.SIGINT and time.monotonic() - self._first > ONE_PRESS:
                     self._end_now()
 
     def _end_now(self) -> None:
         signal_all(descendants(os.getpid()), signal.SIGKILL)
-        self.say()
+        self.print_line()
         end_now(self.code)
 
     def _end(self) -> None:
-        """After an interrupt the interpreter's own end is skipped: it may hang where no thread can watch it."""
+        """After an interrupt, skip the interpreter's own shutdown: it may hang where no thread can watch it."""
         if self.code:
             signal_all(descendants(os.getpid()), signal.SIGKILL)
-            self.say()
+            self.print_line()
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError):
                     stream.flush()
@@ -129,9 +129,9 @@ class Interrupts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Once a signal has come, whatever ended the block ended it for that reason."""
+        """After a signal, the block's end counts as caused by it."""
         if self.code:
-            self.say()
+            self.print_line()
             sys.exit(self.code)
 
 

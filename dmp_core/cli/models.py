@@ -18,15 +18,15 @@ from dmp_core.weights import registry
 from dmp_core.weights.download import pull as fetch
 from dmp_core.weights.registry import Model
 
-app = typer.Typer(no_args_is_help=True, help="Pinned weights: what there is, fetch it, check it.")
+app = typer.Typer(no_args_is_help=True, help="Pinned weights: list, fetch and check them.")
 
 Names = Annotated[list[str] | None, typer.Argument(help="Ids as `dmp models list` shows them.", metavar="[ID]...")]
-OfPreset = Annotated[str | None, typer.Option("--preset", "-p", help="All that this preset needs.")]
+OfPreset = Annotated[str | None, typer.Option("--preset", "-p", help="All weights that this preset needs.")]
 
 
 @app.command("list")
 def show_list(as_json: Json = False) -> None:
-    """List all weights of the registry, with size, licence and whether they are here."""
+    """List all weights of the registry, with size, licence and whether they are present."""
     models = registry.registry()
     if as_json:
         states = [model.model_dump(mode="json") | {"size": model.size, "state": _state(model)} for model in models]
@@ -47,7 +47,7 @@ def pull(
     preset: OfPreset = None,
     mirror: Annotated[str | None, typer.Option("--from", help="Folder or URL to fetch from instead.")] = None,
 ) -> None:
-    """Fetch weights, go on where a download broke off, and check them."""
+    """Fetch weights and check them; resumes interrupted downloads."""
     if not names and not preset:
         raise InputError("dmp models pull: name models (see `dmp models list`), or give --preset paper")
     failures = []
@@ -75,11 +75,11 @@ def _pull(model: Model, mirror: str | None) -> None:
 def check(
     names: Names = None,
     preset: OfPreset = None,
-    full: Annotated[bool, typer.Option("--full", help="Read every file, also those that did not change.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Read every file, also unchanged ones.")] = False,
 ) -> None:
-    """Hold the files that are here against the registry; without an id those that the paper preset needs.
+    """Check the present files against the registry; without an id, those that the paper preset needs.
 
-    Ends with exit code 2 and a line for each file that is missing, cut short or tampered with.
+    Ends with exit code 2 and a line for each file that is missing, truncated or changed.
     """
     models = _chosen(names, preset or (None if names else "paper"))
     bad = {model.id: problems for model in models if (problems := registry.check(model, full=full))}

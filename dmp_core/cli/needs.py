@@ -1,4 +1,4 @@
-"""What a run needs, in words."""
+"""Description of what a run needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dmp_core.stages.preflight import Disk, Preflight
 
 
 def describe_needs(needs: Preflight) -> Iterator[str]:
-    """A line each for what the machine lacks or the user must know; none if a run without models has it all."""
+    """One line per missing or notable requirement; none if a run without models lacks nothing."""
     if needs.refused:
         yield f"cannot be written: {needs.refused}"
     if not needs.models and not needs.unregistered:
@@ -30,7 +30,7 @@ def describe_needs(needs: Preflight) -> Iterator[str]:
     enough = "" if needs.vram_found_gb >= needs.vram_needed_gb else "  (not enough)"
     yield f"GPU: about {needs.vram_needed_gb:.0f} GB needed; {found}{enough}"
     yield from map(_disk_line, needs.disks)
-    yield f"GPU time: about {needs.gpu_hours:.0f} h; guessed for a GPU of the A100 class until stages have run here"
+    yield f"GPU time: about {needs.gpu_hours:.0f} h; estimated for a GPU of the A100 class until stages have run here"
 
 
 def _disk_line(disk: Disk) -> str:
@@ -40,7 +40,7 @@ def _disk_line(disk: Disk) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
+    """A duration in seconds, minutes or hours."""
     if seconds < 1:
         return "-"
     return (

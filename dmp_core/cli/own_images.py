@@ -28,7 +28,7 @@ def import_folder(
         float | None, typer.Option(help="Share that becomes in_domain, e.g. 0.2; the rest becomes train.")
     ] = None,
     fit: Annotated[
-        str, typer.Option(help="crop | shorter_side | keep: how images come to images.resolution.")
+        str, typer.Option(help="crop | shorter_side | keep: how images are resized to images.resolution.")
     ] = "crop",
     only_dataset: Annotated[bool, typer.Option("--only-dataset", help="No training, prediction or report.")] = False,
     preset: Preset = "mini",
@@ -36,12 +36,12 @@ def import_folder(
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Your own images, with the labels and captions beside them: dataset, predictions, scores, report."""
+    """Import your own images, with the labels and captions next to them: dataset, predictions, scores, report."""
     place = Workspace(workspace)
     if place.is_local and Path(place.root).resolve().is_relative_to(folder.resolve()):
         raise InputError(
-            f"--workspace {workspace}: lies inside {folder}, so that its pictures would be imported the next time; "
-            "name a folder elsewhere"
+            f"--workspace {workspace}: is inside {folder}, so that its images would be imported the next time; "
+            "choose a folder elsewhere"
         )
     base, plain = load_config(preset, config, overrides), load_config(preset)
     settings, listings = import_settings(base, plain, folder, name=name, split=split, hold_out=hold_out, fit=fit)
@@ -62,10 +62,10 @@ def import_folder(
 def _announce(listings: dict[str, Listing]) -> None:
     for key, listing in listings.items():
         labels = ", ".join(listing.modalities) or "none"
-        stdout.print(f"{key}: {len(listing.images)} images; labels beside them: {labels}")
+        stdout.print(f"{key}: {len(listing.images)} images; labels next to them: {labels}")
         if listing.ignored:
             some = ", ".join(listing.ignored[:5]) + (" …" if len(listing.ignored) > 5 else "")
-            stdout.print(f"  left out, neither image nor label nor caption: {some}", soft_wrap=True)
+            stdout.print(f"  ignored, neither image nor label nor caption: {some}", soft_wrap=True)
 
 
 def _results(settings: PipelineConfig, place: Workspace, workspace: str, nodes: list[Node]) -> None:

@@ -15,16 +15,16 @@ def predict(
     adapter: Annotated[str, typer.Option(help="Adapter folder, or shipped:NAME.")],
     modality: Annotated[
         str | None,
-        typer.Option("--modality", "-m", help="What is predicted; else what the adapter's card says."),
+        typer.Option("--modality", "-m", help="What to predict; by default what the adapter's card states."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the predictions.", callback=out_folder)] = Path("predictions"),
     preset: Preset = "mini",
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Predict one property of each image: a label file in the dataset's encoding, and a picture of it.
+    """Predict one property of each image: a label file in the dataset's encoding, and a view of it.
 
-    What the adapter's card states is used, unless --config or --set says otherwise.
+    The settings in the adapter's card are used, unless --config or --set overrides them.
     """
     from dmp_core.requests.predict_files import predict_files, prediction_config
 

@@ -20,9 +20,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the finished model (diffusers format).", callback=out_folder)],
     work: Annotated[
         Path,
-        typer.Option(
-            help="Folder for renders, checkpoints and logs; taken up again if it exists.", callback=out_folder
-        ),
+        typer.Option(help="Folder for renders, checkpoints and logs; resumed if it exists.", callback=out_folder),
     ],
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -46,12 +44,12 @@ def edit(
     ],
     work: Annotated[
         Path,
-        typer.Option(help="Folder for pairs, checkpoints and logs; taken up again if it exists.", callback=out_folder),
+        typer.Option(help="Folder for pairs, checkpoints and logs; resumed if it exists.", callback=out_folder),
     ],
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Make an editor from it: render pairs of before and after, and train it to follow instructions."""
+    """Make an editor from the model: render pairs of before and after, and train it to follow instructions."""
     from dmp_core.prior.editor import load_recipe, train_editor
 
     _check_free(out)
@@ -72,7 +70,7 @@ def quality(
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Measure a prior against held-out renders: reconstruction, obedience to words, likeness, memorisation."""
+    """Measure a prior on held-out renders: reconstruction, prompt following, similarity, memorisation."""
     from dmp_core.prior import load_recipe
     from dmp_core.prior.quality import measure_folder
 
@@ -85,9 +83,9 @@ def quality(
 
 
 def _check_free(out: Path) -> None:
-    """Raise InputError, before hours of work, where something would be written over."""
+    """Raise InputError, before hours of work, if something would be overwritten."""
     if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"--out {out}: exists already, and is not written over; move it, or choose another folder")
+        raise InputError(f"--out {out}: exists already, and is not overwritten; move it, or choose another folder")
 
 
 @app.command()

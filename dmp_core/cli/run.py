@@ -26,7 +26,7 @@ from dmp_core.stages.estimate import estimate_seconds
 from dmp_core.stages.preflight import preflight
 from dmp_core.store import Workspace
 
-Force = Annotated[bool, typer.Option("--force", help="Make it anew even if it is complete.")]
+Force = Annotated[bool, typer.Option("--force", help="Make it again even if it is complete.")]
 
 
 def run(
@@ -36,7 +36,7 @@ def run(
     overrides: Overrides = None,
     force: Force = False,
 ) -> None:
-    """Run the whole DAG; what is complete already is skipped."""
+    """Run the whole DAG; complete artefacts are skipped."""
     settings = load_config(preset, config, overrides)
     outputs = run_nodes(settings, workspace, plan(settings), force)
     made = sum(not output.cached for output in outputs)
@@ -57,7 +57,7 @@ def stage(
     shards: Annotated[str | None, typer.Option(help="Redo these shards only, e.g. 3-7 or 0,4.")] = None,
     force: Force = False,
 ) -> None:
-    """Run one stage alone; its inputs are found in the workspace by their fingerprints."""
+    """Run a single stage; its inputs are found in the workspace by their fingerprints."""
     settings = load_config(preset, config, overrides)
     nodes = plan(settings)
     chosen = select(nodes, name, modality, split)

@@ -1,4 +1,4 @@
-"""Nodes of a plan through the registered runner, with the checks that come before any work."""
+"""Run nodes of a plan with the registered runner, after the checks that precede any work."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LAST = ".preset"
 def run_nodes(
     settings: PipelineConfig, workspace: str, nodes: list[Node], force: bool = False, shards: str | None = None
 ) -> list[StageOutput]:
-    """Run these nodes through the registered runner; needs none if all are complete."""
+    """Run these nodes with the registered runner; needs no runner if all are complete."""
     place = Workspace(workspace)
     check_overwrites(nodes, place)
     artefacts = {node.id: node.artefact(place) for node in nodes}
@@ -59,7 +59,7 @@ def run_nodes(
 
 
 def notice_other_preset(settings: PipelineConfig, place: Workspace, found: Mapping[str, str]) -> None:
-    """Say on standard error if nothing here belongs to this configuration, and the last run was another preset's."""
+    """Note on standard error if nothing here belongs to this configuration and the last run used another preset."""
     last = _last_preset(place)
     if last is not None and last != settings.preset and not {"complete", "partial"} & set(found.values()):
         text = f"note: {place.url} was last run with --preset {last}; nothing in it fits --preset {settings.preset}"
@@ -74,11 +74,11 @@ def _last_preset(place: Workspace) -> str | None:
 
 
 def _runner() -> Callable[..., Any]:
-    """What runs the DAG: Prefect's flow, found by entry point so that this package need not import it.
+    """The runner of the DAG: Prefect's flow, found by entry point so that this package need not import it.
 
-    Where Prefect is not installed (vLLM's environment cannot hold it), stages run in turn.
+    If Prefect is not installed (it cannot be in vLLM's environment), stages run in turn.
     """
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # errors reach the terminal once, from us
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # we report errors to the terminal, once
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -1,4 +1,4 @@
-"""`dmp config`: look at configurations."""
+"""`dmp config`: show configurations."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import typer
 from dmp_core.cli.console import ConfigFile, Overrides, Preset
 from dmp_core.config import dump, load_config
 
-app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
+app = typer.Typer(no_args_is_help=True, help="Show configurations.")
 
 
 @app.callback()
 def _group() -> None:
-    """Look at configurations."""
+    """Show configurations."""
 
 
 @app.command()

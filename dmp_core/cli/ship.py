@@ -1,4 +1,4 @@
-"""Put finished adapters into the package: fp16 weights, card, a short loss curve. `make adapters` calls it.
+"""Copy finished adapters into the package: fp16 weights, card, a short loss curve. `make adapters` calls it.
 
 python -m dmp_core.cli.ship --preset mini-adapters --workspace runs/adapters
 """
@@ -18,13 +18,13 @@ from dmp_core.store import Artefact, Workspace
 
 KEPT = ("adapter_config.json", "dmp.json")
 ROWS = 500
-"""Of the loss curve, at most."""
+"""Most rows of the loss curve."""
 
 
 def ship_adapter(artefact: Artefact, folder: Path) -> None:
-    """Copy one finished adapter into `folder`, its weights halved to fp16; replaces what is there.
+    """Copy one finished adapter into `folder`, with its weights as fp16; replaces the old content.
 
-    A row of its `loss.csv` stands for equally many steps: the last of them, mean loss and gradient, seconds in all.
+    Every row of its `loss.csv` represents equally many steps: the last step, mean loss and gradient, total seconds.
     """
     import pandas as pd
     import torch
@@ -50,7 +50,7 @@ def ship_adapter(artefact: Artefact, folder: Path) -> None:
 
 
 def main(
-    preset: Annotated[str, typer.Option(help="What they were trained with.")] = "mini-adapters",
+    preset: Annotated[str, typer.Option(help="Preset that they were trained with.")] = "mini-adapters",
     workspace: Annotated[str, typer.Option(help="Where.")] = "runs/adapters",
     out: Annotated[Path | None, typer.Option(help="data_manifests/adapters by default.")] = None,
     modality: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,

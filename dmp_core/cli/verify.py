@@ -1,4 +1,4 @@
-"""`dmp verify`: everything in a workspace, against its records and by reading it."""
+"""`dmp verify`: check everything in a workspace against its manifests and by reading it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dmp_core.cli.console import Json, ProgressDisplay, stderr, stdout
 from dmp_core.errors import InputError
 from dmp_core.store import Workspace
 
-Repair = Annotated[bool, typer.Option("--repair", help="Remove what is damaged or left over.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Remove damaged and left-over files.")]
 
 
 def verify(
@@ -47,7 +47,7 @@ def verify(
 
 def _show(workspace: str, rows: list[tuple[str, str, str]], removed: int) -> None:
     if not rows:
-        stdout.print(f"{workspace}: everything is as it was made", soft_wrap=True)
+        stdout.print(f"{workspace}: everything is unchanged", soft_wrap=True)
         return
     table = Table()
     for column in ("kind", "path", "problem"):

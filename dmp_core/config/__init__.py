@@ -1,4 +1,4 @@
-"""The configuration: `pipeline` puts the rooms' settings together, `presets` reads presets and files."""
+"""The configuration: `pipeline` combines the packages' settings, `presets` reads presets and files."""
 
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.config.presets import dump, load_config, preset_names

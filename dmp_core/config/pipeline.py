@@ -1,4 +1,4 @@
-"""The whole configuration: the rooms' settings in one model, and what they must agree on."""
+"""The whole configuration: the packages' settings in one model, and the checks across them."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from dmp_core.weights.settings import BaseConfig, EditorConfig
 
 
 class PipelineConfig(Settings):
-    """Everything that `dmp run` needs; one preset or file holds one of these."""
+    """All settings of `dmp run`; a preset or file contains one of these."""
 
     preset: str = "custom"
-    """Where this configuration started from; informative only."""
+    """The preset that this configuration is based on; informative only."""
     dataset: str = "bedrooms"
     """Name of the merged dataset under `datasets/`."""
     seed: int = 0
     """Seed of the dataset; every sample's own seed derives from it and the sample's key."""
     modalities: list[ModalityName]
-    """What is labelled, learned and scored. Called `tasks` in older files."""
+    """Modalities to label, learn and score. Called `tasks` in older files."""
     own_modalities: dict[ModalityName, OwnModality] = since({})
-    """Modalities that are not built in: name → what they are; see docs/modalities.md."""
+    """Modalities that are not built in: name → definition; see docs/modalities.md."""
     splits: dict[str, SplitConfig]
     """Splits by name; training reads `train`, the report scores all others."""
     prompts: PromptsConfig
     images: RenderImages | DiffusionImages = Field(discriminator="kind")
-    """Where the images come from."""
+    """Source of the images."""
     labels: dict[ModalityName, LabelsConfig]
     """Modality → its labeler: the renderer's truth (`exact`), or a predictor and its weights."""
     quality: QualityConfig = QualityConfig()
@@ -55,7 +55,7 @@ class PipelineConfig(Settings):
     editor: EditorConfig = EditorConfig()
     latents: LatentsConfig = LatentsConfig()
     train: MethodSettings = TrainConfig()
-    """Which method learns them, and how."""
+    """The method that learns the modalities, and its settings."""
     adapters: dict[ModalityName, str] = {}
     """Modalities that start from a finished adapter of DMP instead of training: a folder, or `shipped:NAME`."""
     sampling: SamplingConfig = SamplingConfig()
@@ -65,7 +65,7 @@ class PipelineConfig(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _in_todays_words(cls, values: Any) -> Any:
+    def _rename_old_fields(cls, values: Any) -> Any:
         return renamed(values, "configuration") if isinstance(values, dict) else values
 
     @model_validator(mode="after")
@@ -81,7 +81,7 @@ class PipelineConfig(Settings):
             if labeler is None:
                 raise ValueError(f"labels.{name}: no labeler is set, but it is one of `modalities`")
             if labeler.kind == "exact" and name not in PROVIDES:
-                continue  # labels come with one's own images; `plan` sees whether they do
+                continue  # labels come with your own images; `plan` checks whether they do
             if labeler.kind == "exact" and self.images.kind != "render" and made:
                 raise ValueError(
                     f"labels.{name}: exact labels need rendered images (images.kind: render), or a folder that holds "
@@ -96,13 +96,13 @@ class PipelineConfig(Settings):
                 f"train.samples: {self.train.samples}, but splits.train.count is {given}; lower it, or make more images"
             )
         if self.adapters and self.train.method != "dmp":
-            raise ValueError(f"adapters: these are of DMP, but train.method is {self.train.method}; set adapters={{}}")
+            raise ValueError(f"adapters: these are for DMP, but train.method is {self.train.method}; set adapters={{}}")
         if any(not name.replace("_", "").replace("-", "").isalnum() for name in self.splits):
             raise ValueError("splits: names may hold letters, digits and underscores, and hyphens before a part's name")
         return self
 
     def modality(self, name: str) -> Modality:
-        """A modality that this configuration knows."""
+        """A built-in modality, or one that this configuration defines."""
         return find_modality(name, self.own_modalities.get(name))
 
     @property
@@ -112,16 +112,16 @@ class PipelineConfig(Settings):
 
     @property
     def known(self) -> list[Modality]:
-        """All that files beside images may be labels of."""
+        """All modalities that label files next to images may have."""
         found = [self.modality(name) for name in (*modality_names(), *self.own_modalities)]
         return [replace(m, file_axes=axes) if (axes := self.file_axes.get(m.name)) else m for m in found]
 
     @property
     def file_axes(self) -> dict[str, Axes]:
-        """Modality → axes of its files that are imported, where they are not ours."""
+        """Modality → axes of its imported files, if they differ from ours."""
         exact = {name: of for name, of in self.labels.items() if isinstance(of, ExactLabels)}
         return {name: of.axes for name, of in exact.items() if of.axes != "opengl"}
 
     def labeler(self, name: str) -> LabelsConfig | None:
-        """What labels a modality: by default, of what no renderer provides, the files beside the images."""
+        """The labeler of a modality; by default the files next to the images, if no renderer provides it."""
         return self.labels.get(name) or (None if name in PROVIDES else ExactLabels())

@@ -1,4 +1,4 @@
-"""Presets, and how one becomes a configuration: preset < file < `--set`."""
+"""Presets, and how they are resolved to a configuration: preset < file < `--set`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def load_config(
 ) -> PipelineConfig:
     """Resolve preset < defaults < file < `a.b=value` overrides into one validated configuration.
 
-    A file that says what it `extends` (a preset's name, or null: it is complete) is laid over that instead.
-    Raises InputError that names the preset, file or field, and what would be right.
+    A file with `extends` (a preset's name, or null: it is complete) overrides that preset instead.
+    Raises InputError that names the preset, file or field, and the fix.
     """
     settings, source = merge(_resolve_parent(_read_preset(preset)), dict(defaults or {})), f"preset {preset}"
     if file is not None and "extends" in (own := renamed(read_yaml(file), str(file))):
@@ -39,15 +39,15 @@ def load_config(
     return validate(*layered({"preset": preset} | settings, source, file, overrides))
 
 
-def _read_preset(name: object, said: str = "") -> dict[str, Any]:
-    """said: where it is named, for the error."""
+def _read_preset(name: object, place: str = "") -> dict[str, Any]:
+    """place: start of the error, which names the field that refers to the preset."""
     if name not in preset_names():
-        raise InputError(f"{said}preset {shortened(name)} does not exist; choose one of: {', '.join(preset_names())}")
+        raise InputError(f"{place}preset {shortened(name)} does not exist; choose one of: {', '.join(preset_names())}")
     return read_yaml(manifest_path("presets", f"{name}.yaml"))
 
 
 def validate(settings: dict[str, Any], source: str) -> PipelineConfig:
-    """Validate a plain mapping; `source` opens every line of the error."""
+    """Validate a plain mapping; every line of the error starts with `source`."""
     try:
         return PipelineConfig.model_validate(settings)
     except ValidationError as error:

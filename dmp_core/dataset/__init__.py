@@ -1,1 +1,1 @@
-"""Artefacts as samples: what stages read of each other's output."""
+"""Reads artefacts as samples, for stages that use each other's output."""

@@ -1,4 +1,4 @@
-"""What other stages made, as tables and arrays."""
+"""Reads other stages' artefacts as tables and arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PROMPTS_FILE = "prompts.parquet"
 EDITOR_FOLDER = "model"
-"""Of an editor's artefact."""
+"""The model's folder in an editor's artefact."""
 
 
 def read_prompts(artefact: Artefact) -> pd.DataFrame:
@@ -29,7 +29,7 @@ def read_prompts(artefact: Artefact) -> pd.DataFrame:
 
 
 def column_array(modality: Modality | None, sample: Sample) -> NDArray[Any]:
-    """The array of one sample: its label, or, of None, its image as RGB uint8 (H, W, 3)."""
+    """The array of one sample: its label, or, if `modality` is None, its image as RGB uint8 (H, W, 3)."""
     if modality is None:
         return np.asarray(open_image(sample["png"], ("PNG",)).convert("RGB"))
     return modality.decode(sample[modality.member])
@@ -38,7 +38,7 @@ def column_array(modality: Modality | None, sample: Sample) -> NDArray[Any]:
 def same_size_batches(
     samples: Iterable[Sample], modality: Modality | None, size: int
 ) -> Iterator[list[tuple[str, NDArray[Any]]]]:
-    """Neighbours of one size, at most `size` of them; order is kept. modality: as in `column_array`."""
+    """Batches of consecutive samples of equal size, at most `size` each. modality: as in `column_array`."""
     batch: list[tuple[str, NDArray[Any]]] = []
     for sample in samples:
         array = column_array(modality, sample)
@@ -57,7 +57,7 @@ def read_labels(artefact: Artefact, modality: Modality) -> Iterator[tuple[str, n
 
 
 def editor_of(named: EditorConfig | None, inputs: dict[str, Artefact]) -> EditorConfig | None:
-    """The editor that a node asks: the one that the DAG made, or the one that its settings name."""
+    """The editor that a node uses: the one that the DAG made, or the one in its settings."""
     if "editor" in inputs:
         return EditorConfig(model=str(inputs["editor"].local_path() / EDITOR_FOLDER))
     return named

@@ -1,4 +1,4 @@
-"""Settings of splits and of the shards that hold them."""
+"""Settings of splits and of their shards."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from dmp_core.names import Fraction
 from dmp_core.settings import Settings
 
 MOST_SAMPLES = 100_000_000
-"""Of one split: a sample's key has eight digits."""
+"""Most samples of one split: a sample's key has eight digits."""
 
 
 class SplitConfig(Settings):
-    """One split of the dataset: where its images come from, and how many there are."""
+    """One split of the dataset: source and number of its images."""
 
     keywords: list[str] = []
-    """Keywords given here; each is used in turn until `count` prompts are made."""
+    """List of keywords; they are used in turn until `count` prompts are made."""
     keywords_file: str | None = None
-    """A file with one keyword a line: a path, or a name in `data_manifests/keywords/`."""
+    """A file with one keyword per line: a path, or a name in `data_manifests/keywords/`."""
     folder: str | None = None
     """Your own images instead of generated ones: a local folder, see `docs/own_images.md`."""
     share: tuple[Fraction, Fraction] = (0.0, 1.0)
-    """Which of the folder's images, in the order of their content's digest: from this fraction to that one. Splits
-    of one folder whose shares do not overlap have no image in common."""
+    """Range of the folder's images, as two fractions, in the order of their content's digest. Splits of one folder
+    whose ranges do not overlap have no image in common."""
     fit: Literal["crop", "shorter_side", "keep"] = "crop"
-    """How the folder's images are brought to `images.resolution`: the centre square of the image whose shorter side
-    has that size; the whole of that image; or not at all."""
+    """How the folder's images are resized: `shorter_side`: the shorter side becomes `images.resolution`; `crop`: then
+    the centre square is cut out; `keep`: not at all."""
     count: Annotated[int, Field(gt=0, le=MOST_SAMPLES)] | None = None
-    """Number of images; of a folder the first so many by name, all if not given."""
+    """Number of images; of a folder the first ones by name, all by default."""
     scored: bool = True
-    """False: the labels are not trusted here, so the report shows pictures only (paper, `arbitrary`)."""
+    """False: the labels are not trusted here, so the report shows images without scores (paper, `arbitrary`)."""
     exclude: list[str] = []
-    """Prompts artefacts of the workspace (`<split>-<fingerprint>`) whose captions may not come again."""
+    """Prompts artefacts of the workspace (`<split>-<fingerprint>`) whose captions must not be repeated."""
 
     @model_validator(mode="after")
     def _one_source(self) -> SplitConfig:
         if sum(map(bool, (self.keywords, self.keywords_file, self.folder))) != 1:
             raise ValueError("give one of keywords, keywords_file and folder, and only one")
         if self.count is None and not self.folder:
-            raise ValueError("count: say how many images to make")
+            raise ValueError("count: give the number of images to make")
         if self.share[0] >= self.share[1]:
             raise ValueError("share: give two fractions, the smaller first, e.g. [0, 0.2]")
         return self
 
     @model_serializer(mode="wrap")
     def _without_idle_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Settings of a folder are nothing that a generated split should show, or be made anew for."""
+        """Omit a folder's settings from generated splits, so that these are neither shown nor fingerprinted."""
         fields: dict[str, Any] = dump(self)
         idle = set() if self.folder else {"folder", "share", "fit"}
         return {name: value for name, value in fields.items() if name not in idle and (value or name != "exclude")}

@@ -35,7 +35,7 @@ class TrainingSplit:
         samples: int | None = None,
         min_class_share: float = 0.0,
     ) -> None:
-        """samples: the first so many are learnt from; None: all. min_class_share: as `LatentsConfig` has it."""
+        """samples: train on the first ones only; None: all. min_class_share: as in `LatentsConfig`."""
         self.inputs, self.modality, self.code = inputs, modality, code
         self.samples, self.min_class_share = samples, min_class_share
         self.fingerprints: Mapping[str, str] = {role: artefact.fingerprint for role, artefact in inputs.items()}
@@ -65,14 +65,14 @@ class TrainingSplit:
         return ImagePairs(keys, np.stack(images), np.stack(targets), self.modality)
 
     def _read(self, role: str) -> Iterator[Sample]:
-        """The samples that no column lacks."""
+        """The samples that exist in every column."""
         return (sample for sample in read_artefact(self.inputs[role]) if sample["__key__"] not in self.failed)
 
     def label_images(self, size: tuple[int, int]) -> LabelImages:
         from dmp_core.training.data import LabelImages
 
         kept = (label for label in read_artefact(self.inputs["labels"]) if label["__key__"] in self._kept)
-        codes = np.empty((len(self), 3, *size), dtype=np.uint8)  # at once: a list of them would be held twice
+        codes = np.empty((len(self), 3, *size), dtype=np.uint8)  # in one piece: a list would take memory twice
         for number, label in enumerate(kept):
             codes[number] = self._label_image(label, size)
         return LabelImages(codes, self.modality)
@@ -82,7 +82,7 @@ class TrainingSplit:
         return list(table["prompt"][table["key"].isin(list(self._kept))])
 
     def class_shares(self) -> dict[int, float]:
-        """For class maps, what the labels show enough of, and how much; nothing where nothing is learnt from them."""
+        """For class maps: class → share of the pixels, for classes frequent enough; empty if labels are not used."""
         if not isinstance(self.modality, ClassMap) or "labels" not in self.inputs:
             return {}
         pixels = np.zeros(len(self.modality.classes), dtype=np.int64)
@@ -108,7 +108,7 @@ class TrainingSplit:
 
     @cached_property
     def _kept(self) -> dict[str, None]:
-        """Keys to learn from, in their order."""
+        """Keys to train on, in order."""
         passed = [key for key in self._keys() if key not in self.dropped]
         wanted = self.samples
         if wanted is not None and wanted > len(passed):
@@ -123,7 +123,7 @@ class TrainingSplit:
                 yield sample["__key__"]
 
     def _label_image(self, sample: Sample, size: tuple[int, int] | None = None) -> np.ndarray:
-        """The label as the VAE and all image methods see it, in 8-bit codes: uint8 (3, H, W), of `size` or its own."""
+        """The label image for the VAE and all image methods, in 8-bit codes: uint8 (3, H, W), of `size` or its own."""
         label = column_array(self.modality, sample)
         label = label if size is None else self.modality.resize(label, size)
         pixels = self.modality.to_image(label[None], self.code)

@@ -1,6 +1,6 @@
-"""Labels out of the truth that came with an image: from the renderer, or from files beside one's own images.
+"""Ground-truth labels of an image: from the renderer, or from files next to your own images.
 
-The images stage keeps the truth beside each image as `{key}.truth.npz`; the labels stage turns it into
+The images stage stores the truth next to each image as `{key}.truth.npz`; the labels stage turns it into
 one column per modality, so that adding a modality renders nothing again.
 """
 
@@ -19,15 +19,14 @@ from dmp_core.modalities import Modality, modality_of
 from dmp_core.modalities.files import npy_bytes
 from dmp_core.store import read_npz
 
-# The oldest time that a zip entry can hold: without it the bytes would change with the clock.
+# The earliest time that a zip entry can have: without it the bytes would change with the clock.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def pack_truth(rendered: Any, modalities: Iterable[Modality | str]) -> bytes:
     """The labels of one image as a compressed .npz; the same labels give the same bytes.
 
-    rendered: an object with an attribute, or a mapping with a key, for the name of each modality; labels as
-    `Modality.encode` takes them.
+    rendered: an object with an attribute, or a mapping with a key, per modality; labels as in `Modality.encode`.
     modalities: those to pack.
     Raises InputError when one is missing or the shapes disagree.
     """
@@ -45,10 +44,10 @@ def pack_truth(rendered: Any, modalities: Iterable[Modality | str]) -> bytes:
 
 
 def unpack_truth(data: bytes, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-    """The labels of one image by the names of their modalities, as `Modality.truth` has them, ready to be encoded.
+    """The labels of one image by modality name, in the form of `Modality.truth`, ready to be encoded.
 
-    names: those to read, if they are there; None: all.
-    Raises InputError when the bytes are no truth file.
+    names: those to read, if present; None: all.
+    Raises InputError when the bytes are not a truth file.
     """
     try:
         return read_npz(data, names)

@@ -1,8 +1,8 @@
 """Comparisons and ablations: variants of one configuration, run over one workspace, side by side in tables and figures.
 
-What may live here: what an experiment is (`settings`), which artefacts it asks for (`planning`), its results as one
-table of numbers (`collect`), and what is made of them: the paper's tables (`tables`) and figures (`figures`), written
-by `outputs`. Runs nothing itself; whoever runs nodes is handed in.
+This package defines an experiment (`settings`), its artefacts (`planning`), its results as one table of numbers
+(`collect`), the paper's tables (`tables`) and figures (`figures`) made from them, and writes these (`outputs`). It
+runs nothing itself; the function that runs nodes is a parameter.
 
 Import the modules by name: plots and data frames are heavy, planning is not.
 """

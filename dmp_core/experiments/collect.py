@@ -1,4 +1,4 @@
-"""An experiment's results, per variant, modality, split and metric, read from the artefacts that are complete."""
+"""An experiment's results, per variant, modality, split and metric, read from complete artefacts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ COLUMNS = (
     "experiment", "variant", "method", "task", "split", "metric", "value", "ci_low", "ci_high", "images",
     "steps", "train_steps", "seconds", "train_seconds", "trainable_parameters", "fingerprint",
 )  # fmt: skip
-"""`method`: the row's name. `task`: the modality's, by the word of older tables. `steps`: of sampling. `seconds`: of
-prediction, per image. `train_seconds`: of the last uninterrupted stretch of training. `fingerprint`: of the scores'
-artefact."""
+"""`method`: the row's name. `task`: the modality's name; the column keeps its older name. `steps`: of sampling.
+`seconds`: of prediction, per image. `train_seconds`: of training since it was last resumed. `fingerprint`: of the
+scores' artefact."""
 
 DIFFERENCES = (
     "variant", "method", "task", "split", "metric", "difference", "ci_low", "ci_high", "verdict",
@@ -30,14 +30,14 @@ DIFFERENCES = (
 )  # fmt: skip
 
 RESAMPLES = 1000
-"""Of the bootstrap, behind every interval of a difference."""
+"""Number of bootstrap samples for every interval of a difference."""
 
 REFERENCES = {CEILING: "ceiling", MEAN_MAP: "mean_map", CONSTANT: "constant"}
 """Rows that belong to no variant: name in the scores → variant."""
 
 
 def collect(experiment: str, planned: Sequence[PlannedVariant], workspace: Workspace) -> pd.DataFrame:
-    """All scores that are there, in the order of the variants; references once, from the first variant."""
+    """All existing scores, in the order of the variants; references once, from the first variant."""
     rows: list[dict[str, Any]] = []
     seen: set[tuple[str, str, str]] = set()
     for variant in planned:
@@ -45,11 +45,11 @@ def collect(experiment: str, planned: Sequence[PlannedVariant], workspace: Works
             own = find_method(variant.config.train.method).title
             found = json.loads(node.artefact(workspace).read_input("metrics.json"))
             for modality, split, row, entry in _entries(found):
-                told = (REFERENCES.get(row, variant.name), modality, split)
-                if row not in (own, *REFERENCES) or told in seen:
+                key = (REFERENCES.get(row, variant.name), modality, split)
+                if row not in (own, *REFERENCES) or key in seen:
                     continue
-                seen.add(told)
-                about = {"experiment": experiment, "variant": told[0], "task": modality, "split": split}
+                seen.add(key)
+                about = {"experiment": experiment, "variant": key[0], "task": modality, "split": split}
                 about["method"] = variant.title if row == own else row
                 about |= _costs(variant, modality, split, workspace) if row == own else {}
                 rows.extend({**about, **score} for score in _values(entry, manifest))
@@ -57,17 +57,17 @@ def collect(experiment: str, planned: Sequence[PlannedVariant], workspace: Works
 
 
 def with_earlier(fresh: pd.DataFrame, earlier: pd.DataFrame, planned: Sequence[PlannedVariant]) -> pd.DataFrame:
-    """`fresh`, and those rows of an earlier table whose artefacts have left the workspace since.
+    """`fresh`, and rows of an earlier table whose artefacts are no longer in the workspace.
 
-    Both of `collect` or both of `differences`. A row is kept as long as a variant asks for the very artefact that it
-    was read from: with other settings, data or weights it would be another one.
+    Both tables come from `collect`, or both from `differences`. A row is kept as long as a variant needs exactly the
+    artefact that it was read from: other settings, data or weights give another artefact.
     """
     wanted = {node.fingerprint for variant in planned for node in variant.nodes if node.stage == "evaluate"}
     place = ["variant", "task", "split"]
     there = set(fresh[place].itertuples(index=False, name=None))
     sources = [name for name in ("fingerprint", "reference_fingerprint") if name in fresh.columns]
     kept = earlier[earlier[sources].isin(wanted).all(axis=1)]
-    kept = kept[[told not in there for told in kept[place].itertuples(index=False, name=None)]]
+    kept = kept[[key not in there for key in kept[place].itertuples(index=False, name=None)]]
     if kept.empty or fresh.empty:
         return (fresh if kept.empty else kept).reset_index(drop=True)
     order = {name: number for number, name in enumerate([variant.name for variant in planned])}
@@ -79,7 +79,7 @@ def differences(planned: Sequence[PlannedVariant], reference: str, workspace: Wo
     """Each variant's primary metric minus the reference's, with the 95 % interval over shared images.
 
     Columns DIFFERENCES. verdict: `better`, `worse`, or `even`
-    where the interval holds 0; fingerprint, reference_fingerprint: of both scores' artefacts. Only variants that were
+    if the interval contains 0; fingerprint, reference_fingerprint: of both scores' artefacts. Only variants that were
     scored on the reference's images.
     """
     tables = {variant.name: score_tables(variant, workspace) for variant in planned}
@@ -112,7 +112,7 @@ def differences(planned: Sequence[PlannedVariant], reference: str, workspace: Wo
 def versus(table: ScoreTable, reference: ScoreTable) -> Interval | None:
     """The primary metric minus the reference's, over shared resamples.
 
-    None if the two are not of the same images, or if none of these can be scored.
+    None if the two do not have the same images, or if none of these can be scored.
     """
     if list(reference.values["key"]) != list(table.values["key"]):
         return None
@@ -123,7 +123,7 @@ def versus(table: ScoreTable, reference: ScoreTable) -> Interval | None:
 
 
 def finished_samples(node: Node | None, workspace: Workspace) -> Iterator[Sample]:
-    """The samples of a node's artefact; none while it is not made."""
+    """The samples of a node's artefact; none if it has not been made."""
     if node is not None and _finished(node, workspace):
         yield from read_artefact(node.artefact(workspace))
 
@@ -172,7 +172,7 @@ def _values(entry: Mapping[str, Any], manifest: Manifest) -> Iterator[dict[str, 
 
 
 def _costs(variant: PlannedVariant, modality: str, split: str, workspace: Workspace) -> dict[str, Any]:
-    """What the variant took to train and takes to run, as far as the manifests tell."""
+    """Costs of training and running the variant, as far as the manifests contain them."""
     train = _finished(variant.find(f"train/{modality}-{variant.config.train.fitted.method}"), workspace)
     predict = _finished(variant.prediction(split, modality), workspace)
     return {

@@ -1,4 +1,4 @@
-"""What each variant took to fit and takes to run, beside how much it saw: comparisons should be of like efforts."""
+"""Costs of fitting and running each variant, with its number of samples: comparisons should have similar costs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dmp_core.experiments.planning import PlannedVariant
 
 
 def markdown(title: str, shown: Sequence[PlannedVariant], scores: pd.DataFrame) -> str:
-    """A row per variant that has scores: samples drawn, minutes of fitting a modality, weights fitted, time an image.
+    """A row per variant with scores: samples drawn, minutes to fit a modality, weights fitted, time per image.
 
-    scores: of `collect`. Times are medians over modalities and splits, on the machine that they were made on; fits that
-    were stopped and resumed count from there.
+    scores: of `collect`. Times are medians over modalities and splits, on the machine that measured them; interrupted
+    fits count from where they were resumed.
     """
     lines = [f"**{title}**", ""]
     lines += [

@@ -1,4 +1,4 @@
-"""An experiment's figures: grids of pictures (Figures 3-6 and 8) and plots of error against a setting (Figure 7)."""
+"""An experiment's figures: grids of images (Figures 3-6 and 8) and plots of error against a setting (Figure 7)."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _LINES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
 _COLOURS = ("#2458a6", "#c4541a", "#3a7d44", "#7a4f9e")
 
 
-# ------------------------------------------------------------------------------------- pictures
+# --------------------------------------------------------------------------------------- grids
 def grid(spec: GridSpec, shown: Sequence[PlannedVariant], workspace: Workspace) -> Image.Image | None:
-    """The image, then for each modality its label and what each variant predicts; None while nothing is predicted.
+    """The image, then for each modality its label and each variant's prediction; None without any prediction.
 
-    What is not made yet stays empty.
+    Missing artefacts leave cells empty.
     """
     groups = [(split, _columns(spec, split, shown, workspace)) for split in spec.splits]
     groups = [(split, columns) for split, columns in groups if columns]
@@ -71,7 +71,7 @@ def _shown(spec: GridSpec, variants: Sequence[PlannedVariant]) -> list[Modality]
 
 
 def _truth(config: PipelineConfig, modality: Modality | str) -> str:
-    """What the row of labels is called: the predictor that made them, where one did."""
+    """Name of the row of labels: the predictor that made them, if there is one."""
     modality = modality_of(modality)
     labeler = config.labeler(modality.name)
     kind = labeler.kind if labeler else "exact"
@@ -117,14 +117,14 @@ def curve(spec: CurveSpec, shown: Sequence[PlannedVariant], scores: pd.DataFrame
     known = {modality.name: modality for modality in known_modalities(shown)}
     modalities = [known[name] for name in dict.fromkeys(points["task"])]
     with matplotlib.rc_context(_STYLE):
-        # The legend stands beside the panels: with several series it is as long as they are high.
+        # The legend is next to the panels: with several series it is as long as they are high.
         beside = 3.2 if points["series"].nunique() > 1 else 1.4
         figure = Figure(figsize=(4.2 * len(modalities) + beside, 3.4), layout="constrained")
         for number, modality in enumerate(modalities):
             axes = figure.add_subplot(1, len(modalities), number + 1)
             _panel(axes, spec, modality, points[points["task"] == modality.name], scores)
-        told = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
-        handles = {label: handle for panel in told for handle, label in panel}
+        entries = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
+        handles = {label: handle for panel in entries for handle, label in panel}
         figure.legend(handles.values(), handles, loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
@@ -147,7 +147,7 @@ def _panel(axes: Any, spec: CurveSpec, modality: Modality, points: pd.DataFrame,
     ticks = sorted(set(points["x"]))
     if ticks[0] > 0:
         axes.set_xscale("log")
-    elif len(ticks) > 1:  # linear from nothing to the first step
+    elif len(ticks) > 1:  # linear from 0 to the first step
         axes.set_xscale("symlog", linthresh=ticks[1], linscale=0.3)
         axes.set_xlim(-0.2 * ticks[1], 1.3 * ticks[-1])
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -170,7 +170,7 @@ def _points(spec: CurveSpec, shown: Sequence[PlannedVariant], scores: pd.DataFra
 
 
 def _place(shown: PlannedVariant, path: str) -> float:
-    """The number that a setting has; `train.samples` left open means the whole training split."""
+    """The value of a numeric setting; without `train.samples`, the size of the whole training split."""
     config = shown.config
     value: Any = shown.variant if path == "at" else config
     for part in path.split("."):
@@ -178,7 +178,7 @@ def _place(shown: PlannedVariant, path: str) -> float:
     if path == "train.samples" and value is None:
         value = config.splits["train"].count
     if not isinstance(value, int | float):
-        raise InputError(f"{path}: {value!r} is no number to plot against; name another setting in the experiment")
+        raise InputError(f"{path}: {value!r} is not a number to plot against; name another setting in the experiment")
     return float(value)
 
 

@@ -1,4 +1,4 @@
-"""Scores on the parts of a split: where among its images a difference between methods comes from."""
+"""Scores on parts of a split: they show which images cause a difference between methods."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Group:
 
 
 def groups(spec: GroupSpec, shown: Sequence[PlannedVariant], reference: str, workspace: Workspace) -> list[Group]:
-    """Every modality's groups, in the order of `spec.names`; none while the reference has no scores.
+    """Every modality's groups, in the order of `spec.names`; none if the reference has no scores.
 
-    Images whose metadata has another value, or no such field, belong to no group; nor is there a group of no images.
+    Images whose metadata has another value, or no such field, belong to no group; empty groups are omitted.
     """
     scores = {variant.name: score_tables(variant, workspace) for variant in shown}
     members = _members(spec, shown, workspace)
@@ -64,7 +64,7 @@ def _members(spec: GroupSpec, shown: Sequence[PlannedVariant], workspace: Worksp
 
 
 def _text(field: str, metadata: Any) -> str:
-    """What stands at `a.b` of nested metadata, as JSON writes it; empty where there is nothing."""
+    """The value at `a.b` of nested metadata, in JSON's form; empty if there is none."""
     for part in field.split("."):
         metadata = metadata.get(part) if isinstance(metadata, Mapping) else None
     if isinstance(metadata, bool):
@@ -75,7 +75,7 @@ def _text(field: str, metadata: Any) -> str:
 def markdown(spec: GroupSpec, found: Sequence[Group], reference: str, titles: Mapping[str, str]) -> str:
     """A row per modality and group: the reference's score, then every other variant's difference from it.
 
-    titles: variant → what it is called, the columns in their order.
+    titles: variant → its title, in the order of the columns.
     """
     others = [name for name in titles if name != reference and any(name in group.differences for group in found)]
     heads = ["", "metric", "images", titles[reference], *(f"{titles[name]}, minus it" for name in others)]

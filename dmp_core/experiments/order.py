@@ -1,4 +1,4 @@
-"""Whether methods rank here as they rank in the paper: the order of both, column by column of its tables."""
+"""Compares the ranking of methods with the paper's, per column of its tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dmp_core.experiments.tables import Column, layout
 
 @dataclass(frozen=True)
 class Ranking:
-    """One column of one table: methods that both have, best first."""
+    """One column of one table: methods that are in both rankings, best first."""
 
     table: str
     column: Column
@@ -30,9 +30,9 @@ class Ranking:
 
 
 def rankings(names: Sequence[str], scores: pd.DataFrame, variants: Mapping[str, Variant]) -> list[Ranking]:
-    """One for every column of the paper's tables `names` in which two methods or more have a number on both sides.
+    """One per column of the paper's tables `names` in which at least two methods have numbers here and in the paper.
 
-    scores: of `collect`. variants: those that are compared. Equal numbers stay in the paper's order of rows.
+    scores: of `collect`. variants: those that are compared. Ties keep the paper's order of rows.
     """
     titles = {name: variant.paper or variant.title for name, variant in variants.items()}
     found = []
@@ -54,12 +54,12 @@ def rankings(names: Sequence[str], scores: pd.DataFrame, variants: Mapping[str, 
 
 
 def worth(column: Column, value: float) -> float:
-    """The more the better, whichever way the metric goes."""
+    """The value with the sign that makes higher better for every metric."""
     return value if column.metric.better(1.0, 0.0) else -value
 
 
 def markdown(title: str, found: Sequence[Ranking]) -> str:
-    """A row per column of the tables, best method first."""
+    """One row per table column, best method first."""
     lines = [f"**{title}**", "", "| table | column | ours, best first | the paper's | pairs in the same order |"]
     lines.append("|---|---|---|---|---:|")
     for ranking in found:

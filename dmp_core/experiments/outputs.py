@@ -1,4 +1,4 @@
-"""Writes an experiment's folder: results, tables and figures of whatever is complete in the workspace.
+"""Writes an experiment's folder: results, tables and figures of the artefacts that are complete.
 
 <workspace>/experiments/<name>/
   results.parquet, differences.parquet, experiment.json
@@ -33,9 +33,9 @@ INDEX, RESULTS, VERSUS = "experiment.json", "results.parquet", "differences.parq
 
 
 def write_outputs(name: str, experiment: Experiment, planned: Sequence[PlannedVariant], workspace: Workspace) -> str:
-    """Make the folder anew from the artefacts that are complete; returns its path.
+    """Write the folder again from the artefacts that are complete; returns its path.
 
-    Scores that the folder already holds stay when their artefacts have gone, as long as the variants ask for these.
+    Scores already in the folder stay after their artefacts were removed, as long as the variants need these.
     planned: all variants of the experiment, run or not; those without scores are listed as `not run`.
     """
     target = f"{workspace.root}/experiments/{name}"
@@ -55,7 +55,7 @@ def write_outputs(name: str, experiment: Experiment, planned: Sequence[PlannedVa
 
 
 def _earlier(workspace: Workspace, folder: str, file: str) -> pd.DataFrame:
-    """A table as the folder holds it; empty if it has none."""
+    """A table in the folder; empty if there is none."""
     if not workspace.fs.exists(f"{folder}/{file}"):
         return pd.DataFrame(columns=list(COLUMNS if file == RESULTS else DIFFERENCES))
     with workspace.fs.open(f"{folder}/{file}", "rb") as stream:
@@ -70,7 +70,7 @@ def _write(
     workspace: Workspace,
     folder: Path,
 ) -> list[str]:
-    """One output; returns the names of its files, none while there is nothing to show."""
+    """Write one output; returns the names of its files, none if there is nothing to show."""
     shown = [variant for variant in planned if output in variant.variant.feeds]
     spec = experiment.outputs[output]
     if isinstance(spec, ScoreTableSpec):
@@ -112,7 +112,7 @@ def _index(
     scores: pd.DataFrame,
     files: dict[str, list[str]],
 ) -> dict[str, object]:
-    """What the folder holds: for whoever reads it without this package."""
+    """Index of the folder, for readers without this package."""
     scored = set(scores["variant"])
     return {
         "name": name,

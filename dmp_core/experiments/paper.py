@@ -8,7 +8,7 @@ from functools import cache
 from dmp_core.resources import manifest_path
 
 Place = tuple[str, str, str]
-"""(split, modality, metric), the metric by our name for it."""
+"""(split, modality, metric), with our name of the metric."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Which artefacts an experiment asks for: the nodes of each variant, most of them the same."""
+"""The artefacts of an experiment: the nodes of each variant, most of them shared."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dmp_core.overrides import layered, merge
 from dmp_core.stages import Node, plan
 
 RunNodes = Callable[[PipelineConfig, str, list[Node]], Any]
-"""Makes these nodes of a configuration's DAG in a workspace, skipping what is complete."""
+"""Makes these nodes of a configuration's DAG in a workspace, skipping complete ones."""
 
 
 @dataclass(frozen=True)
 class PlannedVariant:
-    """A variant with its configuration and the nodes that its scores and pictures need, in order."""
+    """A variant with its configuration and the nodes that its scores and figures need, in order."""
 
     name: str
     variant: Variant
@@ -51,10 +51,10 @@ def plan_experiment(
     """Every variant, each with a valid configuration: base < file < experiment < variant < overrides.
 
     base: a configuration or a preset; by default the experiment's own preset. A file, which may be a complete
-        configuration, is what all variants start from, or else each would become what the file says.
-    modalities: only these; a variant that has none of them is left out, and so is one that asks for more training
-        images than the preset has, that is `only_on` another base model, or that is `optional` and has no base model.
-    Raises InputError that names the variant and what is wrong with it.
+        configuration, is the base of all variants, since otherwise it would override their differences.
+    modalities: only these; a variant with none of them is omitted, and so is one that needs more training images than
+        the preset has, that is `only_on` another base model, or that is `optional` and has no base model.
+    Raises InputError that names the variant and its problem.
     """
     config = base if isinstance(base, PipelineConfig) else load_config(base or experiment.preset, file)
     known = [modality.name for modality in _known(config)]
@@ -84,14 +84,14 @@ def plan_experiment(
 
 
 def _named(experiment: Experiment) -> dict[str, Sequence[str]]:
-    """Where the experiment's file names modalities → which."""
+    """Place in the experiment's file → the modalities named there."""
     parts: dict[str, Any] = {f"variants.{name}": variant for name, variant in experiment.variants.items()}
     parts |= {f"outputs.{name}": spec for name, spec in experiment.outputs.items()}
     return {f"{place}.modalities": getattr(part, "modalities", ()) for place, part in parts.items()}
 
 
 def choose(planned: Sequence[PlannedVariant], names: Sequence[str]) -> list[PlannedVariant]:
-    """The variants of these names, or of all for none or `all`; raises InputError listing what there is."""
+    """The variants of these names, or all for none or `all`; raises InputError that lists the existing ones."""
     if not names or "all" in names:
         return list(planned)
     known = {variant.name: variant for variant in planned}
@@ -101,7 +101,7 @@ def choose(planned: Sequence[PlannedVariant], names: Sequence[str]) -> list[Plan
 
 
 def known_modalities(planned: Sequence[PlannedVariant]) -> list[Modality]:
-    """All that the variants' common configuration knows, in the order to show them."""
+    """All modalities of the variants' common configuration, in the order to show them."""
     return _known(planned[0].config) if planned else built_in()
 
 
@@ -115,7 +115,7 @@ def shared_node(planned: Sequence[PlannedVariant], node_id: str) -> Node | None:
 
 
 def distinct_nodes(planned: Sequence[PlannedVariant]) -> Iterator[tuple[PlannedVariant, Node]]:
-    """Every artefact once, with the first variant that asks for it."""
+    """Every artefact once, with the first variant that needs it."""
     seen: set[tuple[str, str]] = set()
     for variant in planned:
         for node in variant.nodes:
@@ -125,7 +125,7 @@ def distinct_nodes(planned: Sequence[PlannedVariant]) -> Iterator[tuple[PlannedV
 
 
 def run_experiment(planned: Sequence[PlannedVariant], workspace: str, run_nodes: RunNodes) -> None:
-    """Make what is missing, variant by variant. A run that was killed goes on where it was."""
+    """Make missing artefacts, variant by variant. A killed run is resumed."""
     for variant in planned:
         run_nodes(variant.config, workspace, variant.nodes)
 
@@ -137,7 +137,7 @@ def _layered(
     base: dict[str, Any],
     overrides: Sequence[str],
 ) -> tuple[dict[str, Any], str]:
-    """The variant's settings as a plain mapping, and what to call them in an error."""
+    """The variant's settings as a plain mapping, and the name of their source for errors."""
     settings = merge(merge(base, experiment.set), variant.set)
     settings = merge(settings, variant.per_base.get(settings["base"]["model"], {}))
     settings = merge(settings, variant.per_preset.get(settings["preset"], {}))
@@ -145,12 +145,12 @@ def _layered(
 
 
 def _wanted(node: Node, modalities: Sequence[str]) -> bool:
-    """What ends in a score or a picture of these; reports and merged datasets are for `dmp run`."""
+    """Whether the node gives a score or an image of these; reports and merged datasets are made by `dmp run`."""
     return node.stage in ("labels", "predict", "evaluate") and getattr(node.config, "task", None) in modalities
 
 
 def _with_inputs(wanted: Sequence[Node]) -> list[Node]:
-    """The nodes and all that they are made from, each after its inputs."""
+    """The nodes and all their inputs, each after its inputs."""
     ordered: dict[str, Node] = {}
 
     def visit(node: Node) -> None:

@@ -1,4 +1,4 @@
-"""What an experiment is: variants of one configuration, and the tables and figures that they feed."""
+"""Settings of an experiment: variants of one configuration, and the tables and figures that show them."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ class Variant(Settings):
     """One row of the tables: the preset with something changed. Data, labels and latents are shared by all."""
 
     title: str
-    """What tables and figures call it."""
+    """Its name in tables and figures."""
     set: dict[str, Any] = {}
-    """Laid over the preset and the experiment's own settings."""
+    """Overrides of the preset and the experiment's own settings."""
     per_base: dict[str, dict[str, Any]] = {}
-    """Base model → laid over that where it is the base: learning rates depend on the network."""
+    """Base model → overrides with this base model: learning rates depend on the network."""
     per_preset: dict[str, dict[str, Any]] = {}
-    """Preset → laid over that where it is the one: methods with settings of their own do not read the preset's."""
+    """Preset → overrides with this preset: methods with their own settings do not read the preset's."""
     modalities: list[str] = []
-    """Only these; empty: all."""
+    """Only these modalities; empty: all."""
     feeds: list[Name] = []
     """Tables and figures that show it."""
     series: str = ""
-    """Of the plots: variants of one series are joined by a line."""
+    """Series in plots: variants of one series are joined by a line."""
     paper: str | None = None
     """Its row in `paper_tables.csv`; None: the title."""
     at: float | None = None
-    """Its place in plots against `at`, where what is varied is no setting with a number."""
+    """Its position in plots against `at`, if what varies is not a numeric setting."""
     optional: bool = False
-    """Left out while the folder of its base model is not there."""
+    """Omitted if the folder of its base model does not exist."""
     only_on: str | None = None
-    """Left out where the preset has another base model than this one."""
+    """Omitted if the preset has another base model than this one."""
 
 
 class ScoreTableSpec(Settings):
-    """A table of scores, one row a variant."""
+    """A table of scores, one row per variant."""
 
     kind: Literal["table"] = "table"
     title: str
     layout: Literal["table1", "table2", "table3", "table4", "primary"]
-    """One of the paper's, or `primary`: every modality's primary metric on every split."""
+    """One of the paper's tables, or `primary`: every modality's primary metric on every split."""
 
 
 class OrderSpec(Settings):
-    """Whether the variants rank as the paper's rows do."""
+    """Comparison of the variants' ranking with the paper's."""
 
     kind: Literal["order"] = "order"
     title: str
@@ -58,22 +58,22 @@ class OrderSpec(Settings):
 
 
 class CostSpec(Settings):
-    """What each variant took to fit and takes to run."""
+    """Costs of fitting and running each variant."""
 
     kind: Literal["costs"] = "costs"
     title: str
 
 
 class GroupSpec(Settings):
-    """Every modality's primary metric on parts of one split, and how far each variant is from the reference there."""
+    """Every modality's primary metric on parts of one split, and each variant's difference from the reference there."""
 
     kind: Literal["groups"] = "groups"
     title: str
     split: str
     field: str
-    """Of the images' metadata, by which they are told apart: `scene.stylised`, `keyword`."""
+    """Field of the images' metadata that defines the groups: `scene.stylised`, `keyword`."""
     names: dict[str, str]
-    """Value of the field → what its images are called; others are left out."""
+    """Value of the field → name of the group; images with other values are omitted."""
 
 
 class CurveSpec(Settings):
@@ -82,18 +82,18 @@ class CurveSpec(Settings):
     kind: Literal["curve"] = "curve"
     title: str
     x: str
-    """The setting: `sampling.num_steps`; or `at`, what the variants themselves say."""
+    """The setting: `sampling.num_steps`; or `at`, the value that each variant states."""
     label: str
 
 
 class GridSpec(Settings):
-    """Pictures: the image, then for every modality the label and each variant's prediction."""
+    """Grid of images: the input, then for every modality the label and each variant's prediction."""
 
     kind: Literal["grid"] = "grid"
     title: str
     modalities: list[str]
     splits: list[str]
-    """Shown from left to right, where the preset has them."""
+    """Shown from left to right, if the preset has them."""
     per_split: PositiveInt = 4
 
 
@@ -107,11 +107,11 @@ class Experiment(Settings):
 
     title: str
     preset: str
-    """Unless another one is asked for."""
+    """Default preset."""
     set: dict[str, Any] = {}
-    """Laid over the preset, for all variants."""
+    """Overrides of the preset, for all variants."""
     reference: Name
-    """The variant that the others are held against, image by image."""
+    """The variant that the others are compared with, image by image."""
     variants: dict[Name, Variant]
     outputs: dict[Name, OutputSpec]
 

@@ -1,4 +1,4 @@
-"""Tables in the paper's layout: ours with intervals, the paper's numbers below, as Markdown, LaTeX and HTML."""
+"""Tables in the paper's layout: our numbers with intervals, the paper's below, as Markdown, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Column:
     metric: Metric
     modality: Modality
     heads: tuple[str, str, str]
-    """Split, modality or class, metric; equal neighbours are set as one."""
+    """Split, modality or class, metric; equal adjacent heads are merged."""
 
     @property
     def place(self) -> Place:
@@ -36,7 +36,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Line:
-    """One row: its name, what kind it is, and a (value, interval) per column."""
+    """One row: its name, its kind, and a (value, interval) per column."""
 
     name: str
     kind: str
@@ -106,10 +106,10 @@ def build(
     variants: Mapping[str, Variant],
     modalities: Sequence[Modality] | None = None,
 ) -> PaperTable:
-    """Rows in the paper's order, the paper's own number below each; then ours that it has not; then the references.
+    """Rows in the paper's order, the paper's number below each; then our other variants; then the references.
 
     scores: of `collect`. variants: those that the table shows. Methods of the paper without scores are `not run`;
-    the paper's rows come only with the paper's own layouts. modalities: as for `layout`.
+    only the paper's own layouts have the paper's rows. modalities: as for `layout`.
     """
     columns = layout(layout_name, scores, modalities)
     known = {(v, s, t, m): (value, low, high) for v, s, t, m, value, low, high in _tuples(scores)}
@@ -155,7 +155,7 @@ def _cell(value: tuple[float, float, float] | None, metric: Metric) -> tuple[str
 
 # ------------------------------------------------------------------------------------- formats
 def markdown(table: PaperTable) -> str:
-    """A table with one line of heads, as GitHub shows it; intervals in small print below the value."""
+    """A table with one line of heads, for GitHub; intervals in small print below the value."""
     heads = [markdown_text(" ".join(dict.fromkeys(column.heads))) for column in table.columns]
     lines = [f"| | {' | '.join(heads)} |", "|---" + "|---:" * len(heads) + "|"]
     for line in table.lines:
@@ -167,7 +167,7 @@ def markdown(table: PaperTable) -> str:
 
 
 def html(table: PaperTable) -> str:
-    """The table as an element of its own: `<table>` with spanning heads."""
+    """The table as an HTML element: `<table>` with spanning heads."""
     parts = [f"<table><caption>{escape(table.title)}</caption><thead>"]
     for level in range(3):
         cells = "".join(f'<th colspan="{span}">{escape(head)}</th>' for head, span in _spans(table, level))
@@ -206,7 +206,7 @@ def latex(table: PaperTable) -> str:
 
 
 def _spans(table: PaperTable, level: int) -> Iterable[tuple[str, int]]:
-    """Heads of one level with how many columns each spans; a head never spans two heads of the level above."""
+    """Heads of one level with the number of columns each spans; a head never spans two heads of the level above."""
     spans: list[tuple[tuple[str, ...], int]] = []
     for column in table.columns:
         head = column.heads[: level + 1]

@@ -1,7 +1,7 @@
-"""How good a sample is: scores of images, prompts and labels, and the gates that are applied to them later.
+"""Quality of samples: scores of images, prompts and labels, and the gates that are applied to them later.
 
-What may live here: pure functions from arrays, prompts and tables to scores; nothing that knows of stages or
-workspaces. A score never depends on a bound, so a bound can change without anything being made anew.
+This package contains pure functions from arrays, prompts and tables to scores, independent of stages and workspaces.
+A score never depends on a bound, so a bound can change without scores being computed again.
 """
 
 from dmp_core.quality.doubts import doubts

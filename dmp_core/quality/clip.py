@@ -1,4 +1,4 @@
-"""How well image and prompt fit, by a CLIP model: the cosine of their embeddings (Radford et al. 2021)."""
+"""Agreement of image and prompt by a CLIP model: the cosine of their embeddings (Radford et al. 2021)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ClipScorer:
         self.model, self.device = network.to(device).eval(), device
 
     def __call__(self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str]) -> list[float]:
-        """Cosine in [-1, 1] of every pair. images: uint8 (H, W, 3); prompts are cut at the model's length."""
+        """Cosine in [-1, 1] of every pair. images: uint8 (H, W, 3); prompts are truncated to the model's length."""
         import torch
 
         pictures = [Image.fromarray(image) for image in images]

@@ -1,4 +1,4 @@
-"""Labels that hardly are what they should be: the paper preset's bounds as warnings, each with its likely cause."""
+"""Labels that are probably invalid: the paper preset's bounds as warnings, each with its likely cause."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CAUSES = {
     "min_classes": "are they {values}, and not a mask?",
     "min_label_std": "is the map constant, or in another range than {values}?",
 }
-"""Gate → why labels fail it, given what values their files hold."""
+"""Gate → likely cause of failing it; `values`: the expected values of the files."""
 
 
 def doubts(
@@ -34,7 +34,7 @@ def doubts(
 ) -> list[str]:
     """One line per modality and bound of the paper preset that samples fail; none for bounds that `quality` sets.
 
-    tables: modality → its scores, one row per sample, as `label_scores` has them. own: modalities that are not built
+    tables: modality → its scores, one row per sample, from `label_scores`. own: modalities that are not built
     in, by name.
     """
     lines = []

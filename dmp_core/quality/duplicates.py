@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BLOCK = 256
-_FAR = 255  # no 64-bit hashes are so far apart
+_FAR = 255  # more than any distance of 64-bit hashes
 
 Nearest = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Hamming distance in bits, and index of the nearest hash; both -1 where there is none. The first of equals wins."""
+"""Hamming distance in bits, and index of the nearest hash; both -1 if there is none. Ties go to the first."""
 
 
 def nearest_earlier(hashes: NDArray[np.uint64]) -> Nearest:
@@ -42,10 +42,10 @@ def _search(hashes: NDArray[np.uint64], others: NDArray[np.uint64], earlier: boo
 
 
 def nearest_earlier_prompt(prompts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """For every prompt, its likeness to the nearest one before it, in [0, 1], and that one's index.
+    """For every prompt, its similarity to the nearest earlier one, in [0, 1], and that one's index.
 
-    Likeness is the Jaccard index of the sets of words, in lower case: words in common / words in either. The first
-    prompt has none before it: NaN and -1.
+    Similarity is the Jaccard index of the sets of words, in lower case: words in common / words in either. The first
+    prompt has no earlier one: NaN and -1.
     """
     words = [set(re.findall(r"\w+", prompt.lower())) for prompt in prompts]
     sizes = np.array([len(found) for found in words], dtype=np.float64)

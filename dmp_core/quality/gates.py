@@ -1,4 +1,4 @@
-"""Bounds on scores: which samples they leave, and why the others go."""
+"""Bounds on scores: the samples that pass, and the reasons of those that are dropped."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 IMAGE = "image"
-"""The table that scores image and prompt; the others have a modality's name and score its label."""
+"""The table with scores of image and prompt; the others are named after a modality and score its label."""
 
 Gates = dict[str, dict[str, float]]
-"""Table → gate → bound, set gates only."""
+"""Table → gate → bound, only gates that are set."""
 
 IMAGE_GATES = (
     "drop_flagged",
@@ -30,8 +30,8 @@ IMAGE_GATES = (
 
 
 def gates_for(quality: QualityConfig, modalities: Iterable[Modality | str]) -> Gates:
-    """The gates that are set, of the images and of these modalities' labels."""
-    # 0 is a bound.
+    """The gates that are set, for the images and these modalities' labels."""
+    # 0 is a valid bound.
     bounds = {name: value for name, value in quality.model_dump().items() if value is not None and value is not False}
     known = {IMAGE: IMAGE_GATES} | {one.name: (*one.gates, one.flip_gate) for one in map(modality_of, modalities)}
     tables = {table: {gate: bounds[gate] for gate in gates if gate in bounds} for table, gates in known.items()}
@@ -42,9 +42,9 @@ def kept(tables: Mapping[str, pd.DataFrame], gates: Gates) -> tuple[list[str], d
     """The keys that pass all gates, in order, and for each other key the first gate that it failed.
 
     tables: by the names in `gates`, one row per sample, the same samples in each: `key` and the scores. Gates of a
-    table that is not there are not applied, and a score that is missing fails no gate. `min_X` asks for a score X of at
-    least the bound, `max_X` for one of at most the bound, `drop_X` for one that is not true. Reasons name the gates of
-    labels `<modality>.<gate>`.
+    missing table are not applied, and a missing score fails no gate. `min_X` requires a score X of at least the bound,
+    `max_X` one of at most the bound, `drop_X` one that is not true. In reasons, the gates of labels are named
+    `<modality>.<gate>`.
     """
     reasons: dict[str, str] = {}
     for name, (table, gate, bound) in _named(gates).items():
@@ -55,7 +55,7 @@ def kept(tables: Mapping[str, pd.DataFrame], gates: Gates) -> tuple[list[str], d
 
 
 def bounds_by_name(gates: Gates) -> dict[str, float]:
-    """Gate, as reasons name it → bound."""
+    """Gate, by its name in reasons → bound."""
     return {name: bound for name, (_, _, bound) in _named(gates).items()}
 
 

@@ -34,11 +34,11 @@ def image_scores(rgb: NDArray[np.uint8]) -> dict[str, Any]:
 
 
 def perceptual_hash(rgb: NDArray[np.uint8]) -> int | None:
-    """64 bits: which of the lowest 8 × 8 frequencies of the luminance, at 32 × 32 pixels, lie above their median.
+    """64 bits: which of the lowest 8 × 8 frequencies of the luminance, at 32 × 32 pixels, are above their median.
 
     rgb: uint8 (H, W, 3). Copies that are re-encoded, resized or brightened differ in few bits (Zauner 2010). The
-    median leaves the mean brightness out. None: all frequencies but the mean are zero, so that there is nothing to
-    compare; two blank images are no duplicates of each other.
+    median ignores the mean brightness. None: all frequencies except the mean are zero, so that there is nothing to
+    compare; two blank images are not duplicates of each other.
     """
     small = Image.fromarray(rgb).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     cosines = _cosines()

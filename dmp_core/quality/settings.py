@@ -18,12 +18,12 @@ Bits = Annotated[int, Field(ge=1, le=65)]
 
 
 class QualityConfig(Settings):
-    """Scores are always stored; these bounds decide late what is left out. null: no bound. See docs/quality.md."""
+    """Bounds on scores, which are always stored; samples outside are dropped. null: no bound. See docs/quality.md."""
 
     clip_model: str | None = None
-    """CLIP model that scores how well image and prompt fit: a hub id or a local folder."""
+    """CLIP model that scores the agreement of image and prompt: a hub id or a local folder."""
     drop_flagged: bool = True
-    """Leave out what the image source's own safety checker flagged."""
+    """Drop images that the image source's own safety checker flagged."""
     min_std: PositiveFloat | None = 1.0
     """Standard deviation of the luminance, 8-bit levels; less is a blank image."""
     max_clipped: Fraction | None = None
@@ -39,7 +39,7 @@ class QualityConfig(Settings):
     min_clip_score: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Cosine of image and prompt under `clip_model`."""
     min_labelled: Fraction | None = None
-    """Share of pixels that have a normal, a depth, a class; each on its own."""
+    """Share of pixels that have a normal, a depth, a class; each checked separately."""
     min_unit: Fraction | None = None
     """Share of the normals whose length is 1 ± 0.05."""
     min_normal_z: Annotated[float, Field(ge=-1, le=1)] | None = None
@@ -49,9 +49,9 @@ class QualityConfig(Settings):
     min_classes: PositiveInt | None = None
     """Number of classes in the class map."""
     max_class_share: Fraction | None = None
-    """Share of the labelled pixels that the largest class has."""
+    """Largest class's share of the labelled pixels."""
     min_label_std: Fraction | None = None
-    """Standard deviation of albedo and of shading, which lie in [0, 1]; 0 is a constant map."""
+    """Standard deviation of albedo and of shading, both in [0, 1]; 0 is a constant map."""
     max_label_clipped: Fraction | None = None
     """Share of the values of albedo and of shading that are 0 or 1."""
     max_flip_degrees: PositiveFloat | None = None

@@ -1,4 +1,4 @@
-"""Score tables of a split, and which samples its gates leave out."""
+"""Score tables of a split, and the samples that its gates drop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def score_tables(inputs: Mapping[str, Artefact], split: str) -> dict[str, pd.Dat
 
 
 def left_out(tables: Mapping[str, pd.DataFrame], gates: Gates, split: str) -> dict[str, str]:
-    """Key → gate that it failed, of every sample that is to be left out.
+    """Key → gate that it failed, for every sample to be dropped.
 
     Raises InputError, which names the gates, when none would remain.
     """
@@ -43,16 +43,16 @@ def left_out(tables: Mapping[str, pd.DataFrame], gates: Gates, split: str) -> di
 
 
 FAILED = "failed"
-"""Stands among the gates for samples that were skipped (`runtime.on_bad_sample`)."""
+"""Counted among the gates: samples that were skipped (`runtime.on_bad_sample`)."""
 
 
 def skipped(artefacts: Iterable[Artefact]) -> dict[str, str]:
-    """Key → reason, of every sample that one of these artefacts lacks since it was skipped."""
+    """Key → reason, for every sample that was skipped in one of these artefacts."""
     return {key: reason for artefact in artefacts for key, reason in artefact.published().skipped.items()}
 
 
 def failed(artefacts: Iterable[Artefact]) -> dict[str, str]:
-    """The same with `failed` for the reason, as it is counted among the gates."""
+    """The same with `failed` as the reason, which is counted among the gates."""
     return dict.fromkeys(sorted(skipped(artefacts)), FAILED)
 
 
@@ -62,7 +62,7 @@ def drop_counts(reasons: Mapping[str, str]) -> dict[str, int]:
 
 
 def score_records(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
-    """Key → table → score, as JSON can hold them; scores that are missing are left out."""
+    """Key → table → score, in JSON's types; missing scores are omitted."""
     records: dict[str, dict[str, Any]] = {}
     for name, table in tables.items():
         for row in json.loads(table.to_json(orient="records", double_precision=6)):

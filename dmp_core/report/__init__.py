@@ -1,10 +1,10 @@
-"""The report: one offline page with tables, pictures, plots and provenance.
+"""The report: one offline page with tables, images, plots and provenance.
 
 Public: `build_report` and `ReportData` (the page), `StatisticsCollector` (its dataset section),
-`keys_to_show` (which samples it needs), `error_map` and `contact_sheet` (pictures),
+`keys_to_show` (which samples it needs), `error_map` and `contact_sheet` (figures),
 `readme_figure` (the README's grid), `dataset_card.dataset_card` (the README of a dataset).
-What may live here: anything that turns results into something to look at. It takes plain arrays and
-values, never stages or workspaces.
+This package turns results into something to look at. It takes plain arrays and values, never stages or
+workspaces.
 
 Names load on first use: a dataset card needs neither pandas nor matplotlib.
 """
@@ -66,7 +66,7 @@ _MODULES = {
         "StageTiming",
         "TrainingRecord",
     ),
-    # The function `dataset_card` has its module's name, so it is imported from there.
+    # The function `dataset_card` has the same name as its module, so it is imported from there.
     "dataset_card": ("DatasetCardInfo", "card_from_manifests"),
     "figure": ("readme_figure",),
     "gallery": ("keys_to_show",),

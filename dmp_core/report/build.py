@@ -1,4 +1,4 @@
-"""Put the report together: one folder with `index.html`, `metrics.json` and pictures, no server, no network."""
+"""Builds the report: one folder with `index.html`, `metrics.json` and images, no server, no network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from dmp_core.modalities import Modality, with_built_in
 from dmp_core.report.data import QualityRecord, ReportData, SplitStatistics, TrainingRecord
-from dmp_core.report.gallery import Painter, Picture, SplitGallery
+from dmp_core.report.gallery import GalleryWriter, ImageFile, SplitGallery
 from dmp_core.report.plots import distribution, loss_curve
 from dmp_core.report.tables import (
     DASH,
@@ -32,14 +32,14 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def build_report(data: ReportData, out_dir: str | Path) -> Path:
-    """Write the report into `out_dir` (made if need be) and return the path of its `index.html`.
+    """Write the report into `out_dir` (created if needed) and return the path of its `index.html`.
 
-    Equal data gives equal bytes. Pictures go to `images/`, numbers to `metrics.json`.
+    Equal data gives equal bytes. Images are in `images/`, numbers in `metrics.json`.
     """
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    painter = Painter(data, out)
-    galleries = [painter.split(split) for split, samples in data.samples.items() if samples]
+    writer = GalleryWriter(data, out)
+    galleries = [writer.split(split) for split, samples in data.samples.items() if samples]
     (out / "metrics.json").write_text(_json(metrics_record(data)))
     page = out / "index.html"
     page.write_text(render_page(data, galleries), encoding="utf-8")
@@ -47,7 +47,7 @@ def build_report(data: ReportData, out_dir: str | Path) -> Path:
 
 
 def metrics_record(data: ReportData) -> dict[str, Any]:
-    """All numbers of the report as plain data: what `metrics.json` holds."""
+    """All numbers of the report as plain data: the content of `metrics.json`."""
     return {
         "title": data.title,
         "metrics": data.metrics,
@@ -84,7 +84,7 @@ def _json(record: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: NumPy scalars become Python's, NaN and infinities become None."""
+    """Values in JSON's types: NumPy scalars become Python's, NaN and infinities become None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
@@ -109,7 +109,7 @@ class SplitScores:
 
 
 def render_page(data: ReportData, galleries: Sequence[SplitGallery]) -> str:
-    """The page as text; the pictures that `galleries` name must lie beside it."""
+    """The page as text; the images that `galleries` refer to must be in the same folder."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -142,7 +142,7 @@ def render_page(data: ReportData, galleries: Sequence[SplitGallery]) -> str:
 
 
 def summary_sentence(data: ReportData) -> str:
-    """What was trained and on what, in one or two sentences."""
+    """Trained modalities and training set, in one or two sentences."""
     live = [name for name, record in data.training.items() if record.source == "trained in this run"]
     rest = [name for name in data.training if name not in live]
     parts = []
@@ -164,9 +164,9 @@ def _listed(titles: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def hero(galleries: Sequence[SplitGallery]) -> list[tuple[str, str, Picture, Sequence[tuple[str, Picture]]]]:
+def hero(galleries: Sequence[SplitGallery]) -> list[tuple[str, str, ImageFile, Sequence[tuple[str, ImageFile]]]]:
     """The first image of every split with all its predictions: (split title, prompt, image, (modality, prediction))."""
-    strips: list[tuple[str, str, Picture, Sequence[tuple[str, Picture]]]] = []
+    strips: list[tuple[str, str, ImageFile, Sequence[tuple[str, ImageFile]]]] = []
     for gallery in galleries:
         if gallery.shown:
             first = gallery.shown[0]
@@ -272,7 +272,7 @@ def _lengths(split: str, characters: Sequence[int]) -> str:
 
 
 def _bars(counts: Mapping[str, float], limit: int, *, percent: bool = False) -> list[Bar]:
-    """The largest entries as bars; what is left over is summed in a last one."""
+    """The largest entries as bars; the rest is summed in a last one."""
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     if not ranked:
         return []
@@ -290,7 +290,7 @@ def _amount(value: float, percent: bool) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
+    """A duration for readers: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds is None or not math.isfinite(seconds):
         return DASH
     if seconds < 10:

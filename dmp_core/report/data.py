@@ -1,4 +1,4 @@
-"""What a report is made of: plain values and arrays, so that nothing here depends on stages or stores."""
+"""Content of a report: plain values and arrays, independent of stages and stores."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with what is known about it. Arrays as `dmp_core.modalities` describes them."""
+    """One image with its labels, predictions and metadata. Arrays as described in `dmp_core.modalities`."""
 
     key: str
     prompt: str
     rgb: NDArray[np.uint8]
     """(H, W, 3)."""
     labels: Mapping[str, NDArray[Any]]
-    """By the names of their modalities, as are predictions."""
+    """By modality name, as are predictions."""
     predictions: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     keyword: str = ""
     source: str = ""
-    """Name and size of the file that an imported image came from."""
+    """Name and size of an imported image's file."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class SplitStatistics:
 
 @dataclass(frozen=True)
 class QualityRecord:
-    """What the quality gates left out, and the scores that they went by."""
+    """Samples that the quality gates dropped, and the scores that they used."""
 
     gates: Mapping[str, float] = field(default_factory=dict)
-    """Gate → bound; gates of labels are called `<modality>.<gate>`."""
+    """Gate → bound; gates of labels are named `<modality>.<gate>`."""
     dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Per split: gate → images that failed it first."""
     scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class QualityRecord:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How one modality's adapter came to be."""
+    """Training of one modality's adapter."""
 
     source: Literal["trained in this run", "shipped adapter"]
     curve: pd.DataFrame | None = None
@@ -90,16 +90,16 @@ class StageTiming:
     detail: str = ""
     """Split and modality, for example `train · normal`."""
     seconds: float | None = None
-    """Time that the work took when it was done, in this run or an earlier one."""
+    """Time of the work, in this run or an earlier one."""
     samples: int | None = None
     cached: bool | None = None
-    """Whether an earlier run did it; None: not known, and not shown."""
+    """Whether an earlier run did it; None: unknown, and not shown."""
     fingerprint: str = ""
 
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """One model that had a part in the results."""
+    """One model that contributed to the results."""
 
     name: str
     used_for: str
@@ -110,7 +110,7 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the numbers come from."""
+    """Origin of the numbers."""
 
     models: Sequence[ModelRecord] = ()
     packages: Mapping[str, str] = field(default_factory=dict)
@@ -120,20 +120,20 @@ class Provenance:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything that `build_report` shows. Empty parts leave their section out."""
+    """Everything that `build_report` shows. Sections of empty parts are omitted."""
 
     title: str
     config_yaml: str
     metrics: Mapping[str, Any]
-    """What `dmp_core.scoring.protocol.aggregate` returned."""
+    """Result of `dmp_core.scoring.protocol.aggregate`."""
     modalities: Sequence[Modality] = field(default_factory=built_in)
-    """Those that may be shown, in this order."""
+    """Modalities that may be shown, in this order."""
     tables: Sequence[ScoreTable] = ()
     """Per-image values, for the error distributions and the best and worst cases."""
     samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
     """Per split: the gallery's samples first, in order, then those of the cases (see `keys_to_show`)."""
     unscored: Sequence[str] = ("arbitrary", "styles")
-    """Splits whose pictures are marked 'not scored'."""
+    """Splits whose images are marked 'not scored'."""
     gallery: int = 8
     """Samples per split in the gallery."""
     training: Mapping[str, TrainingRecord] = field(default_factory=dict)
@@ -142,10 +142,10 @@ class ReportData:
     timing: Sequence[StageTiming] = ()
     provenance: Provenance = field(default_factory=Provenance)
     summary: str = ""
-    """One sentence under the title; empty: it is written from the data."""
+    """One sentence under the title; empty: generated from the data."""
     notes: Sequence[str] = ()
-    """Remarks for the reader: known limits, failures, what was skipped."""
+    """Remarks for the reader: known limits, failures, skipped samples."""
 
     def title_of(self, modality: str) -> str:
-        """Of a modality, by its name."""
+        """Title of a modality, by its name."""
         return next((shown.title for shown in self.modalities if shown.name == modality), modality)

@@ -1,6 +1,6 @@
-"""The README of a dataset folder: what is in it, what the numbers mean, how to open it.
+"""The README of a dataset folder: its content, units and code to open it.
 
-Light: no torch, no pandas, no matplotlib, so that `dmp dataset card` answers at once.
+Light to import: no torch, no pandas, no matplotlib, so that `dmp dataset card` starts fast.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ FOLDER = "folder"
 
 @dataclass(frozen=True)
 class DatasetCardInfo:
-    """Everything that a card states; empty parts are left out."""
+    """Everything that a card states; empty parts are omitted."""
 
     name: str
     splits: Mapping[str, int]
     """Samples per split, in the order to list them."""
     modalities: Sequence[Modality] = field(default_factory=built_in)
-    """Those that any split has labels for, in the order to list them."""
+    """Modalities that any split has labels for, in the order to list them."""
     split_modalities: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Per split their names, where it does not have all of them."""
+    """Per split the names of its modalities, if it does not have all of them."""
     imported: Sequence[str] = ()
-    """Splits whose images came out of a folder instead of a generator."""
+    """Splits whose images were imported from a folder instead of generated."""
     keywords: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Per split."""
     image_format: str = "png"
     image_formats: Sequence[str] = ()
-    """Where splits differ: all there are, `image_format` being the first split's."""
+    """All formats if splits differ; `image_format` is the first split's."""
     resolution: tuple[int, int] | None = None
     """Height and width in pixels."""
     generator: str = ""
-    """What made the images."""
+    """Generator of the images."""
     prompts: str = ""
-    """What wrote the captions."""
+    """Generator of the captions."""
     labelers: Mapping[str, str] = field(default_factory=dict)
-    """Per modality: what made the labels."""
+    """Per modality: labeler."""
     palette: str = ""
     """Name of the colour code used to train on ADE20K's class ids; the files hold ids."""
     models: Sequence[ModelRecord] = ()
@@ -60,7 +60,7 @@ class DatasetCardInfo:
 
     @property
     def names(self) -> list[str]:
-        """Of its modalities."""
+        """Names of its modalities."""
         return [modality.name for modality in self.modalities]
 
 
@@ -82,8 +82,8 @@ def dataset_card(info: DatasetCardInfo) -> str:
 def card_from_manifests(manifests: Mapping[str, Manifest]) -> str:
     """The card of a finished dataset; manifests: those of the shards stage, by split.
 
-    Reads from `manifest.details`, where the stage put them: keywords, resolution, generator, prompts,
-    labelers, models (mappings with the fields of `ModelRecord`), licence.
+    Reads these entries of `manifest.details`: keywords, resolution, generator, prompts, labelers, models (mappings
+    with the fields of `ModelRecord`), licence.
     """
     first = next(iter(manifests.values()))
     made = next((m for m in manifests.values() if m.details.get("generator") != FOLDER), first)
@@ -142,7 +142,7 @@ def _header(info: DatasetCardInfo) -> dict[str, Any]:
         header["task_categories"] = sorted({modality.card.category for modality in info.modalities})
     header["size_categories"] = [_size(sum(info.splits.values()))]
     made = ["synthetic"] if len(info.imported) < len(info.splits) else []
-    # What the category does not say already.
+    # Tags that the category does not imply.
     tags = [m.name for m in info.modalities if m.name not in m.card.category.split("-")]
     header["tags"] = [*made, "webdataset", *tags]
     files = [{"split": split, "path": paths} for split, paths in _paths(info).items()]
@@ -152,7 +152,7 @@ def _header(info: DatasetCardInfo) -> dict[str, Any]:
 
 
 def _features(info: DatasetCardInfo) -> list[dict[str, Any]]:
-    """The columns of all splits, as `datasets` reads them: what a split or a part lacks is then empty there."""
+    """The columns of all splits, for `datasets`: columns that a split or a part lacks are empty there."""
     arrays = {"list": {"list": "float16"}}
     members = [*_formats(info), *(modality.member for modality in info.modalities)]
     return [
@@ -168,7 +168,7 @@ def _formats(info: DatasetCardInfo) -> Sequence[str]:
 
 
 def _paths(info: DatasetCardInfo) -> dict[str, str | list[str]]:
-    """Split → where its shards are; a split that grew lies in several folders: `train`, `train-kitchen`."""
+    """Split → paths of its shards; a split that has grown is in several folders: `train`, `train-kitchen`."""
     folders: dict[str, list[str]] = {}
     for folder in info.splits:
         folders.setdefault(folder.partition("-")[0], []).append(f"{folder}/*.tar")

@@ -1,7 +1,7 @@
-"""What the json of every sample of a dataset holds: the same entries with the same types, and no nulls.
+"""Schema of every sample's json in a dataset: the same entries with the same types, and no nulls.
 
-Tools such as `datasets` take the types of a column from its first samples. So an entry that nothing is known of is
-there all the same, with a value that cannot be mistaken for a real one, in samples of every generator and every part.
+Tools such as `datasets` infer the types of a column from its first samples. So unknown entries exist as well, with a
+value that cannot be mistaken for a real one, in samples of every generator and every part.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dmp_core.modalities import Modality, with_built_in
 from dmp_core.store import canonical_json
 
 UNKNOWN = -9999
-"""Stands for a number that is not known; text that is not known is empty."""
+"""Value of an unknown number; unknown text is empty."""
 
 Schema = Mapping[str, Any]
-"""Entry → its value where nothing is known, whose type is the entry's; or the entries inside."""
+"""Entry → its value if unknown, which also gives its type; or the nested entries."""
 
 _REAL, _WHOLE, _TEXT = float(UNKNOWN), UNKNOWN, ""
 _IMAGE_SCORES = {
@@ -27,9 +27,9 @@ _IMAGE_SCORES = {
 
 
 def record_schema(modalities: Iterable[Modality] = ()) -> Schema:
-    """What the json of a sample holds in a dataset with these modalities.
+    """Entries of a sample's json in a dataset with these modalities.
 
-    The built-in ones are listed always, so that all datasets without others have the same entries.
+    The built-in modalities are always listed, so that all datasets without others have the same entries.
     """
     listed = with_built_in(modalities)
     return {
@@ -62,10 +62,10 @@ def uniform_record(
     quality: Mapping[str, Mapping[str, Any]],
     schema: Schema = RECORD,
 ) -> dict[str, Any]:
-    """The json of a merged sample, out of its image's, `found`.
+    """The json of a merged sample, from its image's json, `found`.
 
-    What depends on the generator (its settings, its scene, and entries that the schema does not list) becomes text
-    that holds JSON.
+    Entries that depend on the generator (its settings, its scene, and entries that are not in the schema) become JSON
+    in a text field.
     labels: modality → how it is stored. quality: table → score. schema: of `record_schema`.
     """
     generator, flagged = found.get("generator") or {}, (found.get("safety") or {}).get("flagged")
@@ -82,7 +82,7 @@ def uniform_record(
 
 
 def features(schema: Schema = RECORD) -> list[dict[str, Any]]:
-    """The schema as a dataset card's header states it (`dataset_info.features`)."""
+    """The schema in the form of a dataset card's header (`dataset_info.features`)."""
     kinds = {bool: "bool", int: "int64", float: "float64", str: "string"}
     return [
         {"name": name, "struct": features(value)}

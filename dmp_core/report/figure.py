@@ -1,4 +1,4 @@
-"""The README's picture: real inputs, labels and predictions in one grid."""
+"""The README's figure: real inputs, labels and predictions in one grid."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def readme_figure(
 ) -> Image.Image:
     """A grid with the first `per_split` samples of every split: image, then label and prediction per modality.
 
-    samples: split -> samples, in the order to show. Colours that depend on a range span one per split.
-    modalities: those that may be shown, the built-in ones by default. Writes a PNG when `path` is given.
+    samples: split -> samples, in the order to show. Colour ranges are common to all samples of a split.
+    modalities: those that may be shown, the built-in ones by default. Writes a PNG if `path` is given.
     Raises InputError when there is nothing to show.
     """
     shown = {split: list(chosen)[:per_split] for split, chosen in samples.items() if chosen}

@@ -1,4 +1,4 @@
-"""Writes the report's pictures and says where they are."""
+"""Writes the report's images and returns their paths."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from dmp_core.scoring.registry import DMP
 
 FOLDER = "images"
 THUMBNAIL = 160
-"""Longest side of a written map in pixels; keeps the report under 6 MB."""
+"""Longest side of a rendered map in pixels; keeps the report under 6 MB."""
 PHOTO = 208
-"""Longest side of a written input image; tiny ones are enlarged smoothly, since browsers do it badly."""
+"""Longest side of an input image; tiny ones are enlarged smoothly, since browsers do it badly."""
 LEGEND_CLASSES = 24
 
 Spans = Mapping[str, tuple[float, float] | None]
-"""Modality → the range of values that the colours of a split's pictures span."""
+"""Modality → the range of values of a split's colour map."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A written picture: its path relative to the page, its size and what it shows."""
+class ImageFile:
+    """A written image file: its path relative to the page, alternative text and size."""
 
     path: str
     alt: str
@@ -53,9 +53,9 @@ class Panel:
     """One modality of one sample."""
 
     modality: Modality
-    label: Picture | None
-    prediction: Picture | None
-    error: Picture | None
+    label: ImageFile | None
+    prediction: ImageFile | None
+    error: ImageFile | None
     score: str
     """Per-image score with its unit; empty when the split is not scored."""
 
@@ -67,14 +67,14 @@ class Shown:
     key: str
     prompt: str
     keyword: str
-    rgb: Picture
+    rgb: ImageFile
     panels: Sequence[Panel]
     source: str = ""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A best, median or worst image of one modality."""
+    """The best, median or worst sample of one modality."""
 
     rank: str
     shown: Shown
@@ -83,7 +83,7 @@ class Case:
 
 @dataclass(frozen=True)
 class ColourBar:
-    """How a colour map is to be read."""
+    """Legend of a colour map."""
 
     title: str
     gradient: str
@@ -92,7 +92,7 @@ class ColourBar:
 
 @dataclass(frozen=True)
 class SplitGallery:
-    """All pictures of one split."""
+    """All images of one split."""
 
     split: str
     title: str
@@ -106,14 +106,14 @@ class SplitGallery:
     legends: Sequence[tuple[str, Sequence[tuple[str, str]]]]
     """Per class map: title; class name and CSS colour, most frequent first."""
     errors: Sequence[tuple[str, str, str]]
-    """Modality, what its error map shows, its range."""
+    """Modality, label and range of its error map."""
     error_gradient: str
 
 
 def keys_to_show(tables: Iterable[ScoreTable], keys: Sequence[str], gallery: int = 8) -> list[str]:
-    """Which samples of a split a report needs: the first `gallery` of `keys`, then the cases of DMP's tables.
+    """Keys of the samples that a report needs of a split: the first `gallery` ones, then the cases of DMP's tables.
 
-    tables: the score tables of this split. The caller loads these samples alone.
+    tables: the score tables of this split. The caller loads only these samples.
     """
     wanted = list(keys[:gallery])
     for table in tables:
@@ -122,18 +122,18 @@ def keys_to_show(tables: Iterable[ScoreTable], keys: Sequence[str], gallery: int
     return list(dict.fromkeys(wanted))
 
 
-class Painter:
-    """Turns the samples of one report into pictures under `out/images`, each written once."""
+class GalleryWriter:
+    """Writes the samples of one report as image files to `out/images`, each once."""
 
     def __init__(self, data: ReportData, out: Path) -> None:
         self.data, self.out = data, out
         self._scores = {(t.split, t.modality.name): t for t in data.tables if t.row == DMP}
         self._panels: dict[tuple[str, str, str], Panel] = {}
-        self._inputs: dict[tuple[str, str], Picture] = {}
+        self._inputs: dict[tuple[str, str], ImageFile] = {}
         (out / FOLDER).mkdir(parents=True, exist_ok=True)
 
     def split(self, split: str) -> SplitGallery:
-        """Write the split's pictures."""
+        """Write the split's images."""
         samples = {sample.key: sample for sample in self.data.samples[split]}
         first = list(samples.values())[: self.data.gallery]
         scored = split not in self.data.unscored
@@ -167,8 +167,8 @@ class Painter:
                 cases.setdefault(modality.name, []).append(Case(rank, shown, shown.panels[0]))
         return cases
 
-    # ------------------------------------------------------------------------------- one picture
-    def _input(self, split: str, sample: Sample) -> Picture:
+    # ------------------------------------------------------------------------------- one image
+    def _input(self, split: str, sample: Sample) -> ImageFile:
         place = (split, sample.key)
         if place not in self._inputs:
             self._inputs[place] = self._write_photo(sample)
@@ -177,16 +177,16 @@ class Painter:
     def _panel(self, split: str, sample: Sample, modality: Modality, spans: Spans) -> Panel:
         place = (split, sample.key, modality.name)
         if place not in self._panels:
-            self._panels[place] = self._paint(split, sample, modality, spans.get(modality.name))
+            self._panels[place] = self._render_panel(split, sample, modality, spans.get(modality.name))
         return self._panels[place]
 
-    def _paint(self, split: str, sample: Sample, modality: Modality, span: tuple[float, float] | None) -> Panel:
+    def _render_panel(self, split: str, sample: Sample, modality: Modality, span: tuple[float, float] | None) -> Panel:
         name = modality.name
         label, prediction = sample.labels.get(name), sample.predictions.get(name)
         error = None
         if label is not None and prediction is not None and split not in self.data.unscored:
-            picture = colourise_error(modality, prediction, label)
-            error = self._write(picture, f"{sample.key}-{name}-error", f"{name}: error map")
+            image = colourise_error(modality, prediction, label)
+            error = self._write(image, f"{sample.key}-{name}-error", f"{name}: error map")
         return Panel(
             modality=modality,
             label=self._map(sample, modality, "label", label, span),
@@ -202,11 +202,11 @@ class Painter:
         kind: str,
         array: NDArray[Any] | None,
         span: tuple[float, float] | None,
-    ) -> Picture | None:
+    ) -> ImageFile | None:
         if array is None:
             return None
-        picture, name = modality.colourise(array, span=span), modality.name
-        return self._write(picture, f"{sample.key}-{name}-{kind}", f"{name}: {kind}", flat=modality.flat)
+        image, name = modality.colourise(array, span=span), modality.name
+        return self._write(image, f"{sample.key}-{name}-{kind}", f"{name}: {kind}", flat=modality.flat)
 
     def _score(self, split: str, key: str, modality: Modality) -> str:
         table = self._scores.get((split, modality.name))
@@ -218,32 +218,32 @@ class Painter:
         label = "" if metric.unit else f" {metric.label.removesuffix(' per image')}"
         return format_number(value, metric.decimals, metric.unit) + label
 
-    def _write_photo(self, sample: Sample) -> Picture:
+    def _write_photo(self, sample: Sample) -> ImageFile:
         return self._save(
             enlarge(sample.rgb, PHOTO),
             f"{sample.key}-rgb.jpg",
             f"Image: {sample.prompt or sample.source or sample.key}",
         )
 
-    def _write(self, picture: RGB, name: str, alt: str, *, flat: bool = False) -> Picture:
-        longest = max(picture.shape[:2])
-        # PNG keeps class colours and tiny pictures exact; larger ones would weigh too much.
+    def _write(self, image: RGB, name: str, alt: str, *, flat: bool = False) -> ImageFile:
+        longest = max(image.shape[:2])
+        # PNG keeps class colours and tiny images exact; larger files would be too big.
         suffix = "png" if flat or longest <= THUMBNAIL // 2 else "jpg"
-        small = picture if longest <= THUMBNAIL else enlarge(picture, THUMBNAIL, crisp=flat)
+        small = image if longest <= THUMBNAIL else enlarge(image, THUMBNAIL, crisp=flat)
         return self._save(small, f"{name}.{suffix}", alt)
 
-    def _save(self, picture: RGB, name: str, alt: str) -> Picture:
+    def _save(self, image: RGB, name: str, alt: str) -> ImageFile:
         from PIL import Image
 
         file = re.sub(r"[^\w.-]", "_", name)
         path = f"{FOLDER}/{file}"
         options: dict[str, Any] = {"optimize": True} if name.endswith("png") else {"quality": 88, "subsampling": 0}
-        Image.fromarray(np.ascontiguousarray(picture)).save(self.out / path, **options)
-        return Picture(path, alt, picture.shape[1], picture.shape[0])
+        Image.fromarray(np.ascontiguousarray(image)).save(self.out / path, **options)
+        return ImageFile(path, alt, image.shape[1], image.shape[0])
 
 
 def _colour_bars(modalities: Iterable[Modality], spans: Spans) -> list[ColourBar]:
-    """Of scalar maps that are shown in colours."""
+    """Legends of scalar maps that are shown in colours."""
     return [
         ColourBar(m.short, css_gradient(m.colour_map), (m.value_text(span[0]), m.value_text(span[1])))
         for m in modalities
@@ -262,6 +262,6 @@ def _legend(modality: ClassMap, samples: Iterable[Sample]) -> list[tuple[str, st
 
 
 def _seen(modality: Modality, samples: Iterable[Sample]) -> list[NDArray[Any]]:
-    """The modality's labels, or predictions where there are none: what legends and ranges go by."""
+    """The modality's labels, or predictions if there are none: they define legends and ranges."""
     found = (sample.labels.get(modality.name, sample.predictions.get(modality.name)) for sample in samples)
     return [array for array in found if array is not None]

@@ -1,4 +1,4 @@
-"""From label arrays to pictures: false colours, error maps, contact sheets.
+"""Renders label arrays as RGB images: false colours, error maps, contact sheets.
 
 Arrays are those of one image in the dataset's units, as their modality describes them. Channels-first arrays are
 accepted as well.
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
 
 RGB = NDArray[np.uint8]
-"""A picture: (H, W, 3) uint8."""
+"""An RGB image: (H, W, 3) uint8."""
 
 ERROR_MAP = "inferno"
 
 
 def css_gradient(name: str, stops: int = 12) -> str:
-    """A colour map of matplotlib as a CSS gradient, for colour bars."""
+    """A matplotlib colour map as a CSS gradient, for colour bars."""
     colours = lookup(name)[np.linspace(0, 255, stops).astype(int)]
     return f"linear-gradient(90deg, {', '.join(f'#{r:02x}{g:02x}{b:02x}' for r, g, b in colours)})"
 
@@ -51,17 +51,17 @@ def colourise_error(modality: Modality | str, pred: NDArray[Any], true: NDArray[
 
 
 # -------------------------------------------------------------------------------- contact sheets
-def enlarge(picture: RGB, size: int, *, crisp: bool = False) -> RGB:
+def enlarge(image: RGB, size: int, *, crisp: bool = False) -> RGB:
     """Scale so that the longer side is `size` pixels; `crisp` keeps hard edges (class maps)."""
     from PIL import Image
 
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     factor = size / max(height, width)
     target = (max(1, round(width * factor)), max(1, round(height * factor)))
     if target == (width, height):
-        return picture
+        return image
     method = Image.Resampling.NEAREST if crisp else Image.Resampling.LANCZOS
-    return np.asarray(Image.fromarray(picture).resize(target, method))
+    return np.asarray(Image.fromarray(image).resize(target, method))
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def contact_sheet(
     groups: Sequence[tuple[str, int]] = (),
     style: SheetStyle | None = None,
 ) -> Image.Image:
-    """A grid of pictures with column heads, and row labels set upright on the left, small enough to fit.
+    """A grid of images with column heads, and row labels set upright on the left, small enough to fit.
 
     headers: one per column. groups: (title, number of columns) from left to right, printed above the
     heads and set apart by a wider gap. Cells are scaled to `style.cell` on their longer side.
@@ -119,9 +119,9 @@ def contact_sheet(
     return sheet
 
 
-def _is_flat(picture: RGB) -> bool:
+def _is_flat(image: RGB) -> bool:
     """True for class maps: few colours, so resampling must not invent any."""
-    codes = picture.reshape(-1, 3).astype(np.int32) @ np.array([65536, 256, 1])
+    codes = image.reshape(-1, 3).astype(np.int32) @ np.array([65536, 256, 1])
     return len(np.unique(codes)) <= 64
 
 
@@ -177,7 +177,7 @@ def _draw_upright(sheet: Image.Image, text: str, top: int, style: SheetStyle) ->
 
 @cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as matplotlib ships it, so that figures look alike on every machine."""
+    """DejaVu Sans from matplotlib, so that figures look the same on every machine."""
     from PIL import ImageFont
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"

@@ -1,4 +1,4 @@
-"""Small SVG plots that sit inside the page and take its colours, light or dark."""
+"""Small inline SVG plots with the page's colours, light or dark."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _THEME = {
     "#040404": "var(--constant)",
     "#050505": "var(--ceiling)",
 }
-"""Stand-in colours that matplotlib writes and the page's own variables replace."""
+"""Placeholder colours that matplotlib writes and the page's own variables replace."""
 INK, LINE, ACCENT, CONSTANT_COLOUR, CEILING_COLOUR = _THEME
 
 _STYLE: Any = {
@@ -80,7 +80,7 @@ def distribution(
 ) -> str:
     """Histogram of per-image values with vertical lines for the means of `lines` (row name -> value).
 
-    whole: the values are counts, so bins and ticks fall on whole numbers.
+    whole: the values are counts, so bins and ticks are at whole numbers.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -106,7 +106,7 @@ def distribution(
 
 
 def line_colour(row: str) -> str:
-    """The stand-in colour of a row's line."""
+    """The placeholder colour of a row's line."""
     return {"constant": CONSTANT_COLOUR, "VAE ceiling": CEILING_COLOUR}.get(row, ACCENT)
 
 
@@ -128,9 +128,9 @@ def _svg(draw: Any, name: str, title: str) -> str:
 
 
 def inline_svg(figure: Figure, name: str, title: str) -> str:
-    """A figure as an <svg> element: no prologue, no links, ids of its own, the page's colours.
+    """A figure as an <svg> element: no prologue, no links, unique ids, the page's colours.
 
-    name: prefix of the ids, unique on the page. title: what a screen reader says.
+    name: prefix of the ids, unique on the page. title: text for screen readers.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

@@ -1,4 +1,4 @@
-"""Counts over a split, gathered sample by sample."""
+"""Counts over a split, collected sample by sample."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from dmp_core.report.data import SplitStatistics
 
 
 class StatisticsCollector:
-    """Feed it every sample of a split once, then ask for `result`.
+    """Call `update` once for every sample of a split, then `result`.
 
-    modalities: those whose labels may come, the built-in ones by default. Classes are counted of every class map;
-    metres of the first one that has depth.
+    modalities: those that samples may have labels of, the built-in ones by default. Classes are counted for every
+    class map; metres for the first modality with depth.
     """
 
     def __init__(self, modalities: Sequence[Modality] | None = None) -> None:
@@ -46,7 +46,7 @@ class StatisticsCollector:
         family: str = "",
         style: str = "",
     ) -> None:
-        """Count one sample. rgb: (H, W, 3) uint8. labels: by the names of their modalities."""
+        """Count one sample. rgb: (H, W, 3) uint8. labels: by modality name."""
         self._images += 1
         if prompt:
             self._prompt_characters.append(len(prompt))
@@ -64,7 +64,7 @@ class StatisticsCollector:
             self._metres.update(labels[self._depth])
 
     def drop(self, count: int = 1) -> None:
-        """Count samples that were lost on the way."""
+        """Count dropped samples."""
         self._failures += count
 
     def result(self) -> SplitStatistics:

@@ -1,4 +1,4 @@
-"""The report's tables and verdicts, from the aggregated metrics to words and cells."""
+"""The report's tables and verdicts, from the aggregated metrics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def split_name(split: str) -> str:
 
 
 def format_number(value: float | None, decimals: int, unit: str = "") -> str:
-    """A value as text; what is missing or not finite is an em dash."""
+    """A value as text; an em dash if it is missing or not finite."""
     if value is None or not math.isfinite(value):
         return DASH
     return f"{value:.{decimals}f}{unit}"
@@ -45,7 +45,7 @@ class Cell:
 class Row:
     name: str
     kind: str
-    """`method`, `ceiling` or `constant`: how the row is set."""
+    """`method`, `ceiling` or `constant`: the row's style."""
     cells: Sequence[Cell]
 
 
@@ -59,7 +59,7 @@ class Table:
     columns: Sequence[Metric]
     rows: Sequence[Row]
     groups: Sequence[tuple[str, int]] = ()
-    """Titles above the columns with the number of columns each spans; the columns' labels then leave them out."""
+    """Titles above the columns with the number of columns each spans; the columns' labels then omit them."""
 
     @property
     def heads(self) -> list[str]:
@@ -68,7 +68,7 @@ class Table:
 
 
 def score_tables(metrics: Mapping[str, Any], split: str, modalities: Sequence[Modality] | None = None) -> list[Table]:
-    """One table per modality that was scored on the split, with its brief metrics; the paper's classes apart.
+    """One table per modality that was scored on the split, with its brief metrics; plus one for the paper's classes.
 
     modalities: in the order to show, the built-in ones by default.
     """
@@ -127,12 +127,12 @@ def mean_of(row: Mapping[str, Any] | None, name: str) -> float:
 
 
 def _cell(row: Mapping[str, Any], metric: Metric, bold: bool = False, brief: bool = False) -> Cell:
-    """The value with its interval; `brief`: two decimals and no interval, where many columns must fit."""
+    """The value with its interval; `brief`: two decimals and no interval, for tables with many columns."""
     entry = row["metrics"].get(metric.name, {})
     mean, low, high = (entry.get(part) for part in ("mean", "low", "high"))
     decimals = 2 if brief else metric.decimals
     text = format_number(mean, decimals, metric.unit if metric.unit == "°" else "")
-    # An interval that prints as one number (the constant's IoU of 0) says nothing.
+    # An interval that prints as one number (the constant's IoU of 0) is of no use.
     wide = low is not None and high is not None and not math.isclose(low, high, abs_tol=10.0**-decimals / 2)
     interval = f"{format_number(low, decimals)}–{format_number(high, decimals)}" if wide and not brief else ""
     return Cell(text, interval, bold and mean is not None)
@@ -141,7 +141,7 @@ def _cell(row: Mapping[str, Any], metric: Metric, bold: bool = False, brief: boo
 # ------------------------------------------------------------------------------------- headline
 @dataclass(frozen=True)
 class Standing:
-    """Where DMP stands on one modality and split, between the constant predictor and the VAE ceiling."""
+    """DMP's score on one modality and split, relative to the constant predictor and the VAE ceiling."""
 
     split: str
     value: str
@@ -201,7 +201,7 @@ def _position(ours: float, constant: float, ceiling: float) -> float | None:
 
 
 def _verdict(row: Mapping[str, Any], metric: Metric) -> str:
-    """The comparison with the constant predictor in words."""
+    """The comparison with the constant predictor, as text."""
     versus = row.get("versus_constant")
     if not versus:
         return "no constant predictor to compare with"
@@ -217,7 +217,7 @@ def _verdict(row: Mapping[str, Any], metric: Metric) -> str:
 
 
 def wins(metrics: Mapping[str, Any], split: str, row: str = DMP) -> tuple[int, int]:
-    """On how many modalities of a split the row beats the constant: (wins, modalities compared)."""
+    """(number of modalities of a split on which the row beats the constant, modalities compared)."""
     verdicts = [
         splits[split][row].get("beats_constant")
         for splits in metrics.values()

@@ -1,1 +1,1 @@
-"""What a command asks for, turned into configurations: new datasets, imports of own images, predictions of files."""
+"""Commands' requests as configurations: new datasets, imports of your own images, predictions of files."""

@@ -1,4 +1,4 @@
-"""Datasets grow by parts: each request for more images is a folder of its own, so that no old shard is touched.
+"""Datasets grow by parts: each request for more images gets its own folder, so that no old shard changes.
 
 `datasets/rooms/train/` is the first part of the split `train`, `datasets/rooms/train-kitchen/` a later one. A part
 has its own prompts, images and labels, and its samples' keys start with its name.
@@ -35,29 +35,29 @@ def dataset_config(
     split: str = "train",
     part: str | None = None,
 ) -> PipelineConfig:
-    """`settings` for one part of a dataset alone: `count` images of these keywords.
+    """`settings` for a single part of a dataset: `count` images of these keywords.
 
-    A dataset that exists is extended. The part is called after its keywords, unless `part` names it; the same
-    keywords and count again mean the same part, so an interrupted request is taken up where it stopped, unless the
-    dataset has grown meanwhile. Its captions are none of those that the dataset has already, test splits included.
+    An existing dataset is extended. The part is named after its keywords, unless `part` is given; the same keywords
+    and count again mean the same part, so an interrupted request is resumed, unless the dataset has grown meanwhile.
+    Its captions differ from all captions of the dataset, test splits included.
 
     Args:
         name: the dataset; by default the first keyword.
-        split: what the part belongs to, in the dataset's card.
-        part: name of the part, to ask for more of the same keywords.
+        split: of the part, in the dataset's card.
+        part: name of the part, to request more of the same keywords.
     """
     words = split_keywords(split, keywords, None)
     refuse_unusable({f"splits.{split}.keywords": words}, settings.prompts.max_characters)
     if "-" in split:
-        raise InputError(f"split {split!r}: give the name before the hyphen; what follows it is the part's name")
+        raise InputError(f"split {split!r}: give the name before the hyphen; the rest is the part's name")
     place, title = Workspace(workspace), dataset_name(name, words[0])
-    with Lock(place, f"datasets-{title}") as lock:  # requests that come at once must not choose the same folder
+    with Lock(place, f"datasets-{title}") as lock:  # simultaneous requests must not choose the same folder
         lock.wait()
         existing = held_dataset(place, title)
         _refuse_imported(place, title, existing)
         prompts = {folder: prompts_of(place, manifest) for folder, manifest in existing.items()}
         known, request = (
-            asked(place, title),
+            requests_of(place, title),
             Request(keywords=words, count=count, part=part and unicodedata.normalize("NFC", part)),
         )
         if request.part:
@@ -76,12 +76,12 @@ def dataset_config(
         values = settings.model_dump(mode="json") | {"dataset": title, "splits": {folder: wanted}}
         config = validate(values, "dataset")
         if folder not in known:
-            _note_request(place, title, folder, request)  # last: what is refused sets no folder aside
+            _note_request(place, title, folder, request)  # last: a rejected request reserves no folder
     return config
 
 
 def dataset_name(name: str | None, default: str) -> str:
-    """The name given, or a slug of the default. Letters that look the same are the same, however they are composed."""
+    """The given name in Unicode's composed form (NFC), or a slug of the default."""
     return unicodedata.normalize("NFC", name) if name else slug(default)
 
 
@@ -92,12 +92,12 @@ def slug(text: str) -> str:
 
 
 class Request(BaseModel):
-    """What was asked of a dataset, as it is noted by the folder that was set aside for it."""
+    """A request for samples of a dataset, recorded with the folder that was reserved for it."""
 
     keywords: list[str]
     count: int
     part: str | None = None
-    """Its name, if it was named by hand."""
+    """Its name, if the user gave one."""
 
     def __str__(self) -> str:
         name = f"part {self.part!r} with " if self.part else ""
@@ -111,7 +111,7 @@ def _refuse_imported(place: Workspace, title: str, existing: Mapping[str, Manife
 
 
 def _made_for(merged: Manifest, prompts: Manifest | None, part: str | None) -> Request:
-    """The request behind a finished part that has no note."""
+    """The request of a finished part that has no record."""
     made = prompts.config if prompts else {}
     count = merged.samples + sum(merged.details.get("dropped", {}).values())
     keywords = made.get("keywords", merged.details.get("keywords", []))
@@ -125,10 +125,10 @@ def _folder(
     prompts: Mapping[str, Manifest | None],
     requests: Mapping[str, Request],
 ) -> str:
-    """The part that was asked for before with the same words, whether or not it was finished, or a new name."""
+    """The part of an earlier request with the same keywords, finished or not, or a new name."""
     made = {folder: (m.config.get("keywords"), m.config.get("count")) for folder, m in prompts.items() if m}
     noted = {folder: (known.keywords, known.count) for folder, known in requests.items() if not known.part}
-    for folder, known in [*noted.items(), *made.items()]:  # its own reservation before others' parts
+    for folder, known in [*noted.items(), *made.items()]:  # its own reservation before other parts
         if known == (words, count) and folder.partition("-")[0] == split:
             return folder
     name = f"{split}-{slug(' '.join(words))}"
@@ -136,8 +136,8 @@ def _folder(
     return next(candidate for candidate in names if candidate not in prompts and candidate not in requests)
 
 
-def asked(place: Workspace, title: str) -> dict[str, Request]:
-    """What was asked of the dataset, by the folder that was set aside for it."""
+def requests_of(place: Workspace, title: str) -> dict[str, Request]:
+    """Recorded requests of the dataset, by the folder that was reserved for each."""
     folder = f"{place.root}/.requests/{title}"
     names = [name for name in names_in(place.fs, folder) if name.endswith(".json")]
     notes = {
@@ -152,6 +152,6 @@ def _note_request(place: Workspace, title: str, folder: str, request: Request) -
 
 
 def _excluded(prompts: Manifest) -> list[str]:
-    """What the part's captions were held against when it was made; keeps its fingerprint."""
+    """The prompts that the part's captions were compared with when it was made; keeps its fingerprint."""
     found = {role.removeprefix("exclude_"): value for role, value in prompts.inputs.items()}
     return [f"{name}-{fingerprint}" for name, fingerprint in found.items()]

@@ -1,4 +1,4 @@
-"""One finished adapter on image files of one's own: which settings, which names, and what may be written over."""
+"""Prediction of your own image files with a finished adapter: settings, names, and which files may be overwritten."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dmp_core.config import load_config
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.diffusion.card import AdapterCard
 from dmp_core.errors import InputError, NotFinite
-from dmp_core.images import check_picture, open_rgb
+from dmp_core.images import check_image, open_rgb
 from dmp_core.modalities import Modality, find_modality, modality_names
 from dmp_core.reading import shown
 from dmp_core.store import Sample, SkipCount, Skipped
@@ -32,44 +32,44 @@ if TYPE_CHECKING:
     from dmp_core.diffusion import DMPPipeline
 
 INDEX = ".dmp_predict.jsonl"
-"""Names and digests of all that was written into a folder, one object per line, each before its file."""
+"""Names and digests of all files written to a folder, one object per line, each before its file."""
 _START = b'{"file"'
 
 
 def prediction_config(
     preset: str, file: Path | None, overrides: list[str] | None, adapter: str, name: str | None
 ) -> tuple[PipelineConfig, Modality]:
-    """The configuration, with what the adapter's card states laid over the preset, below the user's own settings.
+    """The configuration: the adapter's card overrides the preset, the user's own settings override both.
 
     name: the modality to predict; None: that of the card. Also returns that modality.
-    Raises InputError where these contradict what the adapter learned, and where nobody says what it predicts.
+    Raises InputError if these contradict what the adapter learned, and if neither states what it predicts.
     """
     card = adapter_card(adapter)
-    modality = _asked(card, adapter, name)
+    modality = _requested_modality(card, adapter, name)
     if modality is not None:
         card.check(adapter, modality)
-    config = load_config(preset, file, overrides, _stated(card, modality))
+    config = load_config(preset, file, overrides, _card_settings(card, modality))
     modality = modality or config.modality(str(name))
     card.check(adapter, modality, config.latents.code)
     return config, modality
 
 
-def _asked(card: AdapterCard, adapter: str, name: str | None) -> Modality | None:
-    """None: only the configuration may know it."""
+def _requested_modality(card: AdapterCard, adapter: str, name: str | None) -> Modality | None:
+    """None if only the configuration can define it."""
     if name is None and card.modality is None:
-        raise InputError(f"{adapter}: its card does not state what it predicts; say it with --modality NAME")
+        raise InputError(f"{adapter}: its card does not state what it predicts; give --modality NAME")
     if name is None or name == card.task:
         return card.modality
     return find_modality(name) if name in modality_names() else None
 
 
-def _stated(card: AdapterCard, modality: Modality | None) -> dict[str, Any]:
-    """What a card states, by the names of the configuration."""
+def _card_settings(card: AdapterCard, modality: Modality | None) -> dict[str, Any]:
+    """Settings in a card, under the configuration's field names."""
     sampling: dict[str, Any] = {name: getattr(card, name) for name in ("num_steps", "source") if name in card.stated()}
     if card.encoding.class_shares is None:
         sampling["colour_noise"] = None
     latents: dict[str, Any] = {} if modality is None else card.code_of(modality)
-    latents.pop("axes", None)  # no setting: prediction takes them from the card
+    latents.pop("axes", None)  # not a setting: prediction takes them from the card
     if card.resolution is not None:
         latents |= {"resolution": card.resolution, "resolutions": {}}
     return {"sampling": sampling, "latents": latents}
@@ -78,19 +78,20 @@ def _stated(card: AdapterCard, modality: Modality | None) -> dict[str, Any]:
 def predict_files(
     images: Sequence[Path], modality: Modality, adapter: str, out: Path, config: PipelineConfig
 ) -> Iterator[Path]:
-    """Predict image files one by one; gives the pictures to look at.
+    """Predict image files one by one; yields the paths of the views.
 
-    Writes `NAME.normal.pred.png` (the dataset's encoding) and `NAME.normal.view.png`, by names that no label has.
+    Writes `NAME.normal.pred.png` (the dataset's encoding) and `NAME.normal.view.png` (to look at); labels never have
+    such names.
     config: of `prediction_config`.
-    Raises InputError, before any work, where two images share a name, or where a file is in the way that no run of
-    this command wrote. What fails of one image does so too, unless `runtime.on_bad_sample` lets it be passed over.
+    Raises InputError, before any work, if two images share a name, or if it would overwrite a file that this command
+    did not write; and for an image that fails, unless `runtime.on_bad_sample` allows to skip it.
     """
     from dmp_core.methods.dmp.predict import load_predictor
     from dmp_core.weights.load import choose_device
 
     bounds = config.runtime.on_bad_sample.bounds
     for image in images if bounds is None else ():
-        check_picture(image)
+        check_image(image)
     outputs = _outputs(images, modality, out)
     written = Written(out, [file for output in outputs for file in (output.label, output.view)])
     device = choose_device(config.runtime.device)
@@ -111,7 +112,7 @@ def predict_files(
 
 
 def _predicted(pipeline: DMPPipeline, image: Path, modality: Modality, config: PipelineConfig) -> Sample:
-    """The bytes of an image's `label` and of the `view` to look at."""
+    """The bytes of an image's `label` and of its `view`, a rendering to look at."""
     from dmp_core.methods.dmp.predict import predict_batch
 
     rgb = open_rgb(image, image)
@@ -129,10 +130,10 @@ def _predicted(pipeline: DMPPipeline, image: Path, modality: Modality, config: P
         raise error.named([shown(image)]) from None
     except InputError as error:
         raise InputError(f"{shown(image)}: {error}") from None
-    return {"__key__": str(image), "label": modality.encode(label), "view": _picture(modality, label)}
+    return {"__key__": str(image), "label": modality.encode(label), "view": _view(modality, label)}
 
 
-def _picture(modality: Modality, label: np.ndarray) -> bytes:
+def _view(modality: Modality, label: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(modality.colourise(label)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -147,7 +148,7 @@ class _Output:
 
 
 def _outputs(images: Iterable[Path], modality: Modality, out: Path) -> list[_Output]:
-    """Where each image's results go: by its name, or by its path below the images' common folder if names clash."""
+    """Paths of each image's results: from its name, or from its path below the images' common folder if names clash."""
     unique = list({os.path.abspath(image): image for image in images}.values())
     stems = [Path(image.stem) for image in unique]
     if clash(stems):
@@ -168,7 +169,7 @@ def _outputs(images: Iterable[Path], modality: Modality, out: Path) -> list[_Out
 
 
 def clash(stems: Iterable[Path]) -> str | None:
-    """A name that several have, in the eyes of a file system that ignores case and Unicode's forms."""
+    """A name that occurs several times on a file system that ignores case and Unicode's forms."""
     name, count = Counter(map(_folded, stems)).most_common(1)[0]
     return name if count > 1 else None
 
@@ -179,10 +180,10 @@ def _folded(stem: Path) -> str:
 
 # -------------------------------------------------------------------------------------- files
 class Written:
-    """A folder for results in which only files that this command wrote are ever replaced."""
+    """A folder for results in which only files that this command wrote are replaced."""
 
     def __init__(self, folder: Path, files: Iterable[Path]) -> None:
-        """files: what is going to be written. Raises InputError if one of them is in the way."""
+        """files: the ones to be written. Raises InputError if one exists that this command did not write."""
         self.folder, self.index = folder, folder / INDEX
         existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not existing.is_dir():
@@ -191,15 +192,15 @@ class Written:
         for file in files:
             if os.path.lexists(file) and self._digest(file) not in known.get(self._name(file), ()):
                 raise InputError(
-                    f"{file}: exists, and `dmp predict` did not write it as it is; move it, or choose another --out"
+                    f"{file}: exists, and `dmp predict` did not write it in this form; move it, or choose another --out"
                 )
 
     def write(self, file: Path, data: bytes) -> None:
-        """Whole or not at all."""
+        """Write a file atomically."""
         file.parent.mkdir(parents=True, exist_ok=True)
         entry = {"file": self._name(file), "sha256": hashlib.sha256(data).hexdigest()}
         with self.index.open("a", encoding="utf-8") as stream:
-            stream.write(f"\n{json.dumps(entry)}\n")  # a line before it that a kill has cut short ends here
+            stream.write(f"\n{json.dumps(entry)}\n")  # the first line break ends a line that a kill has truncated
         temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
         try:
             temporary.write_bytes(data)
@@ -208,7 +209,7 @@ class Written:
             temporary.unlink(missing_ok=True)
 
     def _known(self) -> dict[str, set[str]]:
-        """Name → digests of what earlier runs wrote there; a line that was cut short by a kill says nothing."""
+        """Name → digests of the files that earlier runs wrote; a line that a kill truncated is ignored."""
         known: dict[str, set[str]] = {}
         if not os.path.lexists(self.index):
             return known
@@ -230,5 +231,5 @@ class Written:
 
     @staticmethod
     def _digest(file: Path) -> str | None:
-        """None for what is no plain file: never ours."""
+        """None unless it is a regular file: other kinds are never ours."""
         return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() and not file.is_symlink() else None

@@ -1,7 +1,7 @@
-"""The DAG (`plan`), how one node is run (`execute`), and one thin file a stage.
+"""The DAG (`plan`), how one node is run (`execute`), and one thin file per stage.
 
 A stage is `run(config, inputs, out, *, runtime, shards, progress)`: it reads artefacts, calls one of the
-other rooms, and writes one artefact. No stage knows of another.
+other packages, and writes one artefact. No stage depends on another.
 """
 
 from dmp_core.stages.base import Node

@@ -1,14 +1,14 @@
-"""What a stage is: a kind of artefact, settings, what it adds to the plan, and `run`. And the nodes of the plan.
+"""Definition of a stage (kind of artefact, settings, `add`, `run`) and of the plan's nodes.
 
 A stage's module has
 
-    KIND                    its name, version and folder, what its shards may be, typical rates
-    class …(StageSettings)  what it reads: exactly this is fingerprinted, and stored in the manifest
-    add(draft, …)           its nodes in the plan
+    KIND                    its name, version and folder, properties of its shards, typical rates
+    class …(StageSettings)  the settings it reads: exactly these are fingerprinted, and stored in the manifest
+    add(draft, …)           adds its nodes to the plan
     run(config, inputs, out, *, runtime, shards, progress) -> StageResult
 
-and perhaps `announce(out)`, which brings up to date what is outside its artefact. Light to import: heavy libraries are
-imported where `run` needs them.
+and optionally `announce(out)`, which updates files outside its artefact. Light to import: heavy libraries are imported
+where `run` needs them.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ Inputs = dict[str, Artefact]
 # ------------------------------------------------------------------------------------- stages
 @dataclass(frozen=True)
 class StageKind:
-    """What is known of a stage without running it."""
+    """Static properties of a stage."""
 
     name: str
     version: int
-    """Raise it when the code changes what the stage writes: its artefacts are then made again."""
+    """Increase it when the code changes the stage's output: its artefacts are then made again."""
     typical: tuple[float, float]
-    """Seconds and bytes per sample on two CPU cores with the mini preset (`benchmarks/`); first guess only."""
+    """Seconds and bytes per sample on two CPU cores with the mini preset (`benchmarks/`), until a run is measured."""
     on_a_gpu: tuple[float, float]
-    """The same for the paper preset (512 x 512 pixels) on one GPU of the A100 class, until a run replaces it.
-    Guesses, none measured: Stable Diffusion v1 with 50 guided steps in half precision takes 1.5 to 2.5 s per image
-    there by public figures, a LoRA step of batch 8 about half a second; the rest follows from counting passes."""
+    """The same for the paper preset (512 x 512 pixels) on one GPU of the A100 class, until a run is measured.
+    All are estimates: by public figures, Stable Diffusion v1 with 50 guided steps in half precision takes 1.5 to
+    2.5 s per image there, a LoRA step of batch 8 about half a second; the rest follows from counting passes."""
     folder: str = ""
-    """In the workspace; its name, unless given."""
+    """In the workspace; the stage's name by default."""
     sharded: bool = False
     """Its artefacts are shards, which can be made again one by one."""
     chunked: bool = False
-    """Several tasks or runs may make its shards at once; others write files that belong to all shards."""
+    """Several tasks or runs may make its shards at the same time; other stages write files that cover all shards."""
     stable: bool = False
-    """Its artefacts keep one readable path, whatever made them."""
+    """Its artefacts have a readable path without a fingerprint."""
 
     def place(self, workspace: Workspace) -> str:
         """The folder of its artefacts."""
@@ -77,18 +77,18 @@ class StageResult:
     """What a stage returns: shard records (None: every file in the folder), samples, details for the manifest."""
 
     samples: int
-    """Those that belong into it. Of shards, skipped ones included: it is complete once all are accounted for."""
+    """Number of samples; with shards, skipped ones included: the artefact is complete once all are counted."""
     files: list[FileRecord] | None = None
     details: dict[str, Any] | None = None
 
     @property
     def made(self) -> int:
-        """How many samples are there."""
+        """Number of samples, without skipped ones."""
         return self.samples - sum(len(record.skipped) for record in self.files or ())
 
 
 class Run(Protocol):
-    """The one shape of every stage: a pure function of configuration and inputs that fills `out`."""
+    """The signature of every stage: a pure function of configuration and inputs that fills `out`."""
 
     def __call__(
         self,
@@ -108,15 +108,15 @@ class ModelUse:
     """A model that a stage loads, from outside the package."""
 
     field: str
-    """The setting that names it."""
+    """The setting that refers to it."""
     reference: str
     revision: str | None = None
     file: str = ""
-    """The only one that is read of a folder, if it is known."""
+    """The only file that is read from the folder, if known."""
 
 
 class StageSettings(Settings):
-    """What a stage reads: exactly this is fingerprinted, and stored in the manifest."""
+    """The settings a stage reads: exactly these are fingerprinted, and stored in the manifest."""
 
     def uses(self) -> Iterator[ModelUse]:
         """The models that it loads."""
@@ -124,17 +124,17 @@ class StageSettings(Settings):
 
     @property
     def passes(self) -> int:
-        """Through a U-Net, per sample, besides what else the stage does."""
+        """Passes through a U-Net per sample, in addition to the stage's other work."""
         return 0
 
 
 class OfModality(StageSettings):
-    """What stages read that work on one modality."""
+    """Settings of stages that work on one modality."""
 
     task: ModalityName
-    """The modality's name, by the word that fingerprints know."""
+    """The modality's name; fingerprints use this field name."""
     own: OwnModality | None = since(None)
-    """What it is, if the configuration describes it."""
+    """The modality's definition, if the configuration has one."""
 
     @property
     def modality(self) -> Modality:
@@ -142,7 +142,7 @@ class OfModality(StageSettings):
 
 
 class Coded(StageSettings):
-    """How labels are images; what is not set of it is left out, and so are newer settings that have their default."""
+    """How labels are encoded as images; unset values are omitted, and so are newer settings at their default."""
 
     depth_scale: float | None
     palette: str | None
@@ -156,7 +156,7 @@ class Coded(StageSettings):
 
 
 GatesField = Annotated[Gates, Field(default_factory=dict, exclude_if=lambda gates: not gates)]
-"""The gates that a stage applies, and no others; without any, its fingerprint knows nothing of gates."""
+"""Only the gates that a stage applies; without any, its fingerprint does not contain the field."""
 
 
 def of_modality(config: PipelineConfig, modality: Modality) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def of_modality(config: PipelineConfig, modality: Modality) -> dict[str, Any]:
 
 
 def code_of(config: PipelineConfig, modality: Modality) -> dict[str, Any]:
-    """Settings of `Coded`: those that were first are stated of every modality, later ones of those that read them."""
+    """Settings of `Coded`: the two oldest for every modality, later ones only for modalities that read them."""
     code = config.latents.code
     return {"depth_scale": code.depth_scale, "palette": code.palette} | code_read(config, modality)
 
@@ -182,7 +182,7 @@ def base_hash(config: PipelineConfig) -> str:
 
 
 def named_editor(config: PipelineConfig) -> dict[str, Any]:
-    """Settings `editor` and `editor_hash` of a stage that asks the editor that the configuration names."""
+    """Settings `editor` and `editor_hash` of a stage that uses the editor in the configuration."""
     editor = config.editor
     if not config.train.reads_editor or editor.model is None:
         return {}
@@ -196,7 +196,7 @@ def editor_uses(editor: EditorConfig | None) -> Iterator[ModelUse]:
 
 
 def learns_from(config: PipelineConfig, modality: Modality) -> Needs:
-    """What the configured method is fitted to; a finished adapter is fitted to nothing."""
+    """What the configured method is trained on; nothing for a finished adapter."""
     return "nothing" if modality.name in config.adapters else find_method(config.train.fitted.method).needs
 
 
@@ -209,7 +209,7 @@ def latents_name(config: PipelineConfig, modality: Modality, column: str) -> str
 # --------------------------------------------------------------------------------------- plan
 @dataclass(frozen=True)
 class Node:
-    """One artefact to be made: the stage that makes it, what that stage reads, and what it is made from."""
+    """One artefact to be made: its stage, that stage's settings, and its inputs."""
 
     kind: StageKind
     name: str
@@ -237,7 +237,7 @@ class Node:
 
     @property
     def models(self) -> tuple[ModelUse, ...]:
-        """What it loads, but what ships with this package or another one."""
+        """The models it loads, except those that ship with this package or another one."""
         return tuple(use for use in self.config.uses() if not use.reference.startswith(("shipped:", "package:")))
 
     def artefact(self, workspace: Workspace) -> Artefact:
@@ -250,9 +250,9 @@ class Draft:
 
     config: PipelineConfig
     listings: dict[str, Listing]
-    """Split → its folder of images, where they are not generated."""
+    """Split → its folder of images, for splits that are not generated."""
     keywords: dict[str, list[str]]
-    """Split → keywords, where its images are generated."""
+    """Split → keywords, for splits that are generated."""
     by_id: dict[str, Node] = field(default_factory=dict)
 
     def __getitem__(self, node_id: str) -> Node:
@@ -273,7 +273,7 @@ class Draft:
         return self.by_id.setdefault(node.id, node)
 
     def labels(self, split: str) -> dict[str, Node]:
-        """The label columns of a split, by their modality's name."""
+        """The label columns of a split, by modality name."""
         columns = (node for node in self.by_id.values() if node.stage == "labels")
         return {
             node.config.task: node
@@ -282,12 +282,12 @@ class Draft:
         }
 
     def made_editor(self) -> dict[str, Node]:
-        """The node that makes the editor, by its role; nothing where none is asked, or the settings name one."""
+        """The node that makes the editor, by its role; empty if none is needed, or the settings name one."""
         made = self.get("editor/instruct")
         return {"editor": made} if made is not None else {}
 
     def scores(self, split: str, tables: Iterable[str]) -> dict[str, Node]:
-        """The score tables that there are of a split, by role."""
+        """The existing score tables of a split, by role."""
         found = {table: self.get(quality_node(split, table)) for table in tables}
         return {f"quality_{split}_{table}": node for table, node in found.items() if node is not None}
 

@@ -47,7 +47,7 @@ def run(
     shards: Iterable[int] | None = None,
     progress: Progress = silent,
 ) -> StageResult:
-    """Render the pairs and train on them, going on where a killed run left off."""
+    """Render the pairs and train on them; resumes a killed run."""
     recipe = EditorRecipe(base=config.base, scenes=config.scenes, fit=config.fit, workers=runtime.workers)
     with staged_folder(out) as folder, threads_of_work(folder) as threads:
         train_editor(recipe, folder / EDITOR_FOLDER, folder / ".work", device=runtime.device, progress=progress)

@@ -1,4 +1,4 @@
-"""How long and how large a node will be: from its like in the same workspace, else from typical rates."""
+"""Estimated time and size of a node: from similar nodes in the same workspace, else from typical rates."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dmp_core.store.folders import files_below
 from dmp_core.store.workspace import known_manifests
 
 A_PASS, A_PASS_ON_A_GPU = 0.006, 0.03
-"""Seconds of one image's way through the U-Net, which predictions take besides."""
+"""Seconds per image and U-Net pass, added for predictions."""
 
 
 def estimate_seconds(node: Node, workspace: Workspace) -> tuple[float, int]:
-    """(seconds, bytes) that the node is likely to take, less the shards that it has already."""
+    """Estimated (seconds, bytes) of the node, without its finished shards."""
     seconds, size = _measured(node, workspace) or _typical(node)
     out = node.artefact(workspace)
     made = sum(record.samples for record in sidecars(out) if record.fingerprint == out.fingerprint)
@@ -23,7 +23,7 @@ def estimate_seconds(node: Node, workspace: Workspace) -> tuple[float, int]:
 
 
 def _typical(node: Node) -> tuple[float, float]:
-    """Big models are what the paper's sizes come with, in the stage itself or in what it reads."""
+    """The GPU's rates if large models are used, in the stage itself or in its inputs."""
     big = any(each.models for each in (node, *node.inputs.values()))
     seconds, size = node.kind.on_a_gpu if big else node.kind.typical
     return seconds + node.config.passes * (A_PASS_ON_A_GPU if big else A_PASS), size
@@ -43,6 +43,6 @@ def _measured(node: Node, workspace: Workspace) -> tuple[float, float] | None:
 
 
 def _method(stage: dict[str, Any]) -> Any:
-    """Which method trains or predicts, and in how many steps: what a sample costs hangs on it."""
+    """The method that trains or predicts, and its number of steps, which determine the cost per sample."""
     own = stage.get("inference") or stage.get("sampling") or {}
     return stage.get("row") or (stage.get("train") or {}).get("method"), own.get("num_steps")

@@ -32,8 +32,8 @@ from dmp_core.settings import since
 from dmp_core.stages.base import Draft, GatesField, Inputs, OfModality, StageKind, StageResult, of_modality
 from dmp_core.store import Artefact, staged_folder
 
-Answer = Artefact | Callable[[np.ndarray], np.ndarray]
-"""Stored predictions, or what is answered where the label's shape is all that is known."""
+Prediction = Artefact | Callable[[np.ndarray], np.ndarray]
+"""Stored predictions, or a baseline: a function that only uses the label's shape."""
 
 
 KIND = StageKind("evaluate", version=3, typical=(0.05, 500), on_a_gpu=(0.1, 500), folder="evaluations")
@@ -47,7 +47,7 @@ class EvaluateStage(OfModality):
 
 
 class Roles(NamedTuple):
-    """What a split's inputs are called."""
+    """Names of a split's inputs."""
 
     labels: str
     predicted: str
@@ -59,7 +59,7 @@ def roles(method: str, split: str) -> Roles:
 
 
 def add(draft: Draft, modality: Modality) -> None:
-    """The scores of all splits that have labels; none if no split has."""
+    """Scores of all splits that have labels; no node if no split has any."""
     config, name, method = draft.config, modality.name, draft.config.train.method
     gates = gates_for(config.quality, [modality])
     learnt = draft.get(f"labels/train-{name}")
@@ -85,22 +85,22 @@ def run(
     shards: Iterable[int] | None = None,
     progress: Progress = silent,
 ) -> StageResult:
-    """Score every split's predictions, the VAE ceiling and, if there are training labels, what knows only these.
+    """Score every split's predictions, the VAE ceiling and, if there are training labels, the baselines from these.
 
-    What the gates leave out, of the splits and of the training labels, counts nowhere, nor does a sample without a
-    label. A sample that was skipped when it was predicted counts as not predicted: as wrong as it can be.
+    Samples that the gates drop, in the splits and in the training labels, are not used, nor are samples without a
+    label. A sample whose prediction was skipped gets the worst possible score.
     """
     own, modality = find_method(config.method).title, config.modality
-    blind = _blind(config, inputs)
-    total = len(config.splits) * (len(blind) + 2)
+    baselines = _baselines(config, inputs)
+    total = len(config.splits) * (len(baselines) + 2)
     tables: list[ScoreTable] = []
     for split in config.splits:
         labels = inputs[f"labels_{split}"]
         dropped = left_out(score_tables(inputs, split), config.gates, split)
-        answers = blind | {own: inputs[f"{config.method}_{split}"], CEILING: inputs[f"ceiling_{split}"]}
-        for row, answer in answers.items():
+        rows = baselines | {own: inputs[f"{config.method}_{split}"], CEILING: inputs[f"ceiling_{split}"]}
+        for row, source in rows.items():
             scorer = Scorer(modality, row=row, split=split)
-            for key, prediction, label in _answered(modality, answer, labels):
+            for key, prediction, label in _pairs(modality, source, labels):
                 if key not in dropped:
                     scorer.update(prediction[None], label[None], [key])
             tables.append(scorer.table())
@@ -113,8 +113,8 @@ def run(
     return StageResult(samples=sum(len(table.values) for table in tables if table.row == own))
 
 
-def _blind(config: EvaluateStage, inputs: Inputs) -> dict[str, Answer]:
-    """The rows that know the training labels and not the image; none without a valid training label."""
+def _baselines(config: EvaluateStage, inputs: Inputs) -> dict[str, Prediction]:
+    """The baselines that use the training labels and not the image; none without a valid training label."""
     if "labels_train" not in inputs:
         return {}
     modality, unused = config.modality, left_out(score_tables(inputs, "train"), config.gates, "train")
@@ -132,23 +132,23 @@ def _blind(config: EvaluateStage, inputs: Inputs) -> dict[str, Answer]:
     }
 
 
-def _answered(modality: Modality, answer: Answer, labels: Artefact) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def _pairs(modality: Modality, source: Prediction, labels: Artefact) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """(key, prediction, label) of every sample."""
-    if not isinstance(answer, Artefact):
-        yield from ((key, answer(label), label) for key, label in read_labels(labels, modality))
+    if not isinstance(source, Artefact):
+        yield from ((key, source(label), label) for key, label in read_labels(labels, modality))
         return
-    known, lost = labels.published().skipped, answer.published().skipped
-    predictions = (pair for pair in read_labels(answer, modality) if pair[0] not in known)
+    unlabelled, skipped = labels.published().skipped, source.published().skipped
+    predictions = (pair for pair in read_labels(source, modality) if pair[0] not in unlabelled)
     for key, label in read_labels(labels, modality):
-        if key in lost:
+        if key in skipped:
             yield key, np.full(label.shape, np.nan), label
             continue
         predicted, prediction = next(predictions, (None, None))
         if predicted != key or prediction is None:
-            raise InputError(f"{answer.path}: predicts {predicted} where the labels have {key}; run predict again")
+            raise InputError(f"{source.path}: predicts {predicted} where the labels have {key}; run predict again")
         yield key, prediction, label
     if (left := next(predictions, None)) is not None:
-        raise InputError(f"{answer.path}: predicts {left[0]}, which has no label; run predict again")
+        raise InputError(f"{source.path}: predicts {left[0]}, which has no label; run predict again")
 
 
 def _file_name(row: str) -> str:

@@ -26,11 +26,11 @@ PACKAGES = ("dmp-pipeline", "torch", "diffusers", "transformers", "peft", "mitsu
 
 @dataclass(frozen=True)
 class StageOutput:
-    """Small, serialisable word on what a node's run came to."""
+    """Serialisable summary of one node's run."""
 
     id: str
     path: str
-    """Of the artefact; with its protocol if it is remote."""
+    """Of the artefact; with the protocol if it is remote."""
     fingerprint: str
     cached: bool
     samples: int
@@ -46,16 +46,16 @@ def execute(
     shards: Iterable[int] | None = None,
     spent: float = 0.0,
 ) -> StageOutput:
-    """Make one artefact of the DAG unless it is there already. Runs that share the workspace do not do it twice.
+    """Make one artefact of the DAG unless it is complete. Runs that share the workspace do not make it twice.
 
     Args:
         node_id: `stage/name` as `dmp plan` lists it.
-        force: make it anew even if it is complete.
-        shards: redo these shard numbers only (of a `Chunk`: make those that are missing); the artefact is published
-            once all its shards are there.
-        spent: seconds that chunks of it took elsewhere; the manifest's time includes them.
+        force: make it again even if it is complete.
+        shards: redo these shard numbers only (of a `Chunk`: make the missing ones); the artefact is published once
+            all its shards exist.
+        spent: seconds that its chunks took in other calls; the manifest's time includes them.
     Raises:
-        InputError: an input is not there yet, or the stage met bad input.
+        InputError: an input is missing, or the stage found bad input.
         LockLost: another run took over, since this process was silent for too long.
     """
     node = find(plan(config), node_id)
@@ -65,7 +65,7 @@ def execute(
         return found
     if node.kind.chunked:
         return _make(node, out, config.runtime, force, shards, spent, check=lambda: None)
-    # A merged dataset's folder is the same for all configurations: one at a time may fill it.
+    # All configurations share a merged dataset's folder: only one at a time may fill it.
     name = f"{out.stage}-{out.name}" if node.kind.stable else f"{out.stage}-{out.name}-{out.fingerprint}"
     with Lock(workspace, name) as lock:
         lock.wait(lambda holder: _progress(node.id)(0, 1, f"waiting for {holder}"))
@@ -78,16 +78,16 @@ def _found(node: Node, out: Artefact, force: bool, shards: Iterable[int] | None)
     done = out.manifest()
     if done is None or force or shards is not None or outdated(node, done, out.workspace) or out.missing_files(done):
         return None
-    _tell("finished", node.id, done.seconds, True)
+    _notify("finished", node.id, done.seconds, True)
     announce(node, out)
     return StageOutput(node.id, out.address, out.fingerprint, True, done.samples, done.seconds)
 
 
 def making(node: Node, inputs: Inputs, out: Artefact, force: bool) -> Artefact:
-    """Where the artefact is to be made: in its place, or beside it while what is there must stay.
+    """Where the artefact is to be made: in its place, or in a folder next to it while the old one must stay.
 
-    It stays until the new one is complete if it is to be made again, by request or since an input came out differently,
-    or if it is a dataset's folder as another configuration filled it. What a killed remake left is resumed.
+    The old one stays until the new one is complete if it is made again, by request or since an input has changed, or
+    if it is a dataset's folder that another configuration filled. A killed remake is resumed.
     """
     again = out.again({role: source.published().content() for role, source in inputs.items()})
     done = out.manifest()
@@ -97,7 +97,7 @@ def making(node: Node, inputs: Inputs, out: Artefact, force: bool) -> Artefact:
 
 
 def outdated(node: Node, done: Manifest, workspace: Workspace) -> bool:
-    """Whether an input was made anew since, and came out differently."""
+    """Whether an input was made again since, with another result."""
     for role, source in node.inputs.items():
         manifest = source.artefact(workspace).manifest() if role in done.contents else None
         if manifest is not None and not manifest.is_content(done.contents[role]):
@@ -106,7 +106,7 @@ def outdated(node: Node, done: Manifest, workspace: Workspace) -> bool:
 
 
 def ready_inputs(node: Node, workspace: Workspace) -> Inputs:
-    """What the node is made from, by role; raises InputError if any of it is not complete."""
+    """The node's inputs, by role; raises InputError if one is not complete."""
     return {role: _ready(source, workspace) for role, source in node.inputs.items()}
 
 
@@ -116,7 +116,7 @@ def _ready(node: Node, workspace: Workspace) -> Artefact:
     if manifest is None:
         raise InputError(f"{node.id}: not made yet ({artefact.path}); run `dmp stage {node.stage}` or `dmp run` first")
     if missing := artefact.missing_files(manifest):
-        raise InputError(f"{artefact.file(missing[0].name)}: missing or cut short; `dmp run` makes it again")
+        raise InputError(f"{artefact.file(missing[0].name)}: missing or truncated; `dmp run` makes it again")
     return artefact
 
 
@@ -136,10 +136,10 @@ def _make(
     out.drop_damaged_manifest()
     place = making(node, inputs, out, force and (shards is None or isinstance(shards, Chunk)))
     if place != out and (done := place.manifest()) is not None and _put_in_place(place, out):
-        announce(node, out)  # a run was killed between the two
+        announce(node, out)  # an earlier run was killed between exchange and announcement
         return StageOutput(node.id, out.address, out.fingerprint, False, done.samples, done.seconds)
     run: Run = stage_module(node.stage).run
-    _tell("started", node.id)
+    _notify("started", node.id)
     started = time.monotonic()
     result = run(node.config, inputs, place, runtime=runtime, shards=shards, progress=_progress(node.id))
     seconds = round(time.monotonic() - started + spent, 3)
@@ -147,16 +147,16 @@ def _make(
         check()
         publish(node, place, result, inputs, seconds)
         if not _put_in_place(place, out) and out.status() != "complete":
-            raise OSError(f"{out.address}: what was made for it has been removed meanwhile; rerun to make it")
+            raise OSError(f"{out.address}: its new content has been removed meanwhile; rerun to make it")
         announce(node, out)
-    _tell("finished", node.id, seconds, False)
+    _notify("finished", node.id, seconds, False)
     return StageOutput(node.id, out.address, out.fingerprint, False, result.made, seconds)
 
 
 def _put_in_place(place: Artefact, out: Artefact) -> bool:
-    """Exchange an artefact for the one that was made beside it; False if that is not whole.
+    """Replace an artefact with the new one made next to it; False if that is not complete.
 
-    As when another run that made the same shards has put them in place already.
+    This happens when another run that made the same shards has put them in place already.
     """
     if place == out:
         return True
@@ -170,7 +170,7 @@ def _put_in_place(place: Artefact, out: Artefact) -> bool:
 
 
 def announce(node: Node, out: Artefact) -> None:
-    """Let the stage bring what lies outside its artefact up to date: a dataset's card, the latest report."""
+    """Let the stage update files outside its artefact: a dataset's card, the latest report."""
     if (announced := getattr(stage_module(node.stage), "announce", None)) is not None:
         announced(out)
 
@@ -197,7 +197,7 @@ def publish(node: Node, out: Artefact, result: StageResult, inputs: Inputs, seco
 
 
 def _model(node: Node) -> dict[str, Any]:
-    """What the registry knows of the weights that the node was made with."""
+    """The registry's entry of the weights that the node was made with."""
     found = [model for use in node.models if (model := registered(use.reference, use.revision)) is not None]
     told = [
         {"id": model.id, "source": model.address, "revision": model.revision, "licence": model.licence}
@@ -228,7 +228,7 @@ def _progress(node_id: str) -> Progress:
     return advance
 
 
-def _tell(event: str, *values: Any) -> None:
+def _notify(event: str, *values: Any) -> None:
     listener = current_listener()
     if listener is not None:
         notify: Callable[..., None] = getattr(listener, event)

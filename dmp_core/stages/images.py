@@ -20,8 +20,8 @@ from dmp_core.synthesis.text_to_image import check_text_to_image
 from dmp_core.weights.prompt_limit import cut_prompts
 from dmp_core.weights.resolve import identity
 
-# What the dataset's card tells of the prompts: its name there, and the prompts' column.
-_TOLD = {"keywords": "keyword", "prompts": "generator"}
+# Details of the prompts in the dataset's card: name in the card → column of the prompts.
+_DETAIL_COLUMNS = {"keywords": "keyword", "prompts": "generator"}
 
 
 KIND = StageKind("images", version=3, typical=(0.3, 60_000), on_a_gpu=(2.0, 450_000), sharded=True, chunked=True)
@@ -74,7 +74,7 @@ def run(
     shards: Iterable[int] | None = None,
     progress: Progress = silent,
 ) -> StageResult:
-    """Make one image a prompt, a shard at a time."""
+    """Make one image per prompt, shard by shard."""
     rows: dict[str, Row] = {row["key"]: row for row in _records(inputs["prompts"])}
     plans = plan_shards(rows, config.samples_per_shard, inputs["prompts"].published().skipped)
     with open_source(config.images, runtime) as source:
@@ -87,7 +87,7 @@ def run(
             bounds=runtime.on_bad_sample.bounds,
             progress=progress,
         )
-    details = {name: sorted({str(row[column]) for row in rows.values()}) for name, column in _TOLD.items()}
+    details = {name: sorted({str(row[column]) for row in rows.values()}) for name, column in _DETAIL_COLUMNS.items()}
     cut = (
         cut_prompts(config.images, (row["prompt"] for row in rows.values()))
         if isinstance(config.images, DiffusionImages)

@@ -1,6 +1,6 @@
 """image shards → one column of label shards: `{key}.normal.png`, `{key}.depth.npy` …
 
-With `check_flip` also `{key}.<modality>.flip.json`: how far the labels of an image and of its mirrored copy are apart.
+With `check_flip` also `{key}.<modality>.flip.json`: how much the labels of an image and of its mirrored copy differ.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Images = Sequence[tuple[str, "NDArray[Any]"]]
-"""(key, RGB uint8 (H, W, 3)) of neighbours of one size."""
+"""(key, RGB uint8 (H, W, 3)) of consecutive samples of one size."""
 Labeled = Callable[[list[Sample]], Iterator["Sample | Skipped"]]
-"""From the samples of an image shard to those of the label shard."""
+"""Maps the samples of an image shard to those of the label shard."""
 
 
 KIND = StageKind("labels", version=1, typical=(0.01, 10_000), on_a_gpu=(0.1, 250_000), sharded=True, chunked=True)
@@ -74,13 +74,13 @@ def add(draft: Draft, split: str) -> None:
 
 
 def _labelers(config: PipelineConfig, listing: Listing | None) -> dict[str, LabelsConfig]:
-    """What labels a split: the configured labelers; of a folder its own labels first, and no renderer."""
+    """The labelers of a split: the configured ones; in a folder its own labels come first, and no renderer."""
     if listing is None:
         for name in config.modalities:
             if config.labeler(name) == ExactLabels() and name not in PROVIDES:
                 raise InputError(
-                    f"labels.{name}: nothing labels generated images with it; name a labeler, or take images that have "
-                    "such labels (`dmp dataset import`)"
+                    f"labels.{name}: generated images have no labeler for it; name one, or use images that have such "
+                    "labels (`dmp dataset import`)"
                 )
         return {name: labeler for name in config.modalities if (labeler := config.labeler(name))}
     beside = listing.modalities
@@ -178,7 +178,7 @@ def _by_model(modality: Modality, settings: ModelLabels, runtime: RuntimeConfig,
 
     def by_model(samples: list[Sample]) -> Iterator[Sample | Skipped]:
         for images in same_size_batches(samples, None, settings.batch_size):
-            labeler()  # what fails here is not about a sample
+            labeler()  # errors here are not about a sample
             yield from batch_or_each(images, [key for key, _ in images], batch, skips=skips)
 
     return by_model

@@ -50,7 +50,7 @@ class LatentsStage(Coded):
 
 
 def add(draft: Draft, modality: Modality) -> None:
-    """One column per node, so that a new labeler encodes no image again; those of the images once per resolution."""
+    """One column per node, so that a new labeler encodes no image again; images are encoded once per resolution."""
     config = draft.config
     labels = draft.get(f"labels/train-{modality.name}")
     if labels is None or learns_from(config, modality) != "latents":

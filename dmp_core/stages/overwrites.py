@@ -1,7 +1,7 @@
-"""What a configuration would overwrite: a merged dataset's folder has no fingerprint in its path.
+"""Protect finished datasets from being overwritten: a merged dataset's folder has no fingerprint in its path.
 
-Columns and samples of a finished dataset stay. What may change is how they are made: another labeler, image generator,
-size, file format or quality gate, more images, more labels; and a folder of images may have other files than before.
+Columns and samples of a finished dataset stay. A configuration may change how they are made: another labeler, image
+generator, size, file format or quality gate, more images, more labels; and a folder of images may have new files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dmp_core.store.workspace import split_manifests
 
 
 def check_overwrites(nodes: Iterable[Node], workspace: Workspace) -> None:
-    """Raise InputError, before any work, if making these would take columns or samples out of a finished dataset."""
+    """Raise InputError, before any work, if making these would remove columns or samples from a finished dataset."""
     for node in nodes:
         if node.stage != "shards":
             continue
@@ -30,8 +30,8 @@ def check_overwrites(nodes: Iterable[Node], workspace: Workspace) -> None:
         held = split_manifests(workspace, folder).get(split) if out.exists("manifest.json") else None
         if held is not None and held.fingerprint != node.fingerprint and (lost := _lost(node, held, workspace)):
             raise InputError(
-                f"{out.address}: holds {lost}, which this configuration would overwrite; give the new dataset a name "
-                "of its own: --set dataset=NAME (`dmp dataset new` and `import`: --name NAME), or delete that folder"
+                f"{out.address}: holds {lost}, which this configuration would overwrite; give the new dataset "
+                "another name: --set dataset=NAME (`dmp dataset new` and `import`: --name NAME), or delete that folder"
             )
 
 
@@ -41,7 +41,7 @@ def held_dataset(workspace: Workspace, name: str) -> dict[str, Manifest]:
 
 
 def prompts_of(workspace: Workspace, merged: Manifest) -> Manifest | None:
-    """The manifest of a part's prompts, by way of its images; None if they are gone."""
+    """The manifest of a part's prompts, via its images; None if they have been removed."""
     found: Manifest | None = merged
     for stage in ("images", "prompts"):
         fingerprint = found.inputs.get(stage) if found else None
@@ -51,15 +51,15 @@ def prompts_of(workspace: Workspace, merged: Manifest) -> Manifest | None:
 
 
 def imported(merged: Manifest) -> bool:
-    """Whether the images came out of a folder."""
+    """Whether the images were imported from a folder."""
     return bool(merged.details.get("generator") == "folder")
 
 
 def same_source(workspace: Workspace, merged: Manifest, digest: str | None, folders: Iterable[Path]) -> bool:
-    """Whether an imported split is of these contents, so that it may have moved, or of one of these folders.
+    """Whether an imported split has this digest, so that its folder may have moved, or comes from one of these folders.
 
-    Where they lay is in the configuration that the last import left, else in the prompts' manifest: identical prompts
-    are not made again for a folder that has moved.
+    The folder is recorded in the configuration of the last import, else in the prompts' manifest: identical prompts are
+    not made again for a folder that has moved.
     """
     prompts = prompts_of(workspace, merged)
     if prompts is not None and digest is not None and prompts.config.get("digest") == digest:
@@ -76,9 +76,9 @@ def stored_path(workspace: Workspace, name: str) -> str:
 
 
 def stored_folders(workspace: Workspace, name: str) -> dict[str, str]:
-    """Split → its images' folder, as `dmp dataset import` noted it; empty if it was not that command's dataset.
+    """Split → its images' folder, as recorded by `dmp dataset import`; empty for a dataset of another command.
 
-    Raises InputError if something else has the place of its note.
+    Raises InputError if the recorded file is not one that this command wrote.
     """
     path = stored_path(workspace, name)
     if not workspace.fs.exists(path):
@@ -91,13 +91,13 @@ def stored_folders(workspace: Workspace, name: str) -> dict[str, str]:
         own = False
     if not own:
         raise InputError(
-            f"{workspace.address(path)}: no configuration that `dmp dataset import` wrote; move it, or give --name NAME"
+            f"{workspace.address(path)}: not a configuration of `dmp dataset import`; move it, or give --name NAME"
         )
     return {split: folder for split, folder in splits.items() if folder}
 
 
 def _lost(node: Node, held: Manifest, workspace: Workspace) -> str:
-    """What of the finished split would be gone, in words; empty if it would only be made in another way."""
+    """Description of what the finished split would lose; empty if it would only be made in another way."""
     columns = [m.name for m in modalities_of(held.config) if m.name in held.inputs and m.name not in node.inputs]
     if columns:
         return f"labels of {', '.join(columns)}"
@@ -118,7 +118,7 @@ def _lost_samples(wanted: PromptsStage, held: Manifest, prompts: Manifest | None
         shown = ", ".join(gone[:4]) + (f" and {len(gone) - 4} more" if len(gone) > 4 else "")
         return f"{_samples(held)} of {shown}"
     if wanted.count < count:
-        return f"{_samples(held)} (asked for now: {wanted.count})"
+        return f"{_samples(held)} (requested now: {wanted.count})"
     seed = prompts.config.get("seed") if prompts else None
     return f"{_samples(held)} of seed {seed}" if seed not in (None, wanted.seed) else ""
 

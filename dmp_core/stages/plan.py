@@ -1,8 +1,8 @@
-"""The DAG: which artefacts a configuration asks for, what each is made from, and its fingerprint.
+"""The DAG: the artefacts of a configuration, their inputs and fingerprints.
 
 prompts ─► images ─► labels(modality) ─► shards      ┐
               ├────────┼─► latents(column) ─► train(modality) ─► predict(…, split) ─► evaluate(…) ─► report
-              └────────┴─► quality ─► whatever leaves samples out: shards, train, evaluate
+              └────────┴─► quality ─► stages that drop samples: shards, train, evaluate
 
 Methods that edit by instructions have `editor` before train and predict, unless the settings name one.
 """
@@ -27,7 +27,7 @@ _made: ContextVar[tuple[PipelineConfig, list[Node]] | None] = ContextVar("dmp_pl
 
 @contextmanager
 def one_plan(config: PipelineConfig) -> Iterator[list[Node]]:
-    """Plan once for all that happens in this context (and in threads that inherit it), and give the nodes."""
+    """Plan once for everything in this context (and in threads that inherit it); yields the nodes."""
     nodes = plan(config)
     token = _made.set((config, nodes))
     try:
@@ -39,9 +39,9 @@ def one_plan(config: PipelineConfig) -> Iterator[list[Node]]:
 def plan(config: PipelineConfig) -> list[Node]:
     """All nodes of the DAG, each after its inputs.
 
-    Models are planned if there is something to predict, and something to train on or a finished adapter for every
-    modality. Raises InputError for what can be known to be wrong before work starts: a keyword file, a folder of
-    images, a base model folder, an adapter.
+    Models are planned if there is a split to predict, and a training split or a finished adapter for every modality.
+    Raises InputError for errors that can be found before work starts: in a keyword file, a folder of images, a base
+    model folder, an adapter.
     """
     if (made := _made.get()) is not None and made[0] == config:
         return list(made[1])
@@ -82,7 +82,7 @@ def plan(config: PipelineConfig) -> list[Node]:
 
 
 def _check_apart(config: PipelineConfig, listings: dict[str, Listing]) -> None:
-    """No image is both trained on and scored; and what is trained on has one size."""
+    """Check that no image is both trained on and scored, and that training images have one size."""
     if "train" not in listings:
         return
     train = listings["train"]

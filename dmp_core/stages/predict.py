@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Batch = Sequence[tuple[str, "NDArray[Any]"]]
-"""(key, array) of neighbours of one size."""
+"""(key, array) of consecutive samples of one size."""
 
 
 CEILING = "ceiling"
-"""The row that goes through the VAE and back."""
+"""The row of labels that were encoded and decoded by the VAE."""
 KIND = StageKind(
     "predict",
     version=2,
@@ -60,13 +60,13 @@ KIND = StageKind(
 class PredictStage(OfModality, Coded):
     split: str
     row: str
-    """A method's name, or `ceiling`: the label itself, through the VAE and back."""
+    """A method's name, or `ceiling`: the label itself, encoded and decoded by the VAE."""
     base: BaseConfig
     base_hash: str
     sampling: SamplingConfig
     resolution: int | None
     inference: SerializeAsAny[Settings] | None = since(None)
-    """What the method's own settings say of it."""
+    """The method's own settings for inference."""
     editor: EditorConfig | None = since(None)
     """As in `TrainStage`."""
     editor_hash: str | None = since(None)
@@ -78,14 +78,14 @@ class PredictStage(OfModality, Coded):
 
     @property
     def passes(self) -> int:
-        """Of a U-Net, for one image."""
+        """U-Net passes per image."""
         if self.row == CEILING:
             return 0
         return getattr(self.sampling if self.row == "dmp" else self.inference, "passes", 1)
 
 
 def add(draft: Draft, modality: Modality) -> None:
-    """Predictions of every split but the training one; and, where labels score them, what the VAE alone allows."""
+    """Predictions of every split except the training split; and the VAE ceiling for splits with labels to score."""
     config, name, method = draft.config, modality.name, draft.config.train.method
     adapter = draft[f"train/{name}-{config.train.fitted.method}"]
     for split in (split for split in config.splits if split != "train"):
@@ -121,7 +121,7 @@ def run(
     shards: Iterable[int] | None = None,
     progress: Progress = silent,
 ) -> StageResult:
-    """Predict one modality on one split, a shard at a time, in batches."""
+    """Predict one modality on one split, shard by shard, in batches."""
     of_labels = config.row == CEILING
     predictor = _ceiling(config, runtime) if of_labels else _fitted(config, inputs, runtime)
     modality = config.modality
@@ -141,20 +141,20 @@ def run(
 
     def produce(plan: ShardPlan) -> Iterator[Sample | Skipped]:
         for batch in same_size_batches(read(plan.index), column, config.sampling.batch_size):
-            predictor()  # what fails here is not about a sample
+            predictor()  # errors here are not about a sample
             yield from batch_or_each(batch, [key for key, _ in batch], predicted, skips=runtime.on_bad_sample.skips)
 
     plans = shard_plans(source)
     files = write_shards(
         out, plans, produce, only=shards, threaded=True, bounds=runtime.on_bad_sample.bounds, progress=progress
     )
-    asked = config.sampling.use_prompt and not of_labels
-    cut = cut_prompts(config.base, read_prompts(inputs["prompts"])["prompt"]) if asked else {}
+    prompted = config.sampling.use_prompt and not of_labels
+    cut = cut_prompts(config.base, read_prompts(inputs["prompts"])["prompt"]) if prompted else {}
     return StageResult(samples=sum(plan.planned for plan in plans), files=files, details=cut)
 
 
 def check_labels(labels: NDArray[Any]) -> None:
-    """Raise `NotFinite` for a method of others that does not check what its network answers."""
+    """Raise `NotFinite` for third-party methods that do not check their network's output."""
     for index, label in enumerate(labels):
         if not np.isfinite(label).all():
             raise NotFinite(index, "the prediction holds NaN or infinity; is the fitted method damaged?")

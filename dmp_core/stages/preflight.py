@@ -1,4 +1,4 @@
-"""What a run needs and this machine may lack: weights, their licences, GPU memory, disk and the right to write."""
+"""Checks before a run: weights and their licences, GPU memory, disk space and write permission."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from dmp_core.weights.resolve import registered, resolve_model
 
 @dataclass
 class NeededModel:
-    """A model of the registry, and whether it is here."""
+    """A model of the registry, and whether this machine has it."""
 
     id: str
     fields: list[str]
-    """Settings that name it."""
+    """Settings that refer to it."""
     bytes: int
     licence: str
     terms: str
@@ -31,7 +31,7 @@ class NeededModel:
     vram_gb: float
     source: str
     problems: list[str]
-    """What is wrong with its files; nothing if it is ready."""
+    """Problems of its files; empty if it is ready."""
     command: str
 
 
@@ -46,11 +46,11 @@ class Disk:
 
 @dataclass
 class Preflight:
-    """For what is still to be made."""
+    """Requirements of the nodes that are still to be made."""
 
     models: list[NeededModel] = field(default_factory=list)
     unregistered: list[str] = field(default_factory=list)
-    """Ids on the hub that the registry does not know; they are fetched when they are loaded."""
+    """Hub ids that are not in the registry; they are fetched when they are loaded."""
     vram_needed_gb: float = 0.0
     gpu: str | None = None
     """Its name; None if there is none."""
@@ -69,7 +69,7 @@ class Preflight:
 
 
 def models_of(nodes: Iterable[Node]) -> tuple[dict[str, list[str]], list[str]]:
-    """(ids of the registry's models that nodes load, each with the settings that name it; other hub ids)."""
+    """(ids of the registry's models that nodes load, each with the settings that refer to it; other hub ids)."""
     known: dict[str, list[str]] = {}
     others: list[str] = []
     for use in dict.fromkeys(use for node in nodes for use in node.models):
@@ -82,15 +82,15 @@ def models_of(nodes: Iterable[Node]) -> tuple[dict[str, list[str]], list[str]]:
 
 
 def check_models(nodes: Iterable[Node]) -> None:
-    """Raise InputError, before any work, for a model that is missing or not what it should be."""
+    """Raise InputError, before any work, for a model that is missing or invalid."""
     for use in dict.fromkeys(use for node in nodes for use in node.models):
         resolve_model(use.reference, use.field, revision=use.revision)
 
 
 def preflight(todo: Iterable[Node], workspace: Workspace, size: int, gpu_seconds: float) -> Preflight:
-    """What the nodes in `todo` need. Reads no weights and asks no network.
+    """Requirements of the nodes in `todo`. Reads no weights and uses no network.
 
-    size: bytes that they will write. gpu_seconds: how long those that load a model will take.
+    size: bytes that they will write. gpu_seconds: run time of those that load a model.
     """
     known, others = models_of(todo)
     models = [_needed(registry.get(name), fields) for name, fields in known.items()]
@@ -109,7 +109,7 @@ def preflight(todo: Iterable[Node], workspace: Workspace, size: int, gpu_seconds
 
 
 def check_workspace(todo: Iterable[Node], workspace: Workspace) -> None:
-    """Raise OSError, before any work, if there is no right or no room to write what these nodes make."""
+    """Raise OSError, before any work, if permission or disk space is missing for what these nodes write."""
     if not workspace.is_local:
         return
     todo = list(todo)
@@ -164,7 +164,7 @@ def _is_local(use: ModelUse) -> bool:
 
 
 def _disks(needs: Iterable[tuple[Path, int]]) -> list[Disk]:
-    """What each disk must hold; places on the same one share its space."""
+    """Needed and free space per disk; places on the same disk share it."""
     disks: dict[int, Disk] = {}
     for place, needed in needs:
         existing = _existing(place)
@@ -175,5 +175,5 @@ def _disks(needs: Iterable[tuple[Path, int]]) -> list[Disk]:
 
 
 def _existing(place: Path) -> Path:
-    """The place itself, or what there is of the way to it."""
+    """The place itself, or its nearest existing parent."""
     return next(folder for folder in (place, *place.absolute().parents) if folder.exists())

@@ -27,13 +27,13 @@ from dmp_core.store import Artefact, staged_folder
 from dmp_core.synthesis.listing import prompts_table, read_folder
 from dmp_core.weights.resolve import model_hash
 
-# Captions of a language model that the first rules of clean-up passed, and that pass today's: they are as they were.
+# Captions of a language model that pass both the first clean-up rules and today's: they have not changed.
 _MEASURED = frozenset({"240684b76df6"})  # the preset mini's in_domain, with SmolLM2
 
 KIND = StageKind("prompts", version=2, typical=(0.45, 200), on_a_gpu=(0.05, 200))
 
 
-# What each stage reads: exactly this is fingerprinted, and stored in the manifest.
+# The settings each stage reads: exactly these are fingerprinted, and stored in the manifest.
 class PromptsStage(StageSettings):
     split: str
     keywords: list[str]
@@ -41,7 +41,7 @@ class PromptsStage(StageSettings):
     prompts: PromptsConfig
     seed: int
     clean_up: int | None = since(None)
-    """`cleanup.RULES`, where these can give other captions than the first rules did; else None."""
+    """`cleanup.RULES` if these can give other captions than the first rules; else None."""
 
     def uses(self) -> Iterator[ModelUse]:
         generator = self.prompts.generator
@@ -58,9 +58,9 @@ class PinnedPromptsStage(PromptsStage):
 class FolderPromptsStage(StageSettings):
     split: str
     source: SplitConfig = Field(exclude=True)
-    """Where the files lie. Not part of the fingerprint: `digest` is."""
+    """The folder with the files. Not part of the fingerprint: `digest` is."""
     own_modalities: dict[str, OwnModality] = Field(default={}, exclude=True)
-    """What its labels may be of, besides those that are known."""
+    """Modalities that its labels may have, in addition to the built-in ones."""
     file_axes: dict[str, Axes] = Field(default={}, exclude=True)
     """As in `PipelineConfig`."""
     digest: str
@@ -74,10 +74,10 @@ class FolderPromptsStage(StageSettings):
 
 
 def add(draft: Draft, split: str) -> None:
-    """Captions of a split, or, of a folder, what stands for them where images are not made but given.
+    """Captions of a split, or the table that takes their place for a folder of images.
 
-    The training split comes last and excludes the prompts of every test split that shares a keyword with it: test sets
-    then stay as they are when the training set grows.
+    The training split comes last and excludes the prompts of every test split that shares a keyword with it: so test
+    sets do not change when the training set grows.
     """
     if split in draft.listings:
         _add_listing(draft, split)
@@ -99,7 +99,7 @@ def add(draft: Draft, split: str) -> None:
 
 
 def _writer(stage: PromptsStage) -> Iterator[ModelUse]:
-    """The language model, wherever it runs; none writes by a grammar."""
+    """The language model, wherever it runs; none for a grammar."""
     match stage.prompts.generator:
         case TransformersPrompts() as llm:
             yield ModelUse("prompts.generator.model", llm.model, llm.revision, llm.gguf_file or "")
@@ -108,7 +108,7 @@ def _writer(stage: PromptsStage) -> Iterator[ModelUse]:
 
 
 def _judged_alike(stage: PromptsStage) -> bool:
-    """Whether the captions are the same by the first rules of clean-up, so that they keep their fingerprint."""
+    """Whether the first clean-up rules give the same captions, so that they keep their fingerprint."""
     grammar, longest = isinstance(stage.prompts.generator, GrammarPrompts), stage.prompts.max_characters
     return grammar and all(same_by_first_rules(keyword, longest) for keyword in stage.keywords)
 
@@ -137,14 +137,14 @@ def run(
 ) -> StageResult:
     """Write the captions of one split; those of the splits given as inputs are not used again.
 
-    What a killed run has been answered is not asked for again.
+    Answers that a killed run has received are not requested again.
     """
     if isinstance(config, FolderPromptsStage):
         table, skipped = _of_folder(config, runtime)
         out.write_bytes(PROMPTS_FILE, table.to_parquet(index=False))
-        # By this another folder of the same name is known for one; the dataset itself names no folder of this machine.
+        # This distinguishes folders of the same name; the dataset itself contains no path of this machine.
         folder = str(Path(str(config.source.folder)).resolve())
-        return StageResult(samples=len(table), details={"folder": folder, **_told(skipped)})
+        return StageResult(samples=len(table), details={"folder": folder, **_skip_details(skipped)})
     exclude = {prompt for artefact in inputs.values() for prompt in read_prompts(artefact)["prompt"]}
     split = SplitConfig(keywords=config.keywords, count=config.count)
     generator = build_generator(config.prompts.generator, runtime.device)
@@ -157,15 +157,15 @@ def run(
         made.table.to_parquet(place / PROMPTS_FILE, index=False)
     refused = {"refused": made.refused} if made.refused else {}
     details = {"generator": generator.name, **refused, **getattr(generator, "facts", {})}
-    return StageResult(samples=len(made.table), details=details | _told(made.skipped))
+    return StageResult(samples=len(made.table), details=details | _skip_details(made.skipped))
 
 
-def _told(skipped: Mapping[str, str]) -> dict[str, Any]:
+def _skip_details(skipped: Mapping[str, str]) -> dict[str, Any]:
     return {"skipped": dict(skipped)} if skipped else {}
 
 
 def _of_folder(config: FolderPromptsStage, runtime: RuntimeConfig) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Decodes every file once, so that a broken one is known before any work is done on the others.
+    """Decodes every file once, so that broken files are found before any other work.
 
     Returns the table, and key → reason of every image that is skipped.
     """

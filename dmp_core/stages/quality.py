@@ -1,4 +1,4 @@
-"""images or one label column → scores, `quality.parquet`; and what the stages that leave samples out make of them"""
+"""images or one label column → scores, `quality.parquet`; and how the stages that drop samples use them"""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class QualityStage(StageSettings):
 
 
 def add(draft: Draft, split: str) -> None:
-    """One table for images and prompts, and one per label column, so that a new labeler redoes its own alone.
+    """One table for images and prompts, and one per label column, so that a new labeler redoes only its own.
 
     Training images are also compared with those of the scored splits that share a keyword with them; so another test
     set retrains nothing.
@@ -107,7 +107,7 @@ def _image_table(config: QualityStage, inputs: Inputs, runtime: RuntimeConfig, p
 
 
 def _image_rows(images: Artefact, clip_model: str | None, runtime: RuntimeConfig) -> Iterator[dict[str, Any]]:
-    """Key, prompt and the scores that an image has by itself."""
+    """Key, prompt and the scores that depend on one image alone."""
     samples = read_artefact(images)
     if clip_model is None:
         yield from (_image_row(sample)[0] for sample in samples)
@@ -130,7 +130,7 @@ def _image_row(sample: Sample) -> tuple[dict[str, Any], Any]:
 
 
 def _add_nearest(table: pd.DataFrame, pool: pd.DataFrame, distance_column: str, key_column: str) -> None:
-    """Add the bits to, and the key of, the image in `pool` whose hash is nearest; in the table itself, before it."""
+    """Add distance (bits) and key of the nearest hash in `pool`; if that is the table itself, of those before it."""
     hashed, others = (frame[frame["phash"].notna()] for frame in (table, pool))
     codes, other_codes = (np.array([int(code, 16) for code in frame["phash"]], np.uint64) for frame in (hashed, others))
     distance, index = nearest_earlier(codes) if pool is table else nearest(codes, other_codes)

@@ -1,4 +1,4 @@
-"""Which stages there are, in the order of the DAG. A new one is its file and its name here."""
+"""All stages, in the order of the DAG. A new stage is its file and its name here."""
 
 from __future__ import annotations
 

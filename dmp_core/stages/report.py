@@ -1,4 +1,4 @@
-"""everything → index.html and metrics.json"""
+"""all artefacts → index.html and metrics.json"""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ KIND = StageKind("report", version=1, typical=(0.1, 10_000), on_a_gpu=(0.2, 10_0
 
 class ReportStage(StageSettings):
     pipeline: dict[str, Any]
-    """The whole configuration but `runtime` and what DMP does not use, to be shown."""
+    """The whole configuration, to be shown, except `runtime` and settings that DMP does not use."""
 
 
 def add(draft: Draft) -> None:
@@ -56,7 +56,7 @@ def add(draft: Draft) -> None:
 
 
 def _as_first_written(config: PipelineConfig) -> dict[str, Any]:
-    """The configuration by the words that fingerprints of reports know."""
+    """The configuration under the field names that reports' fingerprints use."""
     values = config.model_dump(mode="json", exclude={"runtime", "editor"})
     return {"tasks" if name == "modalities" else name: value for name, value in values.items()}
 
@@ -70,7 +70,7 @@ def run(
     shards: Iterable[int] | None = None,
     progress: Progress = silent,
 ) -> StageResult:
-    """Gather what every other stage left, and build the page."""
+    """Collect the results of all other stages, and build the page."""
     gallery = config.pipeline["report"]["gallery"]
     modalities = modalities_of(config.pipeline)
     tables = list(_tables(inputs, modalities))
@@ -128,7 +128,7 @@ _SHOWN_SCORES = ("std", "sharpness", "hash_distance", "test_distance", "prompt_s
 def _quality(
     config: ReportStage, inputs: Inputs, splits: Iterable[str], modalities: Sequence[Modality]
 ) -> tuple[dict[str, dict[str, str]], QualityRecord]:
-    """What the merged dataset leaves out of each split, key by key, and the same in numbers."""
+    """The samples of each split that the merged dataset drops, by key, and their numbers."""
     asked = {modality.name: modality for modality in modalities}
     chosen = [asked[name] for name in config.pipeline["tasks"]]
     gates = gates_for(QualityConfig.model_validate(config.pipeline["quality"]), chosen)
@@ -154,7 +154,7 @@ def _labels(inputs: Inputs, split: str, names: Iterable[str]) -> Iterator[Artefa
 def _doubts(
     config: ReportStage, inputs: Inputs, split: str, dropped: Collection[str], modalities: Iterable[Modality]
 ) -> Iterator[str]:
-    """Of labels that came with the user's own images: which hardly are what they should be."""
+    """Labels of user-provided images that are probably invalid."""
     if not config.pipeline["splits"][split].get("folder"):
         return
     tables: dict[str, pd.DataFrame] = {}
@@ -175,7 +175,7 @@ def read_split(
     dropped: Collection[str],
     modalities: Sequence[Modality],
 ) -> tuple[SplitStatistics, list[Sample]]:
-    """Statistics of the split without what is dropped, and the samples with these keys, in their order; in one pass."""
+    """Statistics of the split without dropped samples, and the samples with these keys, in their order; in one pass."""
     labelled = [modality for modality in modalities if f"labels/{split}-{modality.name}" in inputs]
     labels = {modality: _Column(inputs[f"labels/{split}-{modality.name}"]) for modality in labelled}
     shown = {m.name: _predictions(inputs.get(f"predict/{split}-{m.name}-dmp"), m, keys) for m in modalities}
@@ -206,7 +206,7 @@ def read_split(
 
 
 class _Column:
-    """The labels of one modality, read along with the images: of a sample that was skipped there is none."""
+    """The labels of one modality, read together with the images; a skipped sample has none."""
 
     def __init__(self, artefact: Artefact) -> None:
         self.skipped, self.samples = artefact.published().skipped, read_artefact(artefact)
@@ -296,7 +296,7 @@ def _models(pipeline: dict[str, Any], manifests: list[Manifest]) -> list[ModelRe
 
 
 def announce(out: Artefact) -> None:
-    """Keep a copy of the last asked-for report at a path that does not change: `<workspace>/report/`."""
+    """Copy the last requested report to a path that does not change: `<workspace>/report/`."""
     fs, latest = out.workspace.fs, f"{out.workspace.root}/report"
     if fs.exists(f"{latest}/manifest.json") and fs.cat_file(f"{latest}/manifest.json") == out.read_bytes(
         "manifest.json"

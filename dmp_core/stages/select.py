@@ -1,4 +1,4 @@
-"""Choose nodes of a plan: by stage, modality and split, by shard, and in batches that can run one after the other."""
+"""Choose nodes of a plan: by stage, modality and split, by shard, and in batches that can run one after another."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dmp_core.stages.registry import STAGES, kind_of
 from dmp_core.store import Artefact, Chunk, unfinished
 
 MOST_SHARDS = 10_000_000
-"""Of one artefact; a larger number is a slip of the pen."""
+"""Of one artefact; a larger number is presumed a typing error."""
 
 
 def select(nodes: list[Node], stage: str, modality: str | None = None, split: str | None = None) -> list[Node]:
-    """The nodes of one stage, or those of them that belong to a modality or a split.
+    """The nodes of one stage, optionally only those of a modality or a split.
 
-    Raises InputError if there is no such stage, or nothing fits.
+    Raises InputError if there is no such stage, or no node matches.
     """
     if stage not in STAGES:
         raise InputError(f"stage {stage!r} does not exist; choose one of: {', '.join(STAGES)}")
@@ -50,7 +50,7 @@ def batches(nodes: list[Node]) -> Iterator[tuple[str, list[Node]]]:
 
 
 def waves(nodes: list[Node]) -> Iterator[list[Node]]:
-    """Groups of nodes that can run at the same time, each after what its nodes are made from."""
+    """Groups of nodes that can run at the same time, each after the inputs of its nodes."""
     waiting = {node.id: node for node in nodes}
     while waiting:
         ready = [n for n in waiting.values() if not any(source.id in waiting for source in n.inputs.values())]
@@ -60,7 +60,7 @@ def waves(nodes: list[Node]) -> Iterator[list[Node]]:
 
 
 def chunks(node: Node, place: Artefact, size: int) -> list[Chunk]:
-    """The shards of a node that are still to be made in that place, `size` at a time; its inputs must be complete."""
+    """The shards of a node that are still to be made in `place`, in chunks of `size`; its inputs must be complete."""
     source = next(node.inputs[role] for role in ("column", "labels", "images", "prompts") if role in node.inputs)
     made = source.artefact(place.workspace).published()
     count = (
@@ -73,9 +73,9 @@ def chunks(node: Node, place: Artefact, size: int) -> list[Chunk]:
 
 
 def shard_numbers(text: str | None, stage: str) -> list[int] | None:
-    """`3-7,9` → [3, 4, 5, 6, 7, 9]; None or an empty text: None, which is every shard.
+    """`3-7,9` → [3, 4, 5, 6, 7, 9]; None or an empty text → None: every shard.
 
-    Raises InputError if the text is something else, or the stage makes no shards.
+    Raises InputError if the text is invalid, or the stage makes no shards.
     """
     if not text:
         return None

@@ -1,4 +1,4 @@
-"""images + labels, without what the gates leave out → the merged dataset that users open: `datasets/<name>/<split>/`"""
+"""images + labels, without dropped samples → the merged dataset that users open: `datasets/<name>/<split>/`"""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def run(
     shards: Iterable[int] | None = None,
     progress: Progress = silent,
 ) -> StageResult:
-    """Zip the columns by key into one sample each; shards keep the images' layout, less what is left out."""
+    """Join the columns by key into samples; shards keep the images' layout, without dropped samples."""
     tables = score_tables(inputs, config.split)
     columns = {role: artefact for role, artefact in inputs.items() if not role.startswith("quality_")}
     dropped = left_out(tables, config.gates, config.split) | failed(columns.values())
@@ -116,12 +116,12 @@ def _by_key(samples: Iterable[Sample]) -> dict[str, Sample]:
 
 
 def _without(plans: list[ShardPlan], dropped: Collection[str]) -> list[ShardPlan]:
-    """What is skipped is counted with what the gates drop, in the manifest, and not shard by shard."""
+    """Skipped samples are counted in the manifest, with those that the gates drop, and not per shard."""
     return [replace(plan, keys=tuple(key for key in plan.keys if key not in dropped), skipped={}) for plan in plans]
 
 
 def announce(out: Artefact) -> None:
-    """Write the card of the whole dataset beside its splits, if it says anything new."""
+    """Write the card of the whole dataset next to its splits, if it has changed."""
     fs, folder = out.workspace.fs, out.path.rsplit("/", 1)[0]
 
     def card() -> bytes:
@@ -135,7 +135,7 @@ def announce(out: Artefact) -> None:
 
 
 def _details(inputs: Inputs) -> dict[str, Any]:
-    """What the dataset's card tells of this split."""
+    """Details of this split for the dataset's card."""
     manifests = {role: artefact.published() for role, artefact in inputs.items()}
     made = manifests.pop("images")
     settings = made.config["images"]
@@ -164,7 +164,7 @@ def _merge(
     modalities: dict[str, Modality],
     schema: Schema,
 ) -> Sample:
-    """One sample of the merged dataset; its json says what each column is and where it comes from."""
+    """One sample of the merged dataset; its json describes each column and its source."""
     if lacking := [role for role in modalities if role not in parts]:
         raise InputError(
             f"datasets/{config.dataset}/{config.split}: columns disagree: {key} is not among {', '.join(lacking)}; "
@@ -186,7 +186,7 @@ def _image(png: bytes, image_format: str) -> dict[str, bytes]:
 
 
 def _drop_surplus(out: Artefact, plans: list[ShardPlan]) -> None:
-    """The path is the dataset's own, without a fingerprint: what an older configuration left must go."""
+    """Remove shards of an older configuration: the dataset's path has no fingerprint."""
     if out.manifest() is not None or not out.workspace.fs.exists(out.path):
         return
     keep = {name for plan in plans for name in (plan.name, plan.sidecar)}

@@ -1,4 +1,4 @@
-"""What of a plan is there, and what a run would make."""
+"""Status of a plan's artefacts: what is complete, and what a run would make."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from dmp_core.store.workspace import Status
 def statuses(nodes: list[Node], workspace: Workspace) -> dict[str, Status]:
     """Status of every node by its id, given in the plan's order.
 
-    complete: nothing to do. partial: begun, or shards were lost. stale: there is an older one, made with other
-    settings, from other inputs, or from an input that was made anew since and came out differently.
-    missing: never made.
+    complete: nothing to do. partial: begun, or shards were lost. stale: an older one exists, made with other settings,
+    from other inputs, or from an input that was made again since with another result. missing: never made.
     """
     found: dict[str, Status] = {}
     for node in nodes:

@@ -1,4 +1,4 @@
-"""what a method needs of the training split → the fitted method: for DMP, an adapter with `dmp.json`"""
+"""training split → the fitted method: for DMP, an adapter with `dmp.json`"""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ KIND = StageKind("train", version=2, typical=(0.04, 300), on_a_gpu=(0.06, 10), f
 
 class TrainStage(OfModality, Coded):
     train: MethodSettings | None
-    """None: the adapter is finished already and only installed."""
+    """None: the adapter is finished and only installed."""
     adapter: str | None
     adapter_hash: str | None
     base: BaseConfig
     base_hash: str
     min_class_share: float = since(0.0)
-    """Of class maps alone."""
+    """Only for class maps."""
     gates: GatesField
     editor: EditorConfig | None = since(None)
-    """The one that the settings name; None: none is asked, or the DAG makes it."""
+    """The editor in the settings; None: no editor is used, or the DAG makes it."""
     editor_hash: str | None = since(None)
 
     def uses(self) -> Iterator[ModelUse]:
@@ -75,13 +75,13 @@ class TrainStage(OfModality, Coded):
 
 
 class OwnModelTrainStage(TrainStage):
-    """With a method that starts from a model of its own."""
+    """For a method that starts from its own model."""
 
     model_hash: str
 
 
 def add(draft: Draft, modality: Modality) -> None:
-    """The fitted method. Named after whoever fits it: settings of inference, and other methods, may share it."""
+    """The fitted method. Named after the method that fits it: other inference settings and methods may share it."""
     config, name = draft.config, modality.name
     finished, fitted = config.adapters.get(name), config.train.fitted.for_modality(modality)
     learns = learns_from(config, modality) != "nothing"
@@ -114,7 +114,7 @@ def add(draft: Draft, modality: Modality) -> None:
 
 
 def _training_data(draft: Draft, modality: Modality, fitted: MethodConfig) -> dict[str, Node]:
-    """What the method learns from, by role."""
+    """The method's training inputs, by role."""
     config, name = draft.config, modality.name
     labels = draft.get(f"labels/train-{name}")
     if labels is None:
@@ -138,7 +138,7 @@ def run(
     shards: Iterable[int] | None = None,
     progress: Progress = silent,
 ) -> StageResult:
-    """Fit a method to one modality, resuming at its last checkpoint; or install a finished adapter."""
+    """Fit a method to one modality, resuming from its last checkpoint; or install a finished adapter."""
     if config.train is None:
         return _install(config, out)
     from dmp_core.weights.load import choose_device
@@ -158,13 +158,13 @@ def run(
         classes, tuple(shares.values()) or None,
     )  # fmt: skip
     with staged_folder(out) as folder, threads_of_work(folder) as threads:
-        told = find_method(config.train.method).fit(
+        summary = find_method(config.train.method).fit(
             config.train, problem, data, folder / ".work", folder, device=choose_device(runtime.device),
             progress=progress,
         )  # fmt: skip
         if (folder / ".work" / "tensorboard").is_dir():
             shutil.copytree(folder / ".work" / "tensorboard", folder / "tensorboard", dirs_exist_ok=True)
-    details = {"source": "trained here", "images": len(data), "dropped": drop_counts(data.dropped), **told}
+    details = {"source": "trained here", "images": len(data), "dropped": drop_counts(data.dropped), **summary}
     details["threads"] = threads
     if config.train.reads_prompts:
         details |= cut_prompts(config.base, data.prompts())
@@ -174,11 +174,11 @@ def run(
 
 
 def _install(config: TrainStage, out: Artefact) -> StageResult:
-    """Copy a finished adapter, so that what follows finds it where it finds all others."""
+    """Copy a finished adapter to where later stages look for it."""
     from dmp_core.diffusion.adapters import find_adapter, read_weights
 
     source = adapter_folder(str(config.adapter))
-    read_weights(find_adapter(source))  # what is damaged is not installed
+    read_weights(find_adapter(source))  # a damaged adapter is not installed
     with staged_folder(out) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
     return StageResult(samples=0, details={"source": "finished adapter", "adapter": str(config.adapter)})

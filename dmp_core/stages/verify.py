@@ -1,7 +1,7 @@
-"""Check everything in a workspace: bytes against digests, contents against what they should be, and what is left over.
+"""Check everything in a workspace: bytes against digests, contents against manifests, and left-over files.
 
-A digest says that a file is as it was written. Whether it was written rightly, only reading it says: images and labels
-are decoded, tables and weights are loaded.
+A digest shows that a file has not changed since it was written. Only reading shows whether it was written correctly:
+images and labels are decoded, tables and weights are loaded.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from dmp_core.store.members import open_image
 from dmp_core.store.workspace import FileRecord, read_manifest, sidecars
 
 OLD = 3600.0
-"""Seconds after which a temporary file belongs to no run that could still finish it."""
+"""Seconds after which a temporary file belongs to no running process."""
 
 Kind = Literal["damaged", "unfinished", "left over", "unknown"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be."""
+    """One problem of a workspace."""
 
     path: str
     kind: Kind
-    """damaged: not what was made. unfinished: begun, no manifest; a run resumes it. left over: of no use to any run.
-    unknown: not written by a stage, and never removed."""
+    """damaged: changed since it was made. unfinished: begun, no manifest; a run resumes it. left over: of no use to any
+    run. unknown: not written by a stage, and never removed."""
     problem: str
     remove: tuple[str, ...] = ()
-    """What a repair removes, so that the next run makes it again."""
+    """Files that a repair removes, so that the next run makes them again."""
 
 
 def verify_workspace(workspace: Workspace, progress: Progress = silent) -> Iterator[Finding]:
-    """What is wrong in a workspace, artefact by artefact; reads every file once."""
+    """Problems of a workspace, artefact by artefact; reads every file once."""
     folders = [(stage, path) for stage in STAGES for path in _artefact_folders(workspace, stage)]
     images: dict[str, Artefact] = {}
     for number, (stage, path) in enumerate(folders):
@@ -63,7 +63,7 @@ def verify_workspace(workspace: Workspace, progress: Progress = silent) -> Itera
 
 
 def verify_artefact(artefact: Artefact, images: dict[str, Artefact] | None = None) -> Iterator[Finding]:
-    """What is wrong with one artefact.
+    """Problems of one artefact.
 
     images: finished image artefacts by fingerprint, for the sizes that labels must have.
     """
@@ -88,11 +88,11 @@ def verify_artefact(artefact: Artefact, images: dict[str, Artefact] | None = Non
         yield Finding(artefact.file(name), "damaged", problem, _to_remove(artefact, name, sharded))
     if sharded:
         yield from _wrong_sidecars(artefact, manifest, set(broken))
-    yield from _strangers(artefact, manifest)
+    yield from _unlisted_files(artefact, manifest)
 
 
 def repair(workspace: Workspace, findings: Sequence[Finding]) -> list[str]:
-    """Remove what is damaged or left over, so that the next run makes it again; returns what was removed."""
+    """Remove damaged and left-over files, so that the next run makes them again; returns what was removed."""
     removed = []
     for path in dict.fromkeys(path for finding in findings for path in finding.remove):
         if workspace.fs.exists(path):
@@ -101,7 +101,7 @@ def repair(workspace: Workspace, findings: Sequence[Finding]) -> list[str]:
     return removed
 
 
-# ------------------------------------------------------------------------------ what there is
+# ------------------------------------------------------------------------------ artefacts
 def _artefact_folders(workspace: Workspace, stage: str) -> Iterator[str]:
     """Folders of a stage's artefacts; merged datasets have one per split or part."""
     top = _folders(workspace, kind_of(stage).place(workspace))
@@ -114,7 +114,7 @@ def _folders(workspace: Workspace, path: str) -> list[str]:
 
 
 def _artefact(workspace: Workspace, stage: str, path: str) -> Artefact:
-    """The artefact of a folder; its fingerprint stands in the name, that of a merged dataset in its manifest."""
+    """The artefact of a folder; its fingerprint is in the name, that of a merged dataset in its manifest."""
     if kind_of(stage).stable:
         name = path.removeprefix(f"{kind_of(stage).place(workspace)}/")
         return Artefact(workspace, stage, name, _stated_fingerprint(workspace, path), path)
@@ -144,21 +144,21 @@ def _without_manifest(artefact: Artefact) -> Iterator[Finding]:
 
 
 def _to_remove(artefact: Artefact, name: str, sharded: bool) -> tuple[str, ...]:
-    """A shard is made again alone; its manifest goes with it, since what it states may be wrong. Other artefacts are
-    made again as a whole."""
+    """A shard is made again alone; the manifest is removed with it, since its details may be wrong. Other artefacts
+    are made again as a whole."""
     if not sharded:
         return (artefact.path,)
     sidecar = f"{name.rsplit('.', 1)[0]}.json"
     return tuple(artefact.file(file) for file in ("manifest.json", sidecar, name))
 
 
-# ------------------------------------------------------------------------- sidecars, strangers
+# --------------------------------------------------------------------- sidecars, unknown files
 def _wrong_sidecars(artefact: Artefact, manifest: Manifest, broken: set[str]) -> Iterator[Finding]:
-    """Sidecars and the index repeat what the manifest states."""
+    """Check sidecars and the index, which repeat the manifest's entries."""
     for record in manifest.files:
         name = f"{record.name.rsplit('.', 1)[0]}.json"
         if record.name not in broken and _read_record(artefact, name) != record:
-            problem = "not what the manifest states of this shard"
+            problem = "differs from the manifest's entry for this shard"
             yield Finding(artefact.file(name), "damaged", problem, _to_remove(artefact, record.name, True))
     if artefact.stage == "shards" and _read_json(artefact, "index.json") != _index(manifest):
         remove = (artefact.file("manifest.json"), artefact.file("index.json"))
@@ -186,8 +186,8 @@ def _read_json(artefact: Artefact, name: str) -> Any:
         return None
 
 
-def _strangers(artefact: Artefact, manifest: Manifest) -> Iterator[Finding]:
-    """Files in a finished artefact that its manifest does not state."""
+def _unlisted_files(artefact: Artefact, manifest: Manifest) -> Iterator[Finding]:
+    """Files in a finished artefact that its manifest does not list."""
     stated = {record.name for record in manifest.files} | {"manifest.json", "index.json"}
     stated |= {f"{record.name.rsplit('.', 1)[0]}.json" for record in manifest.files}
     for path in artefact.workspace.fs.find(artefact.path):
@@ -195,7 +195,7 @@ def _strangers(artefact: Artefact, manifest: Manifest) -> Iterator[Finding]:
         if name in stated or _is_temporary(path):
             continue
         if re.fullmatch(r"shard-\d{6}\.\w+", name):
-            yield Finding(path, "left over", "a shard that the manifest does not state", (path,))
+            yield Finding(path, "left over", "a shard that the manifest does not list", (path,))
         else:
             yield Finding(path, "unknown", "not written by a stage")
 
@@ -212,14 +212,14 @@ def _latest_report(workspace: Workspace) -> Iterator[Finding]:
 
 # ------------------------------------------------------------------------------- left over
 def _left_over(workspace: Workspace) -> Iterator[Finding]:
-    """Temporary files and folders of runs that are gone, and working folders of artefacts that are finished."""
+    """Temporary files and folders of runs that have ended, and working folders of finished artefacts."""
     for path, info in sorted(workspace.fs.find(workspace.root, detail=True).items()):
         if _is_temporary(path) and _age(info) > OLD:
             yield Finding(path, "left over", "temporary file of a run that has ended", (path,))
     for stage in STAGES:
         for path in _hidden_folders(workspace, stage):
             if all(_age(info) > OLD for info in workspace.fs.find(path, detail=True).values()):
-                yield Finding(path, "left over", "what an interrupted remake had begun", (path,))
+                yield Finding(path, "left over", "begun by an interrupted remake", (path,))
     if not workspace.is_local:
         return
     for folder in sorted((Path(workspace.root) / ".scratch").glob("*/*")):
@@ -230,7 +230,7 @@ def _left_over(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _hidden_folders(workspace: Workspace, stage: str) -> Iterator[str]:
-    """Artefacts that are being made beside those whose place they take."""
+    """Artefacts that are being made next to those that they will replace."""
     top = kind_of(stage).place(workspace)
     for folder in _folders(workspace, top) if kind_of(stage).stable else [top]:
         yield from (f"{folder}/{name}" for name in hidden_in(workspace.fs, folder) if not name.endswith(".tmp"))
@@ -250,7 +250,7 @@ def _age(info: dict[str, Any]) -> float:
 def _wrong_contents(
     artefact: Artefact, manifest: Manifest, images: dict[str, Artefact], broken: set[str]
 ) -> Iterator[tuple[str, str]]:
-    """(file, what is wrong inside it) of files whose digests are right."""
+    """(file, problem of its content) of files whose digests are right."""
     if artefact.stage in _SAMPLES:
         yield from _wrong_shards(artefact, manifest, images, broken)
         return
@@ -259,7 +259,7 @@ def _wrong_contents(
         if load is not None and record.name not in broken:
             try:
                 load(bytes(artefact.workspace.fs.cat_file(artefact.file(record.name))))
-            except Exception as error:  # of whatever kind the format's reader raises
+            except Exception as error:  # whatever the format's reader raises
                 yield record.name, f"cannot be read ({error})"
 
 
@@ -279,7 +279,7 @@ def _wrong_shards(
         try:
             samples = read(plan.index)
             if artefact.stage != "shards" and tuple(sample["__key__"] for sample in samples) != plan.keys:
-                raise InputError("its samples are not those that its name stands for")
+                raise InputError("its samples do not match its name")
             for sample in samples:
                 check(sample, manifest, sizes.get(sample["__key__"]))
         except InputError as error:
@@ -307,7 +307,7 @@ def _check_image(sample: Sample, manifest: Manifest, size: tuple[int, int] | Non
 
 
 def _image(sample: Sample) -> Image.Image:
-    """The image of a sample, whichever of the two formats it is stored in."""
+    """The image of a sample, in either of the two formats."""
     return open_image(sample["png"] if "png" in sample else sample["jpg"])
 
 
@@ -342,7 +342,7 @@ _SAMPLES: dict[str, Callable[[Sample, Manifest, tuple[int, int] | None], None]] 
     "predict": _check_label,
     "shards": _check_merged,
 }
-"""How a sample is checked, of the stages that write tars."""
+"""Check per sample, for the stages that write tars."""
 
 
 def _load_weights(data: bytes) -> None:
@@ -364,4 +364,4 @@ _LOADERS: dict[str, Callable[[bytes], object]] = {
     ".json": json.loads,
     ".safetensors": _load_weights,
 }
-"""How files of the other stages are read, by their suffix."""
+"""Readers of the other stages' files, by suffix."""

@@ -1,4 +1,4 @@
-"""Fingerprints, manifests, shards, atomic publishing and integrity. Knows nothing of any stage."""
+"""Fingerprints, manifests, shards, atomic publishing and integrity. Independent of all stages."""
 
 from dmp_core.store.fingerprint import (
     canonical_json,

@@ -1,4 +1,4 @@
-"""One sample's failure is kept apart from its neighbours': tried once more, then skipped, if the settings say so."""
+"""A sample that fails does not affect the others: it is tried once more, then skipped if the settings allow it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Item = TypeVar("Item")
 Errors = tuple[type[Exception], ...]
 
 SAMPLE_ERRORS: Errors = (ValueError, ArithmeticError)
-"""What decoding, a network's answer or encoding raise about one sample, InputError and NotFinite among them. Running
-out of memory or disk, a lost lock or a signal is none of these."""
+"""Raised by decoding, prediction or encoding because of one sample; includes InputError and NotFinite. Running out of
+memory or disk, a lost lock or a signal are not among them."""
 
 
 def first_that_works(
     key: str, tries: Iterable[Callable[[], Sample]], errors: Errors = SAMPLE_ERRORS
 ) -> Sample | Skipped:
-    """The sample by the first try that raises none of these errors; else the last one's reason."""
+    """The sample from the first attempt that raises none of these errors; else the reason of the last attempt."""
     reason = Skipped(key, "nothing was tried")
     for make in tries:
         try:
@@ -34,9 +34,9 @@ def first_that_works(
 def batch_or_each(
     batch: Sequence[Item], keys: Sequence[str], make: Callable[[Sequence[Item]], list[Sample]], *, skips: bool
 ) -> list[Sample | Skipped]:
-    """The samples of a batch; if that fails, each is tried alone, and what fails then is skipped.
+    """The samples of a batch; if it fails, each sample is tried alone, and those that fail again are skipped.
 
-    skips: False lets the batch's error out, untried.
+    skips: if False, the batch's error is raised.
     """
     if not skips:
         return [*make(batch)]
@@ -52,11 +52,11 @@ def _alone(make: Callable[[Sequence[Item]], list[Sample]], item: Item) -> Sample
 
 
 def next_seed(seed: int) -> int:
-    """From which a generated sample is made when its own seed fails."""
+    """The seed for a second attempt at a generated sample whose own seed failed."""
     return sample_seed(seed, "again")
 
 
 def _raise_if_general(error: Exception) -> None:
-    """What fails for every sample alike is not about this one."""
+    """Raise errors that every sample would cause; they are not about this one."""
     if isinstance(error, MissingExtra | WrongSetting):
         raise error

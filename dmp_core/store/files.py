@@ -1,4 +1,4 @@
-"""Files on a local disk: written whole, synced, and gone again if writing them failed."""
+"""Files on a local disk: written atomically, synced, and removed if writing failed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Which a disk, its quota or its rights give, whatever is written."""
+"""Raised because of the disk, its quota or its permissions, whatever is written."""
 
 _NOT_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES)
-"""What file systems answer that cannot sync a folder, and folders that may be written but not read."""
+"""Raised by file systems that cannot sync a folder, and by folders that may be written but not read."""
 
 
 def write_file(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """No reader, and no power cut, meets half a file: it gets its name when it is whole and on the disk.
+    """Write a file atomically: it gets its name once it is complete and on the disk, even if the power fails.
 
-    Raises OSError that names `path`; nothing of a failed write is left.
+    Raises OSError that names `path`; a failed write leaves nothing behind.
     """
     temporary = path.with_name(f".{path.name}.{_mine()}{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -34,7 +34,7 @@ def write_file(path: Path, data: bytes, *, sync: bool = True) -> None:
                     os.fsync(stream.fileno())
             os.replace(temporary, path)
         finally:
-            with suppress(OSError):  # gone once it is renamed
+            with suppress(OSError):  # does not exist once it is renamed
                 temporary.unlink()
         if sync:
             sync_folder(path.parent)
@@ -72,7 +72,7 @@ def machine() -> str:
 
 
 def create_file(path: Path, data: bytes) -> None:
-    """Write a file that must not be there yet; raises FileExistsError if it is."""
+    """Write a file that must not exist yet; raises FileExistsError if it does."""
     try:
         make_folder(path.parent)
         with path.open("xb") as stream:
@@ -89,12 +89,12 @@ def create_file(path: Path, data: bytes) -> None:
 def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:  # which would say of a file to be written that it is there already
+    except FileExistsError:  # callers would take it for the file that they want to write
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
 
 
 def sync_tree(folder: Path) -> None:
-    """Bring every file below a folder to the disk, whoever wrote it."""
+    """Sync every file below a folder to the disk, whoever wrote it."""
     for directory, _, names in os.walk(folder):
         for name in names:
             with Path(directory, name).open("rb") as stream:
@@ -103,7 +103,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's list of names to the disk, where the file system can."""
+    """Sync a folder's list of names to the disk, if the file system can."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -116,19 +116,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """The refusal of the disk behind an error of a library that writes files itself; None if it is another error."""
+    """The disk's error behind an error of a library that writes files itself; None if it has another cause."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in DISK_ERRORS:
             return seen
-        if found := re.search(r"\(os error (\d+)\)", str(seen)):  # how Rust says it (safetensors, tokenizers)
+        if found := re.search(r"\(os error (\d+)\)", str(seen)):  # as Rust formats it (safetensors, tokenizers)
             return OSError(int(found[1]), os.strerror(int(found[1])))
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return None
 
 
 def at(path: Path | str, error: OSError) -> OSError:
-    """The same error, naming the path: those of `write` and `fsync` name none."""
+    """The same error with the path: errors of `write` and `fsync` have none."""
     return OSError(error.errno, os.strerror(error.errno), str(path)) if error.errno else error
 
 

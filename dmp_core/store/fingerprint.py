@@ -10,12 +10,12 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> str:
-    """One text for one value: keys sorted, no white space, no NaN."""
+    """Equal values give equal text: keys sorted, no white space, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def fingerprint(stage: str, version: int, config: Any, inputs: dict[str, str]) -> str:
-    """First 12 hex digits of the SHA-256 over everything that decides a stage's output."""
+    """First 12 hex digits of the SHA-256 over everything that determines a stage's output."""
     identity = {"stage": stage, "version": version, "config": config, "inputs": inputs}
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
 

@@ -1,7 +1,7 @@
-"""What folders hold, and how they are removed, copied and exchanged: by names, which are never patterns.
+"""List, remove, copy and exchange folders by name; names are never read as patterns.
 
-fsspec takes `[`, `*` and `?` in a path for a pattern: in `glob` always; in `rm`, `copy`, `get` and `put` wherever it
-expands the path itself, which local `rm` does not, and lists of names on both sides are spared.
+fsspec reads `[`, `*` and `?` in a path as a pattern: always in `glob`; in `rm`, `copy`, `get` and `put` wherever it
+expands the path itself (not in local `rm`, and not where both sides are lists of names).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from dmp_core.store.files import at, sync_folder
 
 FileSystem: TypeAlias = Any
-"""One of fsspec's, which has no types."""
+"""An fsspec file system; fsspec has no type annotations."""
 _URL = re.compile(r"[a-z][a-z0-9+.:-]*://", re.IGNORECASE)
 
 
@@ -25,16 +25,16 @@ def open_place(url: str | Path) -> tuple[FileSystem, str]:
     """(file system, path in it) of a local folder, whatever its name, or of an fsspec URL."""
     text = str(url)
     if isinstance(url, Path) or not _URL.match(text) or text.startswith(("file://", "local://")):
-        # Not by fsspec, which takes a folder called `a::b` for a chain of URLs.
+        # Not with fsspec, which would read a folder called `a::b` as a chain of URLs.
         path = text if isinstance(url, Path) else text.removeprefix("file://").removeprefix("local://")
         return fsspec.filesystem("file"), os.path.abspath(os.path.expanduser(path))
-    # Other machines write here too, so what a folder held a moment ago is no answer.
+    # Other machines write here too, so cached listings would be out of date.
     fs, root = fsspec.core.url_to_fs(text, use_listings_cache=False)
     return fs, str(root)
 
 
 def names_in(fs: FileSystem, folder: str) -> list[str]:
-    """Sorted names of what lies in a folder, hidden ones apart; none if there is no such folder."""
+    """Sorted names of a folder's entries, except hidden ones; empty if there is no such folder."""
     return [name for name in _names(fs, folder) if not name.startswith(".")]
 
 
@@ -52,35 +52,35 @@ def _names(fs: FileSystem, folder: str) -> list[str]:
 
 
 def files_below(fs: FileSystem, folder: str) -> list[str]:
-    """Paths relative to the folder, sorted, of all files below it that are not hidden, nor in a hidden folder."""
+    """Sorted paths, relative to the folder, of all files below it that are neither hidden nor in a hidden folder."""
     found = (path.removeprefix(folder).lstrip("/") for path in fs.find(folder))
     return sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
 
 
 def remove(fs: FileSystem, path: str) -> None:
-    """A file, or a folder with all that is in it; nothing if it is not there."""
+    """Remove a file, or a folder with its content; does nothing if the path does not exist."""
     if isinstance(fs, LocalFileSystem):
         if os.path.lexists(path):
             fs.rm(path, recursive=True)
         return
     found: dict[str, Any] = fs.find(path, withdirs=True, detail=True)
-    for name, info in sorted(found.items(), reverse=True):  # what is in a folder before the folder
+    for name, info in sorted(found.items(), reverse=True):  # a folder's content before the folder
         if info.get("type") != "directory":
             fs.rm_file(name)
-        elif fs.exists(name):  # in an object store it is gone with its last file
+        elif fs.exists(name):  # in an object store a folder disappears with its last file
             fs.rmdir(name)
 
 
 def exchange(fs: FileSystem, new: str, path: str) -> None:
-    """Put the folder `new` in the place of `path`; what is there goes last.
+    """Replace the folder `path` with the folder `new`; the old content is removed last.
 
-    A process that is killed on the way leaves `new` whole, and all or nothing of the old folder in its place.
+    A process that is killed meanwhile leaves `new` complete, and either all or nothing of the old folder at `path`.
     """
     if not isinstance(fs, LocalFileSystem):
         mirror(fs, new, path)
         remove(fs, new)
         return
-    old = _hidden_beside(path, "old")
+    old = _hidden_sibling(path, "old")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     remove(fs, old)
     if os.path.lexists(path):
@@ -98,13 +98,13 @@ def exchange(fs: FileSystem, new: str, path: str) -> None:
 
 
 def mirror(fs: FileSystem, source: str, path: str) -> None:
-    """Make the folder `path` a copy of `source`, whose manifest, if it has one, is there last.
+    """Make the folder `path` a copy of `source`; the manifest, if there is one, is copied last.
 
-    An object store cannot rename. There the old manifest goes first, so that nobody takes a mixture for complete.
+    An object store cannot rename. There the old manifest is removed first, so that a mixture never looks complete.
     """
     names = sorted(files_below(fs, source), key=lambda name: name == "manifest.json")
     if isinstance(fs, LocalFileSystem):
-        new = _hidden_beside(path, "new")
+        new = _hidden_sibling(path, "new")
         remove(fs, new)
         try:
             _copy(fs, source, new, names)
@@ -127,6 +127,6 @@ def _copy(fs: FileSystem, source: str, target: str, names: list[str]) -> None:
         fs.cp_file(f"{source}/{name}", path)
 
 
-def _hidden_beside(path: str, word: str) -> str:
+def _hidden_sibling(path: str, word: str) -> str:
     folder, _, name = path.rpartition("/")
     return f"{folder}/.{name}.{word}"

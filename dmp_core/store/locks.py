@@ -1,11 +1,11 @@
-"""One maker at a time: a file in the workspace says who is making what, so that runs may share a workspace.
+"""Locks: a file in the workspace records which process makes what, so that runs may share a workspace.
 
-The file is created only if it is not there (`O_EXCL`; `If-None-Match` on S3) and rewritten every few seconds while
-its holder lives. A lock is abandoned when its process is gone, if that can be seen from here, or when its content
-has not changed for `STALE` seconds by the clock of whoever waits; clocks of other machines do not matter.
+The file is created only if it does not exist (`O_EXCL`; `If-None-Match` on S3) and rewritten every few seconds while
+its holder lives. A lock is abandoned when its process has ended, if this machine can see that, or when its content
+has not changed for `STALE` seconds by the clock of the waiting process; clocks of other machines do not matter.
 
-A lock spares double work; it does not carry correctness. Files are published whole and their bytes are a function of
-the fingerprint, so two holders (one was taken for dead and was not) write the same bytes twice.
+A lock avoids double work; correctness does not depend on it. Files are published atomically and their bytes are a
+function of the fingerprint, so two holders (one was wrongly presumed dead) write the same bytes twice.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ BEAT = 10.0
 STALE = 90.0
 """Seconds without a rewrite after which a lock counts as abandoned."""
 POLL = 0.5
-"""Seconds between two looks at a lock that somebody else holds."""
+"""Seconds between two checks of a lock that another process holds."""
 
 _log = logging.getLogger(__name__)
 
 
 class LockLost(OSError):
-    """Another run took the lock over, since this one was silent for too long (a paused machine, a lost network)."""
+    """Another run took over the lock, since this one was silent for too long (a paused machine, a lost network)."""
 
 
 class Holder(BaseModel):
-    """What a lock's file says."""
+    """Content of a lock's file."""
 
     token: str
     beat: int
@@ -56,10 +56,10 @@ class Holder(BaseModel):
 
 
 class Lock:
-    """The right to make one thing; as a context manager it gives back what `acquire` or `wait` took.
+    """The right to make one thing; as a context manager it releases what `acquire` or `wait` acquired.
 
-    It does so even if a signal ends the process in the middle of taking it or of giving it back. Who waits must keep
-    one Lock for all its looks, since the silence of the holder is counted from the first of them.
+    It does so even if a signal ends the process while it acquires or releases. A waiting process must use one Lock for
+    all its checks, since the holder's silence is counted from the first of them.
     """
 
     def __init__(self, workspace: Workspace, name: str) -> None:
@@ -74,7 +74,7 @@ class Lock:
 
     # ------------------------------------------------------------------------------ taking
     def acquire(self) -> bool:
-        """Take the lock if it is free or abandoned; False if somebody holds it."""
+        """Acquire the lock if it is free or abandoned; False if another process holds it."""
         content = self._read()
         if content is not None and self._abandoned(content):
             reason = "has ended" if _has_ended(content) else f"was silent for {STALE:.0f} s"
@@ -90,7 +90,7 @@ class Lock:
         return True
 
     def wait(self, tell: Callable[[str], None] = lambda holder: None) -> None:
-        """Block until the lock is taken; `tell` hears once who holds it."""
+        """Block until the lock is acquired; calls `tell(holder)` once if another process holds it."""
         told = False
         while not self.acquire():
             if not told and (holder := self.holder()) is not None:
@@ -99,12 +99,12 @@ class Lock:
             time.sleep(POLL)
 
     def holder(self) -> str | None:
-        """Who holds it, for people; None if nobody does."""
+        """A description of the holder for messages; None if the lock is free."""
         content = self._read()
         return None if content is None else _describe(content)
 
     def check(self) -> None:
-        """Raise LockLost unless the lock is still ours; to be called before something is published."""
+        """Raise LockLost unless the lock is still ours; call it before publishing."""
         if not self._is_ours():
             raise LockLost(f"{self.name}: another run took over while this one was silent; rerun to go on from there")
 
@@ -115,11 +115,11 @@ class Lock:
                 if self._is_ours() or (self._creating and self._read() == b""):
                     self.workspace.fs.rm_file(self.path)
         except FileNotFoundError:
-            pass  # somebody took it for abandoned
-        except OSError as error:  # the work itself is done, or has failed with an error of its own
+            pass  # another process took it over as abandoned
+        except OSError as error:  # the work itself is finished, or has failed with its own error
             _log.warning("%s: its lock could not be removed (%s)", self.name, error)
         self._creating = False
-        atexit.unregister(self.release)  # not if a signal came in between: then it is tried again at the end
+        atexit.unregister(self.release)  # not if a signal arrived meanwhile: then the process's end tries again
 
     def __enter__(self) -> Lock:
         atexit.register(self.release)
@@ -161,13 +161,13 @@ class Lock:
         except OSError:
             if self.workspace.is_local or (found := self._read()) is None:
                 raise
-            self._creating = False  # stores refuse in their own words; and an answer may be lost, but not the request
+            self._creating = False  # each store has its own error; and a response may be lost, but not the request
             return self.token.encode() in found
         self._creating = False
         return True
 
     def _remove(self, content: bytes) -> None:
-        """Remove the file if it still holds that; of two who try, one succeeds."""
+        """Remove the file if it still has this content; if two processes try, one succeeds."""
         if not self.workspace.is_local:
             if self._read() == content:
                 with suppress(FileNotFoundError):
@@ -190,7 +190,7 @@ class Lock:
                     if not ended.empty() or not self._is_ours():
                         return None
                     self._rewrite(self._content(beat))
-            except Exception as error:  # of whatever kind the storage raises: the next beat may get through
+            except Exception as error:  # whatever the storage raises: the next beat may succeed
                 _log.warning("%s: its lock could not be renewed (%s)", self.name, error)
 
     def _rewrite(self, content: bytes) -> None:
@@ -220,7 +220,7 @@ def _describe(content: bytes) -> str:
 
 
 def _has_ended(content: bytes) -> bool:
-    """Whether the holder ran on this machine and does so no more; False if that cannot be told."""
+    """Whether the holder ran on this machine and has ended; False if unknown."""
     holder = _parsed(content)
     if holder is None or not _machine() or holder.machine != _machine():
         return False
@@ -228,7 +228,7 @@ def _has_ended(content: bytes) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """When a process started, which tells it from a later one with its number; None if there is none (any more)."""
+    """Start time of a process, to distinguish it from a later one with its number; None if it does not exist."""
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

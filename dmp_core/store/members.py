@@ -1,6 +1,6 @@
-"""What a shard's members hold, decoded without trust: no code is run, and no size is believed before it is checked.
+"""Safe decoding of a shard's members: no code is run, and every size is checked before it is used.
 
-A shard may come from anywhere. Members are told apart by the end of their names and never unpickled.
+A shard may come from anywhere. The end of a member's name selects its decoder; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from PIL import Image
 from dmp_core.errors import InputError
 
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 2**26
-"""Of one image; Pillow's own limit is twice that."""
+"""Of one image; Pillow's own limit is twice as high."""
 
 
 def decode_member(extension: str, data: bytes) -> Any:
     """PNG and JPEG to a PIL image, `.npy` to an array, `.json` to a dict, anything else as bytes.
 
-    Raises InputError when the bytes are not what the name says, or claim an absurd size.
+    Raises InputError when the bytes do not match the name, or claim an absurd size.
     """
     suffix = extension.rsplit(".", 1)[-1]
     if suffix in ("png", "jpg", "jpeg"):
@@ -40,7 +40,7 @@ def decode_member(extension: str, data: bytes) -> Any:
 
 
 def open_image(data: bytes, formats: tuple[str, ...] = ("PNG", "JPEG")) -> Image.Image:
-    """A decoded image; no other format's decoder sees the bytes. Raises InputError."""
+    """A decoded image; only the decoders of these formats run. Raises InputError."""
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
         if image.width * image.height > MOST_PIXELS:
@@ -57,7 +57,7 @@ def open_image(data: bytes, formats: tuple[str, ...] = ("PNG", "JPEG")) -> Image
 
 
 def read_npy(data: bytes) -> NDArray[Any]:
-    """The array of a `.npy` file whose size is what its header says. Raises InputError."""
+    """The array of a `.npy` file whose size matches its header. Raises InputError."""
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
@@ -73,7 +73,7 @@ def read_npy(data: bytes) -> NDArray[Any]:
 
 
 def read_npz(data: bytes, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-    """Those arrays of a `.npz` file that it holds; names: None for all. Raises InputError."""
+    """The arrays with these names that a `.npz` file contains; names: None for all. Raises InputError."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             there = [name.removesuffix(".npy") for name in archive.NameToInfo if name.endswith(".npy")]

@@ -1,4 +1,4 @@
-"""Webdataset shards: written whole or not at all, byte-identical each time, resumable one by one."""
+"""Webdataset shards: written atomically, byte-identical each time, resumable one by one."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Sample = dict[str, Any]
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Which samples one shard holds."""
+    """The samples that belong in one shard."""
 
     index: int
     keys: tuple[str, ...]
     suffix: str = "tar"
     skipped: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Key → reason of those that belong here, but that what the shard is made from lacks."""
+    """Key → reason of those that belong here, but are missing in the shard's input."""
 
     @property
     def planned(self) -> int:
@@ -57,7 +57,7 @@ def sample_key(split: str, index: int) -> str:
 def plan_shards(
     keys: Iterable[str], samples_per_shard: int, skipped: Mapping[str, str] | None = None
 ) -> list[ShardPlan]:
-    """skipped: key → reason of those that are missing among the keys; they keep their places in the shards."""
+    """skipped: key → reason of the samples that are not in `keys`; they keep their places in the shards."""
     lost = skipped or {}
     ordered = sorted({*keys, *lost}) if lost else list(keys)
     parts = (ordered[start : start + samples_per_shard] for start in range(0, len(ordered), samples_per_shard))
@@ -68,7 +68,7 @@ def plan_shards(
 
 
 class Chunk(tuple[int, ...]):
-    """Numbers of shards of which those that are missing are to be made; any other iterable has them made anew."""
+    """Numbers of shards of which only the missing ones are to be made; any other iterable makes all of them again."""
 
 
 def write_shards(
@@ -82,21 +82,21 @@ def write_shards(
     bounds: Bounds | None = None,
     progress: Progress = silent,
 ) -> list[FileRecord]:
-    """Make every shard that is not there yet and return the records of all that are there then.
+    """Make every missing shard and return the records of all finished shards.
 
-    Runs that share the workspace share the work: a shard that another one is making is left for last, and waited for.
+    Runs that share the workspace share the work: a shard that another run is making comes last, and is waited for.
 
     Args:
-        produce: yields the samples of one shard, or what stands for those that failed, one for each key and in that
-            order.
-        only: redo these shard numbers even if they exist (of a `Chunk`: make those that are missing), and no others.
+        produce: yields the samples of one shard, or `Skipped` for those that failed: one per key, in the order of the
+            keys.
+        only: redo these shard numbers even if they exist (of a `Chunk`: make the missing ones), and no others.
         encode: turns the samples into the file's bytes; a tar by default.
-        threaded: torch computes the samples, and rounds by its number of threads: it is recorded with each shard, and
-            used again whenever shards of this artefact are made.
-        bounds: how many samples may fail; of None, `produce` yields none that did.
+        threaded: torch computes the samples, and its rounding depends on the number of threads: it is recorded with
+            each shard, and used again for all shards of this artefact.
+        bounds: how many samples may fail; if None, `produce` yields no `Skipped`.
     Raises:
-        InputError: a redone shard differs from the one the manifest recorded (which is not published then), samples
-            are missing, more of them failed than the bounds allow, or `only` names a shard that is not planned.
+        InputError: a redone shard differs from the one in the manifest (it is not published then), samples are
+            missing, more of them failed than the bounds allow, or `only` names a shard that is not planned.
     """
     wanted = None if only is None else set(only)
     planned = {plan.index for plan in plans}
@@ -152,7 +152,7 @@ class _Writer:
         self.progress(self.done, self.total)
 
     def found(self, plan: ShardPlan, record: FileRecord) -> None:
-        """Count what failed in a shard that is there; raises InputError above the bounds."""
+        """Count the failed samples of a finished shard; raises InputError above the bounds."""
         if self.failures is not None:
             self.failures.made(plan.keys, record.skipped)
 
@@ -162,7 +162,7 @@ class _Writer:
         time.sleep(POLL)
 
     def locked(self, plan: ShardPlan, redo: bool) -> FileRecord | None:
-        """The record of the shard, made if it must be; None if another run is making it."""
+        """The record of the shard, which is made if needed; None if another run is making it."""
         with self._lock(plan) as lock:
             if not lock.acquire():
                 return None
@@ -175,7 +175,7 @@ class _Writer:
                 return None  # it was taken over, so another run is making it
 
     def _lock(self, plan: ShardPlan) -> Lock:
-        """The same one at every look: it counts for how long the holder has been silent."""
+        """The same lock at every check: it counts how long its holder has been silent."""
         name = f"{self.out.stage}-{self.out.name}-{self.out.fingerprint}-{plan.name}"
         return self.locks.setdefault(plan.index, Lock(self.out.workspace, name))
 
@@ -229,7 +229,7 @@ class _Writer:
             self.failures.good()
 
     def _threads(self, plan: ShardPlan) -> int | None:
-        """With how many threads this shard was made, or else the rest of the artefact; None if nothing is known."""
+        """The number of threads that this shard was made with, or else the rest of the artefact; None if unknown."""
         own = self.expected.get(plan.name)
         return own.threads if own is not None and own.threads is not None else self._threads_of_others
 
@@ -249,7 +249,7 @@ def _differs(out: Artefact, record: FileRecord, published: FileRecord) -> str:
 
 
 def finished_shard(out: Artefact, plan: ShardPlan) -> FileRecord | None:
-    """The sidecar's record if the shard is there, whole, and made for this very fingerprint."""
+    """The sidecar's record if the shard exists, is complete and was made for this fingerprint."""
     record = read_sidecar(out, plan.sidecar)
     if record is None or record.fingerprint != out.fingerprint:
         return None
@@ -263,7 +263,7 @@ def finished_shard(out: Artefact, plan: ShardPlan) -> FileRecord | None:
 
 
 def _is_of(record: FileRecord, plan: ShardPlan) -> bool:
-    """Whether a sidecar speaks of this very shard: it may have been copied or renamed together with another one."""
+    """Whether a sidecar describes this shard: it may have been copied or renamed together with another one."""
     if record.name != plan.name or not plan.planned:
         return record.name == plan.name
     belonging = {*plan.keys, *plan.skipped}
@@ -276,7 +276,7 @@ def unfinished(out: Artefact, count: int) -> list[int]:
 
 
 def _tar_bytes(samples: list[Sample]) -> bytes:
-    """A tar whose bytes depend on nothing but the samples: fixed owner, mode and time."""
+    """A tar whose bytes depend only on the samples: fixed owner, mode and time."""
     import webdataset
 
     buffer = io.BytesIO()
@@ -314,7 +314,7 @@ def _samples(stream: BinaryIO, path: str) -> Iterator[Sample]:
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[dict[str, Any]]:
-    """Name and bytes of every file, as webdataset groups them; its own reader passes over what must be refused here."""
+    """Name and bytes of every file, as webdataset groups them; its own reader skips what must be rejected here."""
     for member in archive:
         archive.members = []  # type: ignore[attr-defined]  # or memory grows with the shard
         if member.name.startswith("/") or ".." in member.name.split("/"):
@@ -335,23 +335,23 @@ def read_artefact(artefact: Artefact) -> Iterator[Sample]:
 
 
 def shard_reader(artefact: Artefact) -> Callable[[int], list[Sample]]:
-    """Reads one shard of a finished artefact by its number, after holding its bytes against the digest."""
+    """Reads one shard of a finished artefact by its number, after checking its bytes against the digest."""
     files = _own_files(artefact)
     return lambda number: _read_checked(artefact, files[number])
 
 
 def _own_files(artefact: Artefact) -> list[FileRecord]:
-    """The shards that the manifest lists, each under its own name and with keys of its own. Raises InputError."""
+    """The shards that the manifest lists, each under its own name and with its own keys. Raises InputError."""
     files, last = artefact.published().files, ""
     for number, record in enumerate(files):
         first, end = record.ends
-        # A merged dataset has no file for a shard that nothing is left of.
+        # A merged dataset has no file for a shard whose samples were all omitted.
         own_name = artefact.stage == "shards" or _stem(record.name) == _stem(ShardPlan(number, ()).name)
         if not own_name or first <= last:
             raise InputError(
                 f"{artefact.file('manifest.json')}: lists {one_line(record.name)} with {first or None} as shard "
-                f"{number}, so another one is lost; delete this file and the .json beside the shards, and rerun: what "
-                "is missing is made again"
+                f"{number}, so another one is lost; delete this file and the .json files next to the shards, and "
+                "rerun: missing shards are made again"
             )
         last = end
     return files
@@ -389,7 +389,7 @@ def shard_plans(artefact: Artefact) -> list[ShardPlan]:
 
 
 def _keys(record: FileRecord) -> tuple[str, ...]:
-    """Those of the samples that are there: all that belong into the shard follow each other, some were skipped."""
+    """Keys of the samples that exist: all that belong in the shard are consecutive, some were skipped."""
     split, _, first = record.ends[0].rpartition("-")
     belonging = (sample_key(split, int(first) + offset) for offset in range(record.planned))
     return tuple(key for key in belonging if key not in record.skipped)
@@ -398,8 +398,8 @@ def _keys(record: FileRecord) -> tuple[str, ...]:
 def open_dataset(url: str) -> Iterator[dict[str, Any]]:
     """Samples of a dataset folder (`datasets/<name>/<split>`, or a folder of such) as decoded dicts.
 
-    Yields dicts with `__key__` and one entry a column: `png`, `normal.png`, `depth.npy`, `json` …
-    Raises InputError when the folder holds no shards.
+    Yields dicts with `__key__` and one entry per column: `png`, `normal.png`, `depth.npy`, `json` …
+    Raises InputError when the folder contains no shards.
     """
     workspace = Workspace(url)
     names = [name for name in files_below(workspace.fs, workspace.root) if name.endswith(".tar")]

@@ -1,4 +1,4 @@
-"""Samples that fail while the others do not: skipped one by one, within bounds."""
+"""Samples that fail are skipped one by one, within bounds."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Skipped:
-    """Stands in the place of a sample that failed twice."""
+    """Takes the place of a sample that failed twice."""
 
     key: str
     reason: str
 
     @classmethod
     def of(cls, key: str, error: Exception) -> Skipped:
-        """The reason is the error's first lines, without the key that it may start with."""
+        """The reason is the error's first lines, without the key at their start."""
         text = one_line(str(error)) or type(error).__name__
         return cls(key, text.removeprefix(f"{key}: ")[:_LONGEST_REASON])
 
@@ -43,7 +43,7 @@ class Bounds(Protocol):
 class SkipCount:
     """Counts the skipped samples of one artefact, in the order in which they are made, and stops at the bounds.
 
-    The share is one of all its samples, so the outcome hangs neither on their order nor on a resumed run.
+    The share is one of all its samples, so the result depends neither on their order nor on whether a run was resumed.
     """
 
     place: str
@@ -54,7 +54,7 @@ class SkipCount:
 
     @property
     def allowed(self) -> int:
-        """At least one, but never all: of nothing, nothing can be made."""
+        """At least one, but never all: an empty artefact is of no use."""
         return min(max(1, int(self.bounds.at_most * self.total + 1e-9)), self.total - 1)
 
     def good(self) -> None:
@@ -84,5 +84,5 @@ class SkipCount:
     def _too_many(self, bound: str, last: Skipped) -> InputError:
         return InputError(
             f"{self.place}: {len(self.skipped)} of {self.total} samples failed, {bound}; the last is {last.key}: "
-            f"{last.reason}; fix the cause or raise the bound, then rerun: what is made already stays"
+            f"{last.reason}; fix the cause or raise the bound, then rerun: finished shards stay"
         )

@@ -1,4 +1,4 @@
-"""Sums of floats are split over threads, so torch's results depend on their number in the last digits."""
+"""Number of threads: torch splits sums of floats over them, so the last digits of its results depend on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dmp_core.store.files import write_file
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[int]:
-    """Compute with so many threads, whatever this machine has; None: as many as torch takes here. Yields the number."""
+    """Compute with this number of threads on any machine; None: torch's default here. Yields the number."""
     import torch
 
     before = torch.get_num_threads()
@@ -27,9 +27,9 @@ def torch_threads(count: int | None) -> Iterator[int]:
 
 @contextmanager
 def threads_of_work(folder: Path) -> Iterator[int]:
-    """Go on in a folder of unfinished work with as many threads as it was begun with; yields the number."""
+    """Resume work in a folder with the number of threads that it was begun with; yields the number."""
     note, known = folder / ".threads", None
-    with suppress(FileNotFoundError, ValueError):  # begun just now, or by an older version
+    with suppress(FileNotFoundError, ValueError):  # a new folder, or one of an older version
         known = int(note.read_text())
     with torch_threads(known) as count:
         write_file(note, str(count).encode())

@@ -28,13 +28,13 @@ Status = Literal["complete", "partial", "stale", "missing"]
 
 
 LOG_FILES, LOG_FOLDERS = frozenset({"loss.csv"}), frozenset({"tensorboard"})
-"""Names of what training writes down of itself: recorded in manifests, but nothing turns stale when it differs."""
+"""Names of training's logs: recorded in manifests, but nothing becomes stale when they differ."""
 
 _log = logging.getLogger(__name__)
 
 
 class FileRecord(BaseModel):
-    """What a published file must be."""
+    """Name, size and digest of a published file."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -48,30 +48,30 @@ class FileRecord(BaseModel):
     fingerprint: str | None = None
     """Of the artefact that the shard was made for; shards of an older configuration are not reused."""
     threads: int | None = Field(default=None, exclude_if=lambda threads: threads is None)
-    """Of torch, where they decide the last digits of what is in it."""
+    """Of torch, if the last digits of the content depend on them."""
     skipped: dict[str, str] = Field(default={}, exclude_if=lambda skipped: not skipped)
-    """Key → reason of every sample that belongs into this shard and that failed, here or in what it is made from."""
+    """Key → reason of every sample that belongs in this shard and failed, here or in an input."""
 
     @property
     def ends(self) -> tuple[str, str]:
-        """First and last key of the samples that belong into this shard, skipped ones included; empty if none do."""
+        """First and last key of the samples that belong in this shard, skipped ones included; empty if none do."""
         keys = sorted({*filter(None, (self.first_key, self.last_key)), *self.skipped})
         return (keys[0], keys[-1]) if keys else ("", "")
 
     @property
     def planned(self) -> int:
-        """How many samples belong into this shard, skipped ones included."""
+        """How many samples belong in this shard, skipped ones included."""
         return self.samples + len(self.skipped)
 
     @property
     def is_log(self) -> bool:
-        """Whether it tells how a run went, with its times: no other artefact is made from it."""
+        """Whether it is a run's log, with its times: no other artefact is made from it."""
         *folders, file = self.name.split("/")
         return file in LOG_FILES or not LOG_FOLDERS.isdisjoint(folders)
 
 
 class Manifest(BaseModel):
-    """Published last: its presence says that the artefact is complete. Stored as `manifest.json`."""
+    """Published last: it marks the artefact as complete. Stored as `manifest.json`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -82,18 +82,18 @@ class Manifest(BaseModel):
     config: dict[str, Any]
     inputs: dict[str, str]
     contents: dict[str, str] = {}
-    """Digest of each input's files as they were when this was made; tells when an input was made anew differently."""
+    """Digest of each input's files when this was made; shows when an input was made again with another result."""
     files: list[FileRecord]
     samples: int
     seconds: float
     created: str
     packages: dict[str, str] = {}
     details: dict[str, Any] = {}
-    """What the stage wants to tell: models with revision and licence, failures, statistics."""
+    """The stage's own details: models with revision and licence, failures, statistics."""
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Key → reason of every sample that is not there since it failed, here or in what this is made from."""
+        """Key → reason of every sample that is missing since it failed, here or in an input."""
         skipped: dict[str, str] = dict(self.details.get("skipped", {}))
         for record in self.files:
             skipped |= record.skipped
@@ -105,7 +105,7 @@ class Manifest(BaseModel):
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]
 
     def is_content(self, noted: str) -> bool:
-        """Whether that is what another manifest noted of these files; older ones noted a digest over logs too."""
+        """Whether this is the digest that another manifest recorded of these files; older ones included the logs."""
         return noted in (self.content(), self.content(logs=True))
 
 
@@ -113,14 +113,14 @@ Record = TypeVar("Record", bound=BaseModel)
 
 
 class DamagedManifest(InputError):
-    """Empty, cut short or overwritten, as a power cut or a bad disk leaves it."""
+    """Empty, truncated or overwritten, for example by a power cut or a bad disk."""
 
 
 class Workspace:
     """The root of all artefacts."""
 
     def __init__(self, url: str | Path, *, verify_inputs: bool = True) -> None:
-        """verify_inputs: compare what is read as an input with its recorded digest."""
+        """verify_inputs: compare every input that is read with its recorded digest."""
         self.verify_inputs = verify_inputs
         self.url = refuse_password(str(url), "give it in the variables or files of the storage's client")
         try:
@@ -139,7 +139,7 @@ class Workspace:
         return path if self.is_local else str(self.fs.unstrip_protocol(path))
 
     def write_bytes(self, folder: str, name: str, data: bytes) -> None:
-        """No reader sees half a file: folders get it under another name first, object stores only take whole ones."""
+        """Write atomically: on a disk via a temporary name; object stores accept complete files only."""
         if not self.is_local:
             self.fs.pipe_file(f"{folder}/{name}", data)
         else:
@@ -183,7 +183,7 @@ class Artefact:
             raise InputError(f"{self.file(name)}: file is missing; rerun the stage `{self.stage}` to make it") from None
 
     def read_input(self, name: str) -> bytes:
-        """A file of a finished artefact; raises InputError if it is not what its manifest states."""
+        """A file of a finished artefact; raises InputError if it differs from the manifest's digest."""
         data = self.read_bytes(name)
         if self.workspace.verify_inputs:
             stated = {record.name: record.sha256 for record in self.published().files}
@@ -192,7 +192,7 @@ class Artefact:
         return data
 
     def changed(self, name: str) -> str:
-        """What to say, and to do, of a file whose bytes are not those that were recorded."""
+        """The message for a file whose bytes differ from the recorded digest, with the fix."""
         place = self.workspace.address(self.workspace.root)
         return (
             f"{self.file(name)}: its bytes have changed since it was made; `dmp verify {place} --repair` removes it, "
@@ -203,9 +203,9 @@ class Artefact:
         self.workspace.write_bytes(self.path, name, data)
 
     def manifest(self) -> Manifest | None:
-        """The manifest if one is published for this very fingerprint, else None; a damaged one is none.
+        """The manifest if one is published for this fingerprint, else None; a damaged one counts as missing.
 
-        Raises InputError if another program's file lies in its place.
+        Raises InputError if the file is another program's.
         """
         try:
             manifest = read_manifest(self.workspace, self.file("manifest.json"))
@@ -217,7 +217,7 @@ class Artefact:
         return manifest if manifest.fingerprint == self.fingerprint else None
 
     def drop_damaged_manifest(self) -> None:
-        """Remove a manifest that counts as not there; raises InputError if it may have been another configuration's."""
+        """Remove a damaged manifest; raises InputError if it may have been another configuration's."""
         try:
             read_manifest(self.workspace, self.file("manifest.json"))
         except FileNotFoundError:
@@ -226,7 +226,7 @@ class Artefact:
             others = {record.fingerprint for record in sidecars(self)} - {self.fingerprint}
             if others:
                 raise InputError(
-                    f"{self.file('manifest.json')}: damaged manifest beside shards of another configuration, which "
+                    f"{self.file('manifest.json')}: damaged manifest next to shards of another configuration, which "
                     f"this one would overwrite; move {self.path} away, or make this dataset under another name"
                 ) from None
             self.workspace.fs.rm_file(self.file("manifest.json"))
@@ -239,7 +239,7 @@ class Artefact:
         return manifest
 
     def missing_files(self, manifest: Manifest) -> list[FileRecord]:
-        """Files that the manifest names and that are absent or of the wrong size."""
+        """Files of the manifest that are missing or have the wrong size."""
         try:
             listed = self.workspace.fs.find(self.path, detail=True)
         except FileNotFoundError:
@@ -248,7 +248,7 @@ class Artefact:
         return [record for record in manifest.files if sizes.get(record.name) != record.bytes]
 
     def status(self) -> Status:
-        """complete: manifest and all files; partial: some of it; missing: nothing yet."""
+        """complete: manifest and all files; partial: some of them; missing: none."""
         manifest = self.manifest()
         if manifest is not None and not self.missing_files(manifest):
             return "complete"
@@ -258,7 +258,7 @@ class Artefact:
         return "partial" if manifest is not None or started else "missing"
 
     def has_older(self) -> bool:
-        """Whether the workspace holds this artefact as other settings or inputs made it."""
+        """Whether the workspace contains this artefact made with other settings or inputs."""
         fs = self.workspace.fs
         if not self.path.endswith(self.fingerprint):  # one path for all settings
             return bool(fs.exists(self.file("manifest.json")))
@@ -268,17 +268,17 @@ class Artefact:
         return any(fs.exists(f"{folder}/{name}/manifest.json") for name in siblings)
 
     def again(self, contents: Mapping[str, str]) -> Artefact:
-        """The same artefact beside its place, to be made there from inputs of this content, by role.
+        """The same artefact in a folder next to it, to be made there from inputs with these digests, by role.
 
-        So what is there stays as it is until `take_place` puts the new one in its place, and a remake that was killed
-        is resumed, but never with shards that were made from other inputs.
+        The old one stays as it is until `take_place` replaces it. A remake that was killed is resumed, but never with
+        shards that were made from other inputs.
         """
         folder, _, name = self.path.rpartition("/")
         known = hashlib.sha256(canonical_json([self.fingerprint, dict(contents)]).encode()).hexdigest()[:12]
         return replace(self, path=f"{folder}/.{name}.{known}")
 
     def take_place(self, made: Artefact) -> None:
-        """Let what `again` named, complete now, take the place of this artefact; older attempts go with it."""
+        """Replace this artefact with `made`, the complete one from `again`; removes older attempts."""
         exchange(self.workspace.fs, made.path, self.path)
         folder, _, name = self.path.rpartition("/")
         for left in hidden_in(self.workspace.fs, folder):
@@ -286,7 +286,7 @@ class Artefact:
                 remove(self.workspace.fs, f"{folder}/{left}")
 
     def verify(self) -> list[str]:
-        """Names of files whose bytes are not those that the manifest recorded."""
+        """Names of files whose bytes differ from the manifest's digests."""
         manifest = self.manifest()
         if manifest is None:
             return ["manifest.json"]
@@ -297,15 +297,15 @@ class Artefact:
         return sorted(broken)
 
     def digest(self, name: str) -> str:
-        """SHA-256 of a file's bytes as they are now."""
+        """SHA-256 of a file's current bytes."""
         with self.workspace.fs.open(self.file(name), "rb") as stream:
             return sha256_stream(stream)
 
     def local_path(self) -> Path:
-        """The artefact as a local folder; a remote one is fetched, once for each place and content.
+        """The artefact as a local folder; a remote one is fetched, once per address and content.
 
-        Raises InputError when a file is not what the manifest states, OSError when what was fetched is not, as when
-        another run makes it again meanwhile.
+        Raises InputError when a file differs from the manifest's digest, OSError when a fetched file does, for example
+        because another run is making it again.
         """
         if self.workspace.is_local:
             for record in self.published().files if self.workspace.verify_inputs else ():
@@ -322,7 +322,7 @@ class Artefact:
                 self._fetch(manifest, part)
                 part.rename(target)
             except OSError:
-                if not target.exists():  # else another process was quicker
+                if not target.exists():  # else another process was faster
                     raise
             finally:
                 if part.exists():
@@ -336,31 +336,31 @@ class Artefact:
             path = folder / record.name
             if not path.is_file() or sha256_file(path) != record.sha256:
                 raise OSError(
-                    f"{self.address}: {record.name} is not what the manifest says; rerun if another run was making it "
-                    "anew just now, else make it anew with `--force`"
+                    f"{self.address}: {record.name} differs from the manifest; rerun if another run was just making "
+                    "it again, else make it again with `--force`"
                 )
 
 
 def read_manifest(workspace: Workspace, path: str) -> Manifest:
-    """Raises DamagedManifest, and InputError for a file that is sound and no manifest; both say what to do."""
+    """Raises DamagedManifest, and InputError for an intact file that is no manifest; both state the fix."""
     data = workspace.fs.cat_file(path)
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
     if not _is_json(data):
-        raise DamagedManifest(f"{path}: damaged manifest{_emptiness(data)}; counts as not there: `dmp run` redoes this")
+        raise DamagedManifest(f"{path}: damaged manifest{_emptiness(data)}; counts as missing: `dmp run` redoes this")
     raise InputError(f"{path}: not a manifest of this version ({where or 'no fields'}); move it away, then `dmp run`")
 
 
 def known_manifests(workspace: Workspace, paths: Iterable[str]) -> dict[str, Manifest]:
-    """Manifests by path; those that cannot be read are left out, with a notice."""
+    """Manifests by path; unreadable ones are omitted, with a notice."""
     found = {}
     for path in paths:
         try:
             found[path] = read_manifest(workspace, path)
         except (FileNotFoundError, NotADirectoryError):
-            continue  # another run is making it again; or it is a file that lies beside the folders
+            continue  # another run is making it again; or the path is a file among the folders
         except InputError as error:
             notice(str(error))
     return found
@@ -369,7 +369,7 @@ def known_manifests(workspace: Workspace, paths: Iterable[str]) -> dict[str, Man
 def read_record(workspace: Workspace, path: str, kind: type[Record], fix: str) -> Record | None:
     """A small file of the store; None if there is none, or, with a notice, if it is damaged.
 
-    fix: what becomes of it then.
+    fix: what replaces it, for the notice.
     """
     try:
         data = workspace.fs.cat_file(path)
@@ -377,12 +377,12 @@ def read_record(workspace: Workspace, path: str, kind: type[Record], fix: str) -
     except FileNotFoundError:
         return None
     except ValidationError:
-        notice(f"{path}: damaged{_emptiness(data)}; counts as not there: {fix}")
+        notice(f"{path}: damaged{_emptiness(data)}; counts as missing: {fix}")
         return None
 
 
 def read_sidecar(artefact: Artefact, name: str) -> FileRecord | None:
-    """The record of a finished shard; None if there is none, or if it is damaged."""
+    """The record of a finished shard; None if it is missing or damaged."""
     return read_record(artefact.workspace, artefact.file(name), FileRecord, "`dmp run` redoes its shard")
 
 
@@ -398,7 +398,7 @@ def _is_sidecar(name: str) -> bool:
 
 @cache
 def notice(message: str) -> None:
-    """Say it once, however often the file is looked at."""
+    """Log a message once, however often the file is read."""
     _log.warning("%s", message)
 
 
@@ -415,7 +415,7 @@ def _is_json(data: bytes) -> bool:
 
 
 def split_manifests(workspace: Workspace, folder: str) -> dict[str, Manifest]:
-    """Manifests of a dataset's finished splits and parts by the name of their folder, in the order of their making."""
+    """Manifests of a dataset's finished splits and parts by the name of their folder: by split, then by age."""
     paths = {f"{folder}/{name}/manifest.json": name for name in names_in(workspace.fs, folder)}
     found = {paths[path]: manifest for path, manifest in known_manifests(workspace, paths).items()}
     return dict(sorted(found.items(), key=lambda item: (item[0].partition("-")[0], item[1].created, item[0])))
@@ -425,7 +425,7 @@ def split_manifests(workspace: Workspace, folder: str) -> dict[str, Manifest]:
 def staged_folder(out: Artefact) -> Iterator[Path]:
     """A local folder that becomes the artefact's content when the block ends without an error.
 
-    It survives errors and kills, so a stage may leave checkpoints in it and take them up again. Files that
+    It survives errors and kills, so a stage can write checkpoints to it and resume from them. Files that
     should not be published go to a sub-folder whose name starts with a dot.
     """
     scratch = out.workspace.scratch(out)
@@ -452,7 +452,7 @@ def _publish_folder(scratch: Path, out: Artefact) -> None:
 
 @contextmanager
 def _disk_errors_at(path: Path) -> Iterator[None]:
-    """Whatever library writes: a full disk is OSError and names a path."""
+    """Raise disk errors of any library as OSError with a path."""
     try:
         yield
     except Exception as error:

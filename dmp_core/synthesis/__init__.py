@@ -1,6 +1,6 @@
-"""Where images come from: the built-in renderer and diffusion models."""
+"""Sources of images: the built-in renderer, diffusion models, and your own folders."""
 
 PROVIDES = ("normal", "depth", "segmentation", "albedo", "shading")
-"""Modalities that rendered images come with exact labels of. Here, since loading the renderer takes a while."""
+"""Modalities for which the renderer gives exact labels. Defined here, since loading the renderer takes a while."""
 CLASS_IDS = "segmentation"
-"""That of them which names what is in the picture."""
+"""The one of them that names the objects in the image."""

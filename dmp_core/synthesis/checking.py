@@ -1,4 +1,4 @@
-"""Every image and label of a folder decoded once, before any work: what cannot be used, and what is doubtful."""
+"""Decodes every image and label of a folder once, before any work: finds unusable and doubtful files."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 log = logging.getLogger(__name__)
 
-# Pixels that suffice for scores that only warn.
+# Enough pixels for scores that only warn.
 _SCORED_SIDE = 256
 
 
 def read_label(modality: Modality | str, name: str | Path, data: bytes) -> Array:
-    """A label file as it is in memory; see `Modality.imported` for what it may hold besides what a dataset does.
+    """A label file as an array; see `Modality.imported` for formats accepted in addition to the dataset's own.
 
-    Raises InputError that names the file and what it should hold.
+    Raises InputError that names the file and the expected content.
     """
     suffix = Path(name).suffix.lower()
     with decoding(name, "not readable", "write it again"):
         if suffix in SUFFIXES:
-            with opened(io.BytesIO(data)):  # checks its kind and size; what follows reads the bytes again
+            with opened(io.BytesIO(data)):  # checks kind and size; the bytes are read again below
                 pass
         return modality_of(modality).imported(data, suffix)
 
 
 @lru_cache(maxsize=16)
 def check_folder(listing: Listing, bounds: BadSampleConfig | None = None) -> Mapping[str, str]:
-    """Decode every image and label once. Returns file → reason of every image that is to be skipped.
+    """Decode every image and label once. Returns file → reason of every image to be skipped.
 
-    bounds: how many images may be skipped, for their own or their labels' sake; of None, none.
-    Raises one InputError that names all that cannot be used, or the last one above the bounds.
-    Labels that can be used but hardly are what they should be (metres, axes) are logged, with the likely cause.
+    bounds: how many images may be skipped because of their own or their labels' faults; None: none.
+    Raises one InputError that names all unusable files, or the last one above the bounds.
+    Usable labels that are probably invalid (metres, axes) are logged, with the likely cause.
     """
     scores: dict[str, list[dict[str, Any]]] = {}
     faults: dict[str, list[str]] = {}
@@ -73,7 +73,7 @@ def check_folder(listing: Listing, bounds: BadSampleConfig | None = None) -> Map
 
 
 def _skipped(root: Path, faults: Mapping[str, list[str]], bounds: Bounds) -> Mapping[str, str]:
-    """File → reason, which names no folder of this machine. Raises InputError above the bounds."""
+    """File → reason, without paths of this machine. Raises InputError above the bounds."""
     count = SkipCount(shown(root), len(faults), bounds)
     for file, problems in faults.items():
         if problems:
@@ -96,7 +96,7 @@ def check_folders(listings: Iterable[Listing], bounds: BadSampleConfig | None = 
 
 
 def pixel_faults(root: Path, images: Iterable[OwnImage]) -> Iterator[str]:
-    """What is wrong with these images' pixels and labels, one line per file."""
+    """Faults of these images' pixels and labels, one line per file."""
     with ThreadPoolExecutor() as pool:
         for faults, _ in pool.map(lambda image: _checked(root, image), images):
             yield from faults

@@ -36,18 +36,18 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 class DiffusedImages:
     """Images from any text-to-image model that diffusers loads; see `ImageSource`.
 
-    A sample's noise comes from a generator of its own, on the CPU and seeded with its row: neither the batch nor the
-    device changes what an image starts from, and they change results by rounding alone.
+    Each sample's noise comes from its own generator, on the CPU and seeded from its row: neither the batch nor the
+    device changes the initial noise, and they change results only by rounding.
     """
 
     def __init__(self, settings: DiffusionImages, runtime: RuntimeConfig) -> None:
-        """Raises InputError for a number format that the device is not for."""
+        """Raises InputError for a number format that the device does not support."""
         self.settings = settings
         self.device = choose_device(runtime.device)
         self.dtype = choose_dtype(settings.dtype, self.device)
         wanted = runtime.image_batch_size
         self.batch_size = first_batch_size(self.device, settings.resolution) if wanted == "auto" else wanted
-        """Images at once; shrinks when memory runs out and never grows again."""
+        """Batch size; shrinks when memory runs out and never grows again."""
         self.skips = runtime.on_bad_sample.skips
         self.pipeline: Any = None
         self.safety: SafetyChecker | None = None
@@ -61,10 +61,10 @@ class DiffusedImages:
             clear_device_cache(garbage_collection=True)
 
     def samples(self, rows: list[Row]) -> Iterator[Sample | Skipped]:
-        """See `ImageSource`. A batch's samples come as soon as it is done.
+        """See `ImageSource`. Yields a batch's samples as soon as it is done.
 
-        Raises InputError when the model cannot be loaded or does not suit the settings, when not even one image fits
-        into memory, or, unless such samples are skipped, when an image is black or no image at all.
+        Raises InputError when the model cannot be loaded or does not fit the settings, when not even one image fits
+        into memory, or, unless such samples are skipped, when an image is black or not finite.
         """
         if self.pipeline is None:
             self._load()
@@ -89,7 +89,7 @@ class DiffusedImages:
         if settings.scheduler == "ddim":
             pipeline.scheduler = ddim_like(pipeline.scheduler)
         if hasattr(getattr(pipeline, "vae", None), "enable_slicing"):
-            # Decoding a whole batch at once takes more memory than all the steps before it.
+            # Decoding a whole batch in one call takes more memory than all the steps before it.
             pipeline.vae.enable_slicing()
         self.safety = SafetyChecker.taken_from(pipeline)
         if settings.safety_checker and self.safety is None:
@@ -104,7 +104,7 @@ class DiffusedImages:
             raise self._does_not_fit("the model") from None
 
     def _within_memory(self, rows: list[Row]) -> Sequence[Sample | Skipped] | None:
-        """Samples of these rows, or None when memory does not suffice for so many at once."""
+        """Samples of these rows, or None if memory does not suffice for a batch of this size."""
         try:
             with _quiet_libraries():
                 images = self._images(rows)
@@ -118,7 +118,7 @@ class DiffusedImages:
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
-            return None  # the error is let go here, and what was on the device with it
+            return None  # this releases the error, and with it the tensors on the device
 
     def _packed(self, rows: list[Row], images: NDArray[np.floating[Any]]) -> list[Sample]:
         codes: NDArray[np.uint8] = (images * 255).round().astype(np.uint8)
@@ -129,7 +129,7 @@ class DiffusedImages:
         ]
 
     def _fault(self, row: Row, image: NDArray[np.floating[Any]]) -> str:
-        """What is wrong with an image that the model made; empty if nothing is."""
+        """The fault of an image that the model made; empty if there is none."""
         made = f"{row['prompt']!r} (seed {row['seed']})"
         if not np.isfinite(image).all():
             return f"images.dtype: {self.settings.model} overflows in {self.dtype} at {made}; set images.dtype=float32"
@@ -170,7 +170,7 @@ class DiffusedImages:
         clear_device_cache(garbage_collection=True)
         if size == 0:
             raise self._does_not_fit(f"one image of {self.settings.resolution} pixels")
-        log.info("out of memory; going on with batches of %d images", size)
+        log.info("out of memory; continuing with batches of %d images", size)
         self.batch_size = size
 
     def _does_not_fit(self, what: str) -> InputError:
@@ -180,20 +180,20 @@ class DiffusedImages:
         )
 
     def _provenance(self) -> dict[str, Any]:
-        """The settings, and what was made of those that leave a choice."""
+        """The settings, with the resolved values of automatic ones."""
         chosen = {"dtype": self.dtype, "scheduler": type(self.pipeline.scheduler).__name__}
         return self.settings.model_dump(mode="json") | chosen
 
 
 class SafetyChecker:
-    """A model's own judgement of its images; unlike in diffusers, they stay as they are."""
+    """A model's own safety checker; unlike in diffusers, the images stay unchanged."""
 
     def __init__(self, network: Any, extractor: Any) -> None:
         self.network, self.extractor = network, extractor
 
     @classmethod
     def taken_from(cls, pipeline: Any) -> SafetyChecker | None:
-        """Take the checker out of a pipeline, which then no longer blackens what it flags."""
+        """Remove the checker from a pipeline, which then no longer blackens flagged images."""
         network = getattr(pipeline, "safety_checker", None)
         if network is None:
             return None
@@ -201,17 +201,17 @@ class SafetyChecker:
         return cls(network, pipeline.feature_extractor)
 
     def __call__(self, images: NDArray[np.uint8]) -> list[dict[str, dict[str, bool]]]:
-        """images: (B, H, W, 3). `{"safety": {"flagged": …}}` of each."""
+        """`{"safety": {"flagged": …}}` per image. images: (B, H, W, 3)."""
         pixels = self.extractor([Image.fromarray(image) for image in images], return_tensors="pt").pixel_values
-        blackened = np.zeros((len(images), 1))  # the checker blackens the images that it is handed
+        blackened = np.zeros((len(images), 1))  # the checker blackens its input images
         _, flags = self.network(clip_input=pixels.to(self.network.device, self.network.dtype), images=blackened)
         return [{"safety": {"flagged": bool(flag)}} for flag in flags]
 
 
 def choose_dtype(name: Literal["auto"] | Dtype, device: str) -> Dtype:
-    """`auto` as the format that suits the device; any other name as it is.
+    """Resolve `auto` to a format that suits the device; other names are returned unchanged.
 
-    Raises InputError for float16 on the CPU, which has no arithmetic of its own for it.
+    Raises InputError for float16 on the CPU, which has no native arithmetic for it.
     """
     if name == "float16" and device == "cpu":
         raise InputError("images.dtype: float16 is not for the CPU; set images.dtype=auto, or runtime.device=cuda")
@@ -223,7 +223,7 @@ def choose_dtype(name: Literal["auto"] | Dtype, device: str) -> Dtype:
 
 
 def first_batch_size(device: str, resolution: int) -> int:
-    """Images at once to begin with: as many pixels as 1 image of 512 x 512 on the CPU, 16 elsewhere; at most 32."""
+    """First batch size: as many pixels as 1 image of 512 x 512 on the CPU, 16 elsewhere; at most 32 images."""
     images = 1 if device == "cpu" else 16
     return min(32, max(1, images * 512**2 // resolution**2))
 
@@ -237,7 +237,7 @@ def ddim_like(scheduler: Any) -> DDIMScheduler:
         raise InputError(
             f"images.scheduler: DDIM cannot replace {type(scheduler).__name__}; set images.scheduler=model"
         )
-    # Latents are not bounded; some published configurations leave this out, and DDIM's default would clip.
+    # Latents are not bounded; some published configurations omit this, and DDIM's default would clip.
     made: DDIMScheduler = DDIMScheduler.from_config(scheduler.config, clip_sample=False)
     return made
 
@@ -248,7 +248,7 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Their warnings (a long caption is cut, an image blackened) come once a batch, and the latter is untrue here."""
+    """Hide warnings (caption truncated, image blackened): they come once per batch, and the second is false here."""
     libraries = [(library, library.get_verbosity()) for library in (diffusers_logging, transformers_logging)]
     for library, _ in libraries:
         library.set_verbosity_error()

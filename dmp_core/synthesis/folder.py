@@ -1,4 +1,4 @@
-"""Images and labels out of a folder of one's own: decoded, brought to size, packed like generated ones."""
+"""Images and labels from your own folder: decoded, resized, packed like generated ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class FolderSource:
-    """A split's own images, with the labels that came with them as `truth.npz`."""
+    """A split's user-provided images, with their labels as `truth.npz`."""
 
     def __init__(self, settings: FolderImages, runtime: RuntimeConfig) -> None:
         self.settings = settings
@@ -50,12 +50,12 @@ class FolderSource:
         self.pool.shutdown(cancel_futures=True)
 
     def samples(self, rows: list[Row]) -> Iterable[Sample | Skipped]:
-        """See `ImageSource`. Raises InputError when a file is no longer what the prompts stage saw."""
+        """See `ImageSource`. Raises InputError when a file has changed since the prompts stage read it."""
         return self.pool.map(self._sample_or_skip if self.skips else self._sample, rows)
 
     def _sample_or_skip(self, row: Row) -> Sample | Skipped:
         for record in (row, *json.loads(row["labels"]).values()):
-            self._read(record)  # files that have changed are for the user to look at
+            self._read(record)  # changed files are an error, and not skipped
         return first_that_works(row["key"], [partial(self._sample, row)] * 2)
 
     def _sample(self, row: Row) -> Sample:
@@ -75,14 +75,14 @@ class FolderSource:
         path = Path(self.settings.folder).expanduser() / record["file"]
         data = path.read_bytes() if path.is_file() else b""
         if sha256(data).hexdigest() != record["sha256"]:
-            raise InputError(f"{path}: changed or gone since the run began; run again")
+            raise InputError(f"{path}: changed or removed since the run began; run again")
         return data
 
 
 def fit_array(column: Modality | str, array: Array, fit: str, resolution: int | None) -> Array:
-    """An image, or the label of a modality, at the size that `SplitConfig.fit` asks for.
+    """An image, or the label of a modality, resized according to `SplitConfig.fit`.
 
-    column: `image` or a modality. array: (H, W[, 3]). Labels are resized as `Modality.resize` says.
+    column: `image` or a modality. array: (H, W[, 3]). Labels are resized with `Modality.resize`.
     """
     if fit == "keep" or resolution is None:
         return array

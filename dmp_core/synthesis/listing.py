@@ -1,6 +1,6 @@
-"""What a folder of one's own images holds: images, captions and labels, each with its digest.
+"""Lists your own folder: images, captions and labels, each with its digest.
 
-Reads names, headers and digests, no pixels; that is `checking.check_folder`. Naming: `docs/own_images.md`.
+Reads names, headers and digests, no pixels; `checking.check_folder` does that. Naming: `docs/own_images.md`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SPLIT_FOLDERS = ("train", "in_domain", "out_of_domain", "arbitrary")
 METADATA = "metadata.jsonl"
 _CAPTIONS = ("prompt", "text", "caption")
 _LONGEST_CAPTION = 2**20
-# Links behind links: a few that point at each other would make a tree without end.
+# Nested links: a few that point at each other would make an endless tree.
 _MOST_LINKS = 8
 
 
@@ -49,15 +49,15 @@ def read_folder(
 
     share, count: see `SplitConfig`.
     keeps_broken: list images whose header cannot be read as well; `check_folder` finds them among those to skip.
-    modalities: what files may be labels of; None: those that every configuration knows.
-    Raises one InputError with a line for every file that cannot be used, and how to fix it.
+    modalities: those that label files may have; None: the built-in ones.
+    Raises one InputError with a line for every unusable file, and the fix.
     """
     if not is_utf8(str(folder)):
         raise InputError(f"{shown(folder)}: the folder's name is not UTF-8; rename it")
     try:
         root = Path(folder).expanduser().resolve()
         there = root.is_dir()
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name too long, no such user
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a too long name, no such user
         raise InputError(f"{shown(folder)}: cannot be read ({error})") from None
     if not there:
         raise InputError(f"{shown(folder)}: no such folder; give one that holds {_accepted()} files")
@@ -84,7 +84,7 @@ def read_folders(
 
 
 def prompts_table(listing: Listing, split: str, seed: int) -> pd.DataFrame:
-    """The listing as the prompts table of its split, with the columns file, sha256 and labels (JSON) besides."""
+    """The listing as the prompts table of its split, with the additional columns file, sha256 and labels (JSON)."""
     import pandas as pd
 
     keys = [sample_key(split, index) for index in range(len(listing.images))]
@@ -106,7 +106,7 @@ def prompts_table(listing: Listing, split: str, seed: int) -> pd.DataFrame:
 
 
 def _part(listing: Listing, share: tuple[float, float]) -> tuple[OwnImage, ...]:
-    """Equal files share a rank, so that they never come to lie in two parts."""
+    """The images of a share; equal files have equal rank, so that they are never in two parts."""
     ranked = sorted({image.sha256 for image in listing.images})
     chosen = {digest for rank, digest in enumerate(ranked) if share[0] <= rank / len(ranked) < share[1]}
     if not chosen:
@@ -138,7 +138,7 @@ class _Folder:
 
 
 def _walk(root: Path) -> _Tree:
-    """All files below the folder, behind links as well. What cannot be listed is a problem, never left out."""
+    """All files below the folder, also behind links. A folder that cannot be listed is a problem, never ignored."""
     files: list[tuple[str, int, int]] = []
     loops, problems = [], []
     pending = [_Folder(str(root), frozenset([_identity(root)]))]
@@ -168,7 +168,7 @@ def _identity(path: str | Path) -> tuple[int, int]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads nowhere, or to itself: a file that cannot be read
+    except OSError:  # a broken link, or one to itself: a file that cannot be read
         return False
 
 
@@ -181,7 +181,7 @@ def _size_and_time(path: str) -> tuple[int, int]:
 
 
 def _below(folder: _Folder, entry: os.DirEntry[str]) -> _Folder | None:
-    """None for a link that leads back, or is behind too many others."""
+    """None for a link that leads back, or is nested too deeply."""
     identity, links = _identity(entry.path), folder.links + entry.is_symlink()
     if identity in folder.above or links > _MOST_LINKS:
         return None
@@ -190,7 +190,7 @@ def _below(folder: _Folder, entry: os.DirEntry[str]) -> _Folder | None:
 
 @lru_cache(maxsize=16)
 def _scan(root: Path, tree: _Tree, keeps_broken: bool, modalities: tuple[Modality, ...]) -> Listing:
-    """The whole folder; sizes and times in `tree` are the cache's key only."""
+    """The whole folder; sizes and times in `tree` are only the cache's key."""
     decodable = (PurePosixPath(name) for name, _, _ in tree.files if is_utf8(name))
     words = _label_words(modalities)
     names = [name for name in decodable if not _prediction(tuple(words)).fullmatch(name.name)]
@@ -226,7 +226,7 @@ def _scan(root: Path, tree: _Tree, keeps_broken: bool, modalities: tuple[Modalit
 
 
 def _refuse_all(root: Path, problems: list[str], images: list[OwnImage]) -> None:
-    """With what names and headers tell, if it is anything, name also what the pixels tell: one list for the user."""
+    """If names or headers have problems, add those of the pixels: one list for the user."""
     if problems:
         told = {problem.partition(": ")[0] for problem in problems}
         more = (fault for fault in pixel_faults(root, images) if fault.partition(": ")[0] not in told)
@@ -242,7 +242,7 @@ def _undecodable(root: Path, tree: _Tree) -> list[str]:
 
 
 def _finder(names: Iterable[str]) -> Callable[[str], str | None]:
-    """Finds a name as it is written, else the one that is the same text otherwise composed (`é` as one or as two)."""
+    """Finds a name as written, else one with the same text in another Unicode form (`é` as one or two characters)."""
     exact = set(names)
     composed: dict[str, list[str]] = {}
     for name in exact:
@@ -262,32 +262,32 @@ def _stem(name: PurePosixPath) -> str:
 
 
 def _label_words(modalities: Iterable[Modality]) -> dict[str, Modality]:
-    """What a label's folder, or the word before its suffix, may be called."""
+    """Names that a label's folder, or the word before its suffix, may have."""
     modalities = list(modalities)
     return {one.word: one for one in modalities} | {one.name: one for one in modalities}
 
 
 @cache
 def _prediction(words: tuple[str, ...]) -> re.Pattern[str]:
-    """What `dmp predict` writes, perhaps beside the images: neither image nor label."""
+    """Pattern of files that `dmp predict` writes, perhaps next to the images: neither image nor label."""
     return re.compile(rf".*\.(?:{'|'.join(map(re.escape, words))})\.(?:pred|view)\.(?:png|npy)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class _Label:
-    """What a label file's name says."""
+    """A label file, from its name."""
 
     modality: Modality
     stem: str
     """Of its image."""
     folder: str | None = None
-    """The folder that makes it a label, if its own name does not."""
+    """The folder whose name makes it a label, if its own name does not."""
 
 
 def _labels(
     root: Path, names: Iterable[PurePosixPath], words: Mapping[str, Modality]
 ) -> tuple[dict[PurePosixPath, _Label], list[str]]:
-    """The label files, and what is wrong with the suffixes of others that are called like one."""
+    """The label files, and the problems of files with a label's name but a wrong suffix."""
     found: dict[PurePosixPath, _Label] = {}
     problems = []
     for name in names:
@@ -320,7 +320,7 @@ def _as_label(name: PurePosixPath, words: Mapping[str, Modality]) -> _Label | No
 def _matched(
     root: Path, labels: Mapping[PurePosixPath, _Label], stems: Callable[[str], str | None]
 ) -> tuple[dict[str, dict[Modality, PurePosixPath]], list[str]]:
-    """Stem of an image → its labels, and labels that have no image or that another one has taken already."""
+    """Stem of an image → its labels; and the problems: labels without an image, and second labels."""
     beside: dict[str, dict[Modality, PurePosixPath]] = {}
     problems = []
     used = {label.folder for label in labels.values() if stems(label.stem) is not None}
@@ -336,7 +336,7 @@ def _matched(
             if first != name:
                 problems.append(f"{shown(root / name)}: the same label as {shown(first)}; keep one of them")
         elif label.folder not in strangers:
-            missing = f"there is no {shown(label.stem)}.jpg, .png … beside it"
+            missing = f"there is no {shown(label.stem)}.jpg, .png … next to it"
             problems.append(f"{shown(root / name)}: a label without an image; {missing}")
     problems += [
         f"{shown(root / folder)}: by its name, a folder of {modality} labels, but no "
@@ -357,7 +357,7 @@ def _clashes(root: Path, by_stem: Mapping[str, list[PurePosixPath]]) -> list[str
 
 @dataclass(frozen=True)
 class _Checked:
-    """A file's digest and, of an image, its (height, width) as shown; or what is wrong with it."""
+    """A file's digest and, for an image, its (height, width) as shown; or its problem."""
 
     sha256: str = ""
     size: tuple[int, int] = UNKNOWN_SIZE
@@ -369,7 +369,7 @@ def _header(path: Path) -> _Checked:
     try:
         regular_size(path)
         with path.open("rb") as stream, decoding(path, "not a readable image", fix), opened(stream) as image:
-            # Of a TIFF, Pillow has turned the size already.
+            # Pillow has already rotated the size of a TIFF.
             turned = orientation(image) in (5, 6, 7, 8) and image.format != "TIFF"
             size = image.size if turned else image.size[::-1]
     except InputError as error:
@@ -396,7 +396,7 @@ class _Captions:
     entries: dict[str, tuple[str, str]] = field(default_factory=dict)
     """(keyword, prompt) of every image, by stem."""
     files: set[PurePosixPath] = field(default_factory=set)
-    """What was read for them."""
+    """The files that were read for them."""
 
 
 def _captions(
@@ -405,7 +405,7 @@ def _captions(
     by_stem: Mapping[str, list[PurePosixPath]],
     stems: Callable[[str], str | None],
 ) -> tuple[_Captions, list[str]]:
-    """Keyword and prompt of every image: of metadata.jsonl, else of NAME.txt, else of the folder's name."""
+    """Keyword and prompt of every image: from metadata.jsonl, else from NAME.txt, else from the folder's name."""
     found = _Captions()
     problems: list[str] = []
     stem_of = {str(file): stem for stem, files in by_stem.items() for file in files}
@@ -451,7 +451,7 @@ def _read_metadata(
 ) -> Iterator[str]:
     """Add the lines of one metadata.jsonl (Hugging Face's ImageFolder) to `listed`; yields its faults.
 
-    listed: stem of the image → where its line is, and what it says.
+    listed: stem of the image → place and content of its line.
     """
     for number, line in enumerate(re.split("\r\n|\n|\r", read_text(root / name)), 1):  # JSON may hold other breaks
         if not line.strip():

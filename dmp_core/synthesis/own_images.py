@@ -1,4 +1,4 @@
-"""The images of a folder of one's own, with their captions and labels, as `listing` finds them."""
+"""The images of your own folder, with the captions and labels that `listing` finds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 UNKNOWN_SIZE = (0, 0)
 
 
-# A wall of a thousand lines hides the first; the rest shows once these are fixed.
+# A thousand lines would hide the first; the rest is shown once these are fixed.
 _MOST_PROBLEMS = 20
 
 
@@ -38,7 +38,7 @@ class OwnImage:
     file: str
     sha256: str
     size: tuple[int, int]
-    """Height and width in pixels, as shown: after the EXIF orientation. `UNKNOWN_SIZE` of a broken file."""
+    """Height and width in pixels, as shown: after the EXIF orientation. `UNKNOWN_SIZE` for a broken file."""
     keyword: str
     prompt: str
     labels: tuple[LabelFile, ...]
@@ -55,14 +55,14 @@ class Listing:
 
     @property
     def labelled(self) -> list[Modality]:
-        """Those that some image has a label of; what is not built in comes last, by name."""
+        """Modalities for which some image has a label; those that are not built in come last, by name."""
         found = {label.modality for image in self.images for label in image.labels}
         order = {name: place for place, name in enumerate(BUILT_IN)}
         return sorted(found, key=lambda modality: (order.get(modality.name, len(order)), modality.name))
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Names of those whose label lies beside every image. Raises InputError for one that only some images have."""
+        """Names of those for which every image has a label. Raises InputError for one that only some images have."""
         have = Counter(label.modality for image in self.images for label in image.labels)
         for modality in self.labelled:
             if have[modality] < len(self.images):
@@ -70,13 +70,13 @@ class Listing:
                 wanted = str(PurePosixPath(first.file).with_suffix(f".{modality.member}"))
                 raise InputError(
                     f"{self.root / wanted}: missing, though {have[modality]} of {len(self.images)} images have their "
-                    f"{modality.name}; add the label, or take those of the other images away"
+                    f"{modality.name}; add the label, or remove those of the other images"
                 )
         return tuple(modality.name for modality in self.labelled)
 
     @property
     def digest(self) -> str:
-        """Stands for names and contents of images, captions and labels; not for where they lie."""
+        """Digest of names and contents of images, captions and labels; independent of the folder's path."""
         rows = [
             (i.file, i.sha256, i.keyword, i.prompt, [(x.modality.name, x.file, x.sha256) for x in i.labels])
             for i in self.images

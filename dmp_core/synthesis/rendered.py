@@ -35,7 +35,7 @@ class RenderedImages:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """After an error, the images under way are given up: whoever cancelled or timed out wants an answer."""
+        """After an error, unfinished images are abandoned, so that a cancelled or timed-out run ends quickly."""
         self.started.__exit__(kind, error, trace)
 
     def samples(self, rows: list[Row]) -> Iterable[Sample | Skipped]:
@@ -48,7 +48,7 @@ class RenderedImages:
 
 
 def _render_or_skip(row: Row, settings: RenderImages) -> Sample | Skipped:
-    """The renderer reports what it cannot draw as RuntimeError."""
+    """Render or skip; the renderer reports errors as RuntimeError."""
     seeds = int(row["seed"]), next_seed(int(row["seed"]))
     tries = [partial(_render, row | {"seed": seed}, settings) for seed in seeds]
     return first_that_works(row["key"], tries, (*SAMPLE_ERRORS, RuntimeError))

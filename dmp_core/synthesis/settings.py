@@ -1,4 +1,4 @@
-"""Settings of the sources of images."""
+"""Settings of the image sources."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RenderImages(Settings):
     resolution: Annotated[int, Field(ge=16, le=1024)] = 64
     """Height and width in pixels."""
     samples_per_pixel: PositiveInt = 16
-    """Paths traced for each pixel: more take longer and leave less noise."""
+    """Paths traced per pixel: more take longer and give less noise."""
     max_depth: PositiveInt = 4
     """Longest light path."""
 
@@ -37,27 +37,27 @@ class DiffusionImages(Settings):
     resolution: Annotated[int, Field(ge=64, le=2048, multiple_of=8)] = 512
     """Height and width in pixels."""
     scheduler: Literal["ddim", "model"] = "ddim"
-    """`model`: the scheduler that the model comes with; flow-matching models need it."""
+    """`model`: the model's own scheduler; flow-matching models need it."""
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 50
     guidance_scale: float = 7.5
     """Classifier-free guidance; 1 is none."""
     negative_prompt: str | None = None
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """`auto`: float32 on the CPU; on CUDA bfloat16, or float16 where the GPU has no bfloat16."""
+    """`auto`: float32 on the CPU; on CUDA bfloat16, or float16 if the GPU has no bfloat16."""
     safety_checker: bool = True
-    """Note in every sample's json whether the model's own safety checker flags it; images are kept as they are."""
+    """Record in every sample's json whether the model's own safety checker flags it; images are not changed."""
 
 
 class FolderImages(Settings):
-    """A split's own images; `plan` makes this of the split's `folder`."""
+    """User-provided images; `plan` makes this from the split's `folder`."""
 
     kind: Literal["folder"] = "folder"
     folder: str = Field(exclude=True)
-    """Where they lie. Not part of the fingerprint: their content is, by the prompts that the images are made from."""
+    """Their folder. Not part of the fingerprint: their content is, via the prompts, which are an input."""
     fit: Literal["crop", "shorter_side", "keep"]
     resolution: PositiveInt | None
     """Shorter side in pixels; None keeps the images as they are."""
     labels: list[ModalityName]
-    """Modalities whose labels lie beside the images, for all of them."""
+    """Modalities for which every image has a label file."""
     own_modalities: dict[ModalityName, OwnModality] = since({})
-    """What those are of them that are not built in."""
+    """Definitions of those that are not built in."""

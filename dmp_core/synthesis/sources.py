@@ -1,4 +1,4 @@
-"""What an image source is, and how one is found by the `kind` in the configuration."""
+"""Protocol of image sources, and their lookup by the `kind` in the configuration."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ SOURCES = {
     "diffusion": "dmp_core.synthesis.diffusion:DiffusedImages",
     "folder": "dmp_core.synthesis.folder:FolderSource",
 }
-"""kind → "module:class"; imported on first use, so that planning a run loads no renderer and no network."""
+"""kind → "module:class"; imported on first use, so that planning a run loads neither renderer nor networks."""
 
 
 class ImageSource(AbstractContextManager["ImageSource"], Protocol):
-    """Makes one image a row; a context manager, since it may hold worker processes or a network.
+    """Makes one image per row; a context manager, since it may have worker processes or a network.
 
-    It is built with its settings and the runtime. What is heavy starts with the first sample, so that a run that
-    finds every shard done starts nothing.
+    Its constructor takes its settings and the runtime. Heavy parts start with the first sample, so that a run whose
+    shards are all finished starts nothing.
     """
 
     def samples(self, rows: list[Row]) -> Iterable[Sample | Skipped]:
         """One sample per row, in order (see `image_sample`), a function of row and settings alone.
 
-        With `runtime.on_bad_sample.policy: skip`, one that fails is made from its `next_seed`, if seeds matter, and
-        `Skipped` stands for one that fails then.
+        With `runtime.on_bad_sample.policy: skip`, a sample that fails is made again from its `next_seed`, if seeds
+        matter; if it fails again, `Skipped` takes its place.
         """
         ...
 
 
 def open_source(settings: RenderImages | DiffusionImages | FolderImages, runtime: RuntimeConfig) -> ImageSource:
-    """The source that `settings.kind` names."""
+    """The source for `settings.kind`."""
     module, _, name = SOURCES[settings.kind].partition(":")
     source: ImageSource = getattr(import_module(module), name)(settings, runtime)
     return source

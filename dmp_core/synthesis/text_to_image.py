@@ -1,4 +1,4 @@
-"""What a model must be to make images from text, told from its small files: no weights, no torch."""
+"""Checks that a model makes images from text, by its small files: no weights, no torch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _INDEX = "model_index.json"
 
 
 def check_text_to_image(settings: DiffusionImages) -> None:
-    """Hold a local or shipped model against what the images stage wants of it; ids of the registry and on the hub pass
-    unseen: a plan must be had while they are missing or half fetched.
+    """Check that a local or shipped model fits the images stage; registry and hub ids are not checked, so that planning
+    works before the download.
 
-    Raises InputError when the folder is missing or no text-to-image model in diffusers format, lacks the safety
-    checker that its index lists, or does not make images of that resolution.
+    Raises InputError when the folder is missing or not a text-to-image model in diffusers format, lacks the safety
+    checker that its index lists, or does not make images of this resolution.
     """
     if registered(settings.model, settings.revision) is not None:
         return
@@ -39,7 +39,7 @@ def check_text_to_image(settings: DiffusionImages) -> None:
 
 
 def check_parts(settings: DiffusionImages, configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """The same from the configurations of the parts `unet` and `vae`, where the model has them."""
+    """The same check on the configurations of the parts `unet` and `vae`, if the model has them."""
     model, resolution = settings.model, settings.resolution
     unet, vae = configs.get("unet", {}), configs.get("vae", {})
     taken, made = unet.get("in_channels", 0), unet.get("out_channels", 0)
@@ -59,5 +59,5 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         read: dict[str, Any] = json.loads(file.read_text())
     except ValueError as error:
-        raise InputError(f"images.model: {file}: not valid JSON ({error}); fetch the model anew") from None
+        raise InputError(f"images.model: {file}: not valid JSON ({error}); fetch the model again") from None
     return read

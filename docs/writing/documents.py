@@ -1,4 +1,4 @@
-"""Where measured numbers go: the lines of a document between `<!-- NAME -->` and `<!-- /NAME -->`."""
+"""Writes measured numbers into documents: the lines between `<!-- NAME -->` and `<!-- /NAME -->`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def fill(document: str, name: str, text: str) -> None:
-    """Replace what stands between the markers. Raises ValueError if the document has none of that name."""
+    """Replace the text between the markers. Raises ValueError if the document has none with this name."""
     path = ROOT / document
     marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     filled, count = marked.subn(lambda found: found[1] + text + found[2], path.read_text())

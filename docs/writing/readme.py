@@ -1,4 +1,4 @@
-"""The README's picture and table, from the demo's own results.
+"""The README's figure and table, from the demo's own results.
 
     make demo
     .venv/bin/python -m docs.writing.readme --workspace runs/demo
@@ -29,9 +29,9 @@ FURTHER = ("delta1", "five_iou")
 
 
 def main(
-    workspace: Annotated[str, typer.Option(help="Where `make demo` ran.")] = "runs/demo",
-    preset: Annotated[str, typer.Option(help="The preset it ran.")] = "mini",
-    skip: Annotated[int, typer.Option(help="Samples to pass over in each split.")] = 0,
+    workspace: Annotated[str, typer.Option(help="Workspace of `make demo`.")] = "runs/demo",
+    preset: Annotated[str, typer.Option(help="Preset of that run.")] = "mini",
+    skip: Annotated[int, typer.Option(help="Samples to skip in each split.")] = 0,
 ) -> None:
     place = Workspace(workspace)
     inputs = {node.id: node.artefact(place) for node in plan(load_config(preset))}
@@ -45,7 +45,7 @@ def main(
 
 
 def results_table(metrics: dict[str, Any], training: dict[str, Any]) -> str:
-    """DMP, the best constant and the VAE ceiling, in domain and out of domain: a row a metric."""
+    """DMP, the best constant and the VAE ceiling, in domain and out of domain: one row per metric."""
     columns = ["in-domain: DMP", "constant", "VAE ceiling", "out-of-domain: DMP", "constant", "VAE ceiling"]
     lines = [f"| modality | metric | {' | '.join(columns)} | adapter |", "|---" * (len(columns) + 3) + "|"]
     for name, splits in metrics.items():

@@ -4,9 +4,9 @@
     .venv/bin/dmp ablate --preset mini-full --workspace runs/full
     .venv/bin/python -m docs.writing.results --workspace runs/full
 
-Fills what stands between the markers `compare` and `ablate`, writes the figures to docs/images, and keeps the numbers
-in docs/results. `cp -r docs/results/* runs/full/experiments/` beforehand goes on from these: what the settings still
-ask for stays in the tables, and `dmp compare --methods` adds to it.
+Fills the text between the markers `compare` and `ablate`, writes the figures to docs/images, and keeps the numbers in
+docs/results. `cp -r docs/results/* runs/full/experiments/` beforehand continues from these: results that the settings
+still need stay in the tables, and `dmp compare --methods` adds to them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ IMAGES = ROOT / "docs" / "images"
 STORE = ROOT / "docs" / "results"
 
 
-def main(workspace: Annotated[str, typer.Option(help="Where the experiments ran.")] = "runs/full") -> None:
+def main(workspace: Annotated[str, typer.Option(help="Workspace of the experiments.")] = "runs/full") -> None:
     for name in ("compare", "ablate"):
         folder = Path(workspace) / "experiments" / name
         if (folder / INDEX).exists():
@@ -63,7 +63,7 @@ def _output(folder: Path, output: str, about: dict[str, Any]) -> str:
         return ""
     source = folder / pictures[0]
     IMAGES.mkdir(parents=True, exist_ok=True)
-    if source.suffix == ".png":  # grids of pictures: a tenth of the size
+    if source.suffix == ".png":  # grids of images: a tenth of the size
         target = f"results-{folder.name}-{source.stem}.jpg"
         Image.open(source).convert("RGB").save(IMAGES / target, quality=85, optimize=True)
     else:
@@ -97,7 +97,7 @@ def _differences(folder: Path, index: dict[str, Any]) -> list[str]:
 
 
 def _tally(frame: pd.DataFrame) -> list[str]:
-    """Verdicts counted: a row a variant, a column a split."""
+    """Counts of verdicts: one row per variant, one column per split."""
     splits = list(dict.fromkeys(frame["split"]))
     lines = [f"| | {' | '.join(map(split_name, splits))} |", "|---" * (len(splits) + 1) + "|"]
     for method, rows in frame.groupby("method", sort=False):

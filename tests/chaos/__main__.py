@@ -1,4 +1,4 @@
-"""`make chaos`: everything that may happen to a run, and what is lost by it. Seeded; hours on a small machine.
+"""`make chaos`: disturbances of a run, and what is lost by them. Seeded; takes hours on a small machine.
 
 python -m tests.chaos [--kills 100] [--sample N] [--seed 0] [--only kills,signals,disk,damage,together,commands,prefect]
 """
@@ -49,7 +49,7 @@ def main(
     seed: int = 0,
     only: Annotated[str, typer.Option(help="Names of drills, with commas.")] = "",
 ) -> None:
-    """Print a table: tried, lost, hung, ended otherwise than it should."""
+    """Print a table: tried, lost, hung, ended in a wrong way."""
     with tempfile.TemporaryDirectory() as folder:
         arena = Arena(Path(folder))
         chosen = {

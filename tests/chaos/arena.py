@@ -1,4 +1,4 @@
-"""A place for drills: the undisturbed run to compare with, and what a drill has tried and found."""
+"""Setup for drills: the undisturbed run to compare with, and the record of what a drill tried and found."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from tests.chaos.drills import Ended, contents, temporary, write_config
 from tests.chaos.warm import Warm
 
 _PROGRESS = re.compile(r"Prefect is not installed|\d+/\d+ ")
-"""What commands say on standard error before they end: which variant of a comparison they are at."""
+"""Lines that commands write to standard error before they end: the current variant of a comparison."""
 
 
 @dataclass
 class Tally:
-    """What a drill has tried; all that it complains of is in one of the lists."""
+    """Attempts of a drill; every fault it found is in one of the lists."""
 
     name: str
     tried: int = 0
     lost: list[str] = field(default_factory=list)
-    """Runs after which the workspace is not that of the undisturbed run, or holds what does not belong there."""
+    """Runs after which the workspace differs from that of the undisturbed run, or has extra files."""
     hung: list[str] = field(default_factory=list)
     """Runs that did not end in time, or left a process."""
     wrong: list[str] = field(default_factory=list)
-    """Runs that ended otherwise than they should: exit code, or what they said."""
+    """Runs that did not end as they should: wrong exit code or message."""
     seconds: float = 0.0
 
     def line(self) -> str:
@@ -38,7 +38,7 @@ class Tally:
 
 
 class Arena:
-    """A folder with the small DAG's undisturbed workspace, as a whole and as it was before each stage."""
+    """A folder with the small DAG's undisturbed workspace, complete and as it was before each stage."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ class Arena:
             shutil.copytree(self.before(stage), self.workspace)
 
     def differences(self, right: dict[str, bytes] | None = None) -> list[str]:
-        """What the workspace lacks, has too much or differently, and temporary files and locks."""
+        """Missing, extra and different files of the workspace, and temporary files and locks."""
         right, found = self.right if right is None else right, contents(self.workspace)
         named = {name for name in found.keys() | right.keys() if found.get(name) != right.get(name)}
         return sorted(named) + temporary(self.workspace)
@@ -97,7 +97,7 @@ class Arena:
     def finish(
         self, tally: Tally, what: str, *command: str, right: dict[str, bytes] | None = None, **options: bool
     ) -> None:
-        """Run undisturbed, and complain if that does not end in the right bytes."""
+        """Run undisturbed, and record a fault if that does not give the right bytes."""
         self.warm.start(*self.words(*command), **options)
         ended = self.warm.end(self.workspace, self.patience)
         if ended is None:
@@ -110,7 +110,7 @@ class Arena:
 
 
 def complain(tally: Tally, what: str, ended: Ended | None, codes: tuple[int, ...], line: str | None = None) -> None:
-    """Note what is wrong with a run's end: it should have ended with one of these codes, and said that line alone."""
+    """Record faults of a run's end: it should have ended with one of these codes, and printed only that line."""
     if ended is None:
         tally.hung.append(what)
         return

@@ -25,7 +25,7 @@ KINDS: dict[str, Callable[[bytes, random.Random], bytes | None]] = {
 
 
 def damages(arena: Arena, sample: int | None = None, seed: int = 0) -> Tally:
-    """One file of each kind, in each way. sample: only so many of these."""
+    """One file of each kind, in each way. sample: only this number of them."""
     rng, tally = random.Random(seed), Tally("damaged files")
     arena.fresh("end")
     cases = [(file, kind) for file in _one_of_each(arena.workspace) for kind in KINDS]

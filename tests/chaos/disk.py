@@ -22,7 +22,7 @@ FAULTS = {
 def failing_writes(
     arena: Arena, sample: int | None = None, seed: int = 0, stages: list[str] | None = None
 ) -> Iterator[Tally]:
-    """A tally per fault. sample: so many writes of each stage, instead of all."""
+    """A tally per fault. sample: this number of writes of each stage, instead of all."""
     rng = random.Random(seed)
     for name, fault in FAULTS.items():
         tally = Tally(f"{name} {'for good' if fault[1] else 'once'}, at {'each' if not sample else 'some'} writes")
@@ -44,7 +44,7 @@ def _stage(
         if ended is not None and arena.warm.writes() < number:
             return
         tally.tried += 1
-        if ended is not None and ended.code == 0:  # a write that the stage can do without, or tries again
+        if ended is not None and ended.code == 0:  # a write that the stage does not need, or retries
             if wrong := arena.differences(right):
                 tally.lost.append(f"{what}: {wrong[:5]}")
             continue

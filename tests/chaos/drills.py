@@ -1,4 +1,4 @@
-"""What drills share: start `dmp` as a terminal does, disturb it, and look what it leaves behind."""
+"""Shared by drills: start `dmp` as a terminal does, disturb it, and check what it leaves behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIMIT = 10.0
 LINE = "interrupted; run the same command again to resume"
 _MARK = "DMP_DRILL"
 _TIMED = {"manifest.json", "loss.csv", "metrics.json", "index.html"}
-"""Files that hold times, or digests of such files."""
+"""Files that contain times, or digests of such files."""
 _TEMPORARY = ("*.tmp", "*.part", "*.tmp.npz", ".writing-*", "*.lock", "*.lock.*")
 
 # A fresh interpreter in which Prefect cannot be found, as if it were not installed.
@@ -44,7 +44,7 @@ if __name__ == "__main__":
 
 @dataclass
 class Ended:
-    """How a run ended, and what it left."""
+    """Exit of a run, and what it left."""
 
     code: int
     seconds: float
@@ -52,12 +52,12 @@ class Ended:
     out: str
     err: str
     alive: list[str]
-    """Command lines of its processes that are still there."""
+    """Command lines of its processes that still exist."""
     temporary: list[str]
 
 
 class Run:
-    """A command in a session of its own, so that its group gets what a terminal sends; all that it starts is known."""
+    """A command in its own session, so that its group gets a terminal's signals; all processes it starts are known."""
 
     def __init__(self, folder: Path, *arguments: str, prefect: bool = True, **environment: str) -> None:
         self.folder = folder
@@ -84,7 +84,7 @@ class Run:
             time.sleep(0.02)
 
     def at_work(self, stage: str) -> Callable[[], object]:
-        """Whether a stage makes something right now: it holds a lock then."""
+        """Whether a stage is making something now: it holds a lock then."""
         return lambda: any(self.folder.glob(f".locks/{stage}-*.lock"))
 
     def signal(self, number: int, *, group: bool) -> Ended:
@@ -103,7 +103,7 @@ class Run:
         return Path(f"{self.log}.{stream}").read_text(errors="replace")
 
     def alive(self) -> list[str]:
-        """Command lines of what the run has started and is still there; its mark is inherited by every child."""
+        """Command lines of processes of the run that still exist; every child inherits its mark."""
         found, mark = [], f"{_MARK}={self.mark}\0".encode()
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -111,8 +111,8 @@ class Run:
                     found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:120])
         return found
 
-    def gone(self, patience: float) -> bool:
-        """Whether all of its processes are gone within that many seconds."""
+    def has_ended(self, patience: float) -> bool:
+        """Whether all of its processes end within that many seconds."""
         until = time.monotonic() + patience
         while self.alive() and time.monotonic() < until:
             time.sleep(0.1)
@@ -134,7 +134,7 @@ def temporary(folder: Path) -> list[str]:
 
 
 def contents(workspace: Path) -> dict[str, bytes]:
-    """Bytes by path of what a run publishes, without what tells of times."""
+    """Bytes by path of the files that a run publishes, without those that contain times."""
     return {
         path.relative_to(workspace).as_posix(): path.read_bytes()
         for path in workspace.rglob("*")

@@ -1,4 +1,4 @@
-"""`kill -9` of the whole group, at a random time or at a random write; the next run goes on from what is left."""
+"""`kill -9` of the whole group, at a random time or at a random write; the next run resumes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WRITES = 400
 
 
 def kills(arena: Arena, number: int, seed: int = 0, at_writes: bool = True) -> Tally:
-    """So many kills, over as many runs of the DAG as they take."""
+    """This number of kills, over as many runs of the DAG as needed."""
     rng = random.Random(seed)
     tally = Tally(f"kill -9, {'at the n-th write' if at_writes else 'at a random time'}")
     arena.fresh()
@@ -34,7 +34,7 @@ def kills(arena: Arena, number: int, seed: int = 0, at_writes: bool = True) -> T
                 arena.warm.signal(signal.SIGKILL)
         ended = arena.warm.end(arena.workspace, arena.patience)
         complain(tally, what, ended, (-signal.SIGKILL, 0))
-        if ended is not None and ended.code == 0:  # it was quicker, so this run of the DAG is over
+        if ended is not None and ended.code == 0:  # it finished before the kill, so this run of the DAG is over
             if wrong := arena.differences():
                 tally.lost.append(f"{what}: {wrong[:5]}")
             arena.fresh()

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, to the process and to its group, in each stage; the next run goes on."""
+"""SIGINT and SIGTERM, to the process and to its group, in each stage; the next run resumes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _after(arena: Arena, stage: str) -> Path:
 
 
 def with_prefect(arena: Arena, runner: str, stages: list[str], seed: int = 0) -> Tally:
-    """With the temporary server, by the command as users start it: each run goes on to the next of the stages."""
+    """With the temporary server, by the command as users start it: each run continues with the next stage."""
     rng, tally = random.Random(seed), Tally(f"SIGINT, SIGTERM with Prefect, {runner} runner")
     chosen_runner = {"process": ["--set", "runtime={task_runner: process, parallel: 2, chunk_shards: 1, workers: 1}"]}
     words = [*arena.words("run"), *chosen_runner.get(runner, [])]
@@ -67,7 +67,7 @@ def with_prefect(arena: Arena, runner: str, stages: list[str], seed: int = 0) ->
         ended = run.signal(chosen, group=group)
         tally.tried += 1
         complain(tally, what, ended, (CODES[chosen],), LINE)
-        if ended.seconds > LIMIT or not run.gone(LIMIT):
+        if ended.seconds > LIMIT or not run.has_ended(LIMIT):
             tally.hung.append(f"{what}: {ended.seconds:.1f} s, {run.alive()}")
         if ended.temporary:
             tally.lost.append(f"{what}: left {ended.temporary}")
@@ -76,7 +76,7 @@ def with_prefect(arena: Arena, runner: str, stages: list[str], seed: int = 0) ->
 
 
 def other_commands(arena: Arena) -> Tally:
-    """Ctrl-C in what else takes time; each is run by a terminal, so that its group gets the signal."""
+    """Ctrl-C in other slow commands; each is run by a terminal, so that its group gets the signal."""
     tally, folder = Tally("Ctrl-C in other commands"), arena.folder / "others"
     photos = folder / "photos"
     photos.mkdir(parents=True)
@@ -100,7 +100,7 @@ def other_commands(arena: Arena) -> Tally:
         ended = run.signal(signal.SIGINT, group=True)
         tally.tried += 1
         complain(tally, name, ended, (130,), LINE)
-        if ended.seconds > LIMIT or not run.gone(LIMIT):
+        if ended.seconds > LIMIT or not run.has_ended(LIMIT):
             tally.hung.append(f"{name}: {ended.seconds:.1f} s, {run.alive()}")
         if ended.temporary:
             tally.lost.append(f"{name}: left {ended.temporary}")
@@ -115,7 +115,7 @@ def killed_with_prefect(arena: Arena) -> Tally:
     run = Run(arena.workspace, *arena.words("run"))
     run.until(run.at_work("images"))
     run.signal(signal.SIGKILL, group=False)
-    if not run.gone(LIMIT):
+    if not run.has_ended(LIMIT):
         tally.hung.append(f"left {run.alive()}")
     arena.finish(tally, "after kill -9", "run")
     return tally

@@ -59,7 +59,7 @@ def test_damaged_files(arena):
     check(damages(arena, sample=4), 3)
 
 
-def test_two_runs_at_once(arena):
+def test_two_simultaneous_runs(arena):
     check(together(arena, 2, 1), 1)
 
 
@@ -68,7 +68,7 @@ def test_two_runs_at_once(arena):
     ("runner", "number", "group"), [("thread", signal.SIGINT, True), ("process", signal.SIGTERM, False)]
 )
 def test_a_signal_ends_a_run_with_prefect_and_the_rerun_resumes(arena, runner, number, group):
-    # All that the stage needs is there, so that it begins at once.
+    # All inputs of the stage exist, so that it begins immediately.
     arena.fresh("labels" if runner == "thread" else "latents")
     stage = "labels" if runner == "thread" else "latents"
     chosen = ["--set", "runtime={task_runner: process, parallel: 2, chunk_shards: 1, workers: 1}"]
@@ -77,7 +77,7 @@ def test_a_signal_ends_a_run_with_prefect_and_the_rerun_resumes(arena, runner, n
     ended = run.signal(number, group=group)
     assert (ended.code, ended.err) == (CODES[number], f"{LINE}\n")
     assert ended.seconds < LIMIT
-    assert run.gone(LIMIT), run.alive()
+    assert run.has_ended(LIMIT), run.alive()
     assert ended.temporary == []
     tally = Tally("rerun")
     arena.finish(tally, "the rerun", "run", inline=True)
@@ -90,5 +90,5 @@ def test_the_server_and_the_workers_end_with_a_killed_run(arena):
     run.until(run.at_work("images"))
     run.until(lambda: len(run.alive()) >= 3)  # the run, its server, a renderer
     run.signal(signal.SIGKILL, group=False)
-    assert run.gone(LIMIT), run.alive()
+    assert run.has_ended(LIMIT), run.alive()
     shutil.rmtree(arena.workspace)

@@ -1,4 +1,4 @@
-"""Two and three runs at once on one workspace, of which some are killed: they share the work and end alike."""
+"""Two and three simultaneous runs on one workspace, of which some are killed: they share the work and end alike."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.chaos.warm import Warm
 
 
 def together(arena: Arena, runs: int, rounds: int, seed: int = 0) -> Tally:
-    """So many runs at once; in every second round one of them is killed on its way."""
-    rng, tally = random.Random(seed), Tally(f"{runs} runs at once")
+    """Simultaneous runs; in every second round one of them is killed meanwhile."""
+    rng, tally = random.Random(seed), Tally(f"{runs} simultaneous runs")
     patience = runs * arena.patience
     others = [Warm(arena.workspace, None) for _ in range(runs - 1)]
     everyone = [arena.warm, *others]
@@ -32,7 +32,7 @@ def together(arena: Arena, runs: int, rounds: int, seed: int = 0) -> Tally:
                 codes = (0, -signal.SIGKILL) if warm is killed else (0,)
                 complain(tally, what, warm.end(arena.workspace, patience), codes)
             tally.tried += 1
-            if killed:  # what it held when the others were done already
+            if killed:  # its lock, if the others had already finished
                 arena.finish(tally, what, "run")
             elif wrong := arena.differences():
                 tally.lost.append(f"{what}: {wrong[:5]}")

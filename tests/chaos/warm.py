@@ -1,4 +1,4 @@
-"""`dmp` without the seconds that imports take: a process that has everything imported forks one run after the other.
+"""`dmp` without the seconds that imports take: a process that has everything imported forks one run after another.
 
 Prefect cannot be found in it, so that stages run in turn. As a program it reads a request per line, a JSON object with
 `arguments`, `log`, `fault` and `inline`, and answers with the process id, then with the exit code.
@@ -29,7 +29,7 @@ KILL = -int(signal.SIGKILL)
 
 
 class Warm:
-    """One such process, and the run that it has started last; a run is in a session of its own."""
+    """One such process, and the run that it started last; each run has its own session."""
 
     def __init__(self, workspace: Path, library: Path | None) -> None:
         """workspace: below it writes are counted, by the library of `tests.faults` if there is one."""
@@ -41,7 +41,7 @@ class Warm:
             env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "OPENBLAS_NUM_THREADS": "1", **counted},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            bufsize=0,  # `select` does not see what a buffer holds
+            bufsize=0,  # `select` does not see buffered data
             start_new_session=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
@@ -50,7 +50,7 @@ class Warm:
         self.begun = 0.0
 
     def start(self, *arguments: str, fault: tuple[int, int, bool] | None = None, inline: bool = False) -> None:
-        """fault: as for `tests.faults`. inline: render in the same process, which spares seconds per stage."""
+        """fault: as for `tests.faults`. inline: render in the same process, which saves seconds per stage."""
         request = {"arguments": arguments, "log": str(self.log), "fault": fault, "inline": inline}
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         self.pid, self.begun = int(self._answer(60)), time.monotonic()
@@ -74,7 +74,7 @@ class Warm:
         return Ended(int(code), seconds, out, err, alive, temporary(workspace))
 
     def writes(self) -> int:
-        """How many the run that has just ended by itself has tried."""
+        """Number of writes of the run that has just ended by itself."""
         return int(Path(f"{self.log}.writes").read_text())
 
     def over(self) -> bool:
@@ -113,7 +113,7 @@ class _NoPrefect:
 
 
 def _import_all() -> None:
-    """But the renderer: its threads do not survive a fork."""
+    """Import everything except the renderer, whose threads do not survive a fork."""
     for name in ("torch", "peft", "matplotlib.pyplot", "pyarrow.parquet", "webdataset"):
         importlib.import_module(name)
     for name in (

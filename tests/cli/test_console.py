@@ -1,4 +1,4 @@
-"""Text of users is printed as it is: no markup, and nothing that a terminal would obey."""
+"""User-provided text is printed literally: no markup, and no control characters of terminals."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_progress_shows_names_as_they_are(terminal):
     assert ("[red]\\x1b]0;title\\x07" in shown.file.getvalue()) == terminal
 
 
-def test_what_a_terminal_would_obey_is_spelled_out():
+def test_control_characters_are_escaped():
     assert plain("a\x1b[2Jb\x07\r\x9b1m\n\t") == "a\\x1b[2Jb\\x07\\r\\x9b1m\\n\\t"
     assert plain("a\nb\x00", keep="\n") == "a\nb\\x00"
     assert plain("evil\u202egnp.exe\u2066") == "evil\\u202egnp.exe\\u2066"

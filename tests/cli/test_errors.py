@@ -1,4 +1,4 @@
-"""Whatever a user gets wrong is said on one line, by every command; a new command is tried as well."""
+"""Every command reports user errors on one line; new commands are tested automatically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import typer
 from PIL import Image
 
 from dmp_core.cli import app, running
-from dmp_core.cli.errors import explain, guarded, say
+from dmp_core.cli.errors import explain, guarded, print_error
 from dmp_core.config import load_config
 from dmp_core.errors import EXTRAS, InputError, MissingExtra
 from dmp_core.render import RendererMissing
@@ -37,7 +37,7 @@ REQUIRED = {
     "--scenes": "scenes",
     "--keyword": "kitchen",
 }
-"""What a command needs to come as far as the option under test; any other argument is `nowhere`."""
+"""Arguments that a command needs to reach the option under test; any other argument is `nowhere`."""
 
 BAD = {
     "--preset": ["nope", "../smoke", "a\nb"],
@@ -81,7 +81,7 @@ def named(parameter: Any) -> str:
 
 
 def needed(command: Any, path: tuple[str, ...], but: str) -> list[str]:
-    """Arguments that the command cannot do without, but one."""
+    """The command's required arguments, except one."""
     words: list[str] = []
     for parameter in command.params:
         name = named(parameter)
@@ -106,7 +106,7 @@ def cases() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A working folder with files that are something else than what an option asks for."""
+    """A working folder with files of other kinds than the options expect."""
     place = tmp_path_factory.mktemp("folder")
     (place / "photos").mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(place / "photos" / "a.png")
@@ -120,7 +120,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("arguments", cases())
-def test_every_command_says_what_is_wrong_on_one_line(arguments, folder, monkeypatch, capsys):
+def test_every_command_reports_errors_on_one_line(arguments, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(running, "_runner", lambda: pytest.fail("was accepted"))  # instead of hours of work
     before = [path for path in folder.rglob("*") if path.is_file()]
@@ -147,7 +147,7 @@ def test_every_command_says_what_is_wrong_on_one_line(arguments, folder, monkeyp
         (["cooking"], "No such command 'cooking'"),
     ],
 )
-def test_the_message_names_what_is_wrong(arguments, named, folder, monkeypatch, capsys):
+def test_the_message_names_the_fault(arguments, named, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     assert guarded(lambda: app(arguments, prog_name="dmp", standalone_mode=False)) == 2
     assert named in capsys.readouterr().err
@@ -192,7 +192,7 @@ def test_a_missing_package_is_named_with_its_extra(package):
     inner = ModuleNotFoundError(f"No module named '{package}.sub'", name=f"{package}.sub")
     outer = ImportError("of a library that wraps it")
     outer.__cause__ = inner
-    bare = RendererMissing("needs Mitsuba 3", name="mitsuba")  # as it comes out of a worker process
+    bare = RendererMissing("needs Mitsuba 3", name="mitsuba")  # as a worker process raises it
     assert explain(bare)[0].endswith("pip install 'dmp-pipeline[render]'")
     for error in (inner, outer):
         text, code = explain(error)
@@ -217,8 +217,8 @@ def test_errors_travel_from_worker_processes():
     assert "pip install 'dmp-pipeline[labelers]'" in str(error)
 
 
-def test_a_message_is_one_line_whatever_is_in_it(capsys):
-    say("one\ntwo\x1b[31m \u202e[/f] [bold]x")
+def test_a_message_with_any_content_is_one_line(capsys):
+    print_error("one\ntwo\x1b[31m \u202e[/f] [bold]x")
     assert capsys.readouterr().err == "error: one; two\\x1b[31m \\u202e[/f] [bold]x\n"
 
 
@@ -238,7 +238,7 @@ def test_output_that_cannot_encode_a_character_replaces_it(tmp_path):
     assert registry()[0].id.encode() in done.stdout
 
 
-def test_a_reader_that_has_enough_ends_the_command_quietly(tmp_path):
+def test_a_closed_pipe_ends_the_command_quietly(tmp_path):
     command = f'"{sys.executable}" -m dmp_core.cli plan -p mini -w "{tmp_path}" | head -n 1'
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, shell=True, capture_output=True, env=env, check=True)
@@ -246,7 +246,7 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(tmp_path):
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_a_home_of_prefect_that_cannot_be_written_is_one_line_at_once(tmp_path):
+def test_a_prefect_home_that_is_not_writable_is_one_line_immediately(tmp_path):
     (tmp_path / "file").write_text("")
     home = tmp_path / "file" / "home"
     done = dmp("stage", "prompts", "-p", "smoke", "-w", str(tmp_path / "w"), PREFECT_HOME=str(home))

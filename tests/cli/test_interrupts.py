@@ -16,7 +16,7 @@ from dmp_core.processes import GRACE, descendants
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# `work` is what the main thread does; a line "ready" says that it does.
+# The main thread runs `work`; a line "ready" reports that it has begun.
 PROGRAM = """
 import atexit, contextlib, os, signal, subprocess, sys, threading, time
 from dmp_core.cli.interrupts import Interrupts
@@ -35,7 +35,7 @@ def cleaned():
 
 with Interrupts():
     work()
-print("went on", flush=True)
+print("continued", flush=True)
 """
 
 SLEEPS = """
@@ -127,7 +127,7 @@ def end(process: subprocess.Popen[str], *signals: int) -> tuple[int, float, str]
 
 
 def is_running(pid: int) -> bool:
-    """One that nobody has collected yet has ended as well."""
+    """A process that its parent has not waited for yet counts as ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
@@ -143,14 +143,14 @@ def test_a_signal_unwinds_even_if_a_destructor_swallows_it(work, number):
 
 
 @pytest.mark.parametrize("work", [SWALLOWED, DEADLOCK, AT_ITS_END])
-def test_what_does_not_unwind_is_ended(work):
+def test_a_process_that_does_not_unwind_is_ended(work):
     code, seconds, out = end(start(work), signal.SIGTERM)
     assert code == 143
     assert UNWINDING - 0.5 < seconds < UNWINDING + GRACE + 2
     assert out == ("at exit\n" if work is AT_ITS_END else "")
 
 
-def test_a_second_ctrl_c_ends_at_once():
+def test_a_second_ctrl_c_ends_immediately():
     code, seconds, _ = end(start(SWALLOWED), signal.SIGINT, signal.SIGINT)
     assert code == 130
     assert seconds < 4
@@ -165,7 +165,7 @@ def test_signals_that_are_repeated_do_not_cut_the_unwinding_short():
     assert (code, out) == (143, "cleaned\n")
 
 
-def test_whatever_error_follows_a_signal_is_an_interruption():
+def test_any_error_after_a_signal_is_an_interruption():
     assert end(start(ANOTHER_ERROR), signal.SIGINT)[0] == 130
 
 
@@ -191,5 +191,5 @@ def test_a_signal_that_is_ignored_stays_so():
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGINT)
-    assert process.communicate()[0] == "cleaned\nwent on\n"
+    assert process.communicate()[0] == "cleaned\ncontinued\n"
     assert process.returncode == 0

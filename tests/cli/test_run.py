@@ -1,4 +1,4 @@
-"""What `dmp plan` and `dmp run` say besides their results."""
+"""Notes of `dmp plan` and `dmp run`, in addition to their results."""
 
 from __future__ import annotations
 

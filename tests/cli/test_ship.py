@@ -1,4 +1,4 @@
-"""What ships of a finished adapter."""
+"""Shipped files of a finished adapter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.training.conftest import toy_pairs
 from tests.training.tiny import write_base
 
 
-def test_a_shipped_adapter_is_small_and_whole(tmp_path, monkeypatch):
+def test_a_shipped_adapter_is_small_and_complete(tmp_path, monkeypatch):
     """Half-precision weights that load, the card, and a curve of few rows, each a mean or total of many."""
     monkeypatch.setattr(ship, "ROWS", 4)
     model = BaseConfig(model=str(write_base(tmp_path / "base")))

@@ -1,4 +1,4 @@
-"""Presets validate; errors name the field and the mend; precedence is preset < file < --set."""
+"""Presets validate; errors name the field and the fix; precedence is preset < file < --set."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_exact_labels_need_rendered_images():
         load_config("mini", None, ["images={kind: diffusion}"])
 
 
-def test_unknown_preset_and_file_name_what_there_is(tmp_path):
+def test_errors_for_unknown_preset_and_file_list_the_known_ones(tmp_path):
     with pytest.raises(InputError, match=r"choose one of: .*mini"):
         load_config("maxi")
     with pytest.raises(InputError, match="no such configuration file"):
@@ -101,7 +101,7 @@ def test_a_split_has_one_source():
     folder = "splits.arbitrary={folder: photos, keywords_file: arbitrary.txt}"
     with pytest.raises(InputError, match="give one of keywords, keywords_file and folder"):
         load_config("mini", None, [folder])
-    with pytest.raises(InputError, match="count: say how many"):
+    with pytest.raises(InputError, match="count: give the number"):
         load_config("mini", None, ["splits.new={keywords: [bedroom]}"])
     with pytest.raises(InputError, match="share: give two fractions"):
         load_config("mini", None, ["splits.new={folder: photos, share: [0.5, 0.2]}"])
@@ -109,7 +109,7 @@ def test_a_split_has_one_source():
     assert (split.count, split.fit, split.share) == (None, "crop", (0.0, 1.0))
 
 
-def test_exact_labels_may_come_out_of_folders():
+def test_exact_labels_may_come_from_folders():
     config = load_config("mini")
     values = config.model_dump(mode="json") | {"images": {"kind": "diffusion"}}
     assert validate(values | {"splits": {"arbitrary": {"folder": "photos"}}}, "mine").labels["normal"].kind == "exact"
@@ -117,7 +117,7 @@ def test_exact_labels_may_come_out_of_folders():
         validate(values, "mine")
 
 
-def test_a_file_may_say_what_it_extends(tmp_path):
+def test_a_file_may_state_what_it_extends(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("extends: paper\nseed: 5\n")
     assert load_config("mini", file) == load_config("paper", None, ["seed=5"])

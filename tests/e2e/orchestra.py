@@ -1,4 +1,4 @@
-"""A Prefect server and workers on loopback, with a home of their own, for tests that deploy, run and kill."""
+"""A Prefect server and workers on loopback, with their own home, for tests that deploy, run and kill."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def wait_for(what: str, look: Callable[[], T | None], patience: float = PATIENCE) -> T:
-    """What `look` finds; looked for twice a second, so that no test depends on the machine's speed."""
+    """The result of `look`, called twice per second, so that no test depends on the machine's speed."""
     until = time.monotonic() + patience
     while time.monotonic() < until:
         if found := look():
@@ -94,7 +94,7 @@ class Orchestra:
         return done.stdout
 
     def log(self, node: str) -> str:
-        """All that a machine has said so far."""
+        """All output of a machine so far."""
         return (self.home / f"{node}.log").read_text()
 
     # ------------------------------------------------------------------------------- processes
@@ -112,7 +112,7 @@ class Orchestra:
         return f"{self.home}:{node}"
 
     def kill(self, node: str, *, flows_only: bool = False, by: int = signal.SIGKILL) -> None:
-        """End a machine's processes by a signal, or those of its flow runs alone."""
+        """End a machine's processes with a signal, or only those of its flow runs."""
         for pid, command in self.processes(node).items():
             if not (flows_only and "worker start" in command):
                 with contextlib.suppress(ProcessLookupError):

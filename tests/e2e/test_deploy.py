@@ -39,7 +39,7 @@ def image(pool: Any) -> str:
     return pool.base_job_template["variables"]["properties"]["image"]["default"]
 
 
-def test_containers_are_deployed_once_and_kept_by_what_is_deployed_later(server):
+def test_containers_are_deployed_once_and_kept_by_later_deployments(server):
     server.command(
         "flows.deploy", "--pool-type", "docker", "--image", "dmp:1", "--volume", "/data:/data", "--gpus", "4"
     )
@@ -56,7 +56,7 @@ def test_containers_are_deployed_once_and_kept_by_what_is_deployed_later(server)
     assert (pools["cpu"].concurrency_limit, pools["gpu"].concurrency_limit) == (3, 4)
     assert folders == {FOLDER_IN_IMAGE}
 
-    with pytest.raises(AssertionError, match="the pool 'cpu' is there, and of type docker"):
+    with pytest.raises(AssertionError, match="the pool 'cpu' exists with type docker"):
         server.command("flows.deploy", "--pool-type", "process")
     with get_client(sync_client=True) as client:
         for name in pools:

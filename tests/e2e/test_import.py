@@ -1,4 +1,4 @@
-"""A folder of one's own images through `dmp dataset import`: shards, predictions, scores and a report."""
+"""A folder of your own images through `dmp dataset import`: shards, predictions, scores and a report."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_labelled_folder_is_trained_on_and_scored(tmp_path, monkeypatch):
 
 
 def test_labels_without_a_training_set_are_scored_without_a_constant(tmp_path, caplog):
-    """With depths in millimetres, and class maps that label nothing."""
+    """With depths in millimetres, and class maps without labels."""
     write_rooms(tmp_path / "rooms", range(2), ())
     for seed in range(2):
         labels = {"depth": room(seed)["depth"] * 1000, "segmentation": np.full((32, 32), 255, np.uint8)}
@@ -172,10 +172,10 @@ def test_a_workspace_among_the_photos_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "photos")
     run = CliRunner().invoke(app, ["dataset", "import", ".", "-p", "smoke"])
     assert isinstance(run.exception, InputError)
-    assert "--workspace runs/default: lies inside ." in str(run.exception)
+    assert "--workspace runs/default: is inside ." in str(run.exception)
     (tmp_path / "link").symlink_to(tmp_path / "photos")
     linked = CliRunner().invoke(app, ["dataset", "import", "../photos", "-p", "smoke", "-w", str(tmp_path / "link/w")])
-    assert "lies inside ../photos" in str(linked.exception)
+    assert "is inside ../photos" in str(linked.exception)
     assert [path.name for path in (tmp_path / "photos").iterdir() if path.is_dir()] == []
 
 
@@ -196,8 +196,8 @@ def test_a_broken_photo_is_named_before_any_work(tmp_path):
         (["photos", "--hold-out", "2"], "--hold-out 2: give a share between 0 and 1"),
         (["photos", "--hold-out", "0.5", "--split", "train"], "--split, --hold-out: give one of the two"),
         (["photos", "--fit", "stretch"], "splits.arbitrary.fit"),
-        (["split", "--split", "train"], "has a folder train of its own"),
-        (["split"], "stray.png: beside the split folders"),
+        (["split", "--split", "train"], "already has a folder train"),
+        (["split"], "stray.png: image next to the split folders"),
         (["photos", "--set", "base.model=some/model", "--set", "adapters={}"], "nothing to make"),
     ],
 )

@@ -41,7 +41,7 @@ def finish(run: subprocess.Popen[str]) -> list[str]:
 
 
 def contents(workspace: Path) -> dict[str, bytes]:
-    """Bytes by path, without what tells of times and machines."""
+    """Bytes by path, without files that contain times and machines."""
     return {
         path.relative_to(workspace).as_posix(): path.read_bytes()
         for path in workspace.rglob("*")
@@ -70,7 +70,7 @@ def test_two_workers_make_the_same_bytes(runner, plain, tmp_path):
     assert complete(tmp_path)
 
 
-def test_two_runs_at_once_end_well_and_share_the_work(plain, tmp_path):
+def test_two_simultaneous_runs_end_well_and_share_the_work(plain, tmp_path):
     made = [finish(run) for run in [start(tmp_path), start(tmp_path)]]
     assert contents(tmp_path) == contents(plain)
     assert complete(tmp_path)
@@ -80,7 +80,7 @@ def test_two_runs_at_once_end_well_and_share_the_work(plain, tmp_path):
     assert not list((tmp_path / ".locks").iterdir())
 
 
-def test_what_a_killed_run_held_is_taken_over(plain, tmp_path):
+def test_locks_of_a_killed_run_are_taken_over(plain, tmp_path):
     killed = start(tmp_path)
     while not list((tmp_path / ".scratch" / "train").glob("normal-*")):
         assert killed.poll() is None

@@ -47,10 +47,10 @@ def workspace(prefect: Orchestra, tmp_path_factory) -> Path:
     """The whole DAG, run by `prefect deployment run`, with its training on the other pool."""
     folder = tmp_path_factory.mktemp("workspace")
     overrides = json.dumps([*ONE_TASK, ON_GPU])
-    told = prefect.command(
+    output = prefect.command(
         "prefect", "deployment", "run", "pipeline/smoke", "-p", f"workspace={folder}", "-p", f"overrides={overrides}"
     )
-    prefect.end(UUID(next(word for word in told.split() if word.count("-") == 4)))
+    prefect.end(UUID(next(word for word in output.split() if word.count("-") == 4)))
     return folder
 
 
@@ -87,9 +87,9 @@ def test_pipeline_runs_by_deployment_with_its_training_on_the_other_pool(prefect
     assert complete(workspace)
     assert (workspace / "report" / "index.html").exists()
     assert "train/normal-dmp: made" in prefect.log("gpu-node")
-    told = prefect.log("cpu-node")
-    assert "train: sending train/normal-dmp to train/gpu" in told
-    assert "train/normal-dmp: made" not in told
+    output = prefect.log("cpu-node")
+    assert "train: sending train/normal-dmp to train/gpu" in output
+    assert "train/normal-dmp: made" not in output
 
     shown = artifacts()
     for split in ("In-domain", "Out-of-domain"):
@@ -155,13 +155,13 @@ def test_an_experiment_uses_the_pipelines_data_and_shows_its_tables(prefect, wor
     assert run.state.is_completed()
     assert run.name == f"ablate paper, steps-2: smoke (smoke) in {workspace}"
     assert files(workspace / "images") == before
-    told = artifacts()["experiment-ablate"].data
-    assert re.search(r"^\| DMP \|.* [\d.]+", told, re.MULTILINE)
+    output = artifacts()["experiment-ablate"].data
+    assert re.search(r"^\| DMP \|.* [\d.]+", output, re.MULTILINE)
     assert (workspace / "experiments" / "ablate" / "figure7.png").exists()
 
 
 @pytest.mark.e2e
-def test_bad_input_on_another_pool_is_said_by_the_parent(prefect, workspace, tmp_path):
+def test_bad_input_on_another_pool_is_reported_by_the_parent(prefect, workspace, tmp_path):
     nowhere = prefect.end(prefect.submit("pipeline/smoke", **values(tmp_path, "runtime.deployments={train: train/x}")))
     assert nowhere.state.is_failed()
     assert "runtime.deployments.train: no deployment 'train/x'" in nowhere.state.message
@@ -189,7 +189,7 @@ def test_a_signal_to_dmp_run_is_a_crash_to_the_server(prefect, tmp_path, number,
 
 
 class TestTrainingThatDoesNotComplete:
-    """A child run on the other pool ends badly: its parent must say so soon, and nobody else may suffer."""
+    """A child run on the other pool fails: its parent must report it soon, and other runs must not be affected."""
 
     pytestmark = pytest.mark.e2e
     SOON = 15  # seconds
@@ -240,7 +240,7 @@ class TestTrainingThatDoesNotComplete:
             client.set_flow_run_state(parent, Cancelling())
         ended = prefect.end(parent)
         assert ended.state.is_cancelled()
-        assert self.took(ended, asked) < 2 * self.SOON  # the parent's own worker hears of it within ten seconds
+        assert self.took(ended, asked) < 2 * self.SOON  # the parent's own worker is notified within ten seconds
         stopped = prefect.end(child)
         assert stopped.state.is_cancelled()
         assert self.took(stopped, ended.end_time) < self.SOON

@@ -44,11 +44,11 @@ FOREIGN, OTHER_BOOT = (
     ).encode()
     for host in ("far", socket.gethostname())
 )
-"""Locks whose holder cannot be seen to be dead."""
+"""Locks whose holder cannot be checked."""
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Bytes by name, without what tells of times."""
+    """Bytes by name, without files that contain times."""
     timed = ("manifest.json", "loss.csv", "metrics.json", "index.html")
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
@@ -58,7 +58,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def digest(folder: Path) -> dict[str, tuple[int, int]]:
-    """Name → (inode, modification time): tells rewritten files from untouched ones."""
+    """Name → (inode, modification time), which shows whether a file was rewritten."""
     return {
         path.relative_to(folder).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
         for path in folder.rglob("*")
@@ -119,7 +119,7 @@ def test_deleted_shard_is_redone_alone_and_byte_identical(workspace):
 
 @pytest.mark.slow
 def test_sigterm_ends_a_run_with_all_its_processes_and_the_rerun_resumes_at_the_missing_shard(tmp_path):
-    slow = ["images={resolution: 64, samples_per_pixel: 512}", "runtime.workers=1"]  # seconds an image
+    slow = ["images={resolution: 64, samples_per_pixel: 512}", "runtime.workers=1"]  # seconds per image
     config = load_config("smoke", None, slow)
     for node in plan(config):
         if node.stage == "prompts":
@@ -137,7 +137,7 @@ def test_sigterm_ends_a_run_with_all_its_processes_and_the_rerun_resumes_at_the_
         run.send_signal(signal.SIGTERM)
         assert run.wait(timeout=30) == 128 + signal.SIGTERM
         until = time.monotonic() + 10
-        with suppress(ProcessLookupError):  # once the group, with the server that Prefect started, is gone
+        with suppress(ProcessLookupError):  # once the group, with the server that Prefect started, has ended
             while True:
                 os.killpg(run.pid, 0)
                 assert time.monotonic() < until
@@ -171,7 +171,7 @@ def test_threads_are_recorded_where_torch_computes_and_nowhere_else(workspace):
 
 @pytest.mark.slow
 def test_locks_of_a_lost_machine_are_taken_over_in_every_stage(workspace, tmp_path):
-    """One shard per stage is lost, and a machine that held its lock; then an artefact that is no shards."""
+    """One shard per stage is lost, and a machine that held its lock; then an artefact without shards."""
     copy, locks = tmp_path / "w", []
     shutil.copytree(workspace, copy)
     (copy / ".locks").mkdir(exist_ok=True)
@@ -231,7 +231,7 @@ def test_new_dataset_opens_with_webdataset_and_datasets(tmp_path):
     assert len(loaded) == 3
     assert members <= set(loaded.column_names)
     assert (tmp_path / "datasets" / "kitchen" / "README.md").exists()
-    assert "every shard is as it was made" in dmp("dataset", "verify", str(folder.parent)).stdout
+    assert "every shard is unchanged" in dmp("dataset", "verify", str(folder.parent)).stdout
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""Prefect's bundled interface in a headless Chromium: what a user sees of deployments, runs and artifacts.
+"""Prefect's bundled interface in a headless Chromium: its pages of deployments, runs and artifacts.
 
 The browser is the one that DMP_CHROMIUM names, the system's, or Playwright's own. It can reach this machine only.
-Where there is none the tests are skipped; under `make e2e`, which sets DMP_E2E, the run ends at once and says so.
-`make screenshots` runs these tests and writes what they saw to docs/images/.
+Where there is none the tests are skipped; under `make e2e`, which sets DMP_E2E, the run ends immediately with an error.
+`make screenshots` runs these tests and writes their screenshots to docs/images/.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ def find_browser() -> str | None:
 
 
 if os.environ.get("DMP_E2E"):
-    find_browser()  # while tests are collected: one message before twenty minutes, not eight after them
+    find_browser()  # during collection: one message immediately, instead of eight after twenty minutes
 
 
 class Window:
-    """A page of the interface; remembers what went wrong in it."""
+    """A page of the interface; records errors in it."""
 
     def __init__(self, page: api.Page, base: str) -> None:
         self.page, self.base = page, base
@@ -73,8 +73,8 @@ class Window:
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
         page.on("response", self._hear)
 
-    def _hear(self, answer: api.Response) -> None:
-        # 503 is SQLite under load; the interface asks again. For a flow's artifact it also asks for the task run "".
+    def _record_error(self, answer: api.Response) -> None:
+        # 503 is SQLite under load; the interface retries. For a flow's artifact it also requests the task run "".
         nobody = answer.url.endswith("/task_runs/filter") and '"any_":[""]' in (answer.request.post_data or "")
         if answer.status in (422, 500) and not nobody:
             self.wrong.append(f"{answer.status} {answer.url} {answer.request.post_data}")
@@ -83,8 +83,8 @@ class Window:
         self.page.goto(f"{self.base}/v2/{path}", wait_until="domcontentloaded")
         return self.page
 
-    def picture(self, name: str, height: int = 900) -> None:
-        """Look for errors, then keep docs/images/NAME.png if pictures were asked for."""
+    def keep_screenshot(self, name: str, height: int = 900) -> None:
+        """Check for errors, then save docs/images/NAME.png if screenshots were requested."""
         self.page.set_viewport_size({"width": 1280, "height": height})
         self.page.wait_for_timeout(3000)  # the timeline draws itself some frames later
         assert self.page.locator("[data-sonner-toast][data-type=error]").count() == 0
@@ -109,7 +109,7 @@ def browser() -> Iterator[api.Browser]:
 
 @pytest.fixture(scope="module")
 def prefect(browser, tmp_path_factory) -> Iterator[Orchestra]:
-    """After the browser, so that nothing is started where there is none."""
+    """Requested after the browser, so that nothing is started without one."""
     with orchestra(tmp_path_factory.mktemp("prefect"), pools=("cpu",)) as started:
         yield started
 
@@ -145,25 +145,25 @@ def test_deployments_are_listed_with_their_flows_and_tags(window, run):
         api.expect(rows).to_have_count(len(DEPLOYMENTS))
         return rows if rows.filter(has_text="Not Ready").count() < len(DEPLOYMENTS) else None
 
-    rows = wait_for("the worker to ask for its pool", ready)
+    rows = wait_for("the worker to request its pool", ready)
     shown = Counter()
     for text in rows.all_inner_texts():
         words = [word.strip() for word in text.splitlines() if word.strip()]
         shown[words[0], words[1], next(word for word in words if word in ("dag", "data", "experiment", "stage"))] += 1
     wanted = Counter((entry["name"], flow_name(entry["entrypoint"]), entry["tags"][0]) for entry in DEPLOYMENTS)
     assert shown == wanted
-    window.picture("deployments", height=1800)
+    window.keep_screenshot("deployments", height=1800)
 
 
-def test_the_form_shows_what_may_be_set(window):
+def test_the_form_shows_all_settings(window):
     page = window.show(f"deployments/deployment/{deployment_id('generate-dataset/mini')}/run")
     count = page.get_by_label("count (Optional)", exact=True).first
     api.expect(count).to_have_value("24")
     assert count.get_attribute("min") == "1"
-    api.expect(page.get_by_text("what the images show; they take turns.")).to_be_visible()
+    api.expect(page.get_by_text("subjects of the images, used in turn.")).to_be_visible()
     for place in ("generate-dataset", "cpu", "normal"):
         api.expect(page.get_by_text(place, exact=True).first).to_be_visible()
-    window.picture("form")
+    window.keep_screenshot("form")
 
     sections = set(PipelineConfig.model_json_schema()["properties"])
     labels = {text.removesuffix(" (Optional)") for text in page.locator("form label").all_inner_texts()}
@@ -174,7 +174,7 @@ def test_the_form_shows_what_may_be_set(window):
     api.expect(choices).to_have_text(["png", "jpg"])
 
 
-def test_the_form_refuses_what_is_out_of_bounds_and_submits_what_is_not(window, tmp_path):
+def test_the_form_rejects_invalid_values_and_submits_valid_ones(window, tmp_path):
     deployment = deployment_id("generate-dataset/smoke")
     page = window.show(f"deployments/deployment/{deployment}/run")
     count = page.get_by_label("count (Optional)", exact=True).first
@@ -200,14 +200,14 @@ def test_the_form_refuses_what_is_out_of_bounds_and_submits_what_is_not(window, 
     assert PipelineConfig.model_validate(given["config"]) == load_config("smoke")
 
 
-def test_a_run_tells_its_story(window, run):
+def test_a_run_page_shows_logs_and_artifacts(window, run):
     assert run.state.is_completed(), run.state.message
     page = window.show(f"runs/flow-run/{run.id}")
     api.expect(page.get_by_text(run.name).first).to_be_visible()
     api.expect(page.get_by_text("Completed").first).to_be_visible()
     for line in ("prompts: 4 made in", "train: 2 made in", "report: 1 made in"):
         api.expect(page.get_by_role("log").get_by_text(line)).to_be_attached()
-    window.picture("run", height=1100)
+    window.keep_screenshot("run", height=1100)
     page.get_by_role("tab", name="Subflow Runs").click()
     for stage in ("prompts", "images", "train", "report smoke"):
         api.expect(page.get_by_text(f"{stage}: {run.name}").first).to_be_visible()
@@ -228,16 +228,16 @@ def test_the_report_is_a_table_of_scores_that_names_its_page(window, run):
     assert {row[0].strip() for row in cells} == {"Surface normals", "Depth"}
     assert all(re.match(r"\s*[\d.]+", row[3]) for row in cells)
     api.expect(page.get_by_text(re.compile(r"/rooms/reports/.+/index\.html$"))).to_be_visible()
-    window.picture("report")
+    window.keep_screenshot("report")
 
 
-def test_artefacts_are_a_table_of_what_was_made_and_where(window, run):
+def test_artefacts_are_a_table_with_paths(window, run):
     page = open_artifact(window, "artefacts-smoke")
     for column in ("id", "fingerprint", "cached", "samples", "seconds", "path"):
         api.expect(page.get_by_role("columnheader", name=column, exact=True)).to_be_visible()
     first, *_, last = plan(load_config("smoke", None, SMALL))
     api.expect(page.get_by_role("cell", name=first.id, exact=True)).to_be_visible()
-    window.picture("artefacts")
+    window.keep_screenshot("artefacts")
     page.get_by_role("textbox", name="Search").fill(last.id)
     api.expect(page.get_by_role("cell", name=last.id, exact=True)).to_be_visible()
 

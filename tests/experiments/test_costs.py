@@ -1,4 +1,4 @@
-"""Times and sizes in a table, from made-up results."""
+"""Times and sizes in a table, from invented results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plots of error against a setting, from scores that are made up here."""
+"""Plots of error against a setting, from invented scores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def steps():
     return experiment.outputs["figure7"], shown, pd.DataFrame(rows, columns=names)
 
 
-def test_a_line_a_split_and_series_holds_every_variant_at_its_setting(steps):
+def test_one_line_per_split_and_series_shows_every_variant_at_its_setting(steps):
     figure = curve(*steps)
     assert figure is not None
     (axes,) = figure.axes
@@ -53,7 +53,7 @@ def test_no_scores_no_plot(steps):
     assert curve(steps[0], steps[1], steps[2].iloc[:0]) is None
 
 
-def test_all_images_are_as_many_as_the_preset_has():
+def test_all_images_means_the_presets_number():
     shown = [v for v in plan_experiment(load_experiment("ablate"), "mini-full") if "samples" in v.variant.feeds]
     scores = pd.DataFrame(
         [(v.name, v.title, "normal", "in_domain", "angular_deg", 1.0, 0.9, 1.1) for v in shown],
@@ -64,7 +64,7 @@ def test_all_images_are_as_many_as_the_preset_has():
     assert figure.axes[0].get_xticks().tolist() == [50, 100, 200, 500, 1000, 2000]
 
 
-def test_variants_may_say_themselves_where_they_stand(steps):
+def test_variants_may_state_their_own_position(steps):
     _, shown, scores = steps
     placed = [
         replace(v, variant=v.variant.model_copy(update={"at": 7.0 - n, "series": ""})) for n, v in enumerate(shown)
@@ -72,12 +72,12 @@ def test_variants_may_say_themselves_where_they_stand(steps):
     figure = curve(CurveSpec(title="t", x="at", label="priors"), placed[:3], scores)
     assert figure is not None
     assert figure.axes[0].get_xticks().tolist() == [5, 6, 7]
-    with pytest.raises(InputError, match="at: None is no number"):
+    with pytest.raises(InputError, match="at: None is not a number"):
         curve(CurveSpec(title="t", x="at", label="priors"), shown, scores)
 
 
-def test_what_is_no_number_is_refused(steps):
-    with pytest.raises(InputError, match=r"sampling.source: 'oracle' is no number"):
+def test_a_setting_without_a_number_is_rejected(steps):
+    with pytest.raises(InputError, match=r"sampling.source: 'oracle' is not a number"):
         curve(CurveSpec(title="t", x="sampling.source", label="source"), steps[1], steps[2])
 
 

@@ -1,4 +1,4 @@
-"""Ranks of made-up scores against the paper's printed numbers."""
+"""Ranks of invented scores compared with the paper's printed numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an experiment asks for: variants share whatever does not differ."""
+"""Artefacts of an experiment: variants share those that do not differ."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_predictions_of_many_passes_take_longer(tmp_path):
     for variant in plan_experiment(load_experiment("compare"), "paper", modalities=["normal"]):
         node = variant.prediction("in_domain", "normal")
         seconds[variant.name] = estimate_seconds(node, place)[0] / node.samples
-    # Passes: 5; 50 steps, half of them taken; 50 each way; 100 steps, each asking three times.
+    # Passes: 5; 50 steps, half of them taken; 50 each way; 100 steps, each with three calls.
     assert seconds["spade"] < seconds["dmp"] < seconds["sdedit"] < seconds["ddib"] < seconds["ip2p_hard"]
     assert seconds["ip2p_hard"] - seconds["ddib"] == pytest.approx(
         (300 - 100) * (seconds["ddib"] - seconds["sdedit"]) / 75
@@ -187,7 +187,7 @@ def test_choices_keep_the_experiments_order():
     assert choose(planned, ["all"]) == planned == choose(planned, [])
 
 
-def test_another_methods_settings_replace_and_its_own_are_laid_over():
+def test_another_methods_settings_replace_and_its_own_override():
     old = {"train": {"lora": {"rank": 4}, "steps": 5}}
     assert merge(old, {"train": {"method": "other"}})["train"] == {"method": "other"}
     assert merge(old, {"train": {"method": "dmp", "steps": 6}})["train"] == {
@@ -195,7 +195,7 @@ def test_another_methods_settings_replace_and_its_own_are_laid_over():
     }  # fmt: skip
 
 
-def test_an_experiment_that_names_what_is_not_there_is_refused():
+def test_an_experiment_with_unknown_names_is_rejected():
     wrong = {"title": "t", "preset": "mini", "reference": "a", "outputs": {}}
     with pytest.raises(ValueError, match="not among the variants"):
         Experiment.model_validate(wrong | {"variants": {"b": {"title": "b"}}})
@@ -203,7 +203,7 @@ def test_an_experiment_that_names_what_is_not_there_is_refused():
         Experiment.model_validate(wrong | {"variants": {"a": {"title": "a", "feeds": ["figure9"]}}})
 
 
-def test_a_modality_that_nobody_knows_is_named_with_its_place():
+def test_an_unknown_modality_is_named_with_its_place():
     experiment = load_experiment("compare")
     name = next(iter(experiment.variants))
     wrong = experiment.variants[name].model_copy(update={"modalities": ["mood"]})

@@ -44,7 +44,7 @@ class Settings(MethodConfig):
     z: float = 1.0
 
 class Towards:
-    """Every normal faces the viewer; counts what it could have learnt from."""
+    """Every normal faces the viewer; counts its training pairs."""
     name, title, needs, settings = "towards", "Facing", "latents", Settings
 
     def fit(self, settings, problem, data, work, out, *, device, progress):
@@ -62,7 +62,7 @@ RUN = ("spade", "drit", "sdedit", "ddib", "ip2p_hard", "ip2p_learned", "visii", 
 
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory):
-    """A package that announces the method `towards`, as pip would leave it."""
+    """An installed package with an entry point for the method `towards`."""
     site = tmp_path_factory.mktemp("site")
     (site / "towards-1.0.dist-info").mkdir()
     (site / "towards_method.py").write_text(PACKAGE)
@@ -98,13 +98,13 @@ def make(planned: list[PlannedVariant], workspace: Path) -> list[StageOutput]:
 
 @pytest.fixture(scope="module")
 def made(experiment, planned, tmp_path_factory) -> tuple[Path, list[StageOutput], Path]:
-    """Workspace, what running came to, and the experiment's folder."""
+    """Workspace, result of the run, and the experiment's folder."""
     workspace = tmp_path_factory.mktemp("compare")
     outputs = make(planned, workspace)
     return workspace, outputs, Path(write_outputs("compare", experiment, planned, Workspace(str(workspace))))
 
 
-def test_an_error_leaves_the_tables_of_what_was_scored(experiment, planned, made, monkeypatch):
+def test_an_error_leaves_the_tables_of_earlier_scores(experiment, planned, made, monkeypatch):
     def broken(*_):
         raise InputError("train.steps: of this variant alone")
 
@@ -151,7 +151,7 @@ def test_results_equal_the_evaluations(made, planned):
     assert not references.duplicated(["variant", "split", "task", "metric"]).any()
 
 
-def test_the_table_prints_those_numbers_beside_the_papers(made, planned):
+def test_the_table_prints_those_numbers_next_to_the_papers(made, planned):
     lines = {
         line.split("|")[1].strip(): line for line in (made[2] / "table1.md").read_text().splitlines() if "|" in line
     }
@@ -169,7 +169,7 @@ def test_the_table_prints_those_numbers_beside_the_papers(made, planned):
             for offset, metric in enumerate(("l1", "angular_dmp_compat")):
                 value = found[split][row]["metrics"][metric]["mean"]
                 assert cells[column + offset].split("<br>")[0] == f"{value:.4f}"
-        assert cells[2] == "—"  # depth was not asked for
+        assert cells[2] == "—"  # depth was not requested
     assert "*0.0514*" in lines["*DMP (paper)*"]
     assert set(cell.strip() for cell in lines["DMP, all weights"].split("|")[2:-1]) == {"not run"}
 
@@ -198,7 +198,7 @@ def test_a_third_partys_method_is_fitted_run_and_scored(made, planned):
 
 
 @pytest.mark.parametrize("name", ["spade", "drit"])
-def test_translators_are_asked_for_what_they_were_trained_on(made, planned, name):
+def test_translators_get_the_classes_they_were_trained_on(made, planned, name):
     """The published predictions are those of the saved network on the images, in the label's own units."""
     workspace = Workspace(str(made[0]))
     variant = choose(planned, [name])[0]
@@ -225,8 +225,8 @@ def test_differences_are_paired(made):
         assert row.verdict == ("even" if row.ci_low <= 0 <= row.ci_high else "worse" if row.ci_low > 0 else "better")
 
 
-def test_groups_are_scored_apart(made, planned):
-    """A group of one image has that image's scores; `dmp-random` is held against `dmp` on it alone."""
+def test_groups_are_scored_separately(made, planned):
+    """A group of one image has that image's scores; `dmp-random` is compared with `dmp` on it alone."""
     workspace = Workspace(str(made[0]))
     tables = {}
     for name in ("dmp", "dmp-random"):
@@ -250,7 +250,7 @@ def test_groups_are_scored_apart(made, planned):
     assert both[0].reference.value == pytest.approx(tables["dmp"].mean())
     text = groups.markdown(spec, found, "dmp", {variant.name: variant.title for variant in shown})
     assert f"| Normals, first | Angle ↓ | 1 | {tables['dmp'][one]:.1f}<br>" in text
-    assert not groups.groups(spec, shown[1:], "dmp", workspace)  # nothing to hold them against
+    assert not groups.groups(spec, shown[1:], "dmp", workspace)  # nothing to compare them with
 
 
 def test_grids_show_images_labels_and_predictions(made):
@@ -262,7 +262,7 @@ def test_grids_show_images_labels_and_predictions(made):
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 500
 
 
-def test_the_results_page_holds_the_tables_and_names_what_was_not_run(made, monkeypatch, tmp_path):
+def test_the_results_page_has_the_tables_and_lists_variants_not_run(made, monkeypatch, tmp_path):
     monkeypatch.setattr(results, "IMAGES", tmp_path / "images")
     text = results.section(made[2])
     assert (made[2] / "table1.md").read_text() in text

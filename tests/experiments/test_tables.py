@@ -1,4 +1,4 @@
-"""Tables in the paper's layout, from scores that are made up here and nowhere else."""
+"""Tables in the paper's layout, from invented scores."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ def test_rows_come_in_the_papers_order_with_its_numbers_below(built):
     assert [value for value, _ in line["DMP (paper)"].cells] == ["0.0041", "0.0051", "0.0064", "0.0070"]
 
 
-def test_what_was_not_run_says_so_and_has_no_number(built):
+def test_variants_not_run_are_marked_and_have_no_number(built):
     missing = {line.name: line for line in built.lines if line.kind == "missing"}
     assert set(missing) == {"SPADE", "DRIT++", "SDEdit", "DDIB", "IP2P (hard)", "IP2P (learned)", "VISII", "Idle"}
     assert {value for line in missing.values() for value, _ in line.cells} == {"not run"}
 
 
-def test_markdown_has_one_cell_a_column(built):
+def test_markdown_has_one_cell_per_column(built):
     rows = [line for line in tables.markdown(built).splitlines() if line.startswith("|")]
     assert {row.count("|") for row in rows} == {6}
     assert len(rows) == 2 + len(built.lines)

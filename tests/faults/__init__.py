@@ -1,4 +1,4 @@
-"""Writes that fail, in whatever library they happen: a process is started with `faults.c` loaded before all else."""
+"""Writes that fail in any library: a process is started with `faults.c` preloaded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Faults:
         self.library.faults_arm(ctypes.c_long(number), error, int(lasting))
 
     def disarm(self) -> int:
-        """Let no write fail; returns how many there were."""
+        """Let no write fail; returns the number of writes."""
         seen = int(self.library.faults_count())
         self.library.faults_arm(ctypes.c_long(0), 0, 0)
         return seen

@@ -1,6 +1,6 @@
 """Run with `faults.c` loaded: `python -m tests.faults.drill FOLDER [all]`.
 
-Each write of a small DAG fails, once or from then on: in turn in one of three ways, or in all. What ends with an error
+Each write of a small DAG fails, once or from then on: in turn in one of three ways, or in all. Every error
 must name a path and leave nothing half done, and the next run must end in the bytes of the undisturbed one. Prints a
 line per kind: `ENOSPC once: 45 writes`.
 """
@@ -48,7 +48,7 @@ def produce(plan: ShardPlan) -> Iterator[Sample]:
 
 
 def make(root: Path) -> None:
-    """Shards, then a folder that other libraries fill, then a file beside; each under its lock, as stages make them."""
+    """Shards, then a folder that other libraries fill, then a file next to it; each under its lock, as in stages."""
     place = Workspace(root)
     shards = kind_of("images").artefact(place, "train", "0" * 12)
     if shards.manifest() is None:
@@ -105,7 +105,7 @@ def differences(root: Path, right: dict[str, bytes]) -> list[str]:
 def drill(
     root: Path, right: dict[str, bytes], faults: Faults, error: int, lasting: bool, numbers: Iterable[int]
 ) -> int:
-    """Let each of these writes fail; returns how many of them there were."""
+    """Let each of these writes fail; returns their number."""
     for tried, number in enumerate(numbers):
         shutil.rmtree(root, ignore_errors=True)
         faults.arm(number, error, lasting)
@@ -123,7 +123,7 @@ def drill(
 
 
 def check(root: Path, right: dict[str, bytes], raised: OSError, error: int) -> None:
-    """The error says what and where; there is no temporary file, no lock, and nothing that is not as it should be."""
+    """The error states what and where; no temporary file, no lock, and no damaged file is left."""
     assert raised.errno == error, raised
     assert raised.filename is not None, raised
     hidden = (".scratch/", "images/.")  # work to be resumed

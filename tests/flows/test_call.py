@@ -1,4 +1,4 @@
-"""What a stage on another pool comes to, what is tried again, and what is refused before work. No server needed."""
+"""Stages on another pool: results, retries, and errors before work. No server needed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from flows import call
 from flows.call import StageFailed, _is_done, call_stage
 from flows.deploy import presets
 from flows.pipeline import pipeline, run_dag
-from flows.settings import laid_over
+from flows.settings import with_overrides
 from flows.stages import STAGE_FLOWS
 from tasks import STAGE_TASKS, worth_retrying
 
@@ -57,21 +57,21 @@ def test_a_child_run_is_done_waited_for_or_an_error():
         done(Failed(message="Flow run encountered an exception: InputError: latents/image: not made yet"))
 
 
-def test_only_what_may_pass_is_tried_again():
+def test_only_temporary_errors_are_retried():
     passing = (OSError(5, "Input/output error"), ConnectionError(), TimeoutError(), BrokenProcessPool())
     lasting = (InputError("field"), FileNotFoundError(), PermissionError(), ValueError(), MemoryError())
     assert all(map(worth_retrying, passing))
     assert not any(map(worth_retrying, lasting))
 
 
-def test_overrides_are_laid_over_and_stages_checked():
+def test_overrides_are_applied_and_stages_checked():
     config = load_config("smoke")
-    assert laid_over(config, ["train.steps=7"]).train.steps == 7
+    assert with_overrides(config, ["train.steps=7"]).train.steps == 7
     with pytest.raises(InputError, match=r"train\.steps: input should be greater than 0"):
-        laid_over(config, ["train.steps=0"])
+        with_overrides(config, ["train.steps=0"])
     for field, value in (("deployments", "x/y"), ("timeouts", 5)):
         with pytest.raises(InputError, match=rf"runtime\.{field}\.cooking: no such stage"):
-            laid_over(config, [f"runtime.{field}={{cooking: {value}}}"])
+            with_overrides(config, [f"runtime.{field}={{cooking: {value}}}"])
 
 
 def test_an_unknown_artefact_is_refused_before_any_work(tmp_path):
@@ -85,7 +85,7 @@ def test_an_unknown_artefact_is_refused_before_any_work(tmp_path):
 
 # ----------------------------------------------------------------------------- runs of another pool
 class Server:
-    """The part of Prefect's client that the waiting flow uses; what becomes of its runs, the test decides."""
+    """The part of Prefect's client that the waiting flow uses; the test decides how its runs end."""
 
     def __init__(self) -> None:
         self.runs: dict[UUID, FlowRun] = {}
@@ -154,19 +154,19 @@ def test_a_deleted_child_fails_its_parent_and_the_others_are_cancelled(server, t
 
 
 @pytest.mark.parametrize("preset", preset_names())
-def test_presets_fit_the_schema_that_a_deployment_is_held_against(preset):
+def test_presets_fit_the_schema_of_a_deployment(preset):
     given = {"config": load_config(preset).model_dump(mode="json")}
     schema = parameter_schema(pipeline.fn).model_dump_for_openapi()
-    validate_parameters(given, schema, raise_on_error=True, ignore_required=True)  # as the server does it
-    assert list(schema["properties"])[-1] == "config"  # what changes from day to day comes before it in the form
+    validate_parameters(given, schema, raise_on_error=True, ignore_required=True)  # as the server does
+    assert list(schema["properties"])[-1] == "config"  # often-changed parameters come before it in the form
 
 
-def test_presets_are_deployed_whole_and_name_deployments_that_exist():
+def test_presets_are_deployed_completely_and_name_existing_deployments():
     assert presets()["mini"] == load_config("mini").model_dump(mode="json")
     listed = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     names = {f"{entry['entrypoint'].rpartition(':')[2]}/{entry['name']}" for entry in listed}
     for entry in listed:
         preset = entry["parameters"]["config"].removeprefix("{{ dmp.").removesuffix(" }}")
-        config = laid_over(validate(presets()[preset], preset), entry["parameters"].get("overrides", []))
+        config = with_overrides(validate(presets()[preset], preset), entry["parameters"].get("overrides", []))
         assert set(config.runtime.deployments.values()) <= names
     assert "train/gpu" in names

@@ -1,4 +1,4 @@
-"""An experiment's flow of which a variant fails: what was scored before is shown, and the error is the run's."""
+"""An experiment's flow with a variant that fails: earlier scores are shown, and the run fails with its error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pools of containers: what becomes of `prefect.yaml` on them, held against the templates that come with Prefect."""
+"""Pools of containers: `prefect.yaml` on them, checked against Prefect's own templates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def templates() -> dict[str, Any]:
 
 @pytest.fixture
 def known(monkeypatch):
-    """Templates as the server hands them out, without a server."""
+    """The server's templates, without a server."""
     found = templates()
 
     async def look(kind: str) -> Any:
@@ -40,7 +40,7 @@ def known(monkeypatch):
 
 
 def job(template: dict[str, Any], deployment: dict[str, Any]) -> dict[str, Any]:
-    """What a run of the deployment starts with, as a worker works it out."""
+    """The job configuration of a deployment's run, as a worker computes it."""
     properties = template["variables"]["properties"]
     given = deployment["work_pool"]["job_variables"]
     assert given.keys() <= properties.keys()
@@ -63,7 +63,7 @@ def test_every_deployment_starts_in_the_image_with_its_own_environment(known, de
     assert container["resources"]["limits"] == ({"nvidia.com/gpu": 1} if name == "gpu" else {})
 
 
-def test_what_a_pool_cannot_do_is_said(known):
+def test_unsupported_settings_of_a_pool_are_reported(known):
     with pytest.raises(InputError, match="name an image with this package in it: --image"):
         pools.job_template("docker", "cpu", {})
     with pytest.raises(InputError, match=r"volumes: a pool of type kubernetes has no such variable; it has: .*image"):
@@ -86,7 +86,7 @@ def test_runs_in_containers_start_where_the_image_has_the_checkout(monkeypatch):
 
 
 class Server:
-    """The part of Prefect's client that pools need, with one pool that somebody has changed by hand."""
+    """The part of Prefect's client that pools need, with one pool that was changed by hand."""
 
     def __init__(self) -> None:
         template = pools.with_defaults(templates()["docker"], "docker", {"image": "dmp-pipeline:1"})
@@ -111,7 +111,7 @@ class Server:
         self.queues[work_pool_name, name] = priority
 
 
-def test_what_is_not_given_stays_as_it_is(known):
+def test_settings_that_are_not_given_stay_unchanged(known):
     server = Server()
     before = server.pools["gpu"]
     assert pools.make_pool(server, "gpu", limit=None, first_limit=1, variables={"image": None}) == "docker"
@@ -121,7 +121,7 @@ def test_what_is_not_given_stays_as_it_is(known):
     assert changed.concurrency_limit == 2
     fields = changed.base_job_template["variables"]["properties"]
     assert (fields["image"]["default"], fields["volumes"]["default"]) == ("dmp-pipeline:1", ["/data:/data"])
-    with pytest.raises(InputError, match="the pool 'gpu' is there, and of type docker; delete it first"):
+    with pytest.raises(InputError, match="the pool 'gpu' exists with type docker; delete it first"):
         pools.make_pool(server, "gpu", "process")
     assert server.pools["gpu"] == changed
 

@@ -1,4 +1,4 @@
-"""Chunks of shards and the task runners: what is divided, what is waited for, and that bytes do not depend on it."""
+"""Chunks of shards and the task runners: division, waiting, and bytes that do not depend on either."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_waves_hold_every_node_once_and_after_its_inputs():
     assert len(list(waves(nodes))) < len(nodes) / 3
 
 
-def test_chunks_are_what_is_missing(tmp_path):
+def test_chunks_are_the_missing_shards(tmp_path):
     config = request(tmp_path)
     place, node = Workspace(tmp_path), find(plan(config), "images/train")
     with pytest.raises(InputError, match="not complete"):
@@ -64,7 +64,7 @@ def test_chunks_are_what_is_missing(tmp_path):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory) -> dict[str, bytes]:
-    """Every shard of the request, made one after the other, here."""
+    """Every shard of the request, made one after another, in this process."""
     workspace = tmp_path_factory.mktemp("plain")
     for node in plan(config := request(workspace)):
         execute(config, node.id, str(workspace))
@@ -72,7 +72,7 @@ def plain(tmp_path_factory) -> dict[str, bytes]:
 
 
 class KillsWorkers:
-    """A listener that kills the runner's processes as soon as the first chunk of the images is there."""
+    """A listener that kills the runner's processes as soon as the first chunk of the images is finished."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, int, int]] = []
@@ -122,7 +122,7 @@ with EndableProcesses(1) as runner:
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["runtime={task_runner: process, parallel: 1}", "runtime.workers=1"])
 def test_a_stage_run_alone_stops_when_its_time_is_up(runtime, tmp_path):
-    slow = "images={resolution: 64, samples_per_pixel: 2048}"  # about ten seconds an image
+    slow = "images={resolution: 64, samples_per_pixel: 2048}"  # about ten seconds per image
     config = request(tmp_path, slow, runtime, "runtime.timeouts={images: 4}")
     execute(config, "prompts/train", str(tmp_path))
     begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""What Prefect's interface shows is text, whatever datasets and folders are called."""
+"""Prefect's interface shows plain text, whatever the names of datasets and folders."""
 
 from __future__ import annotations
 

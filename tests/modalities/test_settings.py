@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmp_core.cli import _in_todays_words
+from dmp_core.cli import _rename_old_options
 from dmp_core.config import dump, load_config
 from dmp_core.config.presets import validate
 from dmp_core.diffusion.card import parse_card, read_card
@@ -98,12 +98,12 @@ def test_older_words_are_read_with_one_notice(tmp_path, caplog):
 
 
 def test_older_options_are_read_with_a_notice(capsys):
-    assert _in_todays_words(["stage", "train", "--task", "normal"]) == ["stage", "train", "--modality", "normal"]
-    assert _in_todays_words(["compare", "--tasks=normal,depth"]) == ["compare", "--modalities=normal,depth"]
-    assert _in_todays_words(["plan", "--set", "train.steps=3"]) == ["plan", "--set", "train.steps=3"]
+    assert _rename_old_options(["stage", "train", "--task", "normal"]) == ["stage", "train", "--modality", "normal"]
+    assert _rename_old_options(["compare", "--tasks=normal,depth"]) == ["compare", "--modalities=normal,depth"]
+    assert _rename_old_options(["plan", "--set", "train.steps=3"]) == ["plan", "--set", "train.steps=3"]
     assert capsys.readouterr().err.splitlines() == [
-        "--task is read as --modality, its name now",
-        "--tasks is read as --modalities, its name now",
+        "--task is read as --modality, its current name",
+        "--tasks is read as --modalities, its current name",
     ]
 
 

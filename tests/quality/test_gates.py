@@ -1,4 +1,4 @@
-"""Gates: which samples they leave, and why the others go."""
+"""Gates: which samples pass, and why the others are dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores against closed forms and against what a copy of an image must give."""
+"""Scores compared with closed forms, and with the known scores of an image's copy."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_constant_albedo_is_constant_whatever_its_colour() -> None:
         ("shading", "mse", 0),
     ],
 )
-def test_a_consistent_labeler_answers_the_same(task: str, unit: str, same: float) -> None:
+def test_a_consistent_labeler_predicts_the_same(task: str, unit: str, same: float) -> None:
     # Mirroring the world along x negates the x of normals and leaves every other label's values.
     label = find_modality(task).decode(find_modality(task).encode(room(1)[task]))
     mirrored = label[:, ::-1].copy()
@@ -182,7 +182,7 @@ def test_a_consistent_labeler_answers_the_same(task: str, unit: str, same: float
     assert flip_difference(task, label, mirrored) == {"value": same, "unit": unit}
 
 
-def test_inconsistent_answers_are_measured_in_the_tasks_unit() -> None:
+def test_inconsistent_predictions_are_measured_in_the_tasks_unit() -> None:
     turned = np.zeros((4, 4, 3), np.float32)
     turned[...] = (np.sin(np.radians(15)), 0, np.cos(np.radians(15)))
     # A labeler that ignores the mirror answers +15° where -15° is right.

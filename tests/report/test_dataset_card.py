@@ -46,7 +46,7 @@ def header(card: str) -> dict[str, object]:
     return loaded
 
 
-def test_the_header_is_what_the_hub_reads() -> None:
+def test_the_hub_can_read_the_header() -> None:
     head = header(dataset_card(INFO))
     assert head["license"] == "cc0-1.0"
     assert head["size_categories"] == ["n<1K"]
@@ -79,7 +79,7 @@ def test_the_card_states_units_axes_and_origin() -> None:
         assert fact in card, fact  # fmt: skip
 
 
-def test_a_card_for_one_modality_leaves_the_others_out() -> None:
+def test_a_card_for_one_modality_omits_the_others() -> None:
     card = dataset_card(DatasetCardInfo("depths", {"train": 3}, modalities=[find_modality("depth")]))
     assert "seg.png" not in card
     assert "normal.png" not in card
@@ -131,7 +131,7 @@ def write_shard(path: Path) -> None:
 
 @pytest.mark.parametrize("block", [0, 1], ids=["webdataset", "datasets"])
 def test_the_cards_code_runs(block: int, tmp_path: Path) -> None:
-    """What the card tells users to type is run as it stands, in a process that cannot import this package."""
+    """The card's code runs unchanged in a process that cannot import this package."""
     write_shard(tmp_path / "train" / "shard-000000.tar")
     code = re.findall(r"```python\n(.*?)```", dataset_card(INFO), flags=re.DOTALL)[block]
     checks = [
@@ -149,7 +149,7 @@ def test_the_cards_code_runs(block: int, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------- hostile text
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_names_stay_text(text: str) -> None:
-    """Whatever a dataset, its keywords and its makers are called, the card's header and its tables stay as they are."""
+    """Names of a dataset, its keywords and its models never break the card's header and tables."""
     info = replace(
         INFO, name=text, keywords={"train": [text, text]}, generator=text, prompts=text, palette=text,
         labelers={"normal": text}, models=[ModelRecord(text, text, text, "", text)],

@@ -1,4 +1,4 @@
-"""The report and the dataset card of modalities that a configuration describes itself."""
+"""The report and the dataset card of modalities that a configuration defines."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_the_page_shows_them_like_any_other(data: ReportData, own: Mapping[str, 
     assert readme_figure(data.samples, modalities=data.modalities).width > 10 * 112
 
 
-def test_pixels_of_several_class_maps_are_counted_apart() -> None:
+def test_pixels_of_several_class_maps_are_counted_separately() -> None:
     collector = StatisticsCollector(modalities_of(CONFIG))
     collector.update("", labels={"defects": np.array([[1, 1], [3, 255]]), "segmentation": np.array([[7, 0], [0, 0]])})
     result = collector.result()
@@ -150,7 +150,7 @@ def manifest(*columns: str) -> Manifest:
     )
 
 
-def test_the_card_describes_what_any_split_has() -> None:
+def test_the_card_describes_the_modalities_of_all_splits() -> None:
     card = card_from_manifests({"train": manifest("thermal", "depth"), "in_domain": manifest(*OWN)})
     _, head, body = card.split("---\n", 2)
     header = yaml.safe_load(head)
@@ -173,7 +173,7 @@ def test_the_cards_code_has_a_valid_name_for_each() -> None:
     assert "lambda_map = " in code
 
 
-def test_labels_of_a_package_that_is_gone_are_not_passed_over() -> None:
+def test_labels_of_a_removed_package_are_not_ignored() -> None:
     with pytest.raises(InputError, match="labels for edge; install the package"):
         card_from_manifests({"train": manifest("normal", "edge")})
 

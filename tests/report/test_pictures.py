@@ -57,7 +57,7 @@ def test_albedo_and_shading_show_as_they_are() -> None:
     assert find_modality("albedo").colourise(np.full((1, 1, 3), [0.0, 0.5, 1.0]))[0, 0].tolist() == [0, 128, 255]
 
 
-def test_depth_shares_one_range_and_marks_what_is_invalid() -> None:
+def test_depth_shares_one_range_and_marks_invalid_pixels() -> None:
     near, far = (
         find_modality("depth").colourise(np.array([[1.0, 0.0, np.nan]]), span=(1, 5)),
         find_modality("depth").colourise(np.array([[5.0, 9.0]]), span=(1, 5)),
@@ -131,7 +131,7 @@ def test_a_contact_sheet_keeps_class_colours_exact() -> None:
     assert shown <= colours
 
 
-def test_the_readme_figure_has_a_row_an_image_and_two_columns_a_modality(tmp_path: Path) -> None:
+def test_the_readme_figure_has_one_row_per_image_and_two_columns_per_modality(tmp_path: Path) -> None:
     shown = {split: samples(split, 3) for split in ("in_domain", "out_of_domain", "arbitrary")}
     figure = readme_figure(shown, tmp_path / "docs" / "figure.png", per_split=2, style=SheetStyle(cell=50))
     assert (tmp_path / "docs" / "figure.png").stat().st_size > 5000

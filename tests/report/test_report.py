@@ -1,4 +1,4 @@
-"""The page: complete, offline, honest about what is missing, and the same each time."""
+"""The page: complete, offline, explicit about missing parts, and the same each time."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_every_file_that_the_page_names_is_there_and_no_other(page: Page, folder
     assert written == local | {"index.html"}
 
 
-def test_splits_in_other_letters_keep_their_own_pictures(tmp_path: Path) -> None:
+def test_splits_in_other_letters_keep_their_own_images(tmp_path: Path) -> None:
     shown = {split: samples(split, 1) for split in ("träin", "trüin")}
     build_report(ReportData("t", "", {}, samples=shown), tmp_path)
     urls = {url for url in Page((tmp_path / "index.html").read_text()).urls if url.startswith("images/")}
@@ -158,7 +158,7 @@ def test_the_page_is_well_formed_and_its_links_arrive(page: Page, html: str) -> 
     assert {url[1:] for url in page.urls if url.startswith("#")} <= set(page.ids)
 
 
-def test_every_picture_says_what_it_shows(page: Page) -> None:
+def test_every_image_has_alternative_text(page: Page) -> None:
     assert len(page.images) > 100
     assert all(image["alt"] and image["width"] and image["height"] for image in page.images)
 
@@ -199,7 +199,7 @@ def test_large_images_are_shown_small(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------- content
-def test_sections_appear_for_what_there_is(page: Page) -> None:
+def test_sections_appear_for_existing_parts(page: Page) -> None:
     sections = {"summary", "results", "gallery-in_domain", "gallery-arbitrary", "cases", "training", "dataset"}
     assert sections | {"quality", "timing", "provenance"} <= set(page.ids)
     text = " ".join(" ".join(page.text).split())
@@ -233,7 +233,7 @@ def test_unscored_splits_have_labels_and_predictions_but_neither_errors_nor_case
     assert not any("error" in name for name in names)
 
 
-def test_what_is_not_defined_is_an_em_dash_and_null(data: ReportData, tmp_path: Path) -> None:
+def test_undefined_values_are_an_em_dash_and_null(data: ReportData, tmp_path: Path) -> None:
     shown = samples("in_domain", 2)
     broken = score("depth", np.stack([s.labels["depth"] for s in shown]), np.zeros((2, 32, 32)), ["a", "b"])
     rows = [replace(broken, split="in_domain")]
@@ -341,7 +341,7 @@ def test_numbers_durations_and_plain_data() -> None:
     }
 
 
-def test_the_summary_says_what_was_trained(data: ReportData) -> None:
+def test_the_summary_states_what_was_trained(data: ReportData) -> None:
     assert summary_sentence(data) == (
         "Surface normals trained in this run; depth from finished adapters. Training set: 7 images of “bedroom”."
     )

@@ -1,4 +1,4 @@
-"""A labeler that tells left from right: its depth grows to the right from 1 to 2 metres, whatever it sees."""
+"""A labeler that distinguishes left and right: its depth grows to the right from 1 to 2 metres, on every image."""
 
 from __future__ import annotations
 

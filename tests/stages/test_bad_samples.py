@@ -1,4 +1,4 @@
-"""One sample that fails stops nothing but itself: skipped, recorded, counted, and never to a score's advantage."""
+"""A sample that fails affects only itself: it is skipped, recorded, counted, and never improves a score."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ SKIP = ["runtime.on_bad_sample={policy: skip, at_most: 0.5}"]
 
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A package that announces a labeler and a method, as pip would leave it."""
+    """An installed package with entry points for a labeler and a method."""
     site = tmp_path_factory.mktemp("site")
     (site / "near-1.0.dist-info").mkdir()
     (site / "near_package.py").write_text(PACKAGE)
@@ -97,18 +97,18 @@ def write_images(folder: Path, count: int, marks: dict[int, tuple[int, int, int]
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of 7 for training, 2 and 3, a whole shard, get no label, 5 is broken; of 6 others, 1 gets none, 4 no answer."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of 7 for training, 2 and 3, a whole shard, get no label, 5 is broken; of 6 others, 1 gets no label, 4 fails."""
+    folder = tmp_path_factory.mktemp("images")
     write_images(folder / "train", 7, {2: RED, 3: RED}, broken=5)
     write_images(folder / "in_domain", 6, {1: RED, 4: GREEN})
     return folder
 
 
-def configuration(pictures: Path, *more: str) -> PipelineConfig:
+def configuration(images: Path, *more: str) -> PipelineConfig:
     labeler = "labels.depth={kind: flat, weights: any, batch_size: 2}"
     values = load_config("smoke", None, ["dataset=rooms", "modalities=[depth]", labeler, *more]).model_dump(mode="json")
-    values["splits"] = {name: {"folder": str(pictures / name)} for name in ("train", "in_domain")}
+    values["splits"] = {name: {"folder": str(images / name)} for name in ("train", "in_domain")}
     return validate(values, "test")
 
 
@@ -118,9 +118,9 @@ def make(config: PipelineConfig, workspace: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[PipelineConfig, Path]:
+def made(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[PipelineConfig, Path]:
     workspace = tmp_path_factory.mktemp("made")
-    config = configuration(pictures, *SKIP)
+    config = configuration(images, *SKIP)
     make(config, workspace)
     return config, workspace
 
@@ -141,8 +141,8 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"}
 
 
-# ------------------------------------------------------------------------------ what is recorded
-def test_what_failed_is_in_sidecar_and_manifest_with_its_reason(made):
+# ------------------------------------------------------------------------------------- records
+def test_failed_samples_are_in_sidecar_and_manifest_with_their_reason(made):
     images, labels = artefact(made, "images/train"), artefact(made, "labels/train-depth")
     assert keys(images) == [key("train", index) for index in (0, 1, 2, 3, 4, 6)]
     assert keys(labels) == [key("train", index) for index in (0, 1, 4, 6)]
@@ -159,7 +159,7 @@ def test_what_failed_is_in_sidecar_and_manifest_with_its_reason(made):
     assert (labels.published().samples, labels.verify(), labels.status()) == (4, [], "complete")
 
 
-def test_nothing_of_it_is_taken_for_damage(made):
+def test_skipped_samples_are_not_reported_as_damage(made):
     assert list(verify_workspace(Workspace(made[1]))) == []
 
 
@@ -167,7 +167,7 @@ def test_a_record_without_failures_has_the_bytes_that_it_had_before_there_were_a
     assert "skipped" not in json.loads(FileRecord(name="a", bytes=1, sha256="0").model_dump_json())
 
 
-# ------------------------------------------------------------------------------ what follows
+# ------------------------------------------------------------------------------ later stages
 @pytest.mark.parametrize("way", ["plain", "streaming"])
 def test_the_dataset_opens_without_them(made, tmp_path, way):
     dataset = made[1] / "datasets" / "rooms"
@@ -204,16 +204,16 @@ def test_training_learns_from_the_others(made):
     assert (details["images"], details["dropped"]) == (4, {"failed": 3})
 
 
-def test_a_finished_run_makes_nothing_again_under_either_policy(made, pictures):
-    failing = configuration(pictures, "runtime.on_bad_sample.policy=skip")
+def test_a_finished_run_makes_nothing_again_under_either_policy(made, images):
+    failing = configuration(images, "runtime.on_bad_sample.policy=skip")
     workspace = Workspace(made[1])
     assert set(statuses(plan(failing), workspace).values()) == {"complete"}
     assert execute(made[0], "labels/train-depth", str(made[1])).cached
 
 
 # ------------------------------------------------------------------------------ predictions
-def test_a_skipped_prediction_counts_as_wrong(pictures, made):
-    config, workspace = configuration(pictures, *SKIP, "train={method: near}"), made[1]
+def test_a_skipped_prediction_counts_as_wrong(images, made):
+    config, workspace = configuration(images, *SKIP, "train={method: near}"), made[1]
     make(config, workspace)
     here = (config, workspace)
     fitted = artefact(here, "train/depth-near").published()
@@ -232,8 +232,8 @@ def test_a_skipped_prediction_counts_as_wrong(pictures, made):
     assert all(list(table.index) == list(near.index) for table in tables.values())
 
 
-def test_images_of_ones_own_are_predicted_but_for_the_broken_one(pictures, tmp_path, caplog):
-    files = [pictures / "train" / f"{index}.png" for index in (4, 5, 6)]
+def test_your_own_images_are_predicted_except_the_broken_one(images, tmp_path, caplog):
+    files = [images / "train" / f"{index}.png" for index in (4, 5, 6)]
 
     def predicted(bounds: str) -> list[str]:
         settings = ["sampling.num_steps=1", f"runtime.on_bad_sample={{{bounds}}}"]
@@ -249,8 +249,8 @@ def test_images_of_ones_own_are_predicted_but_for_the_broken_one(pictures, tmp_p
         predicted("policy: skip, in_a_row: 1")
 
 
-def test_a_folder_is_imported_without_its_broken_file(pictures, tmp_path):
-    folder, plain = pictures / "train", load_config("smoke")
+def test_a_folder_is_imported_without_its_broken_file(images, tmp_path):
+    folder, plain = images / "train", load_config("smoke")
     with pytest.raises(InputError, match=r"5\.png: not a readable image"):
         import_settings(plain, plain, folder)
     skipping = load_config("smoke", None, ["runtime.on_bad_sample.policy=skip"])
@@ -283,9 +283,9 @@ def test_an_image_whose_label_is_broken_goes_with_it(tmp_path):
 
 
 # ------------------------------------------------------------------------------ policy and bounds
-def test_policy_fail_names_the_first(pictures, tmp_path):
+def test_policy_fail_names_the_first(images, tmp_path):
     with pytest.raises(InputError, match=r"5\.png: not a readable image"):
-        plan(configuration(pictures))
+        plan(configuration(images))
     (other := tmp_path / "other").mkdir()
     write_images(other / "train", 2, {1: RED})
     write_images(other / "in_domain", 2, {})
@@ -296,8 +296,8 @@ def test_policy_fail_names_the_first(pictures, tmp_path):
         execute(config, "labels/train-depth", str(tmp_path / "w"))
 
 
-def labelled(pictures: Path, workspace: Path, *settings: str, shards: list[int] | None = None) -> Artefact:
-    config = configuration(pictures, *settings)
+def labelled(images: Path, workspace: Path, *settings: str, shards: list[int] | None = None) -> Artefact:
+    config = configuration(images, *settings)
     for node in ("prompts/train", "images/train"):
         execute(config, node, str(workspace))
     execute(config, "labels/train-depth", str(workspace), shards=shards)
@@ -311,28 +311,28 @@ def labelled(pictures: Path, workspace: Path, *settings: str, shards: list[int] 
         ("at_most: 0.5, in_a_row: 2", "the last 2 in a row .*in_a_row.*train-00000003: .*NaN"),
     ],
 )
-def test_above_a_bound_the_stage_stops_and_goes_on_from_there(pictures, tmp_path, made, bounds, message):
+def test_above_a_bound_the_stage_stops_and_can_be_resumed(images, tmp_path, made, bounds, message):
     with pytest.raises(InputError, match=message):
-        labelled(pictures, tmp_path, f"runtime.on_bad_sample={{policy: skip, {bounds}}}")
+        labelled(images, tmp_path, f"runtime.on_bad_sample={{policy: skip, {bounds}}}")
     partial = artefact((made[0], tmp_path), "labels/train-depth")
     assert [record.samples for record in sidecars(partial)] == [2]
-    finished = labelled(pictures, tmp_path, *SKIP)
+    finished = labelled(images, tmp_path, *SKIP)
     assert files(Path(finished.path)) == files(Path(artefact(made, "labels/train-depth").path))
 
 
-def test_shards_of_several_runs_keep_their_records_and_count_together(pictures, tmp_path, made):
-    labels = labelled(pictures, tmp_path, *SKIP, shards=[3, 1])
+def test_shards_of_several_runs_keep_their_records_and_count_together(images, tmp_path, made):
+    labels = labelled(images, tmp_path, *SKIP, shards=[3, 1])
     assert labels.status() == "partial"
     with pytest.raises(InputError, match=r"2 of 6 samples failed"):
-        labelled(pictures, tmp_path, "runtime.on_bad_sample={policy: skip, at_most: 0.2}")
-    whole = labelled(pictures, tmp_path, *SKIP)
+        labelled(images, tmp_path, "runtime.on_bad_sample={policy: skip, at_most: 0.2}")
+    whole = labelled(images, tmp_path, *SKIP)
     assert files(Path(whole.path)) == files(Path(artefact(made, "labels/train-depth").path))
     assert whole.published().skipped == artefact(made, "labels/train-depth").published().skipped
 
 
-def test_what_fails_for_every_sample_is_not_skipped(pictures, tmp_path):
+def test_errors_of_every_sample_are_not_skipped(images, tmp_path):
     with pytest.raises(InputError, match=r"^flat: no such weights"):
-        labelled(pictures, tmp_path, *SKIP, "labels.depth.options={refuses: true}")
+        labelled(images, tmp_path, *SKIP, "labels.depth.options={refuses: true}")
 
 
 @pytest.mark.parametrize(("total", "at_most", "allowed"), [(1, 1.0, 0), (2, 0.0, 1), (100, 0.29, 29), (9, 1.0, 8)])
@@ -348,6 +348,6 @@ def test_at_least_one_may_fail_and_never_all(total: int, at_most: float, allowed
         count.bad(Skipped("last", "why"))
 
 
-def test_the_tables_hold_what_is_left(made):
+def test_the_tables_contain_the_remaining_samples(made):
     table = pd.read_parquet(artefact(made, "quality/train-depth").file("quality.parquet"))
     assert list(table["key"]) == [key("train", index) for index in (0, 1, 4, 6)]

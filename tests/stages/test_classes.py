@@ -1,4 +1,4 @@
-"""Segmentation is predicted among the classes that the training labels show enough of, whatever the method."""
+"""Every method predicts only segmentation classes that are frequent enough in the training labels."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_predictions_choose_among_the_classes_of_the_training_labels(method, wor
     assert set(fitted.published().details["classes"]) == learnt
     assert fitted.published().details["trainable_parameters"] > 0
     assert classes_in(find(nodes, f"predict/in_domain-segmentation-{method}").artefact(store)) <= learnt
-    if method == "dmp":  # an adapter may be taken elsewhere, so it knows them itself
+    if method == "dmp":  # an adapter may be used elsewhere, so it stores them itself
         card = json.loads((fitted.local_path() / "dmp.json").read_text())
         assert set(card["encoding"]["class_ids"]) == learnt
         extension = find_modality("segmentation").member

@@ -1,4 +1,4 @@
-"""Workspaces stay valid: a change of code may change no fingerprint of a preset, unless a figure was wrong."""
+"""Workspaces stay valid: a change of code may change no fingerprint of a preset, unless a number was wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dmp_core.config import load_config, preset_names
 from dmp_core.stages import plan
 
 RECORDED = Path(__file__).parents[1] / "data" / "fingerprints.json"
-"""Preset → node → fingerprint; of presets whose models are not here, as this checkout knows them."""
+"""Preset → node → fingerprint; for presets whose models are missing, the fingerprints without these."""
 
 
 @pytest.mark.parametrize("preset", preset_names())

@@ -59,7 +59,7 @@ def made(tmp_path_factory) -> tuple[Path, PipelineConfig]:
 
 LOSSES = [
     ({"modalities": ["normal"]}, "labels of depth"),
-    ({"splits": {"train": {"count": 1}}}, "2 samples .asked for now: 1"),
+    ({"splits": {"train": {"count": 1}}}, "2 samples .requested now: 1"),
     ({"splits": {"train": {"keywords": ["bedroom"]}}}, "2 samples of kitchen"),
     ({"splits": {"train": {"keywords": ["attic"], "count": 9}}}, "2 samples of bedroom, kitchen"),
     ({"seed": 1}, "2 samples of seed 0"),
@@ -67,7 +67,7 @@ LOSSES = [
 
 
 @pytest.mark.parametrize(("change", "held"), LOSSES)
-def test_what_a_dataset_would_lose_is_refused(made, change, held):
+def test_changes_that_would_lose_data_are_rejected(made, change, held):
     workspace, config = made
     other, before = changed(config, change), files(workspace)
     with pytest.raises(InputError, match=rf"datasets/rooms/train: holds {held}.*--set dataset=NAME"):
@@ -90,7 +90,7 @@ UPDATES = [
 
 
 @pytest.mark.parametrize("change", UPDATES)
-def test_what_only_makes_it_in_another_way_is_an_update(made, change):
+def test_changes_of_how_it_is_made_are_an_update(made, change):
     workspace, config = made
     check_overwrites(plan(changed(config, change)), Workspace(workspace))
 
@@ -164,7 +164,7 @@ def photos(folder: Path, *names: str) -> Path:
 
 
 def bring(workspace: Path, folder: Path, *, finish: bool = True, **options: Any) -> PipelineConfig:
-    """What `dmp dataset import --only-dataset` does."""
+    """The same as `dmp dataset import --only-dataset`."""
     base = load_config("smoke", None, TINY)
     settings, listings = import_settings(base, load_config("smoke"), folder, **options)
     check_name(settings, listings, folder, str(workspace))
@@ -210,7 +210,7 @@ def test_the_same_folder_may_have_grown_or_moved(tmp_path):
     bring(tmp_path / "w", photos(moved, "q"))  # moved, the same, then grown
     assert keys(tmp_path / "w", "photos") == 3
     moved.rename(tmp_path / "photos")
-    with pytest.raises(InputError, match="images of another folder"):  # moved and grown at once
+    with pytest.raises(InputError, match="images of another folder"):  # moved and grown at the same time
         bring(tmp_path / "w", photos(tmp_path / "photos", "r"))
 
 
@@ -231,7 +231,7 @@ def test_imported_and_generated_images_do_not_replace_each_other(made, tmp_path)
     folder = photos(tmp_path / "photos", "x")
     with pytest.raises(InputError, match="train holds generated images; give another --name"):
         bring(workspace, folder, name="rooms", split="arbitrary")
-    request(tmp_path / "w", "attic")  # asked for, not made yet
+    request(tmp_path / "w", "attic")  # requested, not made yet
     with pytest.raises(InputError, match=r"dmp dataset new.*another --name"):
         bring(tmp_path / "w", folder, name="rooms")
     for finish in (False, True):
@@ -252,7 +252,7 @@ def test_a_file_that_the_user_keeps_there_is_not_overwritten(tmp_path):
     (tmp_path / "w/datasets/folder.yaml").mkdir(parents=True)
     (tmp_path / "w/datasets/photos.yaml").write_text("mine: true\n")
     for name in ("photos", "folder"):
-        with pytest.raises(InputError, match=rf"{name}\.yaml: no configuration that .* --name NAME"):
+        with pytest.raises(InputError, match=rf"{name}\.yaml: not a configuration of .* --name NAME"):
             bring(tmp_path / "w", photos(tmp_path / "x", "x"), name=name)
     assert (tmp_path / "w/datasets/photos.yaml").read_text() == "mine: true\n"
     settings = bring(tmp_path / "w", photos(tmp_path / "photos[1]", "x"))

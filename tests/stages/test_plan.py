@@ -1,4 +1,4 @@
-"""What a change of configuration makes stale, and what it leaves alone."""
+"""Which artefacts a change of configuration makes stale, and which it does not."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def test_learning_rate_redoes_train_to_report_only():
     assert not any("ceiling" in node for node in changed)
 
 
-def test_what_only_segmentation_reads_trains_no_other_task_anew():
+def test_settings_of_segmentation_train_no_other_task_again():
     assert {n for n in stale("train.colour_error=l1") if n.startswith("train")} == {"train/segmentation-dmp"}
 
 
-def test_a_task_may_work_at_a_resolution_of_its_own():
+def test_a_task_may_have_its_own_resolution():
     """Its images are encoded once more; it is then as if all tasks had that resolution, the others as if none had."""
     everywhere = ["latents.resolutions={}", "latents.resolution=128"]
     plain, mixed, large = nodes(everywhere[0]), nodes("latents.resolutions={segmentation: 128}"), nodes(*everywhere)
@@ -62,7 +62,7 @@ def test_a_task_may_work_at_a_resolution_of_its_own():
         assert node.startswith("latents/image") or large[node] != plain[node]
 
 
-def test_labeler_change_redoes_one_column_and_what_stands_on_it():
+def test_labeler_change_redoes_one_column_and_what_depends_on_it():
     changed = stale("labels.depth={kind: zoedepth, weights: x}", "images={kind: render, resolution: 64}")
     assert {node for node in changed if node.startswith(("labels", "latents", "train"))} == {
         *(f"labels/{split}-depth" for split in ("train", "in_domain", "out_of_domain", "arbitrary")),
@@ -99,7 +99,7 @@ def test_rules_of_clean_up_are_in_the_fingerprint_where_they_can_give_other_capt
 
 
 @pytest.mark.parametrize("given", ["keywords", "keywords_file"])
-def test_keywords_that_no_caption_can_have_are_refused_at_once(tmp_path, given):
+def test_keywords_that_no_caption_can_have_are_rejected_before_work(tmp_path, given):
     file = tmp_path / "words.txt"
     file.write_text(f"kitchen\n!!!\n{'a' * 151}\n")
     split, value = ("train", f"[kitchen, '!!!', {'a' * 151}]") if given == "keywords" else ("out_of_domain", file)
@@ -120,7 +120,7 @@ def test_runtime_changes_nothing():
 
 
 @pytest.mark.parametrize("model", ["some/model", "bigscience/bloomz-7b1"], ids=["any", "registered"])
-def test_where_vllm_runs_changes_nothing_and_what_may_stand_in_for_it_does(model):
+def test_where_vllm_runs_changes_nothing_and_a_replacement_for_it_does(model):
     vllm = f"prompts.generator={{kind: vllm, model: {model}%s}}"
     before = nodes(vllm % "")["prompts/train"]
     for how in ("server_url: http://gpu:8000", "gpu_memory_utilization: 0.5", "max_model_len: 512"):
@@ -267,7 +267,7 @@ def test_photos_alone_are_predicted_by_finished_adapters_or_not_at_all(tmp_path)
     assert {"labels/arbitrary-normal", "labels/arbitrary-depth"} <= set(labelled)
 
 
-def test_labels_that_came_along_are_scored_and_others_are_not(tmp_path):
+def test_labels_in_the_folder_are_scored_and_others_are_not(tmp_path):
     write_photo(tmp_path, labels=("depth",))
     planned = photo_plan({"in_domain": {"folder": str(tmp_path)}}, SHIPPED, modalities=["normal", "depth"])
     assert "labels/in_domain-depth" in planned
@@ -311,7 +311,7 @@ def method_nodes(name: str, *overrides: str) -> dict[str, Node]:
         ("visii", "train.sampling.noise=fresh", "train.fit.num_pairs=2"),
     ],
 )
-def test_settings_of_inference_train_nothing_anew(method, inference, fit):
+def test_settings_of_inference_train_nothing_again(method, inference, fit):
     known = method_nodes(method)
     again, trained = (
         {node_id.split("/")[0] for node_id, node in method_nodes(method, change).items()

@@ -1,4 +1,4 @@
-"""The predict stage: what is not finite, or contradicts the adapter's card, is refused by name."""
+"""The predict stage: outputs that are not finite, and contradictions of the adapter's card, are errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dmp predict`: which settings hold, how results are named, and that nothing of the user's is written over."""
+"""`dmp predict`: precedence of settings, names of results, and that no file of the user is overwritten."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def predict(*arguments: object) -> None:
     app(["predict", *map(str, arguments)], standalone_mode=False)
 
 
-def picture(file: Path, size: tuple[int, int] = (16, 16), seed: int = 0) -> Path:
+def photo_file(file: Path, size: tuple[int, int] = (16, 16), seed: int = 0) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     codes = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     Image.fromarray(codes).save(file)
@@ -57,13 +57,13 @@ def adapter(tmp_path: Path) -> Callable[..., Path]:
 
 
 # ------------------------------------------------------------------------------------- settings
-def test_the_card_lies_over_the_preset_and_below_the_users_own(adapter: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_card_overrides_the_preset_and_the_user_both(adapter: Callable[..., Path], tmp_path: Path) -> None:
     encoding = {"mode": "F", "scale": 16.0}
     place = str(adapter("depth", encoding=encoding, num_steps=3, source="oracle", resolution=96))
     found, _ = prediction_config("mini", None, None, place, "depth")
     assert (found.sampling.num_steps, found.sampling.source) == (3, "oracle")  # mini's: 1, estimated
     assert (found.latents.depth_scale, found.latents.resolution_of("depth")) == (16, 96)
-    assert found.sampling.mirrored  # of what the card does not state, the preset's
+    assert found.sampling.mirrored  # from the preset, since the card does not state it
     own, _ = prediction_config("mini", None, ["sampling.num_steps=2", "latents.resolution=64"], place, "depth")
     assert (own.sampling.num_steps, own.sampling.source) == (2, "oracle")
     assert (own.latents.depth_scale, own.latents.resolution_of("depth")) == (16, 64)
@@ -92,7 +92,7 @@ def test_another_task_palette_or_method_is_refused(adapter: Callable[..., Path])
         prediction_config("mini", None, None, str(adapter("depth", method="label_prior")), "depth")
 
 
-def test_likelihoods_need_the_cards_shares_only_if_they_are_asked_for(adapter: Callable[..., Path]) -> None:
+def test_likelihoods_need_the_cards_shares_only_if_they_are_requested(adapter: Callable[..., Path]) -> None:
     place = str(adapter("segmentation", encoding={"palette": "default"}))
     assert prediction_config("mini", None, None, place, "segmentation")[0].sampling.colour_noise is None
     asked, _ = prediction_config("mini", None, ["sampling.colour_noise=0.1"], place, "segmentation")
@@ -100,7 +100,7 @@ def test_likelihoods_need_the_cards_shares_only_if_they_are_asked_for(adapter: C
 
 
 def test_twice_the_scale_gives_twice_the_metres(adapter: Callable[..., Path], tmp_path: Path) -> None:
-    image = picture(tmp_path / "x.png")
+    image = photo_file(tmp_path / "x.png")
     twice = adapter("depth", encoding={"mode": "F", "scale": 16.0})
     predict(image, *DEPTH, "--out", tmp_path / "a")
     predict(image, "--modality", "depth", "--adapter", twice, "--out", tmp_path / "b")
@@ -110,8 +110,8 @@ def test_twice_the_scale_gives_twice_the_metres(adapter: Callable[..., Path], tm
 
 # ---------------------------------------------------------------------------------------- names
 def test_results_are_no_labels_and_no_images_of_a_later_import(tmp_path: Path) -> None:
-    mine, label = picture(tmp_path / "p" / "x.png"), picture(tmp_path / "p" / "x.normal.png", seed=1)
-    photo, before = picture(tmp_path / "p" / "a room.view.png"), label.read_bytes()
+    mine, label = photo_file(tmp_path / "p" / "x.png"), photo_file(tmp_path / "p" / "x.normal.png", seed=1)
+    photo, before = photo_file(tmp_path / "p" / "a room.view.png"), label.read_bytes()
     predict(mine, "--modality", "normal", "--adapter", "shipped:normal", "--out", tmp_path / "p")
     predict(mine, "--modality", "segmentation", "--adapter", "shipped:segmentation", "--out", tmp_path / "p")
     assert label.read_bytes() == before
@@ -123,9 +123,9 @@ def test_results_are_no_labels_and_no_images_of_a_later_import(tmp_path: Path) -
     assert set(listing.ignored) == made
 
 
-def test_images_of_one_name_go_by_their_paths(tmp_path: Path) -> None:
+def test_images_of_one_name_are_named_by_their_paths(tmp_path: Path) -> None:
     images = [
-        picture(tmp_path / place, seed=n) for n, place in enumerate(("a/x.png", "b/x.png", "b/c/X.jpg", "b/y.png"))
+        photo_file(tmp_path / place, seed=n) for n, place in enumerate(("a/x.png", "b/x.png", "b/c/X.jpg", "b/y.png"))
     ]
     predict(*images, *DEPTH, "--out", tmp_path / "out")
     stems = ("a/x", "b/x", "b/c/X", "b/y")
@@ -133,31 +133,31 @@ def test_images_of_one_name_go_by_their_paths(tmp_path: Path) -> None:
 
 
 def test_an_image_given_twice_is_predicted_once(tmp_path: Path) -> None:
-    image = picture(tmp_path / "a" / "x.png")
+    image = photo_file(tmp_path / "a" / "x.png")
     predict(image, tmp_path / "a" / ".." / "a" / "x.png", *DEPTH, "--out", tmp_path / "out")
     assert names(tmp_path / "out") == {"x.depth.pred.npy", "x.depth.view.png"}
 
 
-def test_names_that_no_path_tells_apart_are_refused_before_any_work(tmp_path: Path) -> None:
-    images = [picture(tmp_path / "a" / name) for name in ("x.png", "x.jpg")]
+def test_names_that_clash_in_every_path_are_rejected_before_any_work(tmp_path: Path) -> None:
+    images = [photo_file(tmp_path / "a" / name) for name in ("x.png", "x.jpg")]
     with pytest.raises(InputError, match=r"x\.png and .*x\.jpg: their results would have one name"):
         predict(*images, *DEPTH, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_names_are_no_patterns(tmp_path: Path) -> None:
-    image = picture(tmp_path / "p[1]" / "photo [draft] {a}*.png")
+    image = photo_file(tmp_path / "p[1]" / "photo [draft] {a}*.png")
     predict(image, *DEPTH, "--out", tmp_path / "out [v1]")
     assert "photo [draft] {a}*.depth.pred.npy" in names(tmp_path / "out [v1]")
 
 
-# ------------------------------------------------------------------------------ what is in the way
-def test_only_what_this_command_wrote_is_replaced(tmp_path: Path) -> None:
-    image, out = picture(tmp_path / "x.png"), tmp_path / "out"
+# ------------------------------------------------------------------------------- existing files
+def test_only_files_of_this_command_are_replaced(tmp_path: Path) -> None:
+    image, out = photo_file(tmp_path / "x.png"), tmp_path / "out"
     predict(image, *DEPTH, "--out", out)
     result, view = out / "x.depth.pred.npy", out / "x.depth.view.png"
     first = result.read_bytes()
-    picture(image, seed=5)
+    photo_file(image, seed=5)
     with (out / INDEX).open("a") as stream:
         stream.write('{"file": "x.dep')  # killed while writing
     predict(image, *DEPTH, "--out", out)
@@ -173,8 +173,8 @@ def test_only_what_this_command_wrote_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x.depth.pred.npy", "x.depth.view.png", INDEX])
 @pytest.mark.parametrize("kind", ["file", "folder", "link", "dangling"])
-def test_foreign_files_are_kept(tmp_path: Path, name: str, kind: str) -> None:
-    image, out = picture(tmp_path / "x.png"), tmp_path / "out"
+def test_files_of_other_programs_are_kept(tmp_path: Path, name: str, kind: str) -> None:
+    image, out = photo_file(tmp_path / "x.png"), tmp_path / "out"
     out.mkdir()
     (tmp_path / "theirs").write_bytes(b"precious")
     if kind == "folder":
@@ -190,17 +190,17 @@ def test_foreign_files_are_kept(tmp_path: Path, name: str, kind: str) -> None:
 
 
 def test_an_out_that_is_no_folder_is_refused(tmp_path: Path) -> None:
-    image = picture(tmp_path / "x.png")
+    image = photo_file(tmp_path / "x.png")
     for out in (image, image / "below"):
         with pytest.raises(InputError, match="is a file; give a folder"):
             predict(image, *DEPTH, "--out", out)
 
 
-# --------------------------------------------------------------------------- what is no picture
+# ------------------------------------------------------------------------------ broken images
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_all_images_are_checked_before_any_work(tmp_path: Path) -> None:
-    good, bad = picture(tmp_path / "x.png"), tmp_path / "y.png"
-    bad.write_bytes(b"no picture")
+    good, bad = photo_file(tmp_path / "x.png"), tmp_path / "y.png"
+    bad.write_bytes(b"no image")
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     Image.new("1", (10_000, 9_000)).save(tmp_path / "large.png")
@@ -213,25 +213,25 @@ def test_all_images_are_checked_before_any_work(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(1, 6000), (6000, 1)])
 def test_images_too_narrow_are_refused_by_name(tmp_path: Path, size: tuple[int, int]) -> None:
-    image = picture(tmp_path / "thin.png", size)
+    image = photo_file(tmp_path / "thin.png", size)
     with pytest.raises(InputError, match=r"thin\.png: .* more than 32 times as long as wide"):
         predict(image, *DEPTH, "--out", tmp_path / "out")
 
 
 # ----------------------------------------------------------------------------------- not finite
 def test_an_adapter_with_a_nan_predicts_nothing(adapter: Callable[..., Path], tmp_path: Path) -> None:
-    def spoilt(weights: Any) -> Any:
+    def damaged(weights: Any) -> Any:
         weights[sorted(weights)[3]].view(-1)[0] = float("nan")
         return weights
 
-    place = adapter("normal", spoilt)
+    place = adapter("normal", damaged)
     with pytest.raises(InputError, match=r"adapter_model\.safetensors: tensor .* holds NaN or infinity"):
-        predict(picture(tmp_path / "x.png"), "--modality", "normal", "--adapter", place, "--out", tmp_path / "out")
+        predict(photo_file(tmp_path / "x.png"), "--modality", "normal", "--adapter", place, "--out", tmp_path / "out")
     assert not names(tmp_path / "out")
 
 
 def test_an_output_that_overflows_is_refused_by_the_images_name(adapter: Callable[..., Path], tmp_path: Path) -> None:
     place = adapter("normal", lambda weights: {name: tensor.float() * 1e30 for name, tensor in weights.items()})
     with pytest.raises(InputError, match=r"x\.png: the model's output holds NaN or infinity"):
-        predict(picture(tmp_path / "x.png"), "--modality", "normal", "--adapter", place, "--out", tmp_path / "out")
+        predict(photo_file(tmp_path / "x.png"), "--modality", "normal", "--adapter", place, "--out", tmp_path / "out")
     assert not names(tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Gates, applied late: what they leave out of the merged dataset, of training and of the scores."""
+"""Gates, applied late: the samples that they drop from the merged dataset, from training and from the scores."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def rooms(split: str) -> dict[str, dict[str, Any]]:
 
 
 def store(config: PipelineConfig, workspace: Path, node_id: str, samples: Iterable[Sample], **details: Any) -> Artefact:
-    """Publish these samples as the artefact of a node, two a shard."""
+    """Publish these samples as the artefact of a node, two per shard."""
     node, rows = find(plan(config), node_id), list(samples)
     out = node.artefact(Workspace(workspace))
     by_key = {row["__key__"]: row for row in rows}
@@ -137,8 +137,8 @@ def test_duplicates_and_leaks_are_found(scored: tuple[PipelineConfig, Path]) -> 
     assert (normals["unit"] == 1).all()
 
 
-# --------------------------------------------------------------------------------- what is redone
-def test_a_threshold_redoes_what_applies_it_and_nothing_else(base: Path) -> None:
+# -------------------------------------------------------------------------------- stale artefacts
+def test_a_threshold_redoes_only_stages_that_apply_it(base: Path) -> None:
     before = {node.id: node.fingerprint for node in plan(settings(base))}
 
     def changed(**quality: Any) -> set[str]:
@@ -173,8 +173,8 @@ def test_switching_the_flip_check_off_is_as_if_there_were_none() -> None:
     assert ModelLabels(kind="zoedepth", weights="x", check_flip=True).model_dump()["check_flip"] is True
 
 
-# -------------------------------------------------------------------------------- what is left out
-def test_the_merged_dataset_has_gaps_and_says_why(scored: tuple[PipelineConfig, Path]) -> None:
+# -------------------------------------------------------------------------------- dropped samples
+def test_the_merged_dataset_has_gaps_and_states_why(scored: tuple[PipelineConfig, Path]) -> None:
     config, workspace = scored
     run(config, workspace, "shards")
     dataset = workspace / "datasets" / "smoke"
@@ -203,7 +203,7 @@ def test_the_merged_dataset_has_gaps_and_says_why(scored: tuple[PipelineConfig, 
     assert "`in_domain` 1 (drop_flagged 1); `train` 4 (" in card
 
 
-def test_training_leaves_out_what_fails_the_image_or_its_own_label(scored: tuple[PipelineConfig, Path]) -> None:
+def test_training_drops_samples_whose_image_or_own_label_fails(scored: tuple[PipelineConfig, Path]) -> None:
     config, workspace = scored
     run(config, workspace, "latents", "train")
     images = {}
@@ -213,7 +213,7 @@ def test_training_leaves_out_what_fails_the_image_or_its_own_label(scored: tuple
     assert images == {"normal": 3, "depth": 4}
 
 
-def test_scores_are_those_of_the_kept_images_alone(scored: tuple[PipelineConfig, Path]) -> None:
+def test_scores_are_those_of_the_kept_images_only(scored: tuple[PipelineConfig, Path]) -> None:
     config, workspace = scored
     for task in TASKS:
         guesses = {key: prediction(task, arrays[task], 3) for key, arrays in rooms("in_domain").items()}
@@ -252,7 +252,7 @@ def test_nothing_left_is_one_error_that_names_the_gates(scored: tuple[PipelineCo
 
 
 # ------------------------------------------------------------------------------------ flip check
-def test_flip_check_is_stored_beside_the_label_and_becomes_a_score(
+def test_flip_check_is_stored_next_to_the_label_and_becomes_a_score(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(BUILT_IN, "zoedepth", "tests.stages.sided:build")

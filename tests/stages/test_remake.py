@@ -1,4 +1,4 @@
-"""`--force`, and whatever else makes an artefact again: what is there stays until the new one is complete."""
+"""`--force` and other remakes of an artefact: the old one stays until the new one is complete."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def made(request, tmp_path_factory) -> tuple[str, PipelineConfig]:
 
 
 def contents(url: str) -> dict[str, bytes]:
-    """Bytes by path; without manifests, which tell times."""
+    """Bytes by path; without manifests, which contain times."""
     place = Workspace(url)
     paths = [path for path in place.fs.find(place.root) if not path.endswith("manifest.json")]
     return {path: place.fs.cat_file(path) for path in paths}
@@ -58,7 +58,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, module, name: str, call: int) -> 
     return calls
 
 
-def test_what_is_forced_stays_until_the_new_one_is_there(made, monkeypatch):
+def test_a_forced_artefact_stays_until_the_new_one_is_complete(made, monkeypatch):
     url, config = made
     place, before = Workspace(url), contents(url)
     out = find(plan(config), LABELS).artefact(place)
@@ -144,7 +144,7 @@ def test_a_remake_takes_no_shard_that_was_made_from_other_inputs(made, monkeypat
     assert out.verify() == []
 
 
-def test_chunks_of_a_forced_artefact_are_made_beside_it(made):
+def test_chunks_of_a_forced_artefact_are_made_next_to_it(made):
     url, config = made
     node, place, before = find(plan(config), LABELS), Workspace(url), contents(url)
     out = node.artefact(place)

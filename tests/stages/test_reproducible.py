@@ -1,4 +1,4 @@
-"""The DAG made twice is the same byte for byte, but for what docs/reproducibility.md lists."""
+"""The DAG made twice is the same byte for byte, except for the files listed in docs/reproducibility.md."""
 
 from __future__ import annotations
 

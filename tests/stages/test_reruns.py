@@ -1,4 +1,4 @@
-"""Reruns of single stages and shards, what they make stale, and datasets that grow by parts."""
+"""Reruns of single stages and shards, the artefacts they make stale, and datasets that grow by parts."""
 
 from __future__ import annotations
 
@@ -121,13 +121,13 @@ def test_another_labeler_makes_one_column_and_the_merge_stale(made):
     assert set(found.values()) == {"stale", "complete"}
 
 
-def test_forcing_what_comes_out_the_same_makes_nothing_stale(made):
+def test_forcing_an_artefact_with_the_same_result_makes_nothing_stale(made):
     workspace, config = made
     assert not execute(config, "labels/train-depth", str(workspace), force=True).cached
     assert set(statuses(plan(config), Workspace(workspace)).values()) == {"complete"}
 
 
-def test_an_input_that_came_out_differently_makes_stale_what_stands_on_it(tmp_path):
+def test_an_input_with_another_result_makes_its_dependents_stale(tmp_path):
     config = request(tmp_path, "bedroom")
     make(tmp_path, config)
     place, nodes = Workspace(tmp_path), plan(config)
@@ -144,7 +144,7 @@ def test_an_input_that_came_out_differently_makes_stale_what_stands_on_it(tmp_pa
 
 
 # -------------------------------------------------------------------------------- parts
-def test_a_dataset_grows_without_touching_what_is_there(made):
+def test_a_dataset_grows_without_changing_old_shards(made):
     workspace, first = made
     dataset = workspace / "datasets" / "rooms"
     before = files(dataset / "train")
@@ -181,18 +181,18 @@ def test_parts_are_named_by_keywords_or_by_hand(made):
         request(workspace, "jewelry shop", split="train-x")
 
 
-def test_requests_that_come_at_once_get_folders_of_their_own(tmp_path):
+def test_simultaneous_requests_get_their_own_folders(tmp_path):
     """None of them is finished when the next is planned."""
     asked = [("bedroom",), ("kitchen",), ("bedroom", "attic")]
     first = [next(iter(request(tmp_path, *words).splits)) for words in asked]
     assert first == ["train", "train-kitchen", "train-bedroom-attic"]
     again = [next(iter(request(tmp_path, *words).splits)) for words in reversed(asked)]
-    assert again == first[::-1], "a request that is taken up again is the one that it was"
+    assert again == first[::-1], "a resumed request gets its old folder"
     assert next(iter(request(tmp_path, "kitchen", count=5).splits)) == "train-kitchen-2"
 
 
-def test_a_request_is_not_taken_for_a_part_that_was_named_by_hand(tmp_path):
-    """Both ask for the same words; the hand-named folder sorts first, and may be finished first."""
+def test_a_request_is_not_mistaken_for_a_part_with_a_given_name(tmp_path):
+    """Both request the same words; the folder with the given name sorts first, and may be finished first."""
     plain, named = request(tmp_path, "bedroom"), request(tmp_path, "bedroom", part="A try")
     assert [*plain.splits, *named.splits] == ["train", "train-a-try"]
     assert request(tmp_path, "bedroom") == plain
@@ -201,15 +201,15 @@ def test_a_request_is_not_taken_for_a_part_that_was_named_by_hand(tmp_path):
     assert list(request(tmp_path, "bedroom", part="A try").splits) == ["train-a-try"]
 
 
-def test_a_request_that_is_refused_sets_no_folder_aside(tmp_path):
+def test_a_rejected_request_reserves_no_folder(tmp_path):
     with pytest.raises(InputError, match=r"splits\.train\.count"):
         request(tmp_path, "bedroom", count=0)
     assert list(request(tmp_path, "bedroom").splits) == ["train"]
 
 
-def test_a_request_that_is_killed_while_it_is_noted_stops_no_other(tmp_path, monkeypatch):
+def test_a_request_that_is_killed_while_it_is_recorded_stops_no_other(tmp_path, monkeypatch):
     def killed(temporary: Path, path: Path) -> None:
-        (path.parent / f"{Path(temporary).name}.torn.tmp").write_bytes(b'{"key')  # which a killed process leaves
+        (path.parent / f"{Path(temporary).name}.torn.tmp").write_bytes(b'{"key')  # left by a killed process
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""The merged dataset: every sample's json is alike, and it opens with `datasets` and `webdataset` as it stands."""
+"""The merged dataset: every sample's json has the same schema, and `datasets` and `webdataset` open it unchanged."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def store(
 
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset whose parts differ in generator, labels, image format, and in what their scores can tell."""
+    """A dataset whose parts differ in generator, labels, image format and defined scores."""
     workspace = tmp_path_factory.mktemp("grown")
     build(configuration({"train": 7, "in_domain": 3}, ["normal", "depth"]), workspace, RENDERED, blank=6)
     build(configuration({"train-kitchen": 3}, ["normal"]), workspace, FOLDER | {"safety": {"flagged": False}})
@@ -140,7 +140,7 @@ print(json.dumps({
 
 
 def opened(dataset: Path, cache: Path, way: str) -> dict[str, list[dict[str, Any]]]:
-    """What `load_dataset(folder)` gives, in a process that cannot import this package."""
+    """Result of `load_dataset(folder)`, in a process that cannot import this package."""
     done = subprocess.run(
         [sys.executable, "-c", OPEN, str(dataset), str(cache), way],
         cwd=cache,

@@ -59,7 +59,7 @@ def flip_bit(path: Path) -> None:
 
 
 def outputs(workspace: Path) -> dict[str, bytes]:
-    """What every rerun must reproduce: all but times."""
+    """The content that every rerun must reproduce: all except times."""
     timed = ("manifest.json", "loss.csv", "index.html", "metrics.json")
     return {
         path.relative_to(workspace).as_posix(): path.read_bytes()
@@ -86,7 +86,7 @@ FLIPPED = [
 ]
 
 
-def test_a_flipped_bit_in_any_artefact_is_found_and_what_it_was_in_is_made_again(copied, made):
+def test_a_flipped_bit_in_any_artefact_is_found_and_its_file_is_made_again(copied, made):
     paths = [path for pattern in FLIPPED for path in copied.glob(pattern)]
     assert len(paths) == len(FLIPPED)
     for path in paths:
@@ -142,7 +142,7 @@ def png(array: np.ndarray) -> bytes:
     [
         ("labels/train-normal-*", "normal.png", png(np.zeros((16, 16, 3), np.uint8)), "unit vectors"),
         ("labels/train-normal-*", "normal.png", png(np.full((8, 8, 3), 200, np.uint8)), "8, 8"),
-        ("labels/train-normal-*", "normal.png", b"no picture", "not a readable PNG"),
+        ("labels/train-normal-*", "normal.png", b"no image", "not a readable PNG"),
         ("labels/train-depth-*", "depth.npy", b"\x93NUMPY", "not a whole .npy file"),
         ("images/train-*", "png", b"", "cannot be read"),
         ("datasets/smoke/train", "depth.npy", b"", "not a whole .npy file"),
@@ -158,7 +158,7 @@ def test_a_label_that_was_written_wrongly_is_found_although_its_digest_is_right(
     assert "train-00000000" in found.problem or "not a" in found.problem
 
 
-def test_what_is_left_over_is_listed_and_what_is_foreign_stays(copied):
+def test_left_over_files_are_listed_and_unknown_files_stay(copied):
     (images,) = copied.glob("images/train-*")
     old, new = images / ".shard-000000.tar.12345678.tmp", images / ".shard-000001.tar.12345678.tmp"
     surplus, foreign = images / "shard-000007.tar", images / "notes.txt"
@@ -189,7 +189,7 @@ def test_an_unfinished_artefact_is_no_damage(copied):
     assert (found.kind, found.remove) == ("unfinished", ())
 
 
-def test_the_command_ends_with_2_while_damage_stays_and_repairs_it_if_asked(copied):
+def test_the_command_ends_with_2_while_damage_stays_and_repairs_it_on_request(copied):
     run = CliRunner().invoke
     (path,) = copied.glob("prompts/train-*/prompts.parquet")
     flip_bit(path)

@@ -1,4 +1,4 @@
-"""The command line in an environment that cannot hold Prefect, as vLLM's cannot."""
+"""The command line in an environment without Prefect, such as vLLM's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def dmp(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}, check=False)
 
 
-def test_the_prompts_stage_needs_nothing_but_the_core(tmp_path: Path) -> None:
+def test_the_prompts_stage_needs_only_the_core(tmp_path: Path) -> None:
     done = dmp("stage", "prompts", "-p", "smoke", "-w", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "Prefect is not installed" in done.stderr

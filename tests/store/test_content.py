@@ -1,4 +1,4 @@
-"""What makes an artefact stale: files that others are made from, not logs."""
+"""An artefact becomes stale when its inputs' files change, except logs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_logs_are_recorded_and_do_not_count() -> None:
     assert not any(record.is_log for record in named)
 
 
-def test_what_older_manifests_noted_over_all_files_still_holds() -> None:
+def test_digests_over_all_files_in_older_manifests_are_still_valid() -> None:
     files = {"dmp.json": "1", "loss.csv": "2"}
     noted = hashlib.sha256(json.dumps(sorted(map(list, files.items()))).encode()).hexdigest()[:12]
     assert manifest(**files).is_content(noted)

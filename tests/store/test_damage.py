@@ -1,4 +1,4 @@
-"""What a power cut or a bad disk leaves of small files counts as not there, and is said once."""
+"""Small files that a power cut or a bad disk damaged count as missing, with one notice."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_damaged_sidecar_costs_its_shard_alone(made, caplog, kind):
     assert [record.name for record in sidecars(out)] == ["shard-000000.tar"]
     manifest = Path(out.file("manifest.json"))
     kept = manifest.read_bytes()
-    manifest.unlink()  # before it was published, so that the sidecars are asked
+    manifest.unlink()  # as before publishing, so that the sidecars are read
     found = statuses(plan(config), Workspace(workspace))
     assert found["labels/train-normal"] == "partial"
     assert make(workspace, config) == ["labels/train-normal"]
@@ -107,7 +107,7 @@ def test_repair_of_a_damaged_manifest_removes_it_alone(made):
 
 
 @pytest.mark.parametrize("content", [b"{}", b"[]", b"null", b'{"stage": "images", "shards": 4}'])
-def test_another_programs_manifest_is_an_error_that_says_what_to_do(made, content):
+def test_another_programs_manifest_is_an_error_with_the_fix(made, content):
     workspace, config = made
     path = Path(artefact(workspace, config, "labels/train-normal").file("manifest.json"))
     right = path.read_bytes()
@@ -149,14 +149,14 @@ def test_a_damaged_manifest_does_not_hand_a_dataset_to_another_configuration(tmp
     before = shards_of(folder)
     other = request(tmp_path, "attic", count=2)
     assert list(other.splits) == ["train"]
-    with pytest.raises(InputError, match="damaged manifest beside shards of another configuration"):
+    with pytest.raises(InputError, match="damaged manifest next to shards of another configuration"):
         make(tmp_path, other)
     assert shards_of(folder) == before
     assert make(tmp_path, config) == ["shards/rooms/train"]
 
 
 @pytest.mark.parametrize("kind", [*DAMAGE, "of another kind"])
-def test_a_damaged_request_note_is_written_again(tmp_path, kind, caplog):
+def test_a_damaged_request_record_is_written_again(tmp_path, kind, caplog):
     first = request(tmp_path, "bedroom")
     note = tmp_path / ".requests" / "rooms" / "train.json"
     right = note.read_bytes()
@@ -174,7 +174,7 @@ def test_records_without_threads_are_written_and_read_as_before():
     assert FileRecord.model_validate_json(old.replace("}", ',"threads":2}')).threads == 2
 
 
-def test_a_manifest_that_is_asked_for_by_path_is_named(tmp_path):
+def test_a_manifest_requested_by_path_is_named(tmp_path):
     (tmp_path / "manifest.json").touch()
     with pytest.raises(InputError, match=r"manifest\.json: damaged manifest \(empty\)"):
         read_manifest(Workspace(tmp_path), f"{tmp_path}/manifest.json")

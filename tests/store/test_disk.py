@@ -39,7 +39,7 @@ def full(*_: object) -> int:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_an_own_lock_that_could_not_be_written_keeps_nobody_waiting(tmp_path, monkeypatch):
+def test_a_lock_whose_writing_failed_blocks_no_process(tmp_path, monkeypatch):
     lock = Lock(Workspace(tmp_path), "thing")
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
@@ -63,7 +63,7 @@ def test_a_beat_on_a_full_disk_leaves_no_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path / ".locks") == []
 
 
-def test_a_lock_that_cannot_be_removed_does_not_hide_what_happened(tmp_path, monkeypatch, caplog):
+def test_a_lock_that_cannot_be_removed_does_not_hide_the_error(tmp_path, monkeypatch, caplog):
     def fail() -> None:
         with Lock(Workspace(tmp_path), "thing") as lock:
             lock.wait()
@@ -81,7 +81,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, 
     write_file(path, b"old")
     with monkeypatch.context() as patch:
         patch.setattr(os, step, full)
-        for _ in range(3):  # a retry leaves no file of its own either
+        for _ in range(3):  # a retry leaves no file either
             with pytest.raises(OSError, match="No space left on device") as raised:
                 write_file(path, b"new")
             assert raised.value.filename == str(path)
@@ -90,7 +90,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, 
     assert path.read_bytes() == b"new"
 
 
-def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
     (tmp_path / ".locks").touch()
     with pytest.raises(NotADirectoryError), Lock(Workspace(tmp_path), "thing") as lock:
         lock.wait()
@@ -131,7 +131,7 @@ def test_errors_of_libraries_become_errors_of_the_disk(tmp_path):
 SMOKE = plan(load_config("smoke"))
 
 
-def test_what_does_not_fit_is_said_before_any_work(tmp_path, monkeypatch):
+def test_missing_disk_space_is_reported_before_any_work(tmp_path, monkeypatch):
     check_workspace(SMOKE, Workspace(tmp_path / "w"))
     usage = type("Usage", (), {"free": 1_000_000})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
@@ -143,7 +143,7 @@ def test_what_does_not_fit_is_said_before_any_work(tmp_path, monkeypatch):
     assert not (tmp_path / "w").exists()
 
 
-def test_a_file_in_the_way_is_said_before_any_work(tmp_path):
+def test_a_file_in_place_of_a_folder_is_reported_before_any_work(tmp_path):
     (tmp_path / "images").touch()
     with pytest.raises(NotADirectoryError) as raised:
         check_workspace(SMOKE, Workspace(tmp_path))
@@ -152,7 +152,7 @@ def test_a_file_in_the_way_is_said_before_any_work(tmp_path):
 
 
 @pytest.mark.parametrize(("flag", "number"), [(0, errno.EACCES), (os.ST_RDONLY, errno.EROFS)])
-def test_missing_rights_are_said_before_any_work(tmp_path, monkeypatch, flag, number):
+def test_missing_permissions_are_reported_before_any_work(tmp_path, monkeypatch, flag, number):
     closed = tmp_path / "images"
     closed.mkdir()
     real = os.access
@@ -173,7 +173,7 @@ def test_a_full_disk_is_not_tried_again_and_a_failing_one_is():
 @pytest.mark.slow
 @pytest.mark.skipif(faults.compiler() is None, reason="needs a C compiler")
 def test_a_full_disk_is_one_line_with_the_fix(tmp_path):
-    """In the midst of a run, and nothing half done is left."""
+    """In the middle of a run, and nothing half done is left."""
     place, library = tmp_path / "w", faults.build(tmp_path)
     command = [sys.executable, "-m", "dmp_core.cli", "dataset", "new", "-p", "smoke", "-k", "kitchen", "-n", "2"]
     command += ["-w", str(place), "--set", "modalities=[normal]"]

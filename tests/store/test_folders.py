@@ -1,4 +1,4 @@
-"""Folders by their names, which are never patterns, wherever they lie."""
+"""Names of folders are never patterns, on any file system."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_hidden_files_and_folders_are_no_part_of_a_dataset(tmp_path):
     assert [sample["__key__"] for sample in open_dataset(str(tmp_path / "datasets/rooms"))] == KEYS
 
 
-def test_what_cannot_take_the_place_leaves_the_old_there(tmp_path, monkeypatch):
+def test_a_failed_exchange_keeps_the_old_folder(tmp_path, monkeypatch):
     fs, root = open_place(tmp_path)
     for name in ("old", "new"):
         (tmp_path / name).mkdir()

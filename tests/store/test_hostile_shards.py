@@ -1,4 +1,4 @@
-"""Shards from strangers: what could write elsewhere, run code or fill the memory is one line that names the file."""
+"""Untrusted shards: content that could write elsewhere, run code or fill the memory is a one-line error."""
 
 from __future__ import annotations
 
@@ -233,12 +233,12 @@ def publish(out: Artefact, files: list[FileRecord]) -> None:
 
 
 def swap(out: Artefact) -> None:
-    """The first shard and its sidecar in the place of the second."""
+    """The first shard and its sidecar under the second's name."""
     for suffix in ("tar", "json"):
         out.write_bytes(f"shard-000001.{suffix}", out.read_bytes(f"shard-000000.{suffix}"))
 
 
-def test_a_run_makes_a_shard_again_that_lies_under_anothers_name(out: Artefact) -> None:
+def test_a_run_makes_a_shard_again_that_has_anothers_name(out: Artefact) -> None:
     plans = plan_shards(KEYS, 2)
     write_shards(out, plans, made)
     swap(out)

@@ -1,4 +1,4 @@
-"""Locks: one maker at a time, no maker for ever. Killed processes are really killed."""
+"""Locks: one holder at a time, no holder for ever. Killed processes are really killed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ plans = plan_shards([f"train-{n:08d}" for n in range(12)], 2)
 write_shards(out, plans, produce, encode=lambda samples: samples[0]["txt"])
 """
 
-# Processes that take and give back a lock as fast as they can, each until a signal ends it in the midst of that.
+# Processes that acquire and release a lock as fast as they can, each until a signal ends it meanwhile.
 SIGNALS = """
 import os, random, signal, sys, time
 from dmp_core.store import Lock, Workspace
@@ -68,7 +68,7 @@ for _ in range(100):
     if not (child := os.fork()):
         signal.setitimer(signal.ITIMER_REAL, moment)
         end = time.monotonic() + 1
-        while time.monotonic() < end:  # a signal may be lost: what a destructor raises is ignored
+        while time.monotonic() < end:  # a signal may be lost: a destructor's exception is ignored
             with Lock(place, "thing") as lock:
                 lock.acquire()
         sys.exit(7)
@@ -78,7 +78,7 @@ for _ in range(100):
 
 
 def start(code: str, folder: Path) -> subprocess.Popen[str]:
-    """A process that has said its first word."""
+    """A process that has printed its first line."""
     command = [sys.executable, "-c", code, str(folder)]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
@@ -115,7 +115,7 @@ def test_one_holds_it_and_then_the_other(place):
     assert [path.rsplit("/", 1)[-1] for path in left(place)] == ["labels-test.lock"]
 
 
-def test_lock_of_a_killed_process_is_free_at_once(tmp_path):
+def test_lock_of_a_killed_process_is_free_immediately(tmp_path):
     holder = start(HOLD, tmp_path)
     lock = Lock(Workspace(tmp_path), "thing")
     assert not lock.acquire()
@@ -160,7 +160,7 @@ ABANDONED = {
     "no text": b"\xff\xfe\0\0",
     "nested": b"[" * 100_000,
 }
-"""Locks whose holder cannot be seen to be dead."""
+"""Locks whose holder cannot be checked."""
 
 
 def plant(place: Workspace, name: str, content: bytes) -> None:
@@ -214,7 +214,7 @@ def test_a_shard_that_another_run_took_over_is_left_to_it(tmp_path, monkeypatch)
     plans, lock = plan_shards(["train-00000000"], 1), "labels-train-0123456789ab-shard-000000.tar"
 
     def slow(plan: ShardPlan) -> list[Sample]:
-        """While it computes it is taken for dead; the other run makes the shard and gives the lock back."""
+        """While it computes it is presumed dead; the other run makes the shard and releases the lock."""
         plant(out.workspace, lock, ABANDONED["foreign host"])
         later.start()
         return [{"__key__": plan.keys[0], "txt": b"mine"}]
@@ -244,7 +244,7 @@ def test_a_lock_may_be_taken_again_and_still_beats(place, monkeypatch):
         assert lock.holder() is None
 
 
-def test_a_creation_whose_answer_was_lost_is_known_for_ones_own(monkeypatch):
+def test_a_creation_whose_response_was_lost_is_recognised(monkeypatch):
     lock = Lock(Workspace("memory://lost-answer"), "thing")
     pipe = lock.workspace.fs.pipe_file
 
@@ -265,7 +265,7 @@ def test_a_creation_whose_answer_was_lost_is_known_for_ones_own(monkeypatch):
         lock.acquire()
 
 
-def test_who_was_taken_for_dead_notices_before_publishing(place):
+def test_a_holder_presumed_dead_notices_before_publishing(place):
     lock = Lock(place, "thing")
     assert lock.acquire()
     elsewhere(place, beat=1)
@@ -323,7 +323,7 @@ def test_a_beat_that_fails_in_any_way_is_followed_by_the_next(place, monkeypatch
         def fails_once(content: bytes) -> None:
             if not failures:
                 failures.append(content)
-                raise RuntimeError("of a kind that only the storage's client knows")
+                raise RuntimeError("of a kind that only the storage's client defines")
             rewrite(content)
 
         monkeypatch.setattr(lock, "_rewrite", fails_once)

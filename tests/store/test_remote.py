@@ -1,4 +1,4 @@
-"""Artefacts that do not lie in a folder: how they are named to others, and fetched."""
+"""Artefacts in object stores: their addresses for other processes, and fetching."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in found.items() if name != "manifest.json"}
 
 
-def test_what_is_fetched_is_the_artefact_and_is_fetched_once(place):
+def test_a_fetched_copy_equals_the_artefact_and_is_fetched_once(place):
     out = publish(place, "depth", {"a.bin": b"1", "below/b.bin": b"2"})
     found = out.local_path()
     assert contents(found) == {"a.bin": b"1", "below/b.bin": b"2"}
@@ -71,8 +71,8 @@ def test_a_download_that_broke_off_is_begun_again(place, monkeypatch):
     assert contents(out.local_path()) == {"a.bin": b"1", "b.bin": b"2"}
 
 
-def test_what_changes_while_it_is_fetched_is_not_kept(place, monkeypatch):
-    """Weights made anew have the same size, so the bytes are looked at."""
+def test_a_copy_that_changes_while_it_is_fetched_is_not_kept(place, monkeypatch):
+    """Weights that were made again have the same size, so the bytes are compared."""
     out = publish(place, "depth", {"a.bin": b"1", "b.bin": b"2"})
     get = type(place.fs).get
 
@@ -81,7 +81,7 @@ def test_what_changes_while_it_is_fetched_is_not_kept(place, monkeypatch):
         Path(target[0]).write_bytes(b"3")
 
     monkeypatch.setattr(type(place.fs), "get", late)
-    with pytest.raises(OSError, match=r"memory://.*/adapters/depth-0+: a\.bin is not what the manifest says") as caught:
+    with pytest.raises(OSError, match=r"memory://.*/adapters/depth-0+: a\.bin differs from the manifest") as caught:
         out.local_path()
     assert worth_retrying(caught.value)
     monkeypatch.setattr(type(place.fs), "get", get)
@@ -89,7 +89,7 @@ def test_what_changes_while_it_is_fetched_is_not_kept(place, monkeypatch):
     assert [path.name for path in out.local_path().parent.iterdir()] == [out.local_path().name], "nothing is left over"
 
 
-def test_of_two_who_fetch_at_once_one_copy_stays(place, monkeypatch):
+def test_two_simultaneous_fetches_leave_one_copy(place, monkeypatch):
     out = publish(place, "depth", {"a.bin": b"1"})
     get = type(place.fs).get
 
@@ -115,7 +115,7 @@ def test_a_copy_that_cannot_be_put_in_place_is_an_error(place, monkeypatch):
         out.local_path()
 
 
-def test_what_was_fetched_is_not_published_when_the_artefact_is_made_anew(place):
+def test_a_fetched_copy_is_not_published_when_the_artefact_is_made_again(place):
     out = publish(place, "depth", {"a.bin": b"1"})
     out.local_path()
     with staged_folder(out) as folder:

@@ -31,7 +31,7 @@ def bucket(tmp_path_factory) -> Iterator[str]:
     server.start()
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # what is fetched goes to ~/.cache/dmp
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # fetched copies are in ~/.cache/dmp
         patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -42,13 +42,13 @@ def bucket(tmp_path_factory) -> Iterator[str]:
 
 
 def run(config: PipelineConfig, workspace: str) -> list[str]:
-    """Ids of what was made, not found."""
+    """Ids of artefacts that were made, not found."""
     outputs = [execute(config, node.id, workspace) for node in plan(config)]
     return [output.id for output in outputs if not output.cached]
 
 
 def contents(url: str) -> dict[str, bytes]:
-    """Bytes by path, without what tells of times and machines."""
+    """Bytes by path, without files that contain times and machines."""
     place = Workspace(url)
     found = {path.removeprefix(f"{place.root}/"): place.fs.cat_file(path) for path in place.fs.find(place.root)}
     timed = ("manifest.json", "loss.csv", "metrics.json", "index.html")
@@ -146,5 +146,5 @@ def test_a_lost_connection_is_worth_another_try_and_a_refusal_is_not():
 
     lost = (EndpointConnectionError(endpoint_url="http://s3"), ReadTimeoutError(endpoint_url="http://s3"))
     assert all(map(worth_retrying, lost))
-    assert all(worth_retrying(kind.__new__(kind)) for kind in S3_RETRYABLE_ERRORS), "as what s3fs itself tries again"
+    assert all(worth_retrying(kind.__new__(kind)) for kind in S3_RETRYABLE_ERRORS), "as s3fs itself does"
     assert not any(map(worth_retrying, (NoCredentialsError(), ClientError({}, "GetObject"))))

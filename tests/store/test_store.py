@@ -108,13 +108,13 @@ def test_redone_shard_that_differs_is_refused(out):
         return [sample | {"png": png(99)} for sample in produce(plan)]
 
     sidecar = out.read_bytes("shard-000000.json")
-    for _ in range(2):  # it says so every time, and never publishes what contradicts the manifest
+    for _ in range(2):  # it fails every time, and never publishes a shard that contradicts the manifest
         with pytest.raises(InputError, match=r"shard-000000.tar.*differs.*`dmp stage images --force`"):
             write_shards(out, plan_shards(KEYS, 3), other)
         assert not out.exists("shard-000000.tar")
         assert out.read_bytes("shard-000000.json") == sidecar
         assert out.status() == "partial"
-    out.workspace.fs.rm(out.path, recursive=True)  # what --force does
+    out.workspace.fs.rm(out.path, recursive=True)  # as --force does
     publish(out, write_shards(out, plan_shards(KEYS, 3), other))
     assert out.verify() == []
 
@@ -156,7 +156,7 @@ def test_a_shard_is_redone_with_as_many_threads_as_it_was_made_with(out):
 
 
 @pytest.mark.usefixtures("threads")
-def test_an_interrupted_artefact_goes_on_with_the_threads_it_began_with(out):
+def test_an_interrupted_artefact_resumes_with_its_number_of_threads(out):
     plans = plan_shards(KEYS, 3)
     torch.set_num_threads(2)
     write_shards(out, plans, by_threads, only=[0], threaded=True)
@@ -181,7 +181,7 @@ def test_a_shard_whose_threads_are_not_recorded_is_refused_with_a_way_out(out):
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("note", [None, b"", b"two"])
-def test_work_goes_on_with_the_threads_it_began_with(tmp_path, note):
+def test_work_resumes_with_its_number_of_threads(tmp_path, note):
     torch.set_num_threads(2)
     with threads_of_work(tmp_path) as count:
         assert count == 2

@@ -1,4 +1,4 @@
-"""Images from a real, tiny Stable Diffusion: noise by row, batches by memory, flags beside untouched images."""
+"""Images from a real, tiny Stable Diffusion: noise by row, batches by memory, flags with unchanged images."""
 
 from __future__ import annotations
 
@@ -98,20 +98,20 @@ def assert_same(images: np.ndarray, others: np.ndarray) -> None:
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
-    """`memory(n)`: the U-Net runs out of memory above n images at once; the list notes what it was asked for."""
+    """`memory(n)`: the U-Net runs out of memory above batches of n images; the list records the batch sizes."""
     forward = UNet2DConditionModel.forward
 
     def limit(images: int) -> list[int]:
-        asked: list[int] = []
+        sizes: list[int] = []
 
         def limited(self: Any, sample: torch.Tensor, *args: Any, **options: Any) -> Any:
-            asked.append(len(sample) // 2)  # with and without the prompt
-            if asked[-1] > images:
+            sizes.append(len(sample) // 2)  # with and without the prompt
+            if sizes[-1] > images:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 TiB.")
             return forward(self, sample, *args, **options)
 
         monkeypatch.setattr(UNet2DConditionModel, "forward", limited)
-        return asked
+        return sizes
 
     return limit
 
@@ -141,7 +141,7 @@ def test_the_models_own_scheduler_on_request(folder: Path) -> None:
     assert records[0]["generator"]["scheduler"] == "PNDMScheduler"
 
 
-def test_json_tells_where_the_image_comes_from(folder: Path) -> None:
+def test_json_states_the_origin_of_the_image(folder: Path) -> None:
     record = make(folder, ROWS[1:2], revision="abc")[1][0]
     assert {name: record[name] for name in ROWS[1]} == ROWS[1]
     chosen = {"dtype": "float32", "scheduler": "DDIMScheduler"}
@@ -153,20 +153,20 @@ def test_json_tells_where_the_image_comes_from(folder: Path) -> None:
 def test_batches_halve_until_they_fit_and_stay_small(
     folder: Path, plain: np.ndarray, memory: Callable[[int], list[int]]
 ) -> None:
-    asked = memory(2)
+    sizes = memory(2)
     assert_same(make(folder, batch=8)[0], plain)
-    # All five at once fail, then two fit; a step is asked for at once, and the last batch has one image.
-    assert asked == [5, *[2] * STEPS, *[2] * STEPS, *[1] * STEPS]
+    # A batch of five fails, then two fit; a step is one call, and the last batch has one image.
+    assert sizes == [5, *[2] * STEPS, *[2] * STEPS, *[1] * STEPS]
 
 
 def test_not_even_one_image_fits(folder: Path, memory: Callable[[int], list[int]]) -> None:
-    asked = memory(0)
+    sizes = memory(0)
     with pytest.raises(InputError, match=r"one image of 64 pixels does not fit .* cpu as float32; lower"):
         make(folder, batch=4)
-    assert asked == [4, 2, 1]
+    assert sizes == [4, 2, 1]
 
 
-def test_other_errors_are_not_taken_for_lack_of_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_mistaken_for_lack_of_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **options: Any) -> Any:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
@@ -307,8 +307,8 @@ def overflowing(decode: Any) -> Any:
     return decoded
 
 
-def spoiled(decode: Any, bad: list[torch.Tensor], pixel: float) -> Any:
-    """Fills the images of these latents with one value; a batch's others stay what they are."""
+def filled(decode: Any, bad: list[torch.Tensor], pixel: float) -> Any:
+    """Fills the images of these latents with one value; the others of the batch stay unchanged."""
 
     def decoded(self: Any, latents: torch.Tensor, *args: Any, **options: Any) -> Any:
         (images,) = decode(self, latents, *args, **options)
@@ -339,15 +339,15 @@ def latents(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("pixel", "reason"), [(np.nan, "overflows in float32"), (-1, "makes a black image")])
-def test_an_image_that_is_none_names_its_key_and_prompt(folder, latents, monkeypatch, pixel, reason) -> None:
-    monkeypatch.setattr(AutoencoderKL, "decode", spoiled(AutoencoderKL.decode, [latents["second"]], pixel))
+def test_an_invalid_image_names_its_key_and_prompt(folder, latents, monkeypatch, pixel, reason) -> None:
+    monkeypatch.setattr(AutoencoderKL, "decode", filled(AutoencoderKL.decode, [latents["second"]], pixel))
     with pytest.raises(InputError, match=rf"train-00000001: .*{reason}.*'a blue chair by the window' \(seed {2**40}\)"):
         make(folder, ROWS[:3])
 
 
 @pytest.mark.parametrize("pixel", [np.nan, -1])
 def test_an_image_that_is_none_is_made_from_its_next_seed(folder, latents, plain, monkeypatch, pixel) -> None:
-    monkeypatch.setattr(AutoencoderKL, "decode", spoiled(AutoencoderKL.decode, [latents["second"]], pixel))
+    monkeypatch.setattr(AutoencoderKL, "decode", filled(AutoencoderKL.decode, [latents["second"]], pixel))
     images, records = make(folder, ROWS[:3], skips=True)
     seeds = [row["seed"] for row in ROWS[:3]]
     assert [record["seed"] for record in records] == [seeds[0], next_seed(seeds[1]), seeds[2]]
@@ -358,7 +358,7 @@ def test_an_image_that_is_none_is_made_from_its_next_seed(folder, latents, plain
 
 def test_an_image_that_fails_twice_is_skipped(folder, latents, plain, monkeypatch) -> None:
     bad = [latents["second"], latents["again"]]
-    monkeypatch.setattr(AutoencoderKL, "decode", spoiled(AutoencoderKL.decode, bad, -1))
+    monkeypatch.setattr(AutoencoderKL, "decode", filled(AutoencoderKL.decode, bad, -1))
     with open_source(settings(folder), RuntimeConfig(device="cpu", on_bad_sample={"policy": "skip"})) as source:
         first, second, third = source.samples(ROWS[:3])
     assert isinstance(second, Skipped)

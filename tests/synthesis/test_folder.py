@@ -1,4 +1,4 @@
-"""One's own images: files of every kind decode to what they show, labels stay on their pixels, faults are named."""
+"""Your own images: files of every kind are decoded correctly, labels stay on their pixels, faults are named."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dmp_core.synthesis.folder import decode_image, fit_array, open_rgb, read_la
 from dmp_core.synthesis.listing import prompts_table, read_folder
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-# What the EXIF standard says of the stored rows and columns, by orientation.
+# Meaning of the stored rows and columns in the EXIF standard, by orientation.
 TURNS = {
     1: lambda a: a,
     2: np.fliplr,
@@ -155,7 +155,7 @@ def test_the_16_bit_colour_that_a_png_calls_transparent_becomes_white():
     assert decode_image(data, "a.png")[0].tolist() == [[2, 0, 0], [255, 255, 255]]
 
 
-def test_what_cannot_become_rgb_is_one_line(tmp_path):
+def test_files_that_cannot_become_rgb_are_one_line(tmp_path):
     Image.fromarray(RGB[..., 0].astype(np.float32)).save(tmp_path / "a.tif")
     assert refusal(tmp_path).startswith(f"{tmp_path}/a.tif: not a readable image (floating-point pixels; save it with")
 
@@ -272,7 +272,7 @@ def test_labels_in_another_encoding_are_refused_by_name(task, name, array, words
         read_label(task, name, encoded(Image.fromarray(array)))
 
 
-def test_labels_are_found_beside_and_in_folders(tmp_path):
+def test_labels_are_found_next_to_images_and_in_folders(tmp_path):
     write(tmp_path / "room" / "a.jpg")
     depth = np.ones((6, 8), np.float32)
     write_label(tmp_path / "room" / "a.depth.npy", "depth", depth)
@@ -289,8 +289,8 @@ def test_captions_and_keywords(tmp_path):
     folder = tmp_path / "mine"
     for name in ("living_room/a.png", "b.png", "c.png", "d.png"):
         write(folder / name)
-    told = '{"file_name": "b.png", "text": "a  red\\nchair", "keyword": "chair"}'
-    (folder / "metadata.jsonl").write_text(told + '\n\n{"file_name": "living_room/a.png", "more": 1}\n')
+    entry = '{"file_name": "b.png", "text": "a  red\\nchair", "keyword": "chair"}'
+    (folder / "metadata.jsonl").write_text(entry + '\n\n{"file_name": "living_room/a.png", "more": 1}\n')
     (folder / "c.txt").write_text("two lamps\n")
     (folder / "LICENSE.txt").write_text("free")
     table = prompts_table(read_folder(folder), "arbitrary", 0)
@@ -356,7 +356,7 @@ def test_every_broken_file_is_named_before_work(tmp_path):
     assert "0x" not in message
 
 
-def test_names_that_cannot_be_are_refused(tmp_path):
+def test_invalid_names_are_rejected(tmp_path):
     with pytest.raises(InputError, match="no image in it; put PNG"):
         read_folder(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
@@ -416,7 +416,7 @@ def test_a_file_that_changes_during_the_run_is_not_taken(tmp_path):
         assert record["source"] == {"file": "a.png", "sha256": rows[0]["sha256"], "height": 6, "width": 8}
         assert record["generator"] == {"kind": "folder", "fit": "keep", "resolution": None, "labels": []}
         write(tmp_path / "a.png", 255 - RGB)
-        with pytest.raises(InputError, match=r"a\.png: changed or gone"):
+        with pytest.raises(InputError, match=r"a\.png: changed or removed"):
             list(source.samples(rows))
 
 
@@ -457,8 +457,8 @@ def test_names_match_however_their_accents_are_composed(tmp_path):
             write(folder / f"{unicodedata.normalize(form, name)}.png")
         depth = folder / unicodedata.normalize(other, "Küche.depth.npy")
         write_label(depth, "depth", np.ones((6, 8), np.float32))
-        told = {"file_name": unicodedata.normalize(other, "Büro.png"), "text": "an office"}
-        (folder / "metadata.jsonl").write_text(json.dumps(told, ensure_ascii=False))
+        entry = {"file_name": unicodedata.normalize(other, "Büro.png"), "text": "an office"}
+        (folder / "metadata.jsonl").write_text(json.dumps(entry, ensure_ascii=False))
         (folder / unicodedata.normalize(other, "Küche.txt")).write_text("a kitchen")
         images = read_folder(folder).images
         assert [image.prompt for image in images] == ["an office", "a kitchen"]
@@ -502,7 +502,7 @@ def test_names_that_are_not_text_are_one_clear_error(tmp_path):
         ("{\0}", "metadata.jsonl: not a text file"),
     ],
 )
-def test_metadata_that_cannot_be_meant_is_one_line(tmp_path, line, words):
+def test_invalid_metadata_is_one_line(tmp_path, line, words):
     write(tmp_path / "a.png")
     (tmp_path / "metadata.jsonl").write_text(line)
     message = refusal(tmp_path)
@@ -572,7 +572,7 @@ def test_a_class_called_like_a_label_is_explained(tmp_path):
 
 @pytest.mark.parametrize("name", ["b.png", "a.txt", "a.depth.npy", "metadata.jsonl"])
 @pytest.mark.parametrize("kind", ["pipe", "socket", "device", "endless"])
-def test_what_is_no_file_is_refused_without_opening_it(tmp_path, name, kind):
+def test_a_special_file_is_rejected_without_opening_it(tmp_path, name, kind):
     write(tmp_path / "a.png")
     path = tmp_path / name
     if kind == "pipe":
@@ -587,7 +587,7 @@ def test_what_is_no_file_is_refused_without_opening_it(tmp_path, name, kind):
     )
 
 
-def test_files_too_large_to_be_what_they_are_called_are_not_read(tmp_path):
+def test_files_too_large_for_their_kind_are_not_read(tmp_path):
     write(tmp_path / "a.png")
     for name, size in (("a.txt", 2**21), ("a.depth.npy", 2**40), ("b.png", 2**40), ("metadata.jsonl", 2**40)):
         with (tmp_path / name).open("wb") as stream:

@@ -1,4 +1,4 @@
-"""Labels of modalities that the configuration describes: found beside images, checked, kept as they are stored."""
+"""Labels of modalities that the configuration defines: found next to images, checked, stored unchanged."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def stored_labels(seed: int) -> dict[str, np.ndarray]:
 
 
 def write_folder(folder: Path) -> None:
-    """Images a and b: two labels beside each, two in folders."""
+    """Images a and b: two labels next to each, two in folders."""
     for seed, name in enumerate("ab"):
         rgb = np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
         Image.fromarray(rgb).save(folder / f"{name}.png")
@@ -105,7 +105,7 @@ def test_a_digest_knows_own_labels_and_a_folder_without_them_none(tmp_path: Path
         ("a.defects.png", np.zeros((4, 8), np.uint8), "8 × 4 pixels, its image 8 × 6"),
     ],
 )
-def test_what_cannot_be_one_is_refused_by_name(tmp_path: Path, name: str, array: np.ndarray, words: str) -> None:
+def test_invalid_labels_are_rejected_by_name(tmp_path: Path, name: str, array: np.ndarray, words: str) -> None:
     Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / "a.png")
     if name.endswith("npy"):
         np.save(tmp_path / name, array)
@@ -118,7 +118,7 @@ def test_what_cannot_be_one_is_refused_by_name(tmp_path: Path, name: str, array:
     assert "\n" not in str(error.value)
 
 
-def test_labels_that_say_nothing_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_constant_labels_cause_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / "a.png")
     np.save(tmp_path / "a.thermal.npy", np.full(SIZE, 20.0))
     Image.fromarray(np.zeros(SIZE, np.uint8)).save(tmp_path / "a.defects.png")  # a part without any is one like others
