@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import Protocol
 
 from dmp_core.config.stages import GrammarPrompts, TransformersPrompts, VLLMPrompts
+from dmp_core.english import readable_keyword
 from dmp_core.prompts.grammar import GrammarGenerator, with_article
-from dmp_core.prompts.keywords import readable_keyword
 
 GeneratorSettings = GrammarPrompts | TransformersPrompts | VLLMPrompts
 

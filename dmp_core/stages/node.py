@@ -73,6 +73,8 @@ class PromptsStage(Settings):
     seed: int
     clean_up: int | None = _Optional
     """`cleanup.RULES`, where these can give other captions than the first rules did; else None."""
+    meanings: int | None = _Optional
+    """`families.MEANINGS`, where a keyword means another place than by the first rules; else None."""
 
 
 class PinnedPromptsStage(PromptsStage):
@@ -188,6 +190,8 @@ class EditorStage(Settings):
     base_hash: str
     scenes: SceneConfig
     fit: InstructConfig
+    meanings: int | None = _Optional
+    """As in `PromptsStage`."""
 
 
 class TrainStage(OfModality, Coded):

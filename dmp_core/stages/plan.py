@@ -10,6 +10,7 @@ Methods that edit by instructions have `editor` before train and predict, unless
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from dmp_core.config.stages import (
     SamplingConfig,
 )
 from dmp_core.errors import InputError
+from dmp_core.families import MEANINGS
+from dmp_core.former_families import means_the_same
 from dmp_core.methods.registry import find_method
 from dmp_core.modalities import Modality
 from dmp_core.models.adapters import check_finished
@@ -228,7 +231,13 @@ def _add_prompts(nodes: _Nodes, config: PipelineConfig, split: str, keywords: di
     pinned = _pinned(stage, PinnedPromptsStage)
     if not _judged_alike(stage) and Node("prompts", split, pinned, exclude).fingerprint not in _MEASURED:
         pinned = pinned.model_copy(update={"clean_up": RULES})
+    pinned = pinned.model_copy(update={"meanings": _meanings(stage.keywords)})
     return nodes.add("prompts", split, pinned, exclude, count)
+
+
+def _meanings(keywords: Iterable[str]) -> int | None:
+    """For fingerprints of what is captioned or drawn from keywords, if one of them means another place than before."""
+    return None if all(map(means_the_same, keywords)) else MEANINGS
 
 
 def _judged_alike(stage: PromptsStage) -> bool:
@@ -409,7 +418,11 @@ def _add_editor(nodes: _Nodes, config: PipelineConfig) -> tuple[dict[str, Any], 
         known = identity(editor.model, editor.revision, "priors", field="editor.model")
         return {"editor": named, "editor_hash": known}, {}
     recipe = recipe_with(editor.recipe)
-    stage = EditorStage(base=config.base, base_hash=_base_hash(config), scenes=recipe.scenes, fit=recipe.fit)
+    sources = [split_keywords(name, s.keywords, s.keywords_file) for name, s in recipe.scenes.sources.items()]
+    meanings = _meanings(chain.from_iterable(sources))
+    stage = EditorStage(
+        base=config.base, base_hash=_base_hash(config), scenes=recipe.scenes, fit=recipe.fit, meanings=meanings
+    )
     return {}, {"editor": nodes.add("editor", "instruct", stage, samples=recipe.scenes.scenes)}
 
 

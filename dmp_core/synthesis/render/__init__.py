@@ -5,10 +5,11 @@ the Mitsuba passes, and the styles. Nothing here knows of datasets or stages.
 Importing it is cheap; Mitsuba is loaded by the first render.
 """
 
-from dmp_core.synthesis.render.language import Item, SceneSpec, read_prompt, room_family
+from dmp_core.resources import ade20k_classes as class_names
+from dmp_core.synthesis.render.language import Item, SceneSpec, read_prompt
 from dmp_core.synthesis.render.passes import RendererMissing, configure_threads
 from dmp_core.synthesis.render.render import Rendered, build_scene, render_prompt
-from dmp_core.synthesis.render.vocabulary import class_names, vocabulary
+from dmp_core.synthesis.render.vocabulary import vocabulary
 
 FAMILIES: tuple[str, ...] = tuple(vocabulary().families)
 
@@ -23,6 +24,5 @@ __all__ = [
     "configure_threads",
     "read_prompt",
     "render_prompt",
-    "room_family",
     "vocabulary",
 ]

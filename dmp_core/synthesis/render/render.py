@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dmp_core.resources import ade20k_classes
 from dmp_core.synthesis.render.camera import choose_camera
 from dmp_core.synthesis.render.denoise import atrous, despeckle, fill_void
 from dmp_core.synthesis.render.families import RECIPES, build_room
@@ -139,12 +140,10 @@ def restyled(rendered: Rendered, style: str, seed: int) -> Rendered:
 
 
 def _info(spec: SceneSpec, scene: Scene, exposure: float) -> dict[str, Any]:
-    from dmp_core.synthesis.render.vocabulary import class_names
-
     camera = scene.view
     objects = [
         {
-            "name": o.name, "class": class_names()[o.class_id], "class_id": o.class_id,
+            "name": o.name, "class": ade20k_classes()[o.class_id], "class_id": o.class_id,
             "colour": None if o.thing.primary is None else [round(c) for c in o.thing.primary.colour],
         }
         for o in scene.objects

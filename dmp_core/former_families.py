@@ -1,0 +1,68 @@
+"""What keywords meant while the grammar and the renderer each decided for themselves.
+
+Datasets whose keywords mean the same since then keep their captions, scenes and fingerprints. This is a record: it
+changes with nothing, and `cues` in vocabulary.yaml may only change together with the version in `stages/node.py`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dmp_core.english import has_word, is_free_text, readable_keyword
+from dmp_core.families import Family, families, meaning_of
+
+_SEATS = ("theater", "cinema", "movie", "auditorium", "amphitheater", "orchestra", "arena")
+_PEWS = ("church", "chapel", "cathedral")
+
+
+def means_the_same(keyword: str) -> bool:
+    """Whether both decided on the family of today, so that captions and scenes are the same bytes."""
+    if any(keyword in family.keywords for family in families().values()):
+        return True
+    meaning = meaning_of(keyword)
+    family, as_room = meaning.family, meaning.family.abstract and not is_free_text(readable_keyword(keyword))
+    return (
+        (_captioned(keyword), _drawn(keyword)) == (meaning.captioned.name, family.name)
+        and meaning.kind == _arranged(keyword, family.name)
+        and not as_room  # a thing was captioned with walls and a floor
+    )
+
+
+def _captioned(keyword: str) -> str:
+    text = readable_keyword(keyword).lower()
+    found = [(len(cue), family.name) for family in families().values() for cue in family.cues if has_word(text, cue)]
+    return max(found)[1] if found else "still_life" if is_free_text(readable_keyword(keyword)) else "living_room"
+
+
+def _drawn(keyword: str) -> str | None:
+    """None: by the caption."""
+    named = {_normalised(listed): family.name for family in families().values() for listed in family.keywords}
+    words = [word.strip(",.;:") for word in _normalised(keyword).split()]
+    scores = {family.name: _score(f" {' '.join(words)} ", family) for family in families().values()}
+    best = max(scores, key=lambda name: scores[name])
+    return named.get(_normalised(keyword)) or (best if scores[best] > 0 else None)
+
+
+def _score(text: str, family: Family) -> float:
+    best = 0.0
+    for cue in {*map(_normalised, family.cues), _normalised(family.phrase)}:
+        at = next((text.find(f" {form} ") for form in (cue, cue + "s") if f" {form} " in text), -1)
+        if at >= 0:
+            score = 3.0 * len(cue.split()) + (2.0 if cue == _normalised(family.phrase) else 0.0)
+            score += 0.0 if family.outdoor or family.abstract else 0.5
+            best = max(best, score - at / (10.0 * len(text)) - 1e-9)
+    return best
+
+
+def _arranged(keyword: str, family: str) -> str | None:
+    if family == "shop":
+        return "books" if any(word in keyword for word in ("book", "video")) else None
+    if family != "hall":
+        return None
+    pews, seats = (any(word in keyword for word in words) for words in (_PEWS, _SEATS))
+    return "pews" if pews else "seats" if seats else None
+
+
+def _normalised(text: str) -> str:
+    text = re.sub(r"[^\w\s,.;:]", "", re.sub(r"[_/\-]+", " ", text.lower()))
+    return re.sub(r"\s+", " ", text).strip()
