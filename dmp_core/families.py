@@ -20,9 +20,9 @@ from dmp_core.resources import manifest_path
 
 _LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "å": "a", "ł": "l", "đ": "d", "ı": "i"})
 _TOKEN = re.compile(r"[\w]+(?:['’]s\b)?|[,.;:&+()!?-]")
-_COMPOUND = 4  # letters that the last part of a compound has at least, and one less the part before it
+_COMPOUND = 4  # letters that the last part of a compound has at least; one less after a known word, and before it
 _TYPO = 5  # letters that a word has at least for which a similar one is looked up
-_SIMILAR = 0.83
+_SIMILAR, _SIMILAR_SHORT = 0.83, 0.8  # of `difflib`; one wrong letter of five is 0.8
 MEANINGS = 2
 """Number of the rules below, for fingerprints of datasets with a keyword that `former_families` read differently."""
 _LAST_WITH_SPACES = 0x2E7F  # scripts above it write their words without spaces
@@ -275,17 +275,17 @@ def _spelled(word: str) -> tuple[str, ...]:
     if word[:-1] in _all_words():  # volcanoe(s)
         return (word[:-1],)
     compound, similar = _compound(word), _similar(word)
-    sure = len(compound) == 2 and len(compound[0]) >= _COMPOUND and compound[0] in _all_words()
+    sure = compound and min(map(len, compound)) >= _COMPOUND and compound[0] in _all_words()
     return compound if compound and (sure or not similar) else similar or (word,)
 
 
 def _compound(word: str) -> tuple[str, ...]:
     for cut in range(1, len(word)):
-        spaced = ord(word[cut]) <= _LAST_WITH_SPACES
-        if spaced and (cut < _COMPOUND - 1 or len(word) - cut < _COMPOUND):
-            continue
-        if word[cut:] in _senses():
-            return singular(word[:cut]), word[cut:]
+        first, last = singular(word[:cut]), word[cut:]
+        least = _COMPOUND - (first in _all_words())
+        spaced = ord(last[0]) <= _LAST_WITH_SPACES
+        if last in _senses() and not (spaced and (cut < _COMPOUND - 1 or len(last) < least)):
+            return first, last
     return ()
 
 
@@ -293,7 +293,8 @@ def _similar(word: str) -> tuple[str, ...]:
     if len(word) < _TYPO:
         return ()
     among = [known for known in _nouns_by_letter().get(word[0], ()) if abs(len(known) - len(word)) <= 1]
-    return tuple(difflib.get_close_matches(word, among, 1, _SIMILAR))
+    least = _SIMILAR if len(word) > _TYPO + 1 else _SIMILAR_SHORT
+    return tuple(difflib.get_close_matches(word, among, 1, least))
 
 
 @cache
@@ -329,8 +330,7 @@ def _within(family: str, phrase: str, scope: Scope) -> str | None:
     if families()[family].abstract:
         return None
     if scope == "indoors" and families()[family].outdoor:
-        sides = _buildings().get(phrase)
-        return sides[0] if sides else None
+        return _sides(phrase)[0] if _sides(phrase) else None
     return family if scope != "outdoors" or families()[family].outdoor else None
 
 
@@ -366,12 +366,13 @@ def _moved(subject: _Part, parts: Sequence[_Part]) -> str:
     """The subject's family, after the other parts were heard: `a room with a bathtub`, `a house by the sea`."""
     assert subject.sense is not None
     sense, others = subject.sense, [part for part in parts if part is not subject and part.sense]
+    around = [p.sense.family for p in others if p.link in _links("placing") and p.says("place") and p.sense]
+    outdoors = next((family for family in around if families()[family].outdoor), None)
+    if outdoors and not families()[sense.family].outdoor and _sides(subject.phrase):
+        return outdoors
     if sense.rank == "generic":
         moved = [_within(part.sense.family, part.phrase, sense.scope) for part in others if part.sense]
         return next((family for family in moved if family), sense.family)
-    if subject.phrase in _buildings() and not families()[sense.family].outdoor:
-        around = [p.sense.family for p in others if p.link in _links("placing") and p.sense and p.sense.rank == "place"]
-        return next((family for family in around if families()[family].outdoor), sense.family)
     return sense.family
 
 
@@ -380,10 +381,14 @@ def _seen(family: str, phrase: str, marker: Scope) -> str:
     outdoor, abstract = families()[family].outdoor, families()[family].abstract
     if abstract or outdoor == (marker == "outdoors"):
         return family
-    inside, outside = _buildings().get(phrase, (None, None))
-    if marker == "outdoors":
-        return outside or str(_places()["outside"].get(family, "street"))
-    return inside or str(_places()["inside"][family])
+    if sides := _sides(phrase):
+        return sides[marker == "outdoors"]
+    return str(_places()["inside"][family] if outdoor else _places()["outside"].get(family, "street"))
+
+
+def _sides(phrase: str) -> list[str] | None:
+    """[inside, outside] of a building, by its last word if need be."""
+    return _buildings().get(phrase) or _buildings().get(phrase.rpartition(" ")[2])
 
 
 def _kind(phrase: str, family: Family) -> str | None:
