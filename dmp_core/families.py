@@ -208,7 +208,7 @@ def _read(phrase: str) -> str | None:
     """Name of the family that a phrase means; None if none of its words says any."""
     parts = [_part(link, words) for link, words in _split(_words(phrase))]
     subject = _subject(parts)
-    marker = _marker(parts, subject)
+    marker = _marker(parts, subject) or _of_many(phrase, subject)
     if subject is None or subject.sense is None:
         return {"indoors": "living_room", "outdoors": "park"}[marker] if marker else None
     family = _moved(subject, parts)
@@ -272,8 +272,9 @@ def _spelled(word: str) -> tuple[str, ...]:
     """A word that no list has, as its two parts (`toolhouse`) or as the similar word that it may be (`kichen`)."""
     if word in _all_words() or " " in word:
         return (word,)
-    if word[:-1] in _all_words():  # volcanoe(s)
-        return (word[:-1],)
+    for other in (word[:-1], word[:-1] + "ie"):  # volcanoe(s), prairy(s)
+        if other in _all_words():
+            return (other,)
     compound, similar = _compound(word), _similar(word)
     sure = compound and min(map(len, compound)) >= _COMPOUND and compound[0] in _all_words()
     return compound if compound and (sure or not similar) else similar or (word,)
@@ -374,6 +375,12 @@ def _moved(subject: _Part, parts: Sequence[_Part]) -> str:
         moved = [_within(part.sense.family, part.phrase, sense.scope) for part in others if part.sense]
         return next((family for family in moved if family), sense.family)
     return sense.family
+
+
+def _of_many(phrase: str, subject: _Part | None) -> Scope | None:
+    """Houses, more than one of them, are seen from outside."""
+    dwelling = subject.phrase if subject and subject.phrase in _places()["dwellings"] else None
+    return "outdoors" if dwelling and re.search(rf"\b{dwelling}s\b", phrase.lower()) else None
 
 
 def _seen(family: str, phrase: str, marker: Scope) -> str:

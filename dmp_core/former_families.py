@@ -7,6 +7,7 @@ changes with nothing, and `cues` in vocabulary.yaml may only change together wit
 from __future__ import annotations
 
 import re
+from functools import cache, lru_cache
 
 from dmp_core.english import has_word, is_free_text, readable_keyword
 from dmp_core.families import Family, families, meaning_of
@@ -15,6 +16,7 @@ _SEATS = ("theater", "cinema", "movie", "auditorium", "amphitheater", "orchestra
 _PEWS = ("church", "chapel", "cathedral")
 
 
+@lru_cache(maxsize=4096)
 def means_the_same(keyword: str) -> bool:
     """Whether both decided on the family of today, so that captions and scenes are the same bytes."""
     if any(keyword in family.keywords for family in families().values()):
@@ -36,11 +38,15 @@ def _captioned(keyword: str) -> str:
 
 def _drawn(keyword: str) -> str | None:
     """None: by the caption."""
-    named = {_normalised(listed): family.name for family in families().values() for listed in family.keywords}
     words = [word.strip(",.;:") for word in _normalised(keyword).split()]
     scores = {family.name: _score(f" {' '.join(words)} ", family) for family in families().values()}
     best = max(scores, key=lambda name: scores[name])
-    return named.get(_normalised(keyword)) or (best if scores[best] > 0 else None)
+    return _named().get(_normalised(keyword)) or (best if scores[best] > 0 else None)
+
+
+@cache
+def _named() -> dict[str, str]:
+    return {_normalised(listed): family.name for family in families().values() for listed in family.keywords}
 
 
 def _score(text: str, family: Family) -> float:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dmp_core.families import meaning_of
 from dmp_core.resources import manifest_path
-from dmp_core.synthesis.render import FAMILIES, class_names, read_prompt, room_family, vocabulary
+from dmp_core.synthesis.render import FAMILIES, class_names, read_prompt, vocabulary
 from dmp_core.synthesis.render.makers import MAKERS
 
 
@@ -94,8 +95,8 @@ def test_every_sun_name_has_a_family_by_its_own_entry() -> None:
     names = _sun_names()
     assert len(names) == 409
     assert sorted(listed) == sorted(names)  # once each
-    assert {room_family(n) for n in names} <= set(FAMILIES)
-    assert len({room_family(n) for n in names}) >= 8
+    assert {meaning_of(n).family.name for n in names} <= set(FAMILIES)
+    assert len({meaning_of(n).family.name for n in names}) >= 8
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_every_sun_name_has_a_family_by_its_own_entry() -> None:
      ("an abstract still life", "still_life"), ("a sketch of a castle", "street")],
 )  # fmt: skip
 def test_families(text: str, family: str) -> None:
-    assert room_family(text) == family
+    assert meaning_of(text).family.name == family
 
 
 @given(st.text(max_size=80), st.text(max_size=30))
