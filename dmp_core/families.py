@@ -84,7 +84,12 @@ class _Part:
 @cache
 def vocabulary_file() -> dict[str, Any]:
     """`data_manifests/vocabulary.yaml` as it stands there."""
-    loaded: dict[str, Any] = yaml.safe_load(manifest_path("vocabulary.yaml").read_text(encoding="utf-8"))
+    return _read_manifest("vocabulary.yaml")
+
+
+def _read_manifest(name: str) -> dict[str, Any]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every plan waits for this
+    loaded: dict[str, Any] = yaml.load(manifest_path(name).read_text(encoding="utf-8"), Loader=loader)
     return loaded
 
 
@@ -133,8 +138,7 @@ def _listed() -> dict[str, str]:
 
 @cache
 def _places() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(manifest_path("places.yaml").read_text(encoding="utf-8"))
-    return loaded
+    return _read_manifest("places.yaml")
 
 
 @cache
@@ -331,7 +335,8 @@ def _within(family: str, phrase: str, scope: Scope) -> str | None:
     if families()[family].abstract:
         return None
     if scope == "indoors" and families()[family].outdoor:
-        return _sides(phrase)[0] if _sides(phrase) else None
+        sides = _sides(phrase)
+        return sides[0] if sides else None
     return family if scope != "outdoors" or families()[family].outdoor else None
 
 
