@@ -285,13 +285,15 @@ def _spelled(word: str) -> tuple[str, ...]:
 
 
 def _compound(word: str) -> tuple[str, ...]:
+    """The two parts of a compound; rather with a first part that is known (`Fluss|tal`)."""
+    found: list[tuple[str, ...]] = []
     for cut in range(1, len(word)):
         first, last = singular(word[:cut]), word[cut:]
         least = _COMPOUND - (first in _all_words())
         spaced = ord(last[0]) <= _LAST_WITH_SPACES
         if last in _senses() and not (spaced and (cut < _COMPOUND - 1 or len(last) < least)):
-            return first, last
-    return ()
+            found.append((first, last))
+    return next((parts for parts in found if parts[0] in _all_words()), found[0] if found else ())
 
 
 def _similar(word: str) -> tuple[str, ...]:
