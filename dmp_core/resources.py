@@ -4,6 +4,7 @@ In a checkout it is in ``data_manifests/`` at the repository root; an installed
 wheel contains the same tree as ``dmp_core/_data_manifests``.
 """
 
+from functools import cache
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -24,3 +25,10 @@ def manifest_path(*parts: str) -> Path:
             "reinstall dmp-pipeline, or run from a complete checkout"
         )
     return path
+
+
+@cache
+def ade20k_classes() -> tuple[str, ...]:
+    """Names of the 150 ADE20K classes; the index is the id."""
+    text = manifest_path("ade20k_classes.txt").read_text(encoding="utf-8")
+    return tuple(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))

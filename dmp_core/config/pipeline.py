@@ -19,11 +19,11 @@ from dmp_core.modalities.settings import OwnModality
 from dmp_core.overrides import renamed
 from dmp_core.prompts.settings import PromptsConfig
 from dmp_core.quality.settings import QualityConfig
+from dmp_core.render import PROVIDES
 from dmp_core.report.settings import ReportConfig
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.scoring.settings import EvaluateConfig
 from dmp_core.settings import Settings, since
-from dmp_core.synthesis import PROVIDES
 from dmp_core.synthesis.settings import DiffusionImages, RenderImages
 from dmp_core.training.settings import LatentsConfig
 from dmp_core.weights.settings import BaseConfig, EditorConfig

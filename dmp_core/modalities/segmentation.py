@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dmp_core.modalities.base import CardText, Metric
 from dmp_core.modalities.classes import CLASS_SCORES, ClassMap, class_metrics
-from dmp_core.resources import manifest_path
+from dmp_core.resources import ade20k_classes
 
 PAPER_CLASSES: dict[str, int] = {"bed": 7, "pillow": 57, "lamp": 36, "window": 8, "painting": 22}
 """The five classes of Table 2 and their ADE20K-150 ids (`windowpane` is the table's window)."""
@@ -22,12 +22,6 @@ class Segmentation(ClassMap):
         return "ADE20K-150"
 
 
-def class_names() -> tuple[str, ...]:
-    """Names of the 150 ADE20K classes, in the order of their ids."""
-    text = manifest_path("ade20k_classes.txt").read_text()
-    return tuple(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))
-
-
 def _of_paper(name: str, label: str, description: str, *, brief: bool) -> Metric:
     return Metric(name, label, description, higher_is_better=True, paper="Table 2", level="dataset", brief=brief)
 
@@ -37,7 +31,7 @@ MODALITY = Segmentation(
     title="Segmentation",
     short="Classes",
     member="seg.png",
-    classes=class_names(),
+    classes=ade20k_classes(),
     paper_classes=PAPER_CLASSES,
     metrics=class_metrics(
         own=[

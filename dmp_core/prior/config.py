@@ -16,9 +16,9 @@ from pydantic import (
 )
 
 from dmp_core.overrides import layered
+from dmp_core.render import PROVIDES
 from dmp_core.resources import manifest_path
 from dmp_core.settings import Settings, raise_readable, read_yaml
-from dmp_core.synthesis import PROVIDES
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -19,8 +19,8 @@ from dmp_core.processes import unwinding_worker, without_interrupts, worker_pool
 from dmp_core.progress import Progress, silent
 from dmp_core.prompts.grammar import GrammarGenerator
 from dmp_core.prompts.keywords import split_keywords
+from dmp_core.render import CLASS_IDS
 from dmp_core.store import sample_seed
-from dmp_core.synthesis import CLASS_IDS
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@
 language model is built.
 """
 
+from dmp_core.keywords.english import readable_keyword
 from dmp_core.prompts.base import GENERATORS, CaptionGenerator, build_generator
 from dmp_core.prompts.cleanup import caption_key, clean_caption
-from dmp_core.prompts.keywords import read_keywords, readable_keyword
+from dmp_core.prompts.keywords import read_keywords
 from dmp_core.prompts.make import make_captions
 from dmp_core.prompts.resume import ResumableGenerator
 

@@ -9,8 +9,8 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Protocol
 
+from dmp_core.keywords.english import readable_keyword
 from dmp_core.prompts.grammar import GrammarGenerator, with_article
-from dmp_core.prompts.keywords import readable_keyword
 from dmp_core.prompts.settings import GrammarPrompts, TransformersPrompts, VLLMPrompts
 
 GeneratorSettings = GrammarPrompts | TransformersPrompts | VLLMPrompts

@@ -7,8 +7,8 @@ import re
 import unicodedata
 from itertools import pairwise
 
+from dmp_core.keywords.english import readable_keyword
 from dmp_core.prompts.grammar import words_of
-from dmp_core.prompts.keywords import readable_keyword
 from dmp_core.prompts.language import count_words, is_english
 from dmp_core.prompts.sentences import sentence_ends
 from dmp_core.prompts.subject import HIDDEN, hide, keeps_subject, plain, show

@@ -5,15 +5,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import yaml
-
-from dmp_core.prompts.keywords import readable_keyword
+from dmp_core.keywords.english import has_word, is_free_text, is_plural, plural, readable_keyword
+from dmp_core.keywords.meaning import Family, meaning_of, vocabulary_file
 from dmp_core.prompts.settings import GrammarPrompts
-from dmp_core.resources import manifest_path
 
 
 def words_of(text: str) -> list[str]:
@@ -134,36 +131,10 @@ _PLAIN_TEMPLATES = ["{A_place} with {main}", "{A_place}", "{Place}"]
 _PLAIN_FREE_TEMPLATES = ["{Phrase} with {main}", "{Phrase}, {light}", "{Phrase}"]
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """The parts of `data_manifests/vocabulary.yaml` that captions are made of."""
-
-    families: dict[str, dict[str, Any]]
-    colours: list[str]
-    light: list[str]
-    styles: list[str]
-
-    @classmethod
-    @cache
-    def load(cls) -> Vocabulary:
-        raw = yaml.safe_load(manifest_path("vocabulary.yaml").read_text(encoding="utf-8"))
-        return cls(raw["families"], list(raw["colours"]), list(raw["light"]), list(raw["styles"]))
-
-    def family(self, keyword: str) -> dict[str, Any] | None:
-        """The place that a keyword means: by exact name, else by the longest cue among its words."""
-        for family in self.families.values():
-            if keyword in family["keywords"]:
-                return family
-        text = readable_keyword(keyword).lower()
-        found = [
-            (len(cue), name) for name, family in self.families.items() for cue in family["cues"] if has_word(text, cue)
-        ]
-        return self.families[max(found)[1]] if found else None
-
-
-def has_word(text: str, word: str) -> bool:
-    """Whether `word` (one or several) stands in `text` as whole words, singular or plural."""
-    return re.search(rf"\b{re.escape(word)}s?\b", text) is not None
+@cache
+def vocabulary_words(group: str) -> list[str]:
+    """The words of one group of `data_manifests/vocabulary.yaml` (colours, light, styles), as it has them."""
+    return list(vocabulary_file()[group])
 
 
 class GrammarGenerator:
@@ -176,7 +147,6 @@ class GrammarGenerator:
 
     def __init__(self, settings: GrammarPrompts | None = None, device: str = "auto", max_characters: int = 150) -> None:
         self.max_characters = max_characters
-        self.vocabulary = Vocabulary.load()
 
     def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
         """One caption a keyword; `template` is a request to a language model and has no use here."""
@@ -184,43 +154,37 @@ class GrammarGenerator:
 
     def caption(self, keyword: str, rng: random.Random) -> str:
         """A caption of at most `max_characters`, unless the keyword alone is longer."""
-        phrase = readable_keyword(keyword)
-        free, family = _is_free_text(phrase), self._family(keyword)
-        templates = _FREE_TEMPLATES if free else _OUTDOOR_TEMPLATES if family.get("outdoor") else _ROOM_TEMPLATES
+        phrase, family = readable_keyword(keyword), meaning_of(keyword).captioned
+        free = is_free_text(phrase) or family.abstract
+        templates = _FREE_TEMPLATES if free else _OUTDOOR_TEMPLATES if family.outdoor else _ROOM_TEMPLATES
         # Long keywords leave no room for a rich sentence: try a few, then plainer ones.
         choices = [rng.choice(templates) for _ in range(4)] + (_PLAIN_FREE_TEMPLATES if free else _PLAIN_TEMPLATES)
         for template in choices:
             if free and has_word(phrase, "with"):  # "a bar with lamps, two stools", not "with lamps with two stools"
                 template = template.replace("} with {", "}, {", 1)
-            text = template.format_map(_Slots(phrase, family, self.vocabulary, rng))
+            text = template.format_map(_Slots(phrase, family, rng))
             if len(text) <= self.max_characters:
                 return text
         return text
 
     def details(self, keyword: str, rng: random.Random) -> str:
         """Things to ask a language model for, e.g. `a red velvet bed and two oak chairs at dusk`."""
-        return "{list2} {light}".format_map(
-            _Slots(readable_keyword(keyword), self._family(keyword), self.vocabulary, rng)
-        )
-
-    def _family(self, keyword: str) -> dict[str, Any]:
-        fallback = "still_life" if _is_free_text(readable_keyword(keyword)) else "living_room"
-        return self.vocabulary.family(keyword) or self.vocabulary.families[fallback]
+        return "{list2} {light}".format_map(_Slots(readable_keyword(keyword), meaning_of(keyword).captioned, rng))
 
 
 class _Slots(dict[str, str]):
     """Fills a template's slots on demand, so that each slot is drawn once and only if it is used."""
 
-    def __init__(self, phrase: str, family: dict[str, Any], vocabulary: Vocabulary, rng: random.Random) -> None:
+    def __init__(self, phrase: str, family: Family, rng: random.Random) -> None:
         super().__init__()
-        self.phrase, self.family, self.vocabulary, self.rng = phrase, family, vocabulary, rng
-        self.colours = rng.sample(vocabulary.colours, len(vocabulary.colours))
+        self.phrase, self.family, self.rng = phrase, family, rng
+        self.colours = rng.sample(vocabulary_words("colours"), len(vocabulary_words("colours")))
         said = phrase.lower()
-        names = [name for name in family["objects"] if name != family["main"] and not has_word(said, name)]
+        names = [name for name in family.objects if name != family.main and not has_word(said, name)]
         self.objects = rng.sample(names, len(names))
-        if family["main"] not in ("floor", "sky") and not has_word(said, family["main"]):
-            self.objects.insert(0, family["main"])
-        self.lit = any(has_word(said, word) for word in vocabulary.light)
+        if family.main not in ("floor", "sky") and not has_word(said, family.main):
+            self.objects.insert(0, family.main)
+        self.lit = any(has_word(said, word) for word in vocabulary_words("light"))
 
     def __missing__(self, slot: str) -> str:
         value = str(getattr(self, f"_{slot.lower()}")())
@@ -236,15 +200,13 @@ class _Slots(dict[str, str]):
         return with_article(f"{self._adjective()}{self.phrase}")
 
     def _adjective(self) -> str:
-        plain = self.family.get("outdoor") or any(
-            has_word(self.phrase.lower(), style) for style in self.vocabulary.styles
-        )
+        plain = self.family.outdoor or any(has_word(self.phrase.lower(), style) for style in vocabulary_words("styles"))
         decor = _MANNERS if plain else _DECOR
         words = self.rng.choice([decor, decor, _SIZES, _MANNERS, [] if self.lit else _LIGHT_ADJECTIVES])
         word = self.rng.choice(words) if words else ""
         if not word or has_word(self.phrase.lower(), word):
             return ""
-        self.lit = self.lit or word in self.vocabulary.light
+        self.lit = self.lit or word in vocabulary_words("light")
         return f"{word} "
 
     def _light(self) -> str:
@@ -306,32 +268,14 @@ class _Slots(dict[str, str]):
         return [word for word in words if word and word != name]
 
 
-def _is_free_text(phrase: str) -> bool:
-    """A phrase that already reads as a caption, as against the name of a place."""
-    return phrase.lower().startswith(("a ", "an ", "the ")) or bool(
-        re.search(r",|\b(of|at|in|on|with|by|under|painting|drawing|style)\b", phrase.lower())
-    )
-
-
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
 def with_article(noun_phrase: str, lead: str = "") -> str:
     """`a red bed`, `an oak desk`; none before a plural."""
-    last = noun_phrase.rsplit(" ", 1)[-1]
-    is_plural = last.endswith("s") and not last.endswith(("ss", "us", "is"))
     vowel = re.match(r"[aeiou]", noun_phrase, re.IGNORECASE) and not re.match(
         r"(uni|uti|eu|one)", noun_phrase, re.IGNORECASE
     )
-    article = "" if is_plural else "an" if vowel else "a"
+    article = "" if is_plural(noun_phrase) else "an" if vowel else "a"
     return " ".join(part for part in (lead, article, noun_phrase) if part)
-
-
-def plural(noun: str) -> str:
-    """English plural of the last word."""
-    if noun.endswith("shelf"):
-        return noun[:-1] + "ves"
-    if noun.endswith("person"):
-        return noun[: -len("person")] + "people"
-    return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")

@@ -1,4 +1,4 @@
-"""Keyword lists: reading them, and converting a dataset's category names to plain words."""
+"""Keyword lists: those that come with the package, and your own."""
 
 from __future__ import annotations
 
@@ -9,26 +9,6 @@ from pathlib import Path
 from dmp_core.errors import InputError
 from dmp_core.reading import read_text, shown
 from dmp_core.resources import manifest_path
-
-# In `bakery/kitchen` the qualifier is the place and follows the name; in `museum/indoor` it describes and precedes it.
-_QUALIFIERS_THAT_FOLLOW = frozenset(
-    {"interior", "exterior", "kitchen", "shop", "door", "corridor", "platform", "backseat", "frontseat"}
-    | {"massage_room", "mineral_bath", "bottle_storage", "barrel_storage"}
-)
-
-
-def readable_keyword(keyword: str) -> str:
-    """`athletic_field/indoor` → `indoor athletic field`; free text is only trimmed."""
-    name, _, qualifier = keyword.strip().partition("/")
-    if not qualifier or " " in keyword.strip():
-        return " ".join(keyword.replace("_", " ").split())
-    if qualifier.endswith(name):  # elevator/freight_elevator
-        parts = [qualifier]
-    elif name.endswith(qualifier):  # cloakroom/room
-        parts = [name]
-    else:
-        parts = [name, qualifier] if qualifier in _QUALIFIERS_THAT_FOLLOW else [qualifier, name]
-    return " ".join(" ".join(parts).replace("_", " ").split())
 
 
 def keyword_files() -> list[str]:

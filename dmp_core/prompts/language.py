@@ -6,7 +6,8 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
-from dmp_core.prompts.grammar import Vocabulary, words_of
+from dmp_core.keywords.meaning import families
+from dmp_core.prompts.grammar import vocabulary_words, words_of
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
@@ -81,6 +82,6 @@ def _identifier() -> LanguageIdentifier:
 
 @cache
 def _vocabulary_words() -> frozenset[str]:
-    vocabulary = Vocabulary.load()
-    names = [name for family in vocabulary.families.values() for name in [family["phrase"], *family["objects"]]]
-    return frozenset(word for name in [*names, *vocabulary.colours, *vocabulary.light] for word in name.split())
+    names = [name for family in families().values() for name in [family.phrase, *family.objects]]
+    names += vocabulary_words("colours") + vocabulary_words("light")
+    return frozenset(word for name in names for word in name.split())

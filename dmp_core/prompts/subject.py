@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 
 from dmp_core.errors import InputError
-from dmp_core.prompts.grammar import Vocabulary, has_word, words_of
-from dmp_core.prompts.keywords import readable_keyword
+from dmp_core.keywords.english import has_word, readable_keyword, singular, without_accents
+from dmp_core.keywords.meaning import meaning_of
+from dmp_core.prompts.grammar import vocabulary_words, words_of
 
 _STRAIGHT = str.maketrans(
     {"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": "'", "’": "'", "–": "-", "—": "-", "…": "."}
@@ -105,9 +106,9 @@ def keeps_subject(caption: str, keyword: str) -> bool:
     pattern, heads = _mention(phrase_of(keyword)), head_nouns(keyword)
     if not heads or (pattern and pattern.search(caption)):
         return True
-    family, text = Vocabulary.load().family(keyword), caption.lower()
-    cues = [family["phrase"], *family["cues"]] if family else []
-    return not heads.isdisjoint(map(_stem, _words(caption))) or any(has_word(text, cue) for cue in cues)
+    meaning, text = meaning_of(keyword), caption.lower()
+    cues = [meaning.captioned.phrase, *meaning.captioned.cues] if meaning.known else []
+    return not heads.isdisjoint(map(singular, _words(caption))) or any(has_word(text, cue) for cue in cues)
 
 
 @cache
@@ -118,14 +119,14 @@ def head_nouns(keyword: str) -> frozenset[str]:
     """
     text = phrase_of(keyword).lower()
     for part in _PREPOSITION.split(text):
-        heads = frozenset(_stem(words[-1]) for piece in _AND.split(part) if (words := _naming_words(piece)))
+        heads = frozenset(singular(words[-1]) for piece in _AND.split(part) if (words := _naming_words(piece)))
         if heads:
             return heads
-    return frozenset(_stem(word) for word in _words(text) if word.isalpha())
+    return frozenset(singular(word) for word in _words(text) if word.isalpha())
 
 
 def _naming_words(text: str) -> list[str]:
-    colours = Vocabulary.load().colours
+    colours = vocabulary_words("colours")
     words = _words(text)
     while words and (words[-1] in _NO_SUBJECT or words[-1] in colours or not words[-1].isalpha()):
         words.pop()
@@ -134,21 +135,7 @@ def _naming_words(text: str) -> list[str]:
 
 def _words(text: str) -> list[str]:
     """Latin words in lower case, without accents."""
-    bare = "".join(c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c))
-    return [word.removesuffix("'s") for word in re.findall(r"[a-z0-9]+(?:'s)?", bare)]
-
-
-def _stem(word: str) -> str:
-    """One form for singular and plural, British and American spelling."""
-    irregular = {"people": "person", "men": "man", "women": "woman", "children": "child", "shelves": "shelf"}
-    word = irregular.get(word, word)
-    for ending, instead in (("ies", "y"), ("sses", "ss"), ("ches", "ch"), ("shes", "sh"), ("xes", "x")):
-        if word.endswith(ending) and len(word) > len(ending) + 1:
-            word = word.removesuffix(ending) + instead
-            break
-    else:
-        word = word if word.endswith(("ss", "us", "is")) or len(word) < 4 else word.removesuffix("s")
-    return re.sub(r"tre$", "ter", re.sub(r"our$", "or", word))
+    return [word.removesuffix("'s") for word in re.findall(r"[a-z0-9]+(?:'s)?", without_accents(text))]
 
 
 @cache

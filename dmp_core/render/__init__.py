@@ -1,28 +1,53 @@
-"""Prompt -> scene -> image with exact labels of what `PROVIDES` names, on the CPU.
+"""Prompt → scene → image with exact labels of what `PROVIDES` names, on the CPU.
 
-What may live here: the language of prompts, the makers of furniture and rooms,
-the Mitsuba passes, and the styles. Nothing here knows of datasets or stages.
-Importing it is cheap; Mitsuba is loaded by the first render.
+What may live here: the language of prompts, the makers of furniture and rooms, the Mitsuba passes, and the styles.
+Nothing here knows of datasets or stages. Everything loads on first use; Mitsuba is loaded by the first render.
 """
 
-from dmp_core.render.language import Item, SceneSpec, read_prompt, room_family
-from dmp_core.render.passes import RendererMissing, configure_threads
-from dmp_core.render.render import Rendered, build_scene, render_prompt
-from dmp_core.render.vocabulary import class_names, vocabulary
+from __future__ import annotations
 
-FAMILIES: tuple[str, ...] = tuple(vocabulary().families)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dmp_core.render.language import Item, SceneSpec, read_prompt
+    from dmp_core.render.passes import RendererMissing, configure_threads
+    from dmp_core.render.render import Rendered, build_scene, render_prompt
+    from dmp_core.render.vocabulary import vocabulary
+
+PROVIDES = ("normal", "depth", "segmentation", "albedo", "shading")
+"""Modalities that rendered images come with exact labels of."""
+CLASS_IDS = "segmentation"
+"""That of them which names what is in the image."""
+
+_HOMES = {
+    "Item": "language",
+    "Rendered": "render",
+    "RendererMissing": "passes",
+    "SceneSpec": "language",
+    "build_scene": "render",
+    "configure_threads": "passes",
+    "read_prompt": "language",
+    "render_prompt": "render",
+    "vocabulary": "vocabulary",
+}
 
 __all__ = [
-    "FAMILIES",
+    "CLASS_IDS",
+    "PROVIDES",
     "Item",
     "Rendered",
     "RendererMissing",
     "SceneSpec",
     "build_scene",
-    "class_names",
     "configure_threads",
     "read_prompt",
     "render_prompt",
-    "room_family",
     "vocabulary",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -8,11 +8,12 @@ noun picks up what a linking word brings after it ("walls painted light blue").
 from __future__ import annotations
 
 import re
-import zlib
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from dmp_core.render.vocabulary import RGB, Family, normalise, vocabulary
+from dmp_core.keywords.english import is_plural
+from dmp_core.keywords.meaning import meaning_of
+from dmp_core.render.vocabulary import RGB, normalise, vocabulary
 
 # How far, in words, a modifier reaches forward to its noun.
 _REACH = 3
@@ -36,7 +37,6 @@ _SHY_STYLES = {
     "stained glass",
 }
 _SURFACES = ("wall", "floor", "ceiling")
-_FALLBACKS = ("still_life", "park", "street", "mountains", "hall", "living_room")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class SceneSpec:
     prompt: str
     keyword: str
     family: str
+    kind: str | None = None
+    """How it is arranged, as `Meaning` has it."""
     items: tuple[Item, ...] = ()
     light: str | None = None
     style: str | None = None
@@ -147,10 +149,6 @@ class _Pending:
 
     def fresh(self, position: int) -> bool:
         return position - self.position <= _REACH
-
-
-def _is_plural(token: _Token) -> bool:
-    return token.text.endswith("s") and not token.text.endswith(("ss", "us"))
 
 
 class _Reader:
@@ -252,9 +250,9 @@ class _Reader:
             return  # the one that was named before
         p = self.pending if self.pending.fresh(token.position) else _Pending()
         count = p.count
-        if count is None and not _is_plural(token):
+        if count is None and not is_plural(token.text):
             count = 1
-        if count == 1 and _is_plural(token) and p.count is None:
+        if count == 1 and is_plural(token.text) and p.count is None:
             count = None
         self.items.append(Item(name, count, tuple(p.colours), p.material, p.size, token.text))
         self.pending = _Pending()
@@ -287,45 +285,8 @@ def _merge(items: list[Item]) -> tuple[Item, ...]:
 
 
 @lru_cache(maxsize=1)
-def _exact_families() -> dict[str, str]:
-    return {normalise(k): f.name for f in vocabulary().families.values() for k in f.keywords}
-
-
-def _cue_score(words: list[str], family: Family) -> float:
-    text, best = f" {' '.join(words)} ", 0.0
-    for cue in {*family.cues, family.phrase}:
-        cue = normalise(cue)
-        at = next((text.find(f" {form} ") for form in (cue, cue + "s") if f" {form} " in text), -1)
-        if at >= 0:
-            # Rooms outrank things (a cat in a kitchen is a kitchen); early words outrank late ones.
-            score = 3.0 * len(cue.split()) + (2.0 if cue == normalise(family.phrase) else 0.0)
-            score += 0.0 if family.outdoor or family.abstract else 0.5
-            best = max(best, score - at / (10.0 * len(text)) - 1e-9)
-    return best
-
-
-def _cued_family(text: str) -> str | None:
-    words = [w.strip(",.;:") for w in normalise(text).split()]
-    scores = {f.name: _cue_score(words, f) for f in vocabulary().families.values()}
-    name = max(scores, key=lambda n: scores[n])
-    return name if scores[name] > 0 else None
-
-
-def room_family(keyword: str) -> str:
-    """The family of any keyword or free text; every name of the SUN list is listed, the rest is cued."""
-    exact = _exact_families().get(normalise(keyword))
-    if exact is None and keyword.endswith("/indoor"):
-        exact = _exact_families().get(normalise(keyword[: -len("/indoor")]))
-    return (
-        exact
-        or _cued_family(keyword)
-        or _FALLBACKS[zlib.crc32(keyword.encode("utf-8", "surrogatepass")) % len(_FALLBACKS)]
-    )
-
-
-def _family_of(prompt: str, keyword: str) -> str:
-    exact = _exact_families().get(normalise(keyword))
-    return exact or _cued_family(keyword) or _cued_family(prompt) or room_family(keyword)
+def _listed_places() -> frozenset[str]:
+    return frozenset(normalise(k) for f in vocabulary().families.values() for k in f.keywords)
 
 
 def _without_place_name(prompt: str, keyword: str) -> str:
@@ -333,7 +294,7 @@ def _without_place_name(prompt: str, keyword: str) -> str:
     place = normalise(keyword.split("/")[0])
     text = normalise(prompt)
     known_thing = place in vocabulary().synonyms
-    if normalise(keyword) not in _exact_families() or " " not in place or place == text or known_thing:
+    if normalise(keyword) not in _listed_places() or " " not in place or place == text or known_thing:
         return prompt
     return re.sub(rf"\b{re.escape(place)}\b", "room", text)
 
@@ -342,7 +303,8 @@ def read_prompt(prompt: str, keyword: str) -> SceneSpec:
     """What the words ask for. Total: any text gives a scene."""
     reader = _Reader(tokenise(_without_place_name(prompt, keyword)))
     reader.read()
+    meaning = meaning_of(keyword)
     return SceneSpec(
-        prompt=prompt, keyword=keyword, family=_family_of(prompt, keyword), items=_merge(reader.items),
+        prompt=prompt, keyword=keyword, family=meaning.family.name, kind=meaning.kind, items=_merge(reader.items),
         light=reader.light, style=reader.style, decor=reader.decor, room_size=reader.room_size,
     )  # fmt: skip

@@ -139,12 +139,12 @@ def restyled(rendered: Rendered, style: str, seed: int) -> Rendered:
 
 
 def _info(spec: SceneSpec, scene: Scene, exposure: float) -> dict[str, Any]:
-    from dmp_core.render.vocabulary import class_names
+    from dmp_core.resources import ade20k_classes
 
     camera = scene.view
     objects = [
         {
-            "name": o.name, "class": class_names()[o.class_id], "class_id": o.class_id,
+            "name": o.name, "class": ade20k_classes()[o.class_id], "class_id": o.class_id,
             "colour": None if o.thing.primary is None else [round(c) for c in o.thing.primary.colour],
         }
         for o in scene.objects

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import yaml
-
-from dmp_core.resources import manifest_path
+from dmp_core.keywords.english import plural
+from dmp_core.keywords.meaning import Family, families, vocabulary_file
 
 RGB = tuple[float, float, float]
 """A display colour (gamma 2.2), 0..255."""
@@ -20,20 +19,6 @@ def as_rgb(values: Iterable[float]) -> RGB:
     """Three numbers, whatever holds them, as a colour."""
     red, green, blue = (float(v) for v in values)
     return red, green, blue
-
-
-@dataclass(frozen=True)
-class Family:
-    """A kind of room or place, with what typically stands there."""
-
-    name: str
-    phrase: str
-    main: str
-    objects: tuple[str, ...]
-    cues: tuple[str, ...]
-    keywords: tuple[str, ...]
-    outdoor: bool = False
-    abstract: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,14 +51,6 @@ def normalise(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip()
 
 
-def _family(name: str, entry: dict[str, Any]) -> Family:
-    return Family(
-        name=name, phrase=entry["phrase"], main=entry["main"], objects=tuple(entry["objects"]),
-        cues=tuple(entry["cues"]), keywords=tuple(entry["keywords"]),
-        outdoor=entry.get("outdoor", False), abstract=entry.get("abstract", False),
-    )  # fmt: skip
-
-
 def _stuff(name: str, entry: dict[str, Any]) -> Stuff:
     colour = entry.get("colour")
     return Stuff(name, entry["texture"], as_rgb(colour) if colour else None)
@@ -82,16 +59,16 @@ def _stuff(name: str, entry: dict[str, Any]) -> Stuff:
 @lru_cache(maxsize=1)
 def vocabulary() -> Vocabulary:
     """The parsed vocabulary; phrases are normalised (``off-white`` -> ``off white``)."""
-    raw = yaml.safe_load(manifest_path("vocabulary.yaml").read_text(encoding="utf-8"))
+    raw = vocabulary_file()
     synonyms = {}
     for name, entry in raw["objects"].items():
         for word in (name, *entry["synonyms"]):
             synonyms[normalise(word)] = name
     for word, name in list(synonyms.items()):
         if not word.endswith("s"):
-            synonyms.setdefault(word + ("es" if word.endswith(("x", "ch", "sh")) else "s"), name)
+            synonyms.setdefault(plural(word), name)
     return Vocabulary(
-        families={n: _family(n, e) for n, e in raw["families"].items()},
+        families=families(),
         colours={normalise(n): as_rgb(c) for n, c in raw["colours"].items()},
         materials={normalise(n): _stuff(n, e) for n, e in raw["materials"].items()},
         light={normalise(n): v for n, v in raw["light"].items()},
@@ -102,12 +79,6 @@ def vocabulary() -> Vocabulary:
         objects={n: int(e["id"]) for n, e in raw["objects"].items()},
         synonyms=synonyms,
     )
-
-
-@lru_cache(maxsize=1)
-def class_names() -> tuple[str, ...]:
-    """The 150 ADE20K names; the index is the class id of the segmentation label."""
-    return tuple(manifest_path("ade20k_classes.txt").read_text(encoding="utf-8").split("\n")[:150])
 
 
 def class_id(name: str) -> int:

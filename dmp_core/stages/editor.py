@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from dmp_core.dataset.reading import EDITOR_FOLDER
+from dmp_core.keywords.former import meanings
 from dmp_core.methods.shared.settings import InstructConfig
 from dmp_core.modalities import Modality
 from dmp_core.prior.config import SceneConfig
 from dmp_core.prior.editor import EditorRecipe, recipe_with, train_editor
 from dmp_core.progress import Progress, silent
+from dmp_core.prompts.keywords import split_keywords
 from dmp_core.runtime import RuntimeConfig
+from dmp_core.settings import since
 from dmp_core.stages.base import Draft, Inputs, ModelUse, StageKind, StageResult, StageSettings, base_hash
 from dmp_core.store import Artefact, staged_folder
 from dmp_core.store.threads import threads_of_work
@@ -24,6 +28,8 @@ class EditorStage(StageSettings):
     base_hash: str
     scenes: SceneConfig
     fit: InstructConfig
+    meanings: int | None = since(None)
+    """As in `PromptsStage`."""
 
     def uses(self) -> Iterator[ModelUse]:
         yield ModelUse("base.model", self.base.model, self.base.revision)
@@ -34,7 +40,14 @@ def add(draft: Draft, modality: Modality) -> None:
     config = draft.config
     if config.train.reads_editor and config.editor.model is None:
         recipe = recipe_with(config.editor.recipe)
-        stage = EditorStage(base=config.base, base_hash=base_hash(config), scenes=recipe.scenes, fit=recipe.fit)
+        sources = [split_keywords(name, s.keywords, s.keywords_file) for name, s in recipe.scenes.sources.items()]
+        stage = EditorStage(
+            base=config.base,
+            base_hash=base_hash(config),
+            scenes=recipe.scenes,
+            fit=recipe.fit,
+            meanings=meanings(chain.from_iterable(sources)),
+        )
         draft.add(KIND, "instruct", stage, samples=recipe.scenes.scenes)
 
 

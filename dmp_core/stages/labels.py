@@ -20,6 +20,7 @@ from dmp_core.labelers.settings import ExactLabels, LabelsConfig, ModelLabels
 from dmp_core.modalities import Modality
 from dmp_core.progress import Progress, silent
 from dmp_core.quality.labels import flip_difference
+from dmp_core.render import PROVIDES
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.base import Draft, Inputs, ModelUse, OfModality, StageKind, StageResult
 from dmp_core.store import (
@@ -32,7 +33,6 @@ from dmp_core.store import (
     write_shards,
 )
 from dmp_core.store.attempts import batch_or_each
-from dmp_core.synthesis import PROVIDES
 from dmp_core.synthesis.own_images import Listing
 from dmp_core.weights.resolve import model_hash, resolve_model
 

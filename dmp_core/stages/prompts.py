@@ -12,6 +12,7 @@ from pydantic import Field
 
 from dmp_core.dataset.reading import PROMPTS_FILE, read_prompts
 from dmp_core.dataset.settings import SplitConfig
+from dmp_core.keywords.former import meanings
 from dmp_core.modalities import Modality
 from dmp_core.modalities.base import Axes
 from dmp_core.modalities.registry import modalities_of
@@ -42,6 +43,8 @@ class PromptsStage(StageSettings):
     seed: int
     clean_up: int | None = since(None)
     """`cleanup.RULES` if these can give other captions than the first rules; else None."""
+    meanings: int | None = since(None)
+    """`families.MEANINGS`, where a keyword means another place than by the first rules; else None."""
 
     def uses(self) -> Iterator[ModelUse]:
         generator = self.prompts.generator
@@ -95,6 +98,7 @@ def add(draft: Draft, split: str) -> None:
     pinned = PinnedPromptsStage(**dict(stage), model_hash=found[0]) if found else stage
     if not _judged_alike(stage) and Node(KIND, split, pinned, exclude).fingerprint not in _MEASURED:
         pinned = pinned.model_copy(update={"clean_up": RULES})
+    pinned = pinned.model_copy(update={"meanings": meanings(stage.keywords)})
     draft.add(KIND, split, pinned, exclude, count)
 
 

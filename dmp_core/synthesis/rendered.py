@@ -10,11 +10,10 @@ from types import TracebackType
 
 from dmp_core.dataset.truth import pack_truth
 from dmp_core.processes import without_interrupts, worker_pool
-from dmp_core.render import configure_threads, render_prompt
+from dmp_core.render import PROVIDES, configure_threads, render_prompt
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.store import Sample, Skipped
 from dmp_core.store.attempts import SAMPLE_ERRORS, first_that_works, next_seed
-from dmp_core.synthesis import PROVIDES
 from dmp_core.synthesis.settings import RenderImages
 from dmp_core.synthesis.sources import Row, image_sample
 

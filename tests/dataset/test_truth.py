@@ -13,7 +13,7 @@ from dmp_core.dataset.truth import pack_truth, unpack_truth
 from dmp_core.errors import InputError
 from dmp_core.labelers import build_labeler
 from dmp_core.modalities import find_modality
-from dmp_core.synthesis import PROVIDES
+from dmp_core.render import PROVIDES
 
 
 def rendered(seed: int = 0) -> SimpleNamespace:

@@ -10,8 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmp_core.keywords.english import plural
+from dmp_core.keywords.meaning import meaning_of
 from dmp_core.prompts import clean_caption, grammar, read_keywords, readable_keyword
-from dmp_core.prompts.grammar import GrammarGenerator, Vocabulary, plural, with_article
+from dmp_core.prompts.grammar import GrammarGenerator, with_article
 from dmp_core.resources import manifest_path
 
 VOCABULARY = yaml.safe_load(manifest_path("vocabulary.yaml").read_text())
@@ -82,7 +84,7 @@ def test_words_of_the_grammar_are_words_of_the_renderer() -> None:
     ],
 )
 def test_family_of_a_keyword(keyword: str, family: str) -> None:
-    assert Vocabulary.load().family(keyword) == VOCABULARY["families"][family]
+    assert meaning_of(keyword).family.name == family
 
 
 def test_a_light_in_the_keyword_is_not_contradicted(generator: GrammarGenerator) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from dmp_core.errors import InputError
+from dmp_core.keywords.english import has_word
+from dmp_core.keywords.meaning import meaning_of
 from dmp_core.prompts import read_keywords, readable_keyword
-from dmp_core.prompts.grammar import Vocabulary, has_word
+from dmp_core.prompts.grammar import vocabulary_words
 from dmp_core.prompts.keywords import keyword_files, split_keywords
 
 
@@ -41,16 +43,15 @@ def test_the_sun_list_has_409_names_that_read_as_words() -> None:
 
 
 def test_shipped_lists_cover_styles_places_and_abstract_things() -> None:
-    vocabulary = Vocabulary.load()
     arbitrary, styles = read_keywords("arbitrary.txt"), read_keywords("styles.txt")
     assert 50 <= len(arbitrary) <= 80
-    places = {family["phrase"] for family in map(vocabulary.family, arbitrary) if family}
+    places = {meaning_of(keyword).family.phrase for keyword in arbitrary}
     assert {"street", "still life", "living room", "mountains", "beach", "garden"} <= places
-    assert all(vocabulary.family(keyword) for keyword in arbitrary)
+    assert all(meaning_of(keyword).known for keyword in arbitrary)
     assert len(styles) >= 20
     for keyword in styles:
-        assert vocabulary.family(keyword) == vocabulary.families["bedroom"], keyword
-        assert any(has_word(keyword, style) for style in vocabulary.styles), keyword
+        assert meaning_of(keyword).family.name == "bedroom", keyword
+        assert any(has_word(keyword, style) for style in vocabulary_words("styles")), keyword
 
 
 def test_comments_blanks_and_repeats_are_skipped_and_paths_work(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dmp_core.render import Rendered, build_scene, class_names, read_prompt
+from dmp_core.render import Rendered, build_scene, read_prompt
 from dmp_core.render.denoise import atrous, despeckle
 from dmp_core.render.kit import Thing
 from dmp_core.render.materials import Material, to_linear
 from dmp_core.render.mesh import box, panel, slab
 from dmp_core.render.passes import Passes, run_passes, segmentation
 from dmp_core.render.scene import Scene, look
+from dmp_core.resources import ade20k_classes
 from tests.render.conftest import Render
 
 CASES = [("a bedroom", "bedroom", 1), ("a kitchen", "kitchen", 2), ("a street", "street", 3), ("a hall", "lobby", 4)]
@@ -35,7 +36,7 @@ def _in_camera(rendered: Rendered, world: tuple[float, float, float]) -> np.ndar
 
 
 def _ids(rendered: Rendered, name: str) -> np.ndarray:
-    return rendered.segmentation == class_names().index(name)
+    return rendered.segmentation == ade20k_classes().index(name)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -104,7 +105,7 @@ def test_image_is_albedo_times_shading(render: Render, case: tuple[str, str, int
 @pytest.mark.parametrize("case", CASES)
 def test_segments_follow_instances(render: Render, case: tuple[str, str, int]) -> None:
     r = render(*case)
-    table = np.array([class_names().index("sky")] + [o["class_id"] for o in r.info["objects"]])
+    table = np.array([ade20k_classes().index("sky")] + [o["class_id"] for o in r.info["objects"]])
     assert np.array_equal(table[r.instances], r.segmentation)
     if not r.info["outdoor"]:
         assert (r.instances > 0).all()
@@ -150,7 +151,7 @@ def test_object_covers_its_projection(known: tuple[Scene, Passes]) -> None:
     # The eye is level with the top, and the left side faces it edge on: nothing else of the box shows.
     side = (passes.objects == 3) & ~expected
     assert side.sum() <= 64
-    assert (segmentation(passes.objects, scene)[inside] == class_names().index("box")).all()
+    assert (segmentation(passes.objects, scene)[inside] == ade20k_classes().index("box")).all()
 
 
 def test_wall_depth_is_along_the_axis_not_the_ray(known: tuple[Scene, Passes]) -> None:

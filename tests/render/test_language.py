@@ -6,9 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dmp_core.render import FAMILIES, class_names, read_prompt, room_family, vocabulary
+from dmp_core.keywords.meaning import families, meaning_of
+from dmp_core.render import read_prompt, vocabulary
 from dmp_core.render.makers import MAKERS
-from dmp_core.resources import manifest_path
+from dmp_core.resources import ade20k_classes, manifest_path
 
 
 def _colour(name: str) -> tuple[float, float, float]:
@@ -94,8 +95,8 @@ def test_every_sun_name_has_a_family_by_its_own_entry() -> None:
     names = _sun_names()
     assert len(names) == 409
     assert sorted(listed) == sorted(names)  # once each
-    assert {room_family(n) for n in names} <= set(FAMILIES)
-    assert len({room_family(n) for n in names}) >= 8
+    assert {meaning_of(n).family.name for n in names} <= set(families())
+    assert len({meaning_of(n).family.name for n in names}) >= 8
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_every_sun_name_has_a_family_by_its_own_entry() -> None:
      ("an abstract still life", "still_life"), ("a sketch of a castle", "street")],
 )  # fmt: skip
 def test_families(text: str, family: str) -> None:
-    assert room_family(text) == family
+    assert meaning_of(text).family.name == family
 
 
 @given(st.text(max_size=80), st.text(max_size=30))
@@ -113,11 +114,11 @@ def test_families(text: str, family: str) -> None:
 @example("\ud800 two beds", "\ud800")
 @example("9" * 5000 + " beds", "bedroom")
 def test_no_text_fails(prompt: str, keyword: str) -> None:
-    assert read_prompt(prompt, keyword).family in FAMILIES
+    assert read_prompt(prompt, keyword).family in families()
 
 
 def test_vocabulary_is_consistent() -> None:
-    v, names = vocabulary(), class_names()
+    v, names = vocabulary(), ade20k_classes()
     assert len(names) == 150
     assert (names[0], names[3], names[5], names[7], names[8], names[149]) == (
         "wall", "floor", "ceiling", "bed", "windowpane", "flag",

@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from dmp_core.render import Rendered, RendererMissing, class_names, render_prompt, vocabulary
+from dmp_core.render import Rendered, RendererMissing, render_prompt, vocabulary
 from dmp_core.render.passes import _mitsuba, configure_threads
 from dmp_core.render.styles import STYLES, apply_style
+from dmp_core.resources import ade20k_classes
 from tests.render.conftest import Render
 
 FIELDS = ("rgb", "normal", "depth", "segmentation", "albedo", "shading", "instances")
@@ -43,7 +44,7 @@ def test_two_pillows_are_two_instances(render: Render) -> None:
         masks = _pixels(r, "pillow")
         assert len(masks) == 2
         assert sum(m.sum() >= 3 for m in masks) == 2
-        assert sum(m.sum() for m in masks) == (r.segmentation == class_names().index("pillow")).sum()
+        assert sum(m.sum() for m in masks) == (r.segmentation == ade20k_classes().index("pillow")).sum()
 
 
 def test_walls_and_floor_take_their_colours(render: Render) -> None:
@@ -155,4 +156,4 @@ def test_what_is_larger_than_a_room_stands_in_it_as_a_model(render: Render, name
     r = render(f"a bedroom with a {name}", "bedroom", 3)
     assert any(o["name"] == name for o in r.info["objects"])
     assert r.rgb.std() > 10
-    assert (r.segmentation == class_names().index("wall")).mean() > 0.05
+    assert (r.segmentation == ade20k_classes().index("wall")).mean() > 0.05

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dmp_core.render import FAMILIES, build_scene, class_names, read_prompt, vocabulary
+from dmp_core.keywords.meaning import families
+from dmp_core.render import build_scene, read_prompt, vocabulary
 from dmp_core.render.decor import draw_palette
 from dmp_core.render.kit import Kit
 from dmp_core.render.makers import MAKERS
 from dmp_core.render.materials import TEXTURES, Material, bitmap
 from dmp_core.render.mesh import Mesh, box, cylinder, lathe, panel, prism, soft, sphere
 from dmp_core.render.scene import Scene, look
+from dmp_core.resources import ade20k_classes
 
 
 def _scene(prompt: str, keyword: str, seed: int) -> Scene:
@@ -48,7 +50,7 @@ def test_families_reach_many_classes() -> None:
             keyword = (*family.keywords, family.phrase)[0]
             classes |= {o.class_id for o in _scene(f"a {family.phrase}", keyword, seed).objects}
     assert len(classes) >= 40
-    names = {class_names()[c] for c in classes}
+    names = {ade20k_classes()[c] for c in classes}
     assert {"bed", "sofa", "stove", "toilet", "desk", "tree", "building", "windowpane", "stairs"} <= names
 
 
@@ -57,7 +59,7 @@ def test_families_differ_in_what_they_hold() -> None:
         assert sum(_count(_scene(f"a {keyword}", keyword, seed), name) > 0 for seed in range(8)) >= 6
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", families())
 def test_extreme_wishes_build(family: str) -> None:
     """Tiny rooms and too many things: every family still gives a scene with a camera."""
     keyword = (*vocabulary().families[family].keywords, vocabulary().families[family].phrase)[0]

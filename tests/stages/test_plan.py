@@ -98,6 +98,16 @@ def test_rules_of_clean_up_are_in_the_fingerprint_where_they_can_give_other_capt
     assert nodes(grammar)["prompts/in_domain"] == nodes(grammar, "splits.train.keywords=[my room]")["prompts/in_domain"]
 
 
+def test_meanings_are_in_the_fingerprint_where_a_keyword_means_another_place_than_before():
+    def meanings(*overrides: str) -> dict[str, object]:
+        config = load_config("mini", None, [*BASE, "prompts.generator={kind: grammar}", *overrides])
+        return {n.name: n.config.model_dump().get("meanings") for n in plan(config) if n.stage == "prompts"}
+
+    assert set(meanings().values()) == {None}
+    assert meanings("splits.train.keywords=[kitchen for giants, church]")["train"] is None
+    assert meanings("splits.train.keywords=[kitchen, kids room]") == {**meanings(), "train": 2}
+
+
 @pytest.mark.parametrize("given", ["keywords", "keywords_file"])
 def test_keywords_that_no_caption_can_have_are_rejected_before_work(tmp_path, given):
     file = tmp_path / "words.txt"

@@ -107,7 +107,7 @@ def _stair_rail(room: Room, stairs: Placed) -> None:
 
 def shop(room: Room) -> None:
     room.shell(floor_texture=room.pick("tiles", "planks", "noise", "marble"))
-    filling = "bookcase" if any(w in room.spec.keyword for w in ("book", "video")) else "shelf"
+    filling = "bookcase" if room.spec.kind == "books" else "shelf"
     for wall, n in (("back", 3), ("left", 3), ("right", 3)):
         for _ in range(n):
             if room.wanted(filling, 1, 0.85) or not room.spec.find(filling):
@@ -148,20 +148,8 @@ def hall(room: Room) -> None:
             for sx in (-1, 1):
                 room.put(column, sx * room.width * 0.32, -1.6 - 3.2 * k, 0.0, solid=False)
     room.scene.main = None
-    kind = (
-        "seats"
-        if any(
-            w in room.spec.keyword
-            for w in ("theater", "cinema", "movie", "auditorium", "amphitheater", "orchestra", "arena")
-        )
-        else room.pick("pews", "open", "open")
-    )
-    if (
-        "church" in room.spec.keyword
-        or "chapel" in room.spec.keyword
-        or "cathedral" in room.spec.keyword
-        or room.named("bench")
-    ):
+    kind = "seats" if room.spec.kind == "seats" else room.pick("pews", "open", "open")
+    if room.spec.kind == "pews" or room.named("bench"):
         kind = "pews"
     if kind != "open":
         _rows(room, "seat" if kind == "seats" else "bench", 4)
