@@ -209,7 +209,7 @@ def markdown(models: list[tuple[str, int, int]], rows: list[Measured], config: P
     """Both tables: the models, and the cost of every artefact."""
     images = config.images.model_dump()
     where = (
-        f"{platform.machine()}, {config.runtime.device}, {images.get('num_inference_steps')} denoising steps an image"
+        f"{platform.machine()}, {config.runtime.device}, {images.get('num_inference_steps')} denoising steps per image"
     )
     lines = [f"On {where}, {config.sampling.dtype}.", "", "| model | weights | file |", "|---|---|---|"]
     lines += [f"| {name} | {count / 1e6:.0f} M | {size / 2**30:.2f} GiB |" for name, count, size in models]

@@ -120,6 +120,24 @@ def parse_dmp(arguments: list[str]) -> None:
             raise
 
 
+def test_words_that_were_given_up_stay_away() -> None:
+    """One word per thing, the field's own; see CONTRIBUTING.md."""
+    listed = [
+        line.rsplit("  ", 1) for line in (ROOT / "tests/data/words.txt").read_text().splitlines() if line[0] != "#"
+    ]
+    words = [(re.compile(word.strip(), re.IGNORECASE), better.strip()) for word, better in listed]
+    code = [file for part in (*PACKAGES, "benchmarks", "docs", "examples") for file in (ROOT / part).rglob("*.py")]
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: {hit[0]!r}: {better}"
+        for file in (*code, *(ROOT / name for name in DOCUMENTS if name != "CHANGELOG.md"))
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        for word, better in words
+        if (hit := word.search(line))
+    ]
+    assert words
+    assert not found, "\n".join(found)
+
+
 def test_readme_names_the_two_commands() -> None:
     commands = list(shell_commands("README.md"))
     assert ["make", "demo"] in commands

@@ -66,5 +66,5 @@ def plural(noun: str) -> str:
 
 
 def has_word(text: str, word: str) -> bool:
-    """Whether `word` (one or several) stands in `text` as whole words, singular or plural."""
+    """Whether `word` (one or several) is in `text` as whole words, singular or plural."""
     return re.search(rf"\b{re.escape(word)}s?\b", text) is not None

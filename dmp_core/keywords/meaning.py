@@ -1,7 +1,7 @@
 """What a keyword means: the family of rooms or places that captions speak of and scenes show.
 
 The grammar and the renderer both ask here, so that a caption and its image agree. The knowledge is in
-`data_manifests/vocabulary.yaml` (what stands in a family's places) and `places.yaml` (which words mean it).
+`data_manifests/vocabulary.yaml` (what is in a family's places) and `places.yaml` (which words mean it).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LAST_WITH_SPACES = 0x2E7F  # scripts above it write their words without spaces
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of room or place, with what typically stands there."""
+    """A kind of room or place, with what is typically in it."""
 
     name: str
     phrase: str
@@ -83,7 +83,7 @@ class _Part:
 
 @cache
 def vocabulary_file() -> dict[str, Any]:
-    """`data_manifests/vocabulary.yaml` as it stands there."""
+    """`data_manifests/vocabulary.yaml` as it is."""
     return _read_manifest("vocabulary.yaml")
 
 

@@ -149,7 +149,7 @@ class GrammarGenerator:
         self.max_characters = max_characters
 
     def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
-        """One caption a keyword; `template` is a request to a language model and has no use here."""
+        """One caption per keyword; `template` is a request to a language model and has no use here."""
         return [self.caption(keyword, random.Random(seed)) for keyword, seed in zip(keywords, seeds, strict=True)]
 
     def caption(self, keyword: str, rng: random.Random) -> str:

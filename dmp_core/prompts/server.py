@@ -49,7 +49,7 @@ class ServerGenerator:
             self.facts["not_applied"] = ["eta_cutoff"]
 
     def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
-        """Raw completions, one a keyword; see `CaptionGenerator`."""
+        """Raw completions, one per keyword; see `CaptionGenerator`."""
         requests = [fill_template(template, *pair) for pair in zip(keywords, seeds, strict=True)]
         with ThreadPoolExecutor(_CONNECTIONS) as pool:
             return list(pool.map(self._complete, requests, seeds))

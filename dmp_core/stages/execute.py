@@ -199,12 +199,12 @@ def publish(node: Node, out: Artefact, result: StageResult, inputs: Inputs, seco
 def _model(node: Node) -> dict[str, Any]:
     """The registry's entry of the weights that the node was made with."""
     found = [model for use in node.models if (model := registered(use.reference, use.revision)) is not None]
-    told = [
+    entries = [
         {"id": model.id, "source": model.address, "revision": model.revision, "licence": model.licence}
         | {"identity": model.identity()}
         for model in found
     ]
-    return {"model": told[0]} | ({"further_models": told[1:]} if told[1:] else {}) if told else {}
+    return {"model": entries[0]} | ({"further_models": entries[1:]} if entries[1:] else {}) if entries else {}
 
 
 def _versions() -> dict[str, str]:

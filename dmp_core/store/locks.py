@@ -89,13 +89,13 @@ class Lock:
         threading.Thread(target=self._beat, args=[ended], daemon=True).start()
         return True
 
-    def wait(self, tell: Callable[[str], None] = lambda holder: None) -> None:
-        """Block until the lock is acquired; calls `tell(holder)` once if another process holds it."""
-        told = False
+    def wait(self, on_wait: Callable[[str], None] = lambda holder: None) -> None:
+        """Block until the lock is acquired; calls `on_wait(holder)` once if another process holds it."""
+        reported = False
         while not self.acquire():
-            if not told and (holder := self.holder()) is not None:
-                tell(holder)
-                told = True
+            if not reported and (holder := self.holder()) is not None:
+                on_wait(holder)
+                reported = True
             time.sleep(POLL)
 
     def holder(self) -> str | None:

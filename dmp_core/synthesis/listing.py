@@ -228,8 +228,8 @@ def _scan(root: Path, tree: _Tree, keeps_broken: bool, modalities: tuple[Modalit
 def _refuse_all(root: Path, problems: list[str], images: list[OwnImage]) -> None:
     """If names or headers have problems, add those of the pixels: one list for the user."""
     if problems:
-        told = {problem.partition(": ")[0] for problem in problems}
-        more = (fault for fault in pixel_faults(root, images) if fault.partition(": ")[0] not in told)
+        named = {problem.partition(": ")[0] for problem in problems}
+        more = (fault for fault in pixel_faults(root, images) if fault.partition(": ")[0] not in named)
         refuse(sorted({*problems, *more}))
 
 

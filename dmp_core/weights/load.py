@@ -153,7 +153,7 @@ def _no_progress_bars() -> Iterator[None]:
 
 @contextmanager
 def _readable_errors(config: NamedModel) -> Iterator[None]:
-    """Turn what the libraries raise into one line that names the folder or hub id, and the mend."""
+    """Turn what the libraries raise into one line that names the folder or hub id, and the fix."""
     try:
         yield
     except InputError:

@@ -107,7 +107,7 @@ class Model(Settings):
     def identity(self) -> str:
         """What a fingerprint holds of it, the same whether it is here or not, where its bytes are known before.
 
-        A commit fixes them; without one the digests do, stated or locked, and None stands for a file that
+        A commit fixes them; without one the digests do, stated or locked, and None represents a file that
         neither knows before its first use.
         """
         if self.hub and self.revision:
@@ -198,7 +198,7 @@ def present(model: Model) -> bool:
 
 
 def require(model: Model, field: str) -> Path:
-    """Where a complete model lies; else an InputError naming the first bad file, `field` and the mend."""
+    """The folder of a complete model; else an InputError naming the first bad file, `field` and the fix."""
     problems = check(model)
     if problems:
         more = f" (and {len(problems) - 1} files more)" if len(problems) > 1 else ""

@@ -48,7 +48,7 @@ def resolve_model(reference: str, field: str, *, kind: Kind | None = None, revis
     an id on the hub. One that the registry knows is the pulled copy if there is one, else its pinned revision.
     field: the setting, for errors.
     Raises InputError when a shipped name or an explicit path does not exist, and when a model of the registry is
-    missing, cut short or tampered with; its message names the file and the mend.
+    missing, cut short or tampered with; its message names the file and the fix.
     """
     if kind is not None and reference.startswith("shipped:"):
         return Located(str(_shipped(reference, kind, field)))
@@ -126,7 +126,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of each file: what tells that one has changed."""
+    """Name, size and time of each file: they change when a file does."""
     status = {file: file.stat() for file in _files(path)}
     return tuple((str(file), found.st_size, found.st_mtime_ns) for file, found in status.items())
 
