@@ -57,13 +57,13 @@ def run_dag(
     """Every stage of the plan in turn; ends as Cancelled if a stage on another pool was cancelled."""
     check_deployments(config)
     outputs: list[StageOutput] = []
-    log = get_run_logger()
     try:
         with one_plan(config) as planned:
             nodes = chosen(planned, only)
             check_overwrites(nodes, Workspace(workspace))
             for node in nodes if shards else []:
                 shard_numbers(shards, node.stage)
+            log = get_run_logger()
             with runner_for(config.runtime):
                 for stage, batch in batches(nodes):
                     outputs += (done := call_stage(stage, batch, config, workspace, force=force, shards=shards))

@@ -106,7 +106,7 @@ class Lock:
     def check(self) -> None:
         """Raise LockLost unless the lock is still ours; call it before publishing."""
         if not self._is_ours():
-            raise LockLost(f"{self.name}: another run took over while this one was silent; rerun to go on from there")
+            raise LockLost(f"{self.name}: another run took over while this one was silent; rerun to resume")
 
     def release(self) -> None:
         self._ended.put(None)
