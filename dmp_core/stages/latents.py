@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
 
 from dmp_core.dataset.reading import column_array
 from dmp_core.modalities import Modality, find_modality
@@ -27,10 +26,6 @@ from dmp_core.stages.base import (
 )
 from dmp_core.store import Artefact, Sample, shard_plans, shard_reader, write_shards
 from dmp_core.weights.settings import BaseConfig
-
-if TYPE_CHECKING:
-    pass
-
 
 KIND = StageKind("latents", version=1, typical=(0.02, 10_000), on_a_gpu=(0.05, 33_000), sharded=True, chunked=True)
 

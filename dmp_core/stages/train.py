@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from dmp_core.dataset.reading import editor_of
 from dmp_core.dataset.training import TrainingSplit
@@ -42,10 +41,6 @@ from dmp_core.weights.adapters import adapter_folder, check_finished
 from dmp_core.weights.prompt_limit import cut_prompts
 from dmp_core.weights.resolve import identity
 from dmp_core.weights.settings import BaseConfig, EditorConfig
-
-if TYPE_CHECKING:
-    pass
-
 
 KIND = StageKind("train", version=2, typical=(0.04, 300), on_a_gpu=(0.06, 10), folder="adapters")
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,6 @@ from dmp_core.store.attempts import first_that_works
 from dmp_core.synthesis.checking import read_label
 from dmp_core.synthesis.settings import FolderImages
 from dmp_core.synthesis.sources import Row, image_sample
-
-if TYPE_CHECKING:
-    pass
 
 Array = NDArray[Any]
 log = logging.getLogger(__name__)

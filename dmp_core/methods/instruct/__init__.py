@@ -18,10 +18,6 @@ from dmp_core.methods.settings import MethodConfig
 from dmp_core.methods.shared.generation import card_of, editor_to_train_with, instructed, open_editor
 from dmp_core.progress import Progress
 
-if TYPE_CHECKING:
-    pass
-
-
 INSTRUCTION_FILE = "instruction.json"
 
 

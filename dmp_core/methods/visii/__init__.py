@@ -11,9 +11,6 @@ from dmp_core.methods.shared.generation import card_of, editor_to_train_with, in
 from dmp_core.methods.visii.settings import VisiiConfig, VisiiFit, VisiiSampling
 from dmp_core.progress import Progress
 
-if TYPE_CHECKING:
-    pass
-
 
 class Visii:
     """`fit` writes the instruction's embedding and the noise that belongs to it."""
