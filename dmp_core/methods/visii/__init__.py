@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dmp_core.methods.protocol import Inference, Needs, Predictor, Problem, TrainingData
 from dmp_core.methods.settings import MethodConfig
