@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from dmp_core.render.language import Item, SceneSpec, read_prompt
     from dmp_core.render.passes import RendererMissing, configure_threads
     from dmp_core.render.render import Rendered, build_scene, render_prompt
-    from dmp_core.render.vocabulary import vocabulary
 
 PROVIDES = ("normal", "depth", "segmentation", "albedo", "shading")
 """Modalities that rendered images come with exact labels of."""
@@ -29,7 +28,6 @@ _HOMES = {
     "configure_threads": "passes",
     "read_prompt": "language",
     "render_prompt": "render",
-    "vocabulary": "vocabulary",
 }
 
 __all__ = [
@@ -43,7 +41,6 @@ __all__ = [
     "configure_threads",
     "read_prompt",
     "render_prompt",
-    "vocabulary",
 ]
 
 

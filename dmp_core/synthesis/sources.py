@@ -16,7 +16,7 @@ Row = dict[str, Any]
 """One row of the prompts table: key, keyword, prompt, seed, …"""
 
 SOURCES = {
-    "render": "dmp_core.rendered:RenderedImages",
+    "render": "dmp_core.synthesis.rendered:RenderedImages",
     "diffusion": "dmp_core.synthesis.diffusion:DiffusedImages",
     "folder": "dmp_core.synthesis.folder:FolderSource",
 }

@@ -24,7 +24,7 @@ def score(config: PipelineConfig, node_id: str, workspace: str) -> None:
     numbers = {"metrics": {"l1": {"mean": 12.5, "low": 12.0, "high": 13.0}}, "images": 4}
     out.write_bytes("metrics.json", json.dumps({"normal": {"in_domain": {row: numbers}}}).encode())
     manifest = Manifest(
-        stage=node.stage, stage_version=node.version, name=node.name, fingerprint=node.fingerprint, config={},
+        stage=node.stage, stage_version=node.kind.version, name=node.name, fingerprint=node.fingerprint, config={},
         inputs={}, files=record_files(out), samples=4, seconds=0.0, created=datetime.now(UTC).isoformat(),
     )  # fmt: skip
     out.write_bytes("manifest.json", manifest.model_dump_json().encode())

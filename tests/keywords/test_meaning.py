@@ -28,7 +28,7 @@ from dmp_core.prompts.grammar import GrammarGenerator
 from dmp_core.prompts.keywords import keyword_files
 from dmp_core.render import build_scene, read_prompt
 
-with (Path(__file__).parent / "data" / "plausible_keywords.csv").open(encoding="utf-8", newline="") as _file:
+with (Path(__file__).parents[1] / "data" / "plausible_keywords.csv").open(encoding="utf-8", newline="") as _file:
     ROWS = [(row["keyword"], row["seen"], row["families"].split("|")) for row in csv.DictReader(_file)]
 SHIPPED = [keyword for name in ("sun_indoor_409.txt", "arbitrary.txt", "styles.txt") for keyword in read_keywords(name)]
 INDOOR_WORDS = re.compile(r"\b(walls?|floor|interior of|ceiling)\b", re.IGNORECASE)

@@ -7,8 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dmp_core.keywords.meaning import families, meaning_of
-from dmp_core.render import read_prompt, vocabulary
+from dmp_core.render import read_prompt
 from dmp_core.render.makers import MAKERS
+from dmp_core.render.vocabulary import vocabulary
 from dmp_core.resources import ade20k_classes, manifest_path
 
 

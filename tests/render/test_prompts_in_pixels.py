@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from dmp_core.render import Rendered, RendererMissing, render_prompt, vocabulary
+from dmp_core.render import Rendered, RendererMissing, render_prompt
 from dmp_core.render.passes import _mitsuba, configure_threads
 from dmp_core.render.styles import STYLES, apply_style
+from dmp_core.render.vocabulary import vocabulary
 from dmp_core.resources import ade20k_classes
 from tests.render.conftest import Render
 

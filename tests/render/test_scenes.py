@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from dmp_core.keywords.meaning import families
-from dmp_core.render import build_scene, read_prompt, vocabulary
+from dmp_core.render import build_scene, read_prompt
 from dmp_core.render.decor import draw_palette
 from dmp_core.render.kit import Kit
 from dmp_core.render.makers import MAKERS
 from dmp_core.render.materials import TEXTURES, Material, bitmap
 from dmp_core.render.mesh import Mesh, box, cylinder, lathe, panel, prism, soft, sphere
 from dmp_core.render.scene import Scene, look
+from dmp_core.render.vocabulary import vocabulary
 from dmp_core.resources import ade20k_classes
 
 

@@ -14,7 +14,7 @@ PARENT = """
 import multiprocessing
 from dmp_core.synthesis.settings import RenderImages
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.rendered import RenderedImages
+from dmp_core.synthesis.rendered import RenderedImages
 
 if __name__ == "__main__":
     settings = RenderImages(resolution=16, samples_per_pixel=1)
