@@ -233,7 +233,7 @@ def test_the_file_states_its_variant(variant: str, folder: bool, weights: dict[s
 def test_a_wrong_variant_is_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     torch.save(published("3dcc", weights), file)
-    with pytest.raises(InputError, match=r"variant: 'v2' given, but .*weights.pth holds '3dcc'"):
+    with pytest.raises(InputError, match=r"variant: 'v2' given, but .*weights.pth contains '3dcc'"):
         omnidata.load_network(file, "v2")
 
 

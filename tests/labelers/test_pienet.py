@@ -204,7 +204,7 @@ def test_unreadable_files(tmp_path: Path, data: bytes, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         build(file)
     assert str(file) in str(caught.value)
-    assert "fetch real_world_model.t7 from https://" in str(caught.value)
+    assert "download real_world_model.t7 from https://" in str(caught.value)
 
 
 def test_no_file(tmp_path: Path) -> None:
