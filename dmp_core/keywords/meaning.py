@@ -88,8 +88,7 @@ def vocabulary_file() -> dict[str, Any]:
 
 
 def _read_manifest(name: str) -> dict[str, Any]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every plan waits for this
-    loaded: dict[str, Any] = yaml.load(manifest_path(name).read_text(encoding="utf-8"), Loader=loader)
+    loaded: dict[str, Any] = yaml.safe_load(manifest_path(name).read_text(encoding="utf-8"))
     return loaded
 
 
