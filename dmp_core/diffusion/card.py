@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from dmp_core.diffusion.settings import ScheduleConfig
 from dmp_core.errors import InputError
 from dmp_core.modalities import Code, Modality, find_modality
-from dmp_core.modalities.base import DepthCurve
+from dmp_core.modalities.base import Classes, DepthCurve
 from dmp_core.modalities.settings import MOST_CLASSES, OwnModality
 from dmp_core.settings import raise_readable
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 CARD_FILE = "dmp.json"
 _PUBLISHED_AXES = "right, down, away"
@@ -56,6 +55,20 @@ class Encoding(BaseModel):
             raise ValueError(f"class_shares: {len(self.class_shares)} shares of {len(self.class_ids or ())} class_ids")
         return self
 
+    def classes(self, colour_noise: float | None = None) -> Classes:
+        """Those that a class map is decoded among; with their shares where `colour_noise` needs them.
+
+        Raises InputError if the card does not state the shares.
+        """
+        if colour_noise is None:
+            return self.class_ids
+        if self.class_ids is None or self.class_shares is None:
+            raise InputError(
+                "sampling.colour_noise: the adapter's dmp.json states no class_shares; train it again, or omit this "
+                "setting"
+            )
+        return dict(zip(self.class_ids, self.class_shares, strict=True))
+
 
 class AdapterCard(BaseModel):
     """Contents of ``dmp.json``. Other keys are kept as they are."""
@@ -88,16 +101,6 @@ class AdapterCard(BaseModel):
     def modality(self) -> Modality | None:
         """The predicted modality; None if the card does not state it."""
         return None if self.task is None else find_modality(self.task, self.own_modality)
-
-    def labels(self, decoded: Tensor, size: tuple[int, int]) -> NDArray[Any]:
-        """Labels of `size` = (height, width), channels last, from decoded images (B, 3, h, w), nominally in [-1, 1].
-
-        Raises InputError if the card does not state the modality.
-        """
-        if (modality := self.modality) is None:
-            raise InputError(f"{CARD_FILE}: does not state what the adapter predicts")
-        code = Code(**self.code_of(modality))
-        return modality.from_image_at(decoded, size, code, classes=self.encoding.class_ids)
 
     def contradictions(self, modality: Modality, code: Code | None = None) -> list[str]:
         """Reasons why the adapter does not predict this modality with this code."""

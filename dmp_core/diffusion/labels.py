@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,3 +78,39 @@ def decode_labels(
     classes: see `Modality.from_image`.
     """
     return modality.from_image_at(decode(vae, latents), (size[0], size[1]), code, classes=classes)
+
+
+def mirrored(label_images: NDArray[Any], modality: Modality | str, where: NDArray[np.bool_]) -> NDArray[Any]:
+    """Label images (B, 3, H, W), those that `where` (B,) selects mirrored: of normals the x changes sign."""
+    found = label_images.copy()
+    found[where] = np.moveaxis(modality_of(modality).mirror_image(np.moveaxis(found[where], 1, -1)), -1, 1)
+    return found
+
+
+def predict_labels(
+    vae: Any,
+    latents_of: Callable[[Tensor], Tensor],
+    images: Tensor,
+    size: Sequence[int],
+    modality: Modality,
+    code: Code,
+    *,
+    classes: Classes = None,
+    both_ways: bool = False,
+    colour_noise: float | None = None,
+) -> tuple[Array, Tensor]:
+    """The one way from images to labels: (labels of `size` = (height, width), channels last; the label latents).
+
+    latents_of: the network, from images (B, 3, h, w) in [0, 1] to label latents (B, C, h', w').
+    images: (B, 3, h, w) in [-1, 1], at the size at which the network works.
+    classes, colour_noise: see `Modality.from_image`.
+    both_ways: also predict the mirrored images and average; not for class maps, where the mean of two classes' colours
+        may be a third one's.
+    """
+    latents = latents_of(images / 2 + 0.5)
+    decoded = decode(vae, latents)
+    if both_ways and not modality.has_classes:
+        other = decode(vae, latents_of(images.flip(-1) / 2 + 0.5)).cpu().numpy()
+        back = mirrored(other, modality, np.ones(len(other), dtype=np.bool_))
+        decoded = (decoded.cpu() + torch.from_numpy(back)) / 2
+    return modality.from_image_at(decoded, (size[0], size[1]), code, classes=classes, noise=colour_noise), latents

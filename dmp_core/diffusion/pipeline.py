@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,19 +23,22 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from dmp_core.diffusion.adapters import load_adapter, note_identity
 from dmp_core.diffusion.card import AdapterCard
+from dmp_core.diffusion.labels import predict_labels
 from dmp_core.diffusion.latents import decode_latents, depth_from_decoded, downscale_factor, encode_images, working_size
 from dmp_core.diffusion.sampler import Denoiser, sample, unet_denoiser
 from dmp_core.diffusion.schedule import Schedule
 from dmp_core.diffusion.text import tokenise
 from dmp_core.errors import InputError
 from dmp_core.finite import check_outputs, check_parts
-from dmp_core.images import to_rgb
+from dmp_core.images import image_to_vae, resize_image, to_rgb
+from dmp_core.modalities import Code
 from dmp_core.names import Prediction, Source
 
 Images = Image.Image | Sequence[Image.Image] | Tensor
 Resampling = Literal["antialias", "dmp_compat", "dmp_compat_aliased"]
 OutputType = Literal["pt", "np", "pil", "latent", "label"]
 Mode = Literal["RGB", "F"]
+Resolution = int | tuple[int, int] | Literal["native", "input"]
 
 _BASE_FILE = "model_index.json"
 _NETWORKS = ("vae", "text_encoder", "unet")
@@ -155,12 +159,14 @@ class DMPPipeline(DiffusionPipeline):
         prediction: Prediction | None = None,
         source: Source | None = None,
         schedule: Schedule | None = None,
-        resolution: int | tuple[int, int] | Literal["native", "input"] = "native",
+        resolution: Resolution = "native",
         resampling: Resampling = "antialias",
         mode: Mode | None = None,
         scale: float | Literal["minmax"] | None = None,
         output_type: OutputType = "pt",
         generator: torch.Generator | None = None,
+        mirrored: bool = False,
+        colour_noise: float | None = None,
         return_dict: bool = True,
     ) -> DMPOutput | tuple[Any, ...]:
         """Predict a dense property of each image.
@@ -180,47 +186,89 @@ class DMPPipeline(DiffusionPipeline):
         output_type: "pt" (B, C, H, W), "np" channels last, "pil" list, "latent", or "label": what `dmp predict` writes,
             arrays in the units of the modality that the adapter's card names (unit normals, metres, class ids …).
         generator: samples the VAE's posterior with it instead of taking the mode.
+        mirrored, colour_noise: for "label", as in `SamplingConfig`.
 
         Returns :class:`DMPOutput`; with ``return_dict=False`` the tuple (images, latents). Networks run in evaluation
         mode, whatever their mode. Raises InputError on invalid arguments, and its subclass `NotFinite` on
         NaN or infinity in a result.
         """
-        card = self.card
-        steps = card.num_steps if num_inference_steps is None else num_inference_steps
+        steps = self.card.num_steps if num_inference_steps is None else num_inference_steps
         _check_settings(steps, guidance_scale, mode, resampling, output_type, scale)
-        if output_type == "label" and card.modality is None:
-            raise InputError("output_type: label needs an adapter whose card says what it predicts")
-        pixels = to_pixels(images).to(self._execution_device, torch.float32)
-        size = (pixels.shape[-2], pixels.shape[-1])
-        pixels = resize(pixels, self._working_size(size, resolution), resampling != "dmp_compat_aliased")
-        with evaluating(self.vae, self.unet, self.text_encoder), self.progress_bar(total=steps) as bar:
-            x = encode_images(self.vae, pixels, generator).to(self.unet.dtype)
-            denoise = _ticking(self._denoiser(prompt, len(x), guidance_scale), bar.update)
-            y = sample(
-                denoise, x, schedule or self.schedule, steps, prediction or card.prediction, source or card.source
-            )
-            decoded = None if output_type == "latent" else decode_latents(self.vae, y).float()
-        check_outputs(y if decoded is None else decoded)
-        result = y if decoded is None else self._result(decoded, size, mode, scale, resampling, output_type)
+        latents_of = partial(
+            self._latents, prompt=prompt, steps=steps, guidance_scale=guidance_scale, prediction=prediction,
+            source=source, schedule=schedule, generator=generator,
+        )  # fmt: skip
+        result: Any
+        with evaluating(self.vae, self.unet, self.text_encoder):
+            if output_type == "label":
+                result, y = self._labels(images, resolution, latents_of, mirrored, colour_noise)
+            else:
+                pixels = to_pixels(images).to(self._execution_device, torch.float32)
+                size = (pixels.shape[-2], pixels.shape[-1])
+                y = latents_of(resize(pixels, self._working_size(size, resolution), resampling != "dmp_compat_aliased"))
+                result = self._result(y, size, mode, scale, resampling, output_type)
         self.maybe_free_model_hooks()
         return DMPOutput(images=result, latents=y) if return_dict else (result, y)
 
+    def _latents(
+        self,
+        pixels: Tensor,
+        *,
+        prompt: str | Sequence[str] | None,
+        steps: int,
+        guidance_scale: float,
+        prediction: Prediction | None,
+        source: Source | None,
+        schedule: Schedule | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Label latents (B, C, h, w) of images (B, 3, H, W) in [0, 1]; arguments as in `__call__`."""
+        pixels, card = pixels.to(self._execution_device, torch.float32), self.card
+        with self.progress_bar(total=steps) as bar:
+            x = encode_images(self.vae, pixels, generator).to(self.unet.dtype)
+            denoise = _ticking(self._denoiser(prompt, len(x), guidance_scale), bar.update)
+            y: Tensor = sample(
+                denoise, x, schedule or self.schedule, steps, prediction or card.prediction, source or card.source
+            )
+        return y
+
+    def _labels(
+        self, images: Images, resolution: Resolution, latents_of: Any, mirrored: bool, colour_noise: float | None
+    ) -> tuple[np.ndarray, Tensor]:
+        """Labels in the units of the card's modality, as `dmp predict` makes them, and their latents."""
+        card = self.card
+        if (modality := card.modality) is None:
+            raise InputError("output_type: label needs an adapter whose card says what it predicts")
+        pixels = to_pixels(images)
+        size = (pixels.shape[-2], pixels.shape[-1])
+        working = self._working_size(size, resolution)
+        if isinstance(images, Tensor):
+            pixels = resize(pixels, working) * 2 - 1
+        else:
+            pixels = image_to_vae(np.stack([resize_image(array, working) for array in _arrays(images)]))
+        noise = colour_noise if modality.has_classes else None
+        return predict_labels(
+            self.vae, latents_of, pixels, size, modality, Code(**card.code_of(modality)),
+            classes=card.encoding.classes(noise), both_ways=mirrored, colour_noise=noise,
+        )  # fmt: skip
+
     def _result(
         self,
-        decoded: Tensor,
+        y: Tensor,
         size: tuple[int, int],
         mode: Mode | None,
         scale: float | Literal["minmax"] | None,
         resampling: Resampling,
-        output_type: OutputType,
+        output_type: Literal["pt", "np", "pil", "latent"],
     ) -> Any:
-        """Decoded images (B, 3, h, w) as what `output_type` names, at `size` = (height, width)."""
-        card = self.card
-        if output_type == "label":
-            return card.labels(decoded * 2 - 1, size)
-        assert output_type != "latent"
-        depth_scale = card.encoding.scale if scale is None else scale
-        return postprocess(decoded, size, mode or card.encoding.mode, depth_scale, resampling, output_type)
+        """Label latents as what `output_type` names, at `size` = (height, width)."""
+        if output_type == "latent":
+            check_outputs(y)
+            return y
+        decoded, encoding = decode_latents(self.vae, y).float(), self.card.encoding
+        check_outputs(decoded)
+        depth_scale = encoding.scale if scale is None else scale
+        return postprocess(decoded, size, mode or encoding.mode, depth_scale, resampling, output_type)
 
     def encode_prompt(self, prompt: str | Sequence[str]) -> Tensor:
         """Text embeddings (B, L, D) of one prompt or several; long ones are truncated."""
@@ -243,9 +291,7 @@ class DMPPipeline(DiffusionPipeline):
         self._empty_embeds = self._empty_embeds.to(self._execution_device, self.unet.dtype)
         return self._empty_embeds
 
-    def _working_size(
-        self, size: tuple[int, int], resolution: int | tuple[int, int] | Literal["native", "input"]
-    ) -> tuple[int, int]:
+    def _working_size(self, size: tuple[int, int], resolution: Resolution) -> tuple[int, int]:
         """(height, width) to work at: whole latents, the aspect ratio kept as far as they allow."""
         factor = downscale_factor(self.vae)
         if resolution == "input":
@@ -265,6 +311,11 @@ def to_pixels(images: Images) -> Tensor:
     """Images of any accepted kind as float (B, 3, H, W) in [0, 1]. Raises InputError that names the fix."""
     if isinstance(images, Tensor):
         return _checked_tensor(images)
+    return torch.from_numpy(_arrays(images)).permute(0, 3, 1, 2).float() / 255
+
+
+def _arrays(images: Image.Image | Sequence[Image.Image]) -> np.ndarray:
+    """PIL images of one size as uint8 (B, H, W, 3)."""
     pil_images = [images] if isinstance(images, Image.Image) else list(images)
     if not pil_images or not all(isinstance(image, Image.Image) for image in pil_images):
         raise InputError("images: give a PIL image, a list of them, or a tensor (B, 3, H, W) in [0, 1]")
@@ -272,7 +323,7 @@ def to_pixels(images: Images) -> Tensor:
     sizes = sorted({array.shape[1::-1] for array in arrays})
     if len(sizes) > 1:
         raise InputError(f"images: sizes differ ({', '.join(f'{w}×{h}' for w, h in sizes)}); make one call for each")
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+    return np.stack(arrays)
 
 
 def _checked_tensor(images: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dmp_core.diffusion.labels import mirrored
 from dmp_core.diffusion.latents import downscale_factor
 from dmp_core.errors import InputError
 from dmp_core.modalities import Code, Modality, modality_of
@@ -142,13 +143,6 @@ def _packed(codes: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Colours (B, 3, H, W) as one number per pixel, (B, 1, H, W)."""
     red, green, blue = np.moveaxis(codes.astype(np.int32), 1, 0)
     return ((red << 16) + (green << 8) + blue)[:, None]
-
-
-def mirrored(label_images: NDArray[Any], modality: Modality | str, where: NDArray[np.bool_]) -> NDArray[Any]:
-    """Label images (B, 3, H, W), those that `where` (B,) selects mirrored: of normals the x changes sign."""
-    found = label_images.copy()
-    found[where] = np.moveaxis(modality_of(modality).mirror_image(np.moveaxis(found[where], 1, -1)), -1, 1)
-    return found
 
 
 def draw_indices(samples: int, step: int, size: int, seed: int) -> NDArray[np.int64]:

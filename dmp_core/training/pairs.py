@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dmp_core.diffusion.labels import mirrored
 from dmp_core.errors import InputError
 from dmp_core.modalities import Modality, modality_of
-from dmp_core.training.data import draw_indices, mirrored
+from dmp_core.training.data import draw_indices
 
 Array = NDArray[Any]
 

@@ -152,8 +152,9 @@ def test_the_card_of_an_own_modality_describes_it():
     other = find_modality("heat", ScalarModality(range=(0, 80), unit="°C"))
     assert "own_modalities.heat.range is [0.0, 80.0]" in card.contradictions(other)[0]
     grey = torch.zeros(1, 3, 4, 4)
-    assert np.allclose(card.labels(grey, (4, 4)), 30)
-    assert card.labels(grey, (8, 2)).shape == (1, 8, 2)
+    code = Code(**card.code_of(card.modality))
+    assert np.allclose(card.modality.from_image_at(grey, (4, 4), code), 30)
+    assert card.modality.from_image_at(grey, (8, 2), code).shape == (1, 8, 2)
 
 
 # ----------------------------------------------------------------------------------------- axes

@@ -15,11 +15,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from dmp_core.cli import app
+from dmp_core.config import load_config
 from dmp_core.errors import InputError
-from dmp_core.modalities import find_modality
+from dmp_core.modalities import BUILT_IN, find_modality
 from dmp_core.requests.predict_files import INDEX, prediction_config
 from dmp_core.resources import manifest_root
 from dmp_core.synthesis.listing import read_folder
+from dmp_core.weights.load import load_base
+from dmp_core.weights.settings import BaseConfig
+
+ROOT = Path(__file__).resolve().parents[2]
 
 DEPTH = ("--modality", "depth", "--adapter", "shipped:depth")
 
@@ -235,3 +240,24 @@ def test_an_output_that_overflows_is_refused_by_the_images_name(adapter: Callabl
     with pytest.raises(InputError, match=r"x\.png: the model's output holds NaN or infinity"):
         predict(photo_file(tmp_path / "x.png"), "--modality", "normal", "--adapter", place, "--out", tmp_path / "out")
     assert not names(tmp_path / "out")
+
+
+# ------------------------------------------------------------------------------------- one path
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_pipeline_and_the_command_give_the_same_array(name: str, tmp_path: Path) -> None:
+    """Of a photo that is resized both ways, with the preset's mirror and class shares."""
+    file = tmp_path / "photo.png"
+    Image.open(ROOT / "docs/images/readme.png").convert("RGB").crop((0, 0, 150, 110)).save(file)
+    predict(file, "--modality", name, "--adapter", f"shipped:{name}", "--out", tmp_path / "out")
+    modality, sampling = find_modality(name), load_config("mini").sampling
+    written = next((tmp_path / "out").glob(f"photo.{modality.member.split('.')[0]}.pred.*"))
+    pipeline = load_base(BaseConfig(model="shipped:mini"))
+    pipeline.load_adapter(manifest_root() / "adapters" / name)
+    with Image.open(file) as photo:
+        labels = pipeline(
+            photo, output_type="label", mirrored=sampling.mirrored, colour_noise=sampling.colour_noise
+        ).images
+    assert sampling.mirrored
+    assert sampling.colour_noise
+    assert labels[0].shape[:2] == (110, 150)
+    np.testing.assert_array_equal(modality.decode(modality.encode(labels[0])), modality.decode(written.read_bytes()))

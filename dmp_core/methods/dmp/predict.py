@@ -7,19 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dmp_core.diffusion.adapters import find_adapter
-from dmp_core.diffusion.card import Encoding, read_card
-from dmp_core.diffusion.labels import decode, working_images
+from dmp_core.diffusion.card import read_card
+from dmp_core.diffusion.labels import predict_labels, working_images
 from dmp_core.diffusion.schedule import Schedule
 from dmp_core.diffusion.settings import SamplingConfig
 from dmp_core.errors import InputError
 from dmp_core.modalities import Code, Modality, modality_of
-from dmp_core.modalities.base import Classes
-from dmp_core.training.data import mirrored
 from dmp_core.weights.load import load_base
 from dmp_core.weights.settings import BaseConfig
 
@@ -77,44 +74,35 @@ def predict_batch(
     sampling = sampling.for_modality(modality)
     if sampling.use_prompt and (prompts is None or len(prompts) != len(images)):
         raise InputError(f"sampling.use_prompt: needs one prompt per image ({len(images)})")
-    classes = _classes(pipeline.card.encoding, sampling)
-    code = replace(code or Code(), **pipeline.card.code_of(modality))
-    working = working_images(pipeline.vae, images, resolution)
-    decoded = _predict(pipeline, working, sampling, prompts)
-    if sampling.mirrored:
-        other = _predict(pipeline, working.flip(-1), sampling, prompts).cpu().numpy()
-        back = mirrored(other, modality, np.ones(len(other), dtype=np.bool_))
-        decoded = (decoded.cpu() + torch.from_numpy(back)) / 2
-    return modality.from_image_at(decoded, images.shape[1:3], code, classes=classes, noise=sampling.colour_noise)
+    captions = list(prompts) if sampling.use_prompt and prompts is not None else None
+    schedule = _schedule(pipeline, sampling)
 
-
-def _predict(
-    pipeline: DMPPipeline, images: torch.Tensor, sampling: SamplingConfig, prompts: Sequence[str] | None
-) -> torch.Tensor:
-    """Label images (B, 3, h, w), nominally in [-1, 1], of images (B, 3, h, w) in [-1, 1]."""
-    _, latents = pipeline(
-        images / 2 + 0.5,
-        prompt=list(prompts) if sampling.use_prompt and prompts is not None else None,
-        num_inference_steps=sampling.num_steps,
-        guidance_scale=sampling.guidance_scale,
-        source=sampling.source,
-        schedule=_schedule(pipeline, sampling),
-        resolution="input",
-        output_type="latent",
-        return_dict=False,
-    )
-    return decode(pipeline.vae, latents)
-
-
-def _classes(encoding: Encoding, sampling: SamplingConfig) -> Classes:
-    """The adapter's, with their shares where `sampling.colour_noise` needs them."""
-    if sampling.colour_noise is None:
-        return encoding.class_ids
-    if encoding.class_ids is None or encoding.class_shares is None:
-        raise InputError(
-            "sampling.colour_noise: the adapter's dmp.json states no class_shares; train it again, or omit this setting"
+    def latents_of(working: torch.Tensor) -> torch.Tensor:
+        _, latents = pipeline(
+            working,
+            prompt=captions,
+            num_inference_steps=sampling.num_steps,
+            guidance_scale=sampling.guidance_scale,
+            source=sampling.source,
+            schedule=schedule,
+            resolution="input",
+            output_type="latent",
+            return_dict=False,
         )
-    return dict(zip(encoding.class_ids, encoding.class_shares, strict=True))
+        return latents
+
+    labels, _ = predict_labels(
+        pipeline.vae,
+        latents_of,
+        working_images(pipeline.vae, images, resolution),
+        images.shape[1:3],
+        modality,
+        replace(code or Code(), **pipeline.card.code_of(modality)),
+        classes=pipeline.card.encoding.classes(sampling.colour_noise),
+        both_ways=sampling.mirrored,
+        colour_noise=sampling.colour_noise,
+    )
+    return labels
 
 
 def _schedule(pipeline: DMPPipeline, sampling: SamplingConfig) -> Schedule | None:
