@@ -32,6 +32,7 @@ def test_methods_are_those_of_the_comparison_with_two_steps():
     assert (visii.fit.clip_model, visii.fit.num_pairs) == ("models/clip", None)
 
 
+@pytest.mark.slow
 def test_every_artefact_is_measured_once_and_described(tmp_path, monkeypatch):
     monkeypatch.setattr(rehearsal, "plan", lambda config: plan(config)[:2])
     config = load_config("smoke", overrides=["splits.in_domain.count=2", "prompts.generator={kind: grammar}"])
@@ -45,6 +46,7 @@ def test_every_artefact_is_measured_once_and_described(tmp_path, monkeypatch):
     assert f"| {rows[1].node} | {rows[1].output} |" in table
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_process_alone():
     held = np.ones(2**27)  # 1 GiB
     assert rehearsal.peak_gib() > 1

@@ -22,6 +22,8 @@ from dmp_core.stages import Node, execute, plan
 from dmp_core.store import open_dataset
 from tests.report.rooms import room
 
+pytestmark = pytest.mark.slow
+
 SAVED = [("jpg", "RGB"), ("png", "RGBA"), ("webp", "RGB"), ("bmp", "RGB"), ("tif", "L"), ("jpeg", "CMYK"), ("png", "P")]
 
 

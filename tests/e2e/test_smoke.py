@@ -25,6 +25,8 @@ from dmp_core.errors import InputError
 from dmp_core.stages import execute, find, plan
 from dmp_core.store import Workspace
 
+pytestmark = pytest.mark.slow
+
 PLANTED = "planted0secret"
 SECRETS = {name: PLANTED for name in ("HF_TOKEN", "VLLM_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")}
 

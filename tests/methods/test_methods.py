@@ -104,6 +104,7 @@ def fitted(request, tmp_path_factory) -> Fitted:
 
 
 # ---------------------------------------------------------------------------------- learning
+@pytest.mark.slow
 def test_it_learns(fitted):
     losses = [row.loss for row in read_log(fitted.work / "loss.csv")]
     assert [row.step for row in read_log(fitted.work / "loss.csv")] == list(range(1, fitted.method.settings.steps + 1))

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "modalities.md").read_text()
 SMALL = ["train.steps=30", "train.num_timesteps=1", "train.batch_size=4", "train.use_prompt=false"]

@@ -282,6 +282,7 @@ def test_a_lock_that_is_being_written_is_held(tmp_path):
     assert not Lock(place, "thing").acquire()
 
 
+@pytest.mark.slow
 def test_a_signal_at_any_moment_leaves_no_lock(tmp_path):
     with start(SIGNALS, tmp_path) as process:
         assert process.wait(timeout=120) == 0

@@ -366,6 +366,7 @@ def test_log_of_a_resumed_run_drops_rows_after_the_checkpoint(tmp_path, referenc
 
 
 # ------------------------------------------------------------------------------------ resuming
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_killed_run_resumes_to_the_same_weights(tiny_folder, tmp_path, name):
     """SIGKILL in the middle of a real process, after a checkpoint but not at one."""
