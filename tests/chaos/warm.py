@@ -21,6 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from dmp_core.stages.registry import STAGES
 from tests import faults
 from tests.chaos.drills import LIMIT, ROOT, Ended, temporary
 
@@ -118,25 +119,13 @@ def _import_all() -> None:
         importlib.import_module(name)
     for name in (
         "cli.commands",
-        "training.finetune",
-        "training.predict",
-        "methods.dmp",
+        "methods.dmp.finetune",
+        "methods.dmp.predict",
         "report.build",
         "report.plots",
     ):
         importlib.import_module(f"dmp_core.{name}")
-    for name in (
-        "prompts",
-        "images",
-        "labels",
-        "quality",
-        "shards",
-        "latents",
-        "train",
-        "predict",
-        "evaluate",
-        "report",
-    ):
+    for name in STAGES:
         importlib.import_module(f"dmp_core.stages.{name}")
 
 
