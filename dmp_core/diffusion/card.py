@@ -14,6 +14,7 @@ from dmp_core.errors import InputError
 from dmp_core.modalities import Code, Modality, find_modality
 from dmp_core.modalities.base import Classes, DepthCurve
 from dmp_core.modalities.settings import MOST_CLASSES, OwnModality
+from dmp_core.names import Prediction, Source
 from dmp_core.settings import raise_readable
 
 if TYPE_CHECKING:
@@ -80,9 +81,9 @@ class AdapterCard(BaseModel):
     own_modality: OwnModality | None = None
     """For a modality that is not built in: its description."""
     method: str = "dmp"
-    prediction: Literal["x", "y", "v"] = "v"
+    prediction: Prediction = "v"
     schedule: ScheduleConfig = ScheduleConfig()
-    source: Literal["oracle", "estimated"] = "oracle"
+    source: Source = "oracle"
     num_steps: PositiveInt = 5
     encoding: Encoding = Encoding()
     resolution: Annotated[int, Field(gt=0, le=16384)] | None = None

@@ -239,13 +239,15 @@ class DMPPipeline(DiffusionPipeline):
         card = self.card
         if (modality := card.modality) is None:
             raise InputError("output_type: label needs an adapter whose card says what it predicts")
-        pixels = to_pixels(images)
-        size = (pixels.shape[-2], pixels.shape[-1])
-        working = self._working_size(size, resolution)
         if isinstance(images, Tensor):
-            pixels = resize(pixels, working) * 2 - 1
+            pixels = _checked_tensor(images)
+            size = (pixels.shape[-2], pixels.shape[-1])
+            pixels = resize(pixels, self._working_size(size, resolution)) * 2 - 1
         else:
-            pixels = image_to_vae(np.stack([resize_image(array, working) for array in _arrays(images)]))
+            arrays = _arrays(images)
+            size = arrays.shape[1:3]
+            working = self._working_size(size, resolution)
+            pixels = image_to_vae(np.stack([resize_image(array, working) for array in arrays]))
         noise = colour_noise if modality.has_classes else None
         return predict_labels(
             self.vae, latents_of, pixels, size, modality, Code(**card.code_of(modality)),

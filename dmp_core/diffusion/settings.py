@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import (
     PositiveFloat,
     PositiveInt,
 )
 
 from dmp_core.modalities import Modality
-from dmp_core.names import Spacing
+from dmp_core.names import Precision, Source, Spacing
 from dmp_core.settings import Settings, since
 
 
@@ -26,7 +24,7 @@ class SamplingConfig(Settings):
     """Reverse process (eq. 4)."""
 
     num_steps: PositiveInt = 5
-    source: Literal["oracle", "estimated"] = "oracle"
+    source: Source = "oracle"
     spacing: Spacing | None = since(None)
     """Of the steps; None: as the adapter was trained. All timesteps are trained unless `train.num_timesteps` says
     otherwise, so that one adapter serves every spacing."""
@@ -40,7 +38,7 @@ class SamplingConfig(Settings):
     pixel then gets the class that is likeliest by its colour and by the classes' shares of the training labels. None:
     the class of the nearest colour."""
     batch_size: PositiveInt = 16
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Precision = "float32"
     """Of the U-Net, the text encoder and the VAE's decoding."""
 
     @property

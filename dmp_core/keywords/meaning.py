@@ -24,7 +24,7 @@ _COMPOUND = 4  # letters that the last part of a compound has at least; one less
 _TYPO = 5  # letters that a word has at least for which a similar one is looked up
 _SIMILAR, _SIMILAR_SHORT = 0.83, 0.8  # of `difflib`; one wrong letter of five is 0.8
 MEANINGS = 2
-"""Number of the rules below, for fingerprints of datasets with a keyword that `former_families` read differently."""
+"""Number of the rules below, for fingerprints of datasets with a keyword that `former` reads otherwise."""
 _LAST_WITH_SPACES = 0x2E7F  # scripts above it write their words without spaces
 
 

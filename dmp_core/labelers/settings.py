@@ -15,6 +15,7 @@ from pydantic import (
 
 from dmp_core.labelers.registry import labeler_names
 from dmp_core.modalities.base import Axes
+from dmp_core.names import Precision
 from dmp_core.settings import Settings, since
 
 
@@ -39,7 +40,7 @@ class ModelLabels(Settings):
     weights: str
     """Id in `data_manifests/models.yaml`, a hub id, or a local path."""
     batch_size: PositiveInt = 8
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Precision = "float32"
     options: dict[str, Any] = {}
     """The labeler's other options, named as in its `build`, e.g. {pad: true, flip: true} for zoedepth."""
     # Left out of the dump, and so of the fingerprint, while it is off.

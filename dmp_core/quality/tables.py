@@ -21,9 +21,14 @@ def read_scores(artefact: Artefact) -> pd.DataFrame:
     return pd.read_parquet(io.BytesIO(artefact.read_input(QUALITY_FILE)))
 
 
+def score_role(split: str, table: str = "") -> str:
+    """What stages call a score table of a split among their inputs; without a table, how all of the split begin."""
+    return f"quality_{split}_{table}"
+
+
 def score_tables(inputs: Mapping[str, Artefact], split: str) -> dict[str, pd.DataFrame]:
     """The score tables of one split among a stage's inputs: `image`, or a modality's name → table."""
-    prefix = f"quality_{split}_"
+    prefix = score_role(split)
     return {role.removeprefix(prefix): read_scores(inputs[role]) for role in inputs if role.startswith(prefix)}
 
 

@@ -29,11 +29,12 @@ from dmp_core.modalities.registry import ModalityName
 from dmp_core.modalities.settings import OwnModality
 from dmp_core.progress import Progress, silent
 from dmp_core.quality.gates import IMAGE, Gates
+from dmp_core.quality.tables import score_role
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.settings import Settings, since
 from dmp_core.store import Artefact, FileRecord, Workspace, fingerprint
 from dmp_core.synthesis.own_images import Listing
-from dmp_core.weights.resolve import identity
+from dmp_core.weights.resolve import identity, model_hash
 from dmp_core.weights.settings import EditorConfig
 
 Inputs = dict[str, Artefact]
@@ -159,6 +160,16 @@ GatesField = Annotated[Gates, Field(default_factory=dict, exclude_if=lambda gate
 """Only the gates that a stage applies; without any, its fingerprint does not contain the field."""
 
 
+def pinned(stage: StageSettings, kind: type[StageSettings], uses: Iterable[ModelUse]) -> StageSettings:
+    """The settings as `kind`, with the digest of their model if the registry or its files here give one.
+
+    Other weights are then another artefact.
+    """
+    found = (model_hash(use.reference, use.revision, use.file) for use in uses)
+    known = next((digest for digest in found if digest), None)
+    return kind(**dict(stage) | {"model_hash": known}) if known else stage
+
+
 def of_modality(config: PipelineConfig, modality: Modality) -> dict[str, Any]:
     """Settings of `OfModality`."""
     return {"task": modality.name, "own": config.own_modalities.get(modality.name)}
@@ -268,9 +279,9 @@ class Draft:
         config: StageSettings,
         inputs: dict[str, Node] | None = None,
         samples: int = 0,
-    ) -> Node:
+    ) -> None:
         node = Node(kind, name, config, inputs or {}, samples)
-        return self.by_id.setdefault(node.id, node)
+        self.by_id.setdefault(node.id, node)
 
     def labels(self, split: str) -> dict[str, Node]:
         """The label columns of a split, by modality name."""
@@ -289,7 +300,7 @@ class Draft:
     def scores(self, split: str, tables: Iterable[str]) -> dict[str, Node]:
         """The existing score tables of a split, by role."""
         found = {table: self.get(quality_node(split, table)) for table in tables}
-        return {f"quality_{split}_{table}": node for table, node in found.items() if node is not None}
+        return {score_role(split, table): node for table, node in found.items() if node is not None}
 
 
 def quality_node(split: str, table: str) -> str:

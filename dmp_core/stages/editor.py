@@ -36,9 +36,9 @@ class EditorStage(StageSettings):
 
 
 def add(draft: Draft, modality: Modality) -> None:
-    """For methods that edit by instructions, unless the settings name an editor."""
+    """For methods that edit by instructions, unless the settings name an editor; one serves all modalities."""
     config = draft.config
-    if config.train.reads_editor and config.editor.model is None:
+    if config.train.reads_editor and config.editor.model is None and not draft.made_editor():
         recipe = recipe_with(config.editor.recipe)
         sources = [split_keywords(name, s.keywords, s.keywords_file) for name, s in recipe.scenes.sources.items()]
         stage = EditorStage(

@@ -95,9 +95,9 @@ def run(
     total = len(config.splits) * (len(baselines) + 2)
     tables: list[ScoreTable] = []
     for split in config.splits:
-        labels = inputs[f"labels_{split}"]
+        labels, predicted, ceiling = (inputs[role] for role in roles(config.method, split))
         dropped = left_out(score_tables(inputs, split), config.gates, split)
-        rows = baselines | {own: inputs[f"{config.method}_{split}"], CEILING: inputs[f"ceiling_{split}"]}
+        rows = baselines | {own: predicted, CEILING: ceiling}
         for row, source in rows.items():
             scorer = Scorer(modality, row=row, split=split)
             for key, prediction, label in _pairs(modality, source, labels):

@@ -22,7 +22,7 @@ from dmp_core.progress import Progress, silent
 from dmp_core.quality.labels import flip_difference
 from dmp_core.render import PROVIDES
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.base import Draft, Inputs, ModelUse, OfModality, StageKind, StageResult
+from dmp_core.stages.base import Draft, Inputs, ModelUse, OfModality, StageKind, StageResult, pinned
 from dmp_core.store import (
     Artefact,
     Sample,
@@ -34,7 +34,7 @@ from dmp_core.store import (
 )
 from dmp_core.store.attempts import batch_or_each
 from dmp_core.synthesis.own_images import Listing
-from dmp_core.weights.resolve import model_hash, resolve_model
+from dmp_core.weights.resolve import resolve_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,9 +68,8 @@ def add(draft: Draft, split: str) -> None:
     for name, labeler in _labelers(draft.config, draft.listings.get(split)).items():
         own = draft.config.own_modalities.get(name)
         stage = LabelsStage(split=split, task=name, own=own, labeler=labeler)
-        found = [known for use in stage.uses() if (known := model_hash(use.reference, use.revision, use.file))]
-        pinned = PinnedLabelsStage(**dict(stage), model_hash=found[0]) if found else stage
-        draft.add(KIND, f"{split}-{name}", pinned, {"images": images}, images.samples)
+        settings = pinned(stage, PinnedLabelsStage, stage.uses())
+        draft.add(KIND, f"{split}-{name}", settings, {"images": images}, images.samples)
 
 
 def _labelers(config: PipelineConfig, listing: Listing | None) -> dict[str, LabelsConfig]:

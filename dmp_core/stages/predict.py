@@ -88,19 +88,19 @@ def add(draft: Draft, modality: Modality) -> None:
     """Predictions of every split except the training split; and the VAE ceiling for splits with labels to score."""
     config, name, method = draft.config, modality.name, draft.config.train.method
     adapter = draft[f"train/{name}-{config.train.fitted.method}"]
+    settings: dict[str, Any] = {
+        **of_modality(config, modality),
+        **code_of(config, modality),
+        "row": method,
+        "base": config.base,
+        "base_hash": base_hash(config),
+        "sampling": config.sampling.for_modality(modality),
+        "resolution": config.latents.resolution_of(name),
+        "inference": config.train.inference,
+        **named_editor(config),
+    }
     for split in (split for split in config.splits if split != "train"):
-        stage = PredictStage(
-            **of_modality(config, modality),
-            **code_of(config, modality),
-            split=split,
-            row=method,
-            base=config.base,
-            base_hash=base_hash(config),
-            sampling=config.sampling.for_modality(modality),
-            resolution=config.latents.resolution_of(name),
-            inference=config.train.inference,
-            **named_editor(config),
-        )
+        stage = PredictStage(split=split, **settings)
         images, labels = draft[f"images/{split}"], draft.get(f"labels/{split}-{name}")
         inputs = {"adapter": adapter, "images": images} | draft.made_editor()
         if config.sampling.use_prompt:

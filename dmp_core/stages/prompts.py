@@ -23,10 +23,9 @@ from dmp_core.prompts.cleanup import RULES, same_by_first_rules
 from dmp_core.prompts.settings import GrammarPrompts, PromptsConfig, TransformersPrompts, VLLMPrompts
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.settings import since
-from dmp_core.stages.base import Draft, Inputs, ModelUse, Node, StageKind, StageResult, StageSettings
+from dmp_core.stages.base import Draft, Inputs, ModelUse, Node, StageKind, StageResult, StageSettings, pinned
 from dmp_core.store import Artefact, staged_folder
 from dmp_core.synthesis.listing import prompts_table, read_folder
-from dmp_core.weights.resolve import model_hash
 
 # Captions of a language model that pass both the first clean-up rules and today's: they have not changed.
 _MEASURED = frozenset({"240684b76df6"})  # the preset mini's in_domain, with SmolLM2
@@ -34,7 +33,6 @@ _MEASURED = frozenset({"240684b76df6"})  # the preset mini's in_domain, with Smo
 KIND = StageKind("prompts", version=2, typical=(0.45, 200), on_a_gpu=(0.05, 200))
 
 
-# The settings each stage reads: exactly these are fingerprinted, and stored in the manifest.
 class PromptsStage(StageSettings):
     split: str
     keywords: list[str]
@@ -44,7 +42,7 @@ class PromptsStage(StageSettings):
     clean_up: int | None = since(None)
     """`cleanup.RULES` if these can give other captions than the first rules; else None."""
     meanings: int | None = since(None)
-    """`families.MEANINGS`, where a keyword means another place than by the first rules; else None."""
+    """`keywords.meaning.MEANINGS`, where a keyword means another place than by the first rules; else None."""
 
     def uses(self) -> Iterator[ModelUse]:
         generator = self.prompts.generator
@@ -94,12 +92,11 @@ def add(draft: Draft, split: str) -> None:
         name, _, known = reference.rpartition("-")
         exclude[f"exclude_{name}"] = Node(KIND, name, StageSettings(), given=known)
     stage = PromptsStage(split=split, keywords=keywords[split], count=count, prompts=config.prompts, seed=config.seed)
-    found = [digest for use in _writer(stage) if (digest := model_hash(use.reference, use.revision, use.file))]
-    pinned = PinnedPromptsStage(**dict(stage), model_hash=found[0]) if found else stage
-    if not _judged_alike(stage) and Node(KIND, split, pinned, exclude).fingerprint not in _MEASURED:
-        pinned = pinned.model_copy(update={"clean_up": RULES})
-    pinned = pinned.model_copy(update={"meanings": meanings(stage.keywords)})
-    draft.add(KIND, split, pinned, exclude, count)
+    settings = pinned(stage, PinnedPromptsStage, _writer(stage))
+    if not _judged_alike(stage) and Node(KIND, split, settings, exclude).fingerprint not in _MEASURED:
+        settings = settings.model_copy(update={"clean_up": RULES})
+    settings = settings.model_copy(update={"meanings": meanings(stage.keywords)})
+    draft.add(KIND, split, settings, exclude, count)
 
 
 def _writer(stage: PromptsStage) -> Iterator[ModelUse]:

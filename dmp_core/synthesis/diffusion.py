@@ -17,6 +17,7 @@ from PIL import Image
 from transformers.utils import logging as transformers_logging
 
 from dmp_core.errors import InputError
+from dmp_core.names import Precision
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.store import Sample, Skipped
 from dmp_core.store.attempts import next_seed
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
-
-Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 class DiffusedImages:
@@ -208,7 +207,7 @@ class SafetyChecker:
         return [{"safety": {"flagged": bool(flag)}} for flag in flags]
 
 
-def choose_dtype(name: Literal["auto"] | Dtype, device: str) -> Dtype:
+def choose_dtype(name: Literal["auto"] | Precision, device: str) -> Precision:
     """Resolve `auto` to a format that suits the device; other names are returned unchanged.
 
     Raises InputError for float16 on the CPU, which has no native arithmetic for it.

@@ -12,6 +12,7 @@ from pydantic import (
 from dmp_core.diffusion.settings import ScheduleConfig
 from dmp_core.methods.settings import MethodConfig
 from dmp_core.modalities import Modality
+from dmp_core.names import Prediction
 from dmp_core.settings import since
 from dmp_core.training.settings import FitConfig, LoraConfig
 
@@ -27,7 +28,7 @@ class TrainConfig(FitConfig, MethodConfig):
     """random: the same U-Net with fresh random weights, so that a comparison shows what pre-training is
     worth; needs `weights: all`."""
     lora: LoraConfig = LoraConfig()
-    prediction: Literal["x", "y", "v"] = "v"
+    prediction: Prediction = "v"
     schedule: ScheduleConfig = ScheduleConfig()
     num_timesteps: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Train only on what a sampler of this many steps uses: its timesteps, and the image itself (y_T = x) at the

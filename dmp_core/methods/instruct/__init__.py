@@ -39,10 +39,10 @@ class HardInstruct:
         device: str,
         progress: Progress,
     ) -> dict[str, Any]:
-        return write_instruction(out, settings.instructions.get(problem.modality.name, problem.modality.instruction))
+        return _write_instruction(out, settings.instructions.get(problem.modality.name, problem.modality.instruction))
 
     def load(self, folder: Path, problem: Problem, inference: Inference, *, device: str) -> Predictor:
-        return instructed(open_editor(problem, inference, device), read_instruction(folder), problem, inference)
+        return instructed(open_editor(problem, inference, device), _read_instruction(folder), problem, inference)
 
 
 class LearnedInstruct:
@@ -72,22 +72,22 @@ class LearnedInstruct:
         result = fit_token(
             config, editor, pairs, work, out, card=card_of(problem, data), device=device, progress=progress
         )
-        return result.summary() | write_instruction(out, config.instruction)
+        return result.summary() | _write_instruction(out, config.instruction)
 
     def load(self, folder: Path, problem: Problem, inference: Inference, *, device: str) -> Predictor:
         from dmp_core.methods.instruct.token import learned_instruction
 
         editor = open_editor(problem, inference, device)
-        instruction = learned_instruction(editor, folder, read_instruction(folder))
+        instruction = learned_instruction(editor, folder, _read_instruction(folder))
         return instructed(editor, instruction, problem, inference)
 
 
-def write_instruction(folder: Path, instruction: str) -> dict[str, Any]:
+def _write_instruction(folder: Path, instruction: str) -> dict[str, Any]:
     (folder / INSTRUCTION_FILE).write_text(json.dumps({"instruction": instruction}) + "\n")
     return {"instruction": instruction}
 
 
-def read_instruction(folder: Path) -> str:
+def _read_instruction(folder: Path) -> str:
     file = folder / INSTRUCTION_FILE
     try:
         return str(json.loads(file.read_text())["instruction"])
