@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,8 +40,6 @@ class TrainingLog:
 
         table: the rows up to there, from the checkpoint; None: from the file (old checkpoints have no rows).
         """
-        from torch.utils.tensorboard import SummaryWriter
-
         folder.mkdir(parents=True, exist_ok=True)
         path = self.path = folder / FILE
         self.records = _recorded(path, start) if table is None else [_record(row) for row in table.tolist()]
@@ -48,7 +49,7 @@ class TrainingLog:
         self.rows.writerows([COLUMNS, *self.records])
         self.log_every = log_every
         self.window: list[StepRecord] = []
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+        self.board = _Board(folder / "tensorboard", purge_step=start + 1)
 
     def add(self, record: StepRecord, terms: Mapping[str, float] | None = None) -> None:
         """Log a step. TensorBoard gets the mean over `log_every` steps, less noisy than one batch.
@@ -62,8 +63,7 @@ class TrainingLog:
         if record.step % self.log_every == 0:
             self._to_board(self.window)
             self.window = []
-            for name, value in (terms or {}).items():
-                self.board.add_scalar(f"terms/{name}", value, record.step)
+            self.board.add({f"terms/{name}": value for name, value in (terms or {}).items()}, record.step)
 
     def table(self) -> Tensor:
         """All rows so far, float64 (steps, columns): for the checkpoint, so that it needs no other file."""
@@ -78,13 +78,49 @@ class TrainingLog:
 
     def _to_board(self, window: list[StepRecord]) -> None:
         scalars = {
-            "loss": sum(record.loss for record in window) / len(window),
-            "learning_rate": window[-1].learning_rate,
-            "grad_norm": sum(record.grad_norm for record in window) / len(window),
-            "steps_per_second": len(window) / max(sum(record.seconds for record in window), 1e-9),
+            "train/loss": sum(record.loss for record in window) / len(window),
+            "train/learning_rate": window[-1].learning_rate,
+            "train/grad_norm": sum(record.grad_norm for record in window) / len(window),
+            "train/steps_per_second": len(window) / max(sum(record.seconds for record in window), 1e-9),
         }
+        self.board.add(scalars, window[-1].step)
+
+
+class _Board:
+    """TensorBoard's event file, written by the thread that trains, so that a failed write is an error of the training.
+
+    `SummaryWriter` writes in a thread of its own, whose error is a traceback before it is the training's.
+    """
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        """purge_step: TensorBoard drops what a killed run wrote from this step on."""
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+
+        self.path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        with naming(self.path):
+            folder.mkdir(exist_ok=True)
+            self.stream = self.path.open("xb")
+        self._write({"file_version": "brain.Event:2"})
+        self._write({"step": purge_step, "session_log": SessionLog(status=SessionLog.START)})
+
+    def add(self, scalars: Mapping[str, float], step: int) -> None:
+        from torch.utils.tensorboard.summary import scalar
+
         for name, value in scalars.items():
-            self.board.add_scalar(f"train/{name}", value, window[-1].step)
+            self._write({"step": step, "summary": scalar(name, value)})
+        with naming(self.path):
+            self.stream.flush()
+
+    def close(self) -> None:
+        with naming(self.path):
+            self.stream.close()
+
+    def _write(self, fields: dict[str, Any]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        with naming(self.path):
+            RecordWriter(self.stream).write(Event(wall_time=time.time(), **fields).SerializeToString())
 
 
 def _recorded(path: Path, start: int) -> list[StepRecord]:
