@@ -24,6 +24,8 @@ from dmp_core.processes import Interrupted, descendants, end_now, signal_all
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 UNWINDING = 5.0
 """Seconds from the signal until the process ends without unwinding."""
+SHUTDOWN = 60
+"""Seconds after which the system ends an interpreter whose shutdown hangs."""
 ONE_PRESS = 0.5
 """Seconds within which a second SIGINT is the same Ctrl-C, passed on by the process that started this one."""
 _AGAIN = b"\0"
@@ -46,6 +48,7 @@ class Interrupts:
         self._heard, self._wake = socket.socketpair()
         self._wake.setblocking(False)
         self._before = sys.unraisablehook
+        self._thread_before = threading.excepthook
 
     def install(self) -> None:
         """Install the handlers. Ignored signals stay ignored, as in jobs started with nohup or in the background."""
@@ -56,6 +59,7 @@ class Interrupts:
         # Python's own handlers wait for the main thread, which may be busy; this descriptor is written immediately.
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         sys.unraisablehook = self._not_raised
+        threading.excepthook = self._in_a_thread
         threading.Thread(target=self._watch, daemon=True).start()
 
     def print_line(self) -> None:
@@ -78,12 +82,19 @@ class Interrupts:
             raise Interrupted(128 + number)
 
     def _not_raised(self, lost: sys.UnraisableHookArgs) -> None:
-        """Raise an exception that a destructor or a callback swallowed again, once the main thread continues."""
-        if not self.code or issubclass(lost.exc_type, Exception):
+        """Raise an interrupt that a destructor or a callback swallowed again, once the main thread continues.
+
+        An error after a signal is its consequence, such as a pipe closed at its other end.
+        """
+        if not self.code:
             self._before(lost)
-            return
-        with suppress(OSError):
-            self._wake.send(_AGAIN)  # not from here, where it would be swallowed as well
+        elif not issubclass(lost.exc_type, Exception):
+            with suppress(OSError):
+                self._wake.send(_AGAIN)  # not from here, where it would be swallowed as well
+
+    def _in_a_thread(self, lost: threading.ExceptHookArgs) -> None:
+        if not self.code:
+            self._thread_before(lost)
 
     def _watch(self) -> None:
         passed_on = False
@@ -113,7 +124,11 @@ class Interrupts:
         end_now(self.code)
 
     def _end(self) -> None:
-        """After an interrupt, skip the interpreter's own shutdown: it may hang where no thread can watch it."""
+        """After an interrupt, skip the interpreter's own shutdown: it may hang where no thread can watch it.
+
+        After any other end the work is done, and a signal from now on is too late: the shutdown takes up to a second,
+        in which Python no longer calls handlers, and the exit code would be the signal's.
+        """
         if self.code:
             signal_all(descendants(os.getpid()), signal.SIGKILL)
             self.print_line()
@@ -121,6 +136,9 @@ class Interrupts:
                 with suppress(OSError, ValueError):
                     stream.flush()
             os._exit(self.code)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        signal.alarm(SHUTDOWN)
 
     def __enter__(self) -> Interrupts:
         self.install()

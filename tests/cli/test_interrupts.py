@@ -90,6 +90,30 @@ def work():
     finally:
         raise ValueError("since its worker was ended")
 """
+LATER_ERRORS = """
+def fail(*_):
+    raise OSError(9, "Bad file descriptor")
+
+def work():
+    atexit.register(fail)
+    threading._register_atexit(fail)  # as process pools do
+    try:
+        ready()
+        time.sleep(60)
+    finally:
+        failing = threading.Thread(target=fail)
+        failing.start()
+        failing.join()
+"""
+DONE = """
+class Large:
+    def __del__(self):
+        os.write(1, b"ready\\n")
+        time.sleep(1)
+
+def work():
+    globals()["large"] = Large()
+"""
 WITH_CHILDREN = """
 def work():
     subprocess.Popen(["sleep", "1000"])
@@ -167,6 +191,26 @@ def test_signals_that_are_repeated_do_not_cut_the_unwinding_short():
 
 def test_any_error_after_a_signal_is_an_interruption():
     assert end(start(ANOTHER_ERROR), signal.SIGINT)[0] == 130
+
+
+def test_later_errors_of_threads_and_at_exit_print_nothing():
+    assert end(start(LATER_ERRORS), signal.SIGINT)[0] == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_after_the_work_is_done_changes_nothing(number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.replace("{work}", DONE)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert [process.stdout.readline() for _ in range(2)] == ["continued\n", "ready\n"]
+    process.send_signal(number)
+    assert process.communicate()[0] == ""
+    assert process.returncode == 0
 
 
 def test_no_child_is_left():
