@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -14,23 +12,18 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from dmp_core.cli import app, own_images
-from dmp_core.config import PipelineConfig, load_config
+from dmp_core.cli import app
+from dmp_core.config import load_config
 from dmp_core.errors import InputError
 from dmp_core.modalities import BUILT_IN, find_modality
-from dmp_core.stages import Node, execute, plan
+from dmp_core.stages import execute, plan
 from dmp_core.store import open_dataset
+from tests.commands import in_process
 from tests.report.rooms import room
 
 pytestmark = pytest.mark.slow
 
 SAVED = [("jpg", "RGB"), ("png", "RGBA"), ("webp", "RGB"), ("bmp", "RGB"), ("tif", "L"), ("jpeg", "CMYK"), ("png", "P")]
-
-
-def dmp(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "dmp_core.cli", *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def write_photos(folder: Path, count: int = 20) -> None:
@@ -59,7 +52,8 @@ def write_rooms(folder: Path, seeds: range, tasks: tuple[str, ...] = ("normal",)
 def imported(tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("import")
     write_photos(folder / "photos")
-    return folder, dmp("dataset", "import", str(folder / "photos"), "-p", "smoke", "-w", str(folder / "runs"))
+    done = in_process("dataset", "import", folder / "photos", "-p", "smoke", "-w", folder / "runs")
+    return folder, done.stdout
 
 
 def test_photos_become_a_dataset_that_opens_anywhere(imported):
@@ -104,19 +98,12 @@ def test_a_second_import_and_its_configuration_find_everything_done(imported):
     assert {row["status"] for row in json.loads(planned.stdout)["artefacts"]} == {"complete"}
 
 
-def without_prefect(config: PipelineConfig, workspace: str, nodes: list[Node]) -> None:
-    for node in nodes:
-        execute(config, node.id, workspace)
-
-
-def test_a_labelled_folder_is_trained_on_and_scored(tmp_path, monkeypatch):
-    monkeypatch.setattr(own_images, "run_nodes", without_prefect)
+def test_a_labelled_folder_is_trained_on_and_scored(tmp_path):
     write_rooms(tmp_path / "rooms" / "train", range(6))
     write_rooms(tmp_path / "rooms" / "in_domain", range(6, 9))
     workspace = tmp_path / "runs"
     steps = ["--set", "modalities=[normal]", "--set", "train.steps=2"]
-    command = ["dataset", "import", str(tmp_path / "rooms"), "-p", "smoke", "-w", str(workspace), *steps]
-    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    in_process("dataset", "import", tmp_path / "rooms", "-p", "smoke", "-w", workspace, *steps)
 
     metrics = json.loads((workspace / "report" / "metrics.json").read_text())
     assert metrics["training"]["normal"]["source"] == "trained in this run"
@@ -148,7 +135,8 @@ def test_labels_without_a_training_set_are_scored_without_a_constant(tmp_path, c
     }
     file.write_text(json.dumps({"extends": None} | values))
     config = load_config("mini", file)
-    without_prefect(config, str(tmp_path / "runs"), plan(config))
+    for node in plan(config):
+        execute(config, node.id, str(tmp_path / "runs"))
     report = tmp_path / "runs" / "report"
     written = json.loads((report / "metrics.json").read_text())
     metrics = written["metrics"]

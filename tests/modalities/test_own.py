@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.commands import in_process
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
@@ -27,12 +29,14 @@ def block(language: str, holding: str) -> str:
     return next(code for code in re.findall(rf"```{language}\n(.*?)```", DOCS, re.DOTALL) if holding in code)
 
 
-def dmp(*arguments: object, path: Path | None = None) -> str:
-    environment = os.environ | ({"PYTHONPATH": f"{path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"} if path else {})
-    command = [sys.executable, "-m", "dmp_core.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+def dmp_with_packages(site: Path, *arguments: object) -> None:
+    """In a process that has installed what lies in `site`, and no Prefect."""
+    environment = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    code = "import sys; sys.modules['prefect'] = None; from dmp_core.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def settings(overrides: list[str]) -> list[str]:
@@ -73,7 +77,7 @@ def parts(tmp_path_factory) -> Path:
 def trained(parts) -> Path:
     """The workspace of the docs' first example."""
     command = ["dataset", "import", parts / "parts", "-p", "smoke", "-c", parts / "own.yaml", "--hold-out", "0.25"]
-    dmp(*command, "-w", parts / "runs", *settings(SMALL))
+    in_process(*command, "-w", parts / "runs", *settings(SMALL))
     return parts / "runs"
 
 
@@ -115,7 +119,7 @@ def test_the_dataset_holds_the_labels_and_its_card_describes_them(trained, parts
 
 def test_an_adapters_card_states_its_prediction(trained, parts, tmp_path):
     adapter = next((trained / "adapters").glob("defects-dmp-*"))
-    dmp("predict", parts / "parts" / "00.png", "--adapter", adapter, "--out", tmp_path)
+    in_process("predict", parts / "parts" / "00.png", "--adapter", adapter, "--out", tmp_path)
     label = np.asarray(Image.open(tmp_path / "00.defects.pred.png"))
     assert label.shape == (64, 64)
     assert set(np.unique(label)) <= {0, 1, 2, 3}
@@ -135,7 +139,7 @@ def test_the_pipeline_gives_the_labels_that_the_command_writes(trained, parts, t
 
 
 def test_a_second_run_finds_everything_complete(trained, parts):
-    rows = json.loads(dmp("plan", "-c", trained / "datasets" / "parts.yaml", "-w", trained, "--json"))
+    rows = json.loads(in_process("plan", "-c", trained / "datasets" / "parts.yaml", "-w", trained, "--json").stdout)
     assert {row["status"] for row in rows["artefacts"]} == {"complete"}
 
 
@@ -160,7 +164,7 @@ def test_a_package_brings_a_modality(tmp_path):
     subprocess.run(list(map(str, install)), check=True)
     overrides = settings([*SMALL, "modalities=[edge]"])
     command = ["dataset", "import", tmp_path / "parts", "-p", "smoke", "--hold-out", "0.25", "-w", tmp_path / "runs"]
-    dmp(*command, *overrides, path=site)
+    dmp_with_packages(site, *command, *overrides)
     edge = scores(tmp_path / "runs", "edge")
     assert 0 <= edge["DMP"]["dice"] <= 1
     assert edge["VAE ceiling"]["dice"] > 0.5
