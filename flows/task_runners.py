@@ -20,7 +20,7 @@ from dmp_core.errors import MissingExtra
 from dmp_core.processes import end_with_parent, end_workers, without_interrupts
 from dmp_core.progress import current_listener, listening
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages import Node, StageOutput, chunks, making, ready_inputs, statuses, waves
+from dmp_core.stages import Node, StageOutput, chunks, in_turn, making, ready_inputs, statuses, waves
 from dmp_core.store import Workspace
 from flows.server import TemporaryServer
 from tasks import STAGE_TASKS
@@ -192,7 +192,11 @@ def run_nodes(
     """
     with runner_for(config.runtime) as runner:
         if runner is None:
-            return [STAGE_TASKS[node.stage](config, node.id, workspace, force=force, shards=shards) for node in nodes]
+            given = {"force": force, "shards": shards}
+            return [
+                STAGE_TASKS[node.stage](config, node.id, workspace, **given)
+                for node in in_turn(nodes, Workspace(workspace))
+            ]
         return [output for wave in waves(nodes) for output in _run_wave(runner, config, wave, workspace, force, shards)]
 
 

@@ -16,8 +16,11 @@ from dmp_core.stages import (
     Node,
     StageOutput,
     announce,
+    batches,
     check_overwrites,
     execute,
+    find,
+    in_turn,
     one_plan,
     shard_numbers,
     statuses,
@@ -100,5 +103,9 @@ def _in_turn(
     """The same nodes in the same order, without retries and without a record of the run."""
     stderr.print("Prefect is not installed (extra: flows): stages run in turn, without retries.", style="dim")
     numbers = {node_id: shard_numbers(shards, node_id.partition("/")[0]) for node_id in only}
-    with one_plan(settings):
-        return [execute(settings, node_id, workspace, force=force, shards=numbers[node_id]) for node_id in only]
+    with one_plan(settings) as planned:
+        return [
+            execute(settings, node.id, workspace, force=force, shards=numbers[node.id])
+            for _, batch in batches([find(planned, node_id) for node_id in only])
+            for node in in_turn(batch, Workspace(workspace))
+        ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import (
     PositiveInt,
 )
@@ -22,6 +24,11 @@ class MethodConfig(Settings):
     def draws(self) -> int:
         """Samples that the fit sees, for estimates of time."""
         return 0
+
+    @property
+    def processes_of_fit(self) -> int | Literal["auto"]:
+        """Processes that share the fit; see `FitConfig`."""
+        return getattr(getattr(self, "fit", self), "processes", 1)
 
     @property
     def reads_prompts(self) -> bool:

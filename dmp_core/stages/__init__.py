@@ -5,7 +5,7 @@ other packages, and writes one artefact. No stage depends on another.
 """
 
 from dmp_core.stages.base import Node
-from dmp_core.stages.execute import StageOutput, announce, execute, making, ready_inputs
+from dmp_core.stages.execute import StageOutput, announce, execute, in_turn, making, ready_inputs
 from dmp_core.stages.overwrites import check_overwrites
 from dmp_core.stages.plan import find, one_plan, plan
 from dmp_core.stages.registry import STAGES
@@ -22,6 +22,7 @@ __all__ = [
     "chunks",
     "execute",
     "find",
+    "in_turn",
     "making",
     "one_plan",
     "plan",

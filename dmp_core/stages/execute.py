@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,7 @@ from dmp_core.stages.base import Inputs, Node, Run, StageResult
 from dmp_core.stages.overwrites import check_overwrites
 from dmp_core.stages.plan import find, plan
 from dmp_core.stages.registry import stage_module
+from dmp_core.stages.select import waves
 from dmp_core.store import Artefact, Chunk, Lock, Manifest, Workspace, record_files
 from dmp_core.weights.resolve import registered
 
@@ -65,13 +66,28 @@ def execute(
         return found
     if node.kind.chunked:
         return _make(node, out, config.runtime, force, shards, spent, check=lambda: None)
-    # All configurations share a merged dataset's folder: only one at a time may fill it.
-    name = f"{out.stage}-{out.name}" if node.kind.stable else f"{out.stage}-{out.name}-{out.fingerprint}"
-    with Lock(workspace, name) as lock:
+    with _lock(node, workspace) as lock:
         lock.wait(lambda holder: _progress(node.id)(0, 1, f"waiting for {holder}"))
         if (found := _found(node, out, force, shards)) is not None:
             return found
         return _make(node, out, config.runtime, force, shards, spent, check=lock.check)
+
+
+def _lock(node: Node, workspace: Workspace) -> Lock:
+    # All configurations share a merged dataset's folder: only one at a time may fill it.
+    return Lock(workspace, "-".join([node.stage, node.name, *([] if node.kind.stable else [node.fingerprint])]))
+
+
+def in_turn(nodes: list[Node], workspace: Workspace) -> Iterator[Node]:
+    """Nodes of one stage, each after its inputs; what another run makes at the moment comes last where it can."""
+    for wave in waves(nodes):
+        held = []
+        for node in wave:
+            if node.kind.chunked or _lock(node, workspace).holder() is None:
+                yield node
+            else:
+                held.append(node)
+        yield from held
 
 
 def _found(node: Node, out: Artefact, force: bool, shards: Iterable[int] | None) -> StageOutput | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from dmp_core.dataset.reading import editor_of
 from dmp_core.dataset.training import TrainingSplit
@@ -136,6 +139,7 @@ def run(
     """Fit a method to one modality, resuming from its last checkpoint; or install a finished adapter."""
     if config.train is None:
         return _install(config, out)
+    from dmp_core.training.ranks import fit_in_ranks, ranks_on
     from dmp_core.weights.load import choose_device
 
     data = TrainingSplit(
@@ -153,10 +157,10 @@ def run(
         classes, tuple(shares.values()) or None,
     )  # fmt: skip
     with staged_folder(out) as folder, threads_of_work(folder) as threads:
-        summary = find_method(config.train.method).fit(
-            config.train, problem, data, folder / ".work", folder, device=choose_device(runtime.device),
-            progress=progress,
-        )  # fmt: skip
+        fit = partial(_fit, config.train, problem, data, folder)
+        device = choose_device(runtime.device)
+        ranks = ranks_on(device, config.train.processes_of_fit)
+        summary = fit(device, progress) if ranks == 1 else fit_in_ranks(fit, ranks, device, progress)
         if (folder / ".work" / "tensorboard").is_dir():
             shutil.copytree(folder / ".work" / "tensorboard", folder / "tensorboard", dirs_exist_ok=True)
     details = {"source": "trained here", "images": len(data), "dropped": drop_counts(data.dropped), **summary}
@@ -166,6 +170,13 @@ def run(
     if classes is not None:
         details["classes"] = list(classes)
     return StageResult(samples=config.train.draws, details=details)
+
+
+def _fit(
+    settings: MethodConfig, problem: Problem, data: TrainingSplit, folder: Path, device: str, progress: Progress
+) -> dict[str, Any]:
+    method = find_method(settings.method)
+    return method.fit(settings, problem, data, folder / ".work", folder, device=device, progress=progress)
 
 
 def _install(config: TrainStage, out: Artefact) -> StageResult:

@@ -164,8 +164,8 @@ def make_accelerator(config: FitConfig, device: str) -> Accelerator:
 
 def identity_of(card: Mapping[str, Any]) -> str:
     """A checkpoint continues a run only if all of this is the same. card["training"]: the dumped configuration."""
-    # How often to report or save changes no weight.
-    training = {k: v for k, v in card["training"].items() if k not in ("checkpoint_every", "log_every")}
+    # How often to report or save changes no weight, and the number of processes only their last digits.
+    training = {k: v for k, v in card["training"].items() if k not in ("checkpoint_every", "log_every", "processes")}
     text = json.dumps({**card, "training": training}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 

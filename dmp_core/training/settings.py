@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
 )
 
 from dmp_core.modalities.base import Code, DepthCurve
@@ -62,6 +66,22 @@ class FitConfig(Settings):
     checkpoint_every: PositiveInt = 1000
     log_every: PositiveInt = 10
     seed: int = 0
+    processes: PositiveInt | Literal["auto"] = since(1)
+    """Processes that share each batch, on a GPU each; `auto`: one per visible GPU. The result is the same up to
+    rounding, so a fit is known by its other settings."""
+
+    @model_validator(mode="after")
+    def _divides_its_batch(self) -> Self:
+        if isinstance(self.processes, int) and self.batch_size % self.processes:
+            raise ValueError(f"processes: {self.processes} cannot share a batch of {self.batch_size} evenly")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_processes(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        if info.context and info.context.get("fingerprint"):
+            values.pop("processes", None)
+        return values
 
     @property
     def draws(self) -> int:

@@ -1,0 +1,106 @@
+"""Training in several processes gives what one gives, and an error in any of them ends all."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dmp_core.config import load_config
+from dmp_core.diffusion.adapters import find_adapter
+from dmp_core.errors import InputError, RunError
+from dmp_core.methods.dmp.finetune import finetune
+from dmp_core.methods.dmp.settings import TrainConfig
+from dmp_core.progress import Progress, silent
+from dmp_core.stages import plan
+from dmp_core.training.ranks import fit_in_ranks, ranks_on
+from dmp_core.training.settings import LoraConfig
+from dmp_core.weights.load import load_base
+from dmp_core.weights.settings import BaseConfig
+from tests.training.conftest import toy_pairs
+
+CONFIG = TrainConfig(
+    lora=LoraConfig(rank=4, targets="all"), steps=6, batch_size=6, learning_rate=1e-4, checkpoint_every=2
+)
+
+
+def fit(model: Path, folder: Path, disturbed: Any, device: str, progress: Progress) -> dict[str, Any]:
+    """disturbed: called before each pass through the network, with the rank."""
+    base, rank = load_base(BaseConfig(model=str(model))), int(os.environ.get("RANK", "0"))
+    if disturbed:
+        base.unet.register_forward_pre_hook(partial(disturbed, rank, iter(range(99))))
+    result = finetune(CONFIG, base, toy_pairs(6), folder / "work", folder / "out", device=device, progress=progress)
+    return result.summary()
+
+
+def killed(rank: int, steps: Any, *_: Any) -> None:
+    if next(steps) == 3 and rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refused(device: str, progress: Progress) -> dict[str, Any]:
+    """By the second process, for which the first one waits."""
+    if torch.distributed.get_rank() == 1:
+        raise InputError("training: the loss is nan")
+    torch.distributed.barrier()
+    return {}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(find_adapter(folder / "out"))
+
+
+def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_folder, tmp_path_factory) -> dict[str, torch.Tensor]:
+    folder = tmp_path_factory.mktemp("alone")
+    fit(tiny_folder, folder, None, "cpu", silent)
+    return weights(folder)
+
+
+def test_three_processes_train_what_one_trains(tiny_folder, tmp_path, alone):
+    reports: list[tuple[Any, ...]] = []
+    details = fit_in_ranks(partial(fit, tiny_folder, tmp_path, None), 3, "cpu", lambda *report: reports.append(report))
+    assert details["steps"] == CONFIG.steps
+    assert [done for done, *_ in reports] == list(range(1, CONFIG.steps + 1))
+    assert difference(weights(tmp_path), alone) < 1e-5
+
+
+def test_a_killed_process_ends_all_with_one_message_and_any_number_resumes(tiny_folder, tmp_path, alone):
+    with pytest.raises(RunError, match=r"one of its 2 processes was killed.*resumes from the last checkpoint"):
+        fit_in_ranks(partial(fit, tiny_folder, tmp_path, killed), 2, "cpu", silent)
+    assert not (tmp_path / "out").exists()
+    assert fit(tiny_folder, tmp_path, None, "cpu", silent)["resumed_at"] == 2
+    assert difference(weights(tmp_path), alone) < 1e-5
+
+
+def test_an_error_in_one_process_ends_all():
+    with pytest.raises(InputError, match="the loss is nan"):
+        fit_in_ranks(refused, 2, "cpu", silent)
+
+
+def test_processes_are_part_of_no_fingerprint_but_the_reports_which_shows_them():
+    plans = (plan(load_config("smoke", None, [f"train.processes={n}"])) for n in (1, 2, "auto"))
+    assert len({tuple(node.fingerprint for node in nodes if node.stage != "report") for nodes in plans}) == 1
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(InputError, match=r"train.*processes: 3 .* batch of 2"):
+        load_config("smoke", None, ["train.processes=3"])
+
+
+def test_without_gpus_auto_is_one_process_and_missing_ones_are_an_error():
+    assert (ranks_on("cpu", "auto"), ranks_on("cpu", 2)) == (1, 2)
+    if torch.cuda.device_count() < 64:
+        with pytest.raises(InputError, match="64 processes need as many GPUs"):
+            ranks_on("cuda", 64)
