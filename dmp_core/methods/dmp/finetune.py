@@ -70,7 +70,7 @@ def finetune(
     labels: in the same order, of the size that latents decode to; needed if `config.reads_labels`.
     progress: called after every optimiser step with a message that names the loss.
 
-    Several processes (`accelerate launch`) share each batch. Raises InputError when nothing would be
+    Several processes (`dmp_core.training.ranks`) share each batch. Raises InputError when nothing would be
     trained, when checkpoints belong to another run, or when the loss is not finite.
     """
     accelerator = make_accelerator(config, device)
