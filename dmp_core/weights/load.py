@@ -32,7 +32,7 @@ def load_base(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torc
 
     place, options = _where(config)
     with _readable_errors(config), _no_progress_bars():
-        pipeline = DMPPipeline.from_pretrained(place, dtype=dtype, **options, **_variant(place))
+        pipeline = DMPPipeline.from_pretrained(place, dtype=dtype, **options, **variant_of(place))
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
     return pipeline
@@ -51,7 +51,7 @@ def load_vae(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torch
     from diffusers import AutoencoderKL
 
     place, options = _where(config)
-    options |= _variant(str(Path(place) / "vae"))
+    options |= variant_of(str(Path(place) / "vae"))
     with _readable_errors(config), _no_progress_bars():
         vae = AutoencoderKL.from_pretrained(place, subfolder="vae", torch_dtype=dtype, **options)
     check_parts({"vae": vae}, place)
@@ -69,7 +69,7 @@ def load_editor(config: EditorConfig, device: str = "cpu", dtype: torch.dtype = 
     place, options = _where(config)
     with _readable_errors(config), _no_progress_bars():
         editor = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-            place, safety_checker=None, requires_safety_checker=False, dtype=dtype, **options, **_variant(place)
+            place, safety_checker=None, requires_safety_checker=False, dtype=dtype, **options, **variant_of(place)
         )
     if editor.unet.config.in_channels != 2 * editor.vae.config.latent_channels:
         raise InputError(
@@ -96,7 +96,7 @@ def load_text_to_image(config: NamedModel, dtype: torch.dtype = torch.float32, *
         parts = DiffusionPipeline.load_config(place, **options)
         unwanted = () if safety_checker else ("safety_checker", "feature_extractor")
         pipeline: Any = AutoPipelineForText2Image.from_pretrained(
-            place, dtype=dtype, **{part: None for part in unwanted if part in parts}, **options, **_variant(place)
+            place, dtype=dtype, **{part: None for part in unwanted if part in parts}, **options, **variant_of(place)
         )
     check_parts(pipeline.components, place)
     pipeline.set_progress_bar_config(disable=True)
@@ -129,7 +129,7 @@ def _where(config: NamedModel) -> tuple[str, dict[str, Any]]:
     return located.place, located.options
 
 
-def _variant(place: str) -> dict[str, Any]:
+def variant_of(place: str) -> dict[str, Any]:
     """`variant="fp16"` where a local folder holds its weights under that name only."""
     files = [path.name for path in Path(place).rglob("*.safetensors")] if Path(place).is_dir() else []
     return {"variant": "fp16"} if files and all(".fp16." in name for name in files) else {}
