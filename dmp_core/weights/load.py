@@ -31,7 +31,7 @@ def load_base(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torc
     from dmp_core.diffusion import DMPPipeline
 
     place, options = _where(config)
-    with _readable_errors(config), _no_progress_bars():
+    with _readable_errors(config), no_progress_bars():
         pipeline = DMPPipeline.from_pretrained(place, dtype=dtype, **options, **variant_of(place))
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
@@ -52,7 +52,7 @@ def load_vae(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torch
 
     place, options = _where(config)
     options |= variant_of(str(Path(place) / "vae"))
-    with _readable_errors(config), _no_progress_bars():
+    with _readable_errors(config), no_progress_bars():
         vae = AutoencoderKL.from_pretrained(place, subfolder="vae", torch_dtype=dtype, **options)
     check_parts({"vae": vae}, place)
     return vae.to(device).eval()
@@ -67,7 +67,7 @@ def load_editor(config: EditorConfig, device: str = "cpu", dtype: torch.dtype = 
     from diffusers import StableDiffusionInstructPix2PixPipeline
 
     place, options = _where(config)
-    with _readable_errors(config), _no_progress_bars():
+    with _readable_errors(config), no_progress_bars():
         editor = StableDiffusionInstructPix2PixPipeline.from_pretrained(
             place, safety_checker=None, requires_safety_checker=False, dtype=dtype, **options, **variant_of(place)
         )
@@ -92,7 +92,7 @@ def load_text_to_image(config: NamedModel, dtype: torch.dtype = torch.float32, *
         from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 
     place, options = _where(config)
-    with _readable_errors(config), _no_progress_bars():
+    with _readable_errors(config), no_progress_bars():
         parts = DiffusionPipeline.load_config(place, **options)
         unwanted = () if safety_checker else ("safety_checker", "feature_extractor")
         pipeline: Any = AutoPipelineForText2Image.from_pretrained(
@@ -109,7 +109,7 @@ def load_tokenizers(config: NamedModel) -> list[Any]:
     from transformers import AutoTokenizer
 
     place, options = _where(config)
-    with _readable_errors(config), _no_progress_bars():
+    with _readable_errors(config), no_progress_bars():
         parts = DiffusionPipeline.load_config(place, **options)
         names = [name for name, kind in parts.items() if name.startswith("tokenizer") and kind[0]]
         return [AutoTokenizer.from_pretrained(place, subfolder=name, **options) for name in names]
@@ -136,7 +136,7 @@ def variant_of(place: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Loading takes a second, and the bars would tear the caller's own progress display."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

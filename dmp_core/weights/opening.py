@@ -6,12 +6,14 @@ The libraries' own loaders do it, on torch's meta device, and then the parts wit
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dmp_core.errors import InputError, MissingExtra
+from dmp_core.weights.load import no_progress_bars, variant_of
 from dmp_core.weights.resolve import UNREADABLE, why_unreadable
 
 _SHOWN = 3
@@ -21,8 +23,6 @@ def open_diffusers(folder: Path) -> None:
     """A pipeline in diffusers' format. Raises InputError that names the part's folder and what does not fit."""
     with _readable(folder):
         from diffusers import DiffusionPipeline
-
-        from dmp_core.weights.load import variant_of
 
         index = {name: tuple(kind) for name, kind in DiffusionPipeline.load_config(folder, local_files_only=True).items()
                  if isinstance(kind, list) and len(kind) == 2 and all(kind)}  # fmt: skip
@@ -55,8 +55,6 @@ def _part(folder: Path, name: str, kind: Any) -> Any:
 
     if not (isinstance(kind, type) and issubclass(kind, torch.nn.Module)) or not (folder / name).is_dir():
         return None
-    from dmp_core.weights.load import variant_of
-
     with _readable(folder / name):
         network, faults = _on_meta(kind, folder, subfolder=name, **variant_of(str(folder / name)))
         _refuse(folder / name, network, faults)
@@ -65,7 +63,8 @@ def _part(folder: Path, name: str, kind: Any) -> Any:
 
 def _absent(folder: Path, index: dict[str, Any]) -> dict[str, None]:
     """The checker of images may be missing: `images.safety_checker` leaves it out."""
-    return {name: None for name in ("safety_checker", "feature_extractor") if name in index and not (folder / name).is_dir()}
+    optional = ("safety_checker", "feature_extractor")
+    return {name: None for name in optional if name in index and not (folder / name).is_dir()}
 
 
 def _on_meta(kind: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, list[str]]]:
@@ -102,10 +101,12 @@ def _readable(place: Path) -> Iterator[None]:
     for log in loggers:
         log.setLevel(logging.CRITICAL)
     try:
-        yield
+        with no_progress_bars(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except InputError:
         raise
-    except UNREADABLE as error:
+    except (*UNREADABLE, RuntimeError) as error:
         raise MissingExtra.of(error) or InputError(
             f"{place}: cannot be opened ({why_unreadable(error)}); fetch its files again"
         ) from None

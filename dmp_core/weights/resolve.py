@@ -10,6 +10,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
 
+from safetensors import SafetensorError
+
 from dmp_core.errors import InputError
 from dmp_core.resources import manifest_root
 from dmp_core.store import sha256_file, sha256_files, sha256_folder
@@ -18,7 +20,7 @@ from dmp_core.weights import registry
 log = logging.getLogger(__name__)
 
 Kind = Literal["priors", "adapters"]
-UNREADABLE = (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError, UnpicklingError)
+UNREADABLE = (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError, UnpicklingError, SafetensorError)
 """What the libraries raise on a model that is incomplete, damaged, or holds code instead of weights."""
 
 
