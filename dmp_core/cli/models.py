@@ -12,8 +12,8 @@ from rich.table import Table
 from dmp_core.cli.console import Json, ProgressDisplay, stdout
 from dmp_core.config import load_config
 from dmp_core.errors import InputError
-from dmp_core.stages.plan import plan
 from dmp_core.stages.opening import open_model, problems_of
+from dmp_core.stages.plan import plan
 from dmp_core.stages.preflight import models_of
 from dmp_core.weights import registry
 from dmp_core.weights.download import pull as fetch

@@ -62,9 +62,7 @@ class Resize:
 
 
 # ------------------------------------------------------------------------------------ loading
-def load_network(
-    weights: str | Path | None, revision: str = "main", device: str | None = None
-) -> tuple[Any, Any]:
+def load_network(weights: str | Path | None, revision: str = "main", device: str | None = None) -> tuple[Any, Any]:
     """The network, float32, frozen, on the CPU, and its image processor; on the device `meta` without its weights.
 
     weights: a folder in transformers' format (config.json, model.safetensors, preprocessor_config.json) or a

@@ -11,6 +11,7 @@ from pathlib import Path
 from dmp_core.errors import InputError
 from dmp_core.labelers.registry import BUILT_IN, build_labeler
 from dmp_core.labelers.settings import ModelLabels
+from dmp_core.prompts.settings import PromptsConfig, TransformersPrompts
 from dmp_core.stages.base import ModelUse, Node
 from dmp_core.weights.registry import Model, check, proven
 from dmp_core.weights.resolve import resolve_model
@@ -55,8 +56,11 @@ def _network(node: Node, use: ModelUse, place: Path) -> str | None:
     labeler = getattr(node.config, "labeler", None)
     if isinstance(labeler, ModelLabels):
         return labeler.kind if labeler.kind in BUILT_IN else None
-    if use.field in _PIPELINES and not use.file:
+    if use.field in _PIPELINES:
         return "diffusers"
+    prompts = getattr(node.config, "prompts", None)
+    if isinstance(prompts, PromptsConfig) and not isinstance(prompts.generator, TransformersPrompts):
+        return None
     return "transformers" if (place / "config.json").is_file() else None
 
 

@@ -15,6 +15,7 @@ from dmp_core.stages.estimate import estimate_seconds
 from dmp_core.stages.opening import open_uses
 from dmp_core.store import Workspace
 from dmp_core.weights import registry
+from dmp_core.weights.bases import check_base
 from dmp_core.weights.resolve import registered, resolve_model
 
 
@@ -87,6 +88,8 @@ def check_models(nodes: Iterable[Node]) -> None:
     nodes = list(nodes)
     for use in dict.fromkeys(use for node in nodes for use in node.models):
         resolve_model(use.reference, use.field, revision=use.revision)
+        if use.field == "base.model":
+            check_base(use.reference, use.revision, fetch=True)
     open_uses(nodes)
 
 

@@ -130,9 +130,7 @@ def _pull_files(
     return arrived
 
 
-def _pull_file(
-    model: Model, file: ModelFile, mirror: str | None, advance: Callable[[int], None]
-) -> tuple[str, int]:
+def _pull_file(model: Model, file: ModelFile, mirror: str | None, advance: Callable[[int], None]) -> tuple[str, int]:
     """Digest and size of the file, which is renamed into place once they are verified."""
     target = models_dir() / model.folder / file.path
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +203,10 @@ def _verified(source: str, part: _Part, path: Path) -> tuple[str, int]:
         raise part.other(source, f"it {problem}", _by_hand(part))
     fix = "fetch it from elsewhere with --from"
     if not file.sha256 and locked not in (None, digest):
-        known, fix = locked, f"if its publisher has changed it and you trust the new one, delete {part.key!r} from {LOCK}"
+        known, fix = (
+            locked,
+            f"if its publisher has changed it and you trust the new one, delete {part.key!r} from {LOCK}",
+        )
     found = f"{size} bytes, SHA-256 {digest}; expected {bytes_known or '?'} bytes, {known or 'any'}"
     raise part.other(source, found, fix)
 

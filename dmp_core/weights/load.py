@@ -12,6 +12,7 @@ import torch
 
 from dmp_core.errors import InputError
 from dmp_core.finite import check_parts
+from dmp_core.weights.bases import check_base
 from dmp_core.weights.resolve import UNREADABLE, resolve_model, why_unreadable
 from dmp_core.weights.settings import BaseConfig, EditorConfig, NamedModel
 
@@ -30,6 +31,7 @@ def load_base(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torc
     """
     from dmp_core.diffusion import DMPPipeline
 
+    check_base(config.model, config.revision)
     place, options = _where(config)
     with _readable_errors(config), no_progress_bars():
         pipeline = DMPPipeline.from_pretrained(place, dtype=dtype, **options, **variant_of(place))

@@ -69,11 +69,10 @@ def _absent(folder: Path, index: dict[str, Any]) -> dict[str, None]:
 
 def _on_meta(kind: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, list[str]]]:
     """The network, empty, and what its file lacks or has in another shape."""
-    network, info = kind.from_pretrained(
-        folder, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True, **options
-    )
-    mismatched = [f"{name} {tuple(found)} instead of {tuple(wanted)}" for name, found, wanted in info["mismatched_keys"]]
-    return network, {"missing": sorted(info["missing_keys"]), "of another shape": sorted(mismatched)}
+    options |= {"device_map": "meta", "output_loading_info": True, "ignore_mismatched_sizes": True}
+    network, info = kind.from_pretrained(folder, local_files_only=True, **options)
+    other = [f"{name} {tuple(found)} instead of {tuple(wanted)}" for name, found, wanted in info["mismatched_keys"]]
+    return network, {"missing": sorted(info["missing_keys"]), "of another shape": sorted(other)}
 
 
 def _refuse(place: Path, network: Any, faults: dict[str, list[str]]) -> None:
