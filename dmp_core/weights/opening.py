@@ -24,12 +24,10 @@ def open_diffusers(folder: Path) -> None:
     with _readable(folder):
         from diffusers import DiffusionPipeline
 
-        index = {name: tuple(kind) for name, kind in DiffusionPipeline.load_config(folder, local_files_only=True).items()
-                 if isinstance(kind, list) and len(kind) == 2 and all(kind)}  # fmt: skip
-        networks = {}
-        for name, (library, kind) in index.items():
-            if (made := _part(folder, name, _class(library, kind))) is not None:
-                networks[name] = made
+        listed = DiffusionPipeline.load_config(folder, local_files_only=True)
+        index = {name: kind for name, kind in listed.items() if isinstance(kind, list) and all(kind)}
+        parts = {name: _network(folder, name, _class(*kind)) for name, kind in index.items()}
+        networks = {name: network for name, network in parts.items() if network is not None}
         DiffusionPipeline.from_pretrained(
             folder, local_files_only=True, **networks, **_absent(folder, index), **variant_of(str(folder))
         )
@@ -49,7 +47,7 @@ def open_transformers(folder: Path) -> None:
             transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
 
 
-def _part(folder: Path, name: str, kind: Any) -> Any:
+def _network(folder: Path, name: str, kind: Any) -> Any:
     """A network of a pipeline without its weights; None for other parts."""
     import torch
 
