@@ -176,8 +176,8 @@ def _claimed(path: Path) -> Iterator[BinaryIO]:
         try:
             yield part
         finally:
-            if path.exists() and not path.stat().st_size:
-                path.unlink()
+            if not part.tell():
+                path.unlink(missing_ok=True)
                 _note_of(path).unlink(missing_ok=True)
 
 
@@ -203,10 +203,8 @@ def _verified(source: str, part: _Part, path: Path) -> tuple[str, int]:
         raise part.other(source, f"it {problem}", _by_hand(part))
     fix = "fetch it from elsewhere with --from"
     if not file.sha256 and locked not in (None, digest):
-        known, fix = (
-            locked,
-            f"if its publisher has changed it and you trust the new one, delete {part.key!r} from {LOCK}",
-        )
+        known = locked
+        fix = f"if its publisher has changed it and you trust the new one, delete {part.key!r} from {LOCK}"
     found = f"{size} bytes, SHA-256 {digest}; expected {bytes_known or '?'} bytes, {known or 'any'}"
     raise part.other(source, found, fix)
 

@@ -303,7 +303,7 @@ class Lock:
 
     @property
     def digests(self) -> dict[str, str]:
-        return {key: entry["sha256"] for key, entry in self.entries.items()}
+        return {key: entry["sha256"] for key, entry in self.entries.items() if entry["bytes"]}
 
     def size(self, key: str, digest: str | None) -> int | None:
         """Bytes of the file that has this digest, if one was ever found right."""
