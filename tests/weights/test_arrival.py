@@ -24,7 +24,7 @@ from dmp_core.stages.opening import open_model, problems_of
 from dmp_core.stages.preflight import check_models
 from dmp_core.weights import download, registry
 from dmp_core.weights.download import pull
-from dmp_core.weights.opening import open_transformers
+from dmp_core.weights.opening import open_diffusers, open_transformers
 from dmp_core.weights.registry import LOCK, Model, ModelFile, check
 from tests.training.tiny import write_base
 from tests.weights.hostile_server import Answer, HostileServer, Request, drip, reset, short, status, whole
@@ -319,6 +319,21 @@ def test_a_right_folder_is_opened_and_trusted(tmp_path: Path, root: Path) -> Non
     pull(model, str(tmp_path / "mirror"), opens=open_model)
     assert len(json.loads((root / LOCK).read_text())) == len(model.files)
     assert problems_of(model, full=True) == []
+
+
+def test_the_names_of_old_checkpoints_are_known(tmp_path: Path) -> None:
+    """Published autoencoders have other names of attention, text encoders a prefix and a buffer that was dropped."""
+    folder = write_base(tmp_path / "base")
+    vae, text = folder / "vae/diffusion_pytorch_model.safetensors", folder / TEXT
+    old = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    tensors = load_file(vae)
+    for new, former in old.items():
+        tensors = {name.replace(new, former): tensor for name, tensor in tensors.items()}
+    assert any(".proj_attn." in name for name in tensors)
+    save_file(tensors, vae)
+    prefixed = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in load_file(text).items()}
+    save_file(prefixed | {"text_model.embeddings.position_ids": torch.arange(12)[None]}, text, {"format": "pt"})
+    open_diffusers(folder)
 
 
 def test_files_by_hand_are_opened_before_they_are_trusted(tmp_path: Path, root: Path) -> None:
