@@ -114,12 +114,12 @@ def zoedepth(folder: Path) -> Path:
 
 
 def omnidata(folder: Path) -> Path:
-    """The DPT of 3DCommonCorruptions, in its training's format (123 million weights)."""
+    """The DPT of Omnidata v2, in its training's format (123 million weights)."""
     from dmp_core.labelers.omnidata import VARIANTS, network
 
-    variant = VARIANTS["3dcc"]
-    state = {f"{variant.prefix}{name}": tensor for name, tensor in network("3dcc").state_dict().items()}
-    return _saved({"('rgb', 'normal')": state}, folder / variant.file)
+    variant = VARIANTS["v2"]
+    state = {f"{variant.prefix}{name}": tensor for name, tensor in network("v2").state_dict().items()}
+    return _saved({"epoch": 0, "state_dict": state}, folder / variant.file)
 
 
 def eva02(folder: Path) -> Path:

@@ -69,7 +69,7 @@ def rehearsal_config(models: Path, device: Literal["cpu", "cuda"], steps: int, s
     dtype = {"dtype": "bfloat16"} if device == "cpu" else {"dtype": "float16"}
     sd = str(models / "stable-diffusion")
     weights = {
-        "omnidata": str(models / "omnidata" / "rgb2normal_omni_dpt_2d3daug.pth"),
+        "omnidata": str(models / "omnidata" / "omnidata_dpt_normal_v2.ckpt"),
         "zoedepth": str(models / "zoedepth"),
         "eva02": str(models / "eva02" / "eva02_L_ade_seg_upernet_sz512.pth"),
         "pienet": str(models / "pienet" / "real_world_model.t7"),

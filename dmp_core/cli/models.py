@@ -12,6 +12,7 @@ from rich.table import Table
 from dmp_core.cli.console import Json, ProgressDisplay, stdout
 from dmp_core.config import load_config
 from dmp_core.errors import InputError
+from dmp_core.stages.opening import open_model, problems_of
 from dmp_core.stages.plan import plan
 from dmp_core.stages.preflight import models_of
 from dmp_core.weights import registry
@@ -47,7 +48,7 @@ def pull(
     preset: OfPreset = None,
     mirror: Annotated[str | None, typer.Option("--from", help="Folder or URL to fetch from instead.")] = None,
 ) -> None:
-    """Fetch weights and check them; resumes interrupted downloads."""
+    """Fetch weights, check them, and open them once; resumes interrupted downloads."""
     if not names and not preset:
         raise InputError("dmp models pull: name models (see `dmp models list`), or give --preset paper")
     failures = []
@@ -61,13 +62,13 @@ def pull(
 
 
 def _pull(model: Model, mirror: str | None) -> None:
-    ready = not registry.check(model)
+    ready = not registry.check(model, trust=False)
     started = time.monotonic()
     with ProgressDisplay() as display:
         if not ready:
             stdout.print(f"{model.id}: {_size(model)}, {model.licence}: {model.terms}", soft_wrap=True)
         display.started(model.id)
-        fetch(model, mirror, lambda *report: display.advanced(model.id, *report))
+        fetch(model, mirror, lambda *report: display.advanced(model.id, *report), open_model)
         display.finished(model.id, time.monotonic() - started, ready)
 
 
@@ -79,10 +80,11 @@ def check(
 ) -> None:
     """Check the present files against the registry; without an id, those that the paper preset needs.
 
-    Ends with exit code 2 and a line for each file that is missing, truncated or changed.
+    New files are also opened. Ends with exit code 2 and a line for each file that is missing, truncated or changed, or
+    that its network does not take.
     """
     models = _chosen(names, preset or (None if names else "paper"))
-    bad = {model.id: problems for model in models if (problems := registry.check(model, full=full))}
+    bad = {model.id: problems for model in models if (problems := problems_of(model, full=full))}
     for model in models:
         if model.id not in bad:
             stdout.print(f"  ✓ {model.id}")

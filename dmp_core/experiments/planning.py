@@ -15,6 +15,7 @@ from dmp_core.experiments.settings import Experiment, Variant
 from dmp_core.modalities import Modality, built_in, modalities_of
 from dmp_core.overrides import layered, merge
 from dmp_core.stages import Node, plan
+from dmp_core.weights.resolve import same_model
 
 RunNodes = Callable[[PipelineConfig, str, list[Node]], Any]
 """Makes these nodes of a configuration's DAG in a workspace, skipping complete ones."""
@@ -64,7 +65,7 @@ def plan_experiment(
     below = config.model_dump(mode="json")
     planned = []
     for name, variant in experiment.variants.items():
-        if variant.only_on not in (None, below["base"]["model"]):
+        if variant.only_on is not None and not same_model(variant.only_on, below["base"]["model"]):
             continue
         settings, source = _layered(experiment, name, variant, below, overrides)
         if (settings["train"].get("samples") or 0) > (settings["splits"].get("train", {}).get("count") or math.inf):
@@ -139,7 +140,9 @@ def _layered(
 ) -> tuple[dict[str, Any], str]:
     """The variant's settings as a plain mapping, and the name of their source for errors."""
     settings = merge(merge(base, experiment.set), variant.set)
-    settings = merge(settings, variant.per_base.get(settings["base"]["model"], {}))
+    base_model = settings["base"]["model"]
+    own = (values for name, values in variant.per_base.items() if same_model(name, base_model))
+    settings = merge(settings, next(own, {}))
     settings = merge(settings, variant.per_preset.get(settings["preset"], {}))
     return layered(settings, f"variant {name}", None, list(overrides))
 

@@ -21,7 +21,8 @@ class Variant(Settings):
     set: dict[str, Any] = {}
     """Overrides of the preset and the experiment's own settings."""
     per_base: dict[str, dict[str, Any]] = {}
-    """Base model → overrides with this base model: learning rates depend on the network."""
+    """Base model → overrides with this base model, by whatever name the configuration calls it: learning rates depend
+    on the network."""
     per_preset: dict[str, dict[str, Any]] = {}
     """Preset → overrides with this preset: methods with their own settings do not read the preset's."""
     modalities: list[str] = []

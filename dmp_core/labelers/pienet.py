@@ -364,7 +364,10 @@ def build(
     """
     file = find_file("pienet", weights, FILES, _FIX)
     state = named_tensors(read(file, _FIX), file, ["model"], _FIX)
-    network = PIENet(batch_independent)
+    with torch.device("meta"):  # drawing 204 million random weights takes longer than reading them
+        network = PIENet(batch_independent)
     check_shapes(file, shapes(state), shapes(network.state_dict()), "weights of another network", _FIX)
-    network.load_state_dict(state)
+    network.load_state_dict(
+        {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}, assign=True
+    )
     return PIENetLabeler(network, device, dtype=dtype, size=size)

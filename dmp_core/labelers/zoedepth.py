@@ -62,8 +62,8 @@ class Resize:
 
 
 # ------------------------------------------------------------------------------------ loading
-def load_network(weights: str | Path | None, revision: str = "main") -> tuple[Any, Any]:
-    """The network, float32, frozen, on the CPU, and its image processor.
+def load_network(weights: str | Path | None, revision: str = "main", device: str | None = None) -> tuple[Any, Any]:
+    """The network, float32, frozen, on the CPU, and its image processor; on the device `meta` without its weights.
 
     weights: a folder in transformers' format (config.json, model.safetensors, preprocessor_config.json) or a
     hub id such as those of `PUBLISHED`. revision: of a hub id.
@@ -86,6 +86,7 @@ def load_network(weights: str | Path | None, revision: str = "main") -> tuple[An
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            device_map=device,
         )
     except InputError:
         raise
@@ -197,7 +198,7 @@ def build(
     Raises InputError for unknown options and for weights that do not fit.
     """
     check_options(dtype, batch_size)
-    network, processor = load_network(weights, revision)
+    network, processor = load_network(weights, revision, "meta" if device == "meta" else None)
     policy = _policy(Resize.of(processor), size, keep_aspect_ratio, multiple, network.patch_size)
     return ZoeDepthLabeler(
         network.to(device),

@@ -186,6 +186,12 @@ def _by_model(modality: Modality, settings: ModelLabels, runtime: RuntimeConfig,
 def _built(name: str, settings: ModelLabels, runtime: RuntimeConfig) -> Labeler:
     from dmp_core.weights.load import choose_device
 
+    return labeler_on(choose_device(runtime.device), name, settings)
+
+
+def labeler_on(device: str, name: str, settings: ModelLabels) -> Labeler:
+    """The labeler of a modality, with the configuration's options; on the device `meta` only its weights' names and
+    shapes are read. Raises InputError when they, or the options, do not fit."""
     taken = labeler_options(settings.kind)
     own: dict[str, Any] = {"batch_size": settings.batch_size, "dtype": settings.dtype}
     unknown = sorted(name for name in settings.options if name in own or (taken is not None and name not in taken))
@@ -197,4 +203,4 @@ def _built(name: str, settings: ModelLabels, runtime: RuntimeConfig) -> Labeler:
     located = resolve_model(settings.weights, f"labels.{name}.weights")
     own |= {"revision": located.revision} if located.revision else {}
     given = {name: value for name, value in own.items() if taken is None or name in taken}
-    return build_labeler(settings.kind, located.place, choose_device(runtime.device), **given, **settings.options)
+    return build_labeler(settings.kind, located.place, device, **given, **settings.options)

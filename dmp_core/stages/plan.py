@@ -21,6 +21,8 @@ from dmp_core.stages.base import Draft, Node
 from dmp_core.stages.registry import LAST, PER_MODALITY, PER_SPLIT, stage_module
 from dmp_core.synthesis.listing import read_folder
 from dmp_core.synthesis.own_images import UNKNOWN_SIZE, Listing
+from dmp_core.weights.bases import check_base
+from dmp_core.weights.resolve import notice_moved
 
 _made: ContextVar[tuple[PipelineConfig, list[Node]] | None] = ContextVar("dmp_plan", default=None)
 
@@ -78,7 +80,17 @@ def plan(config: PipelineConfig) -> list[Node]:
                 stage_module(stage).add(draft, modality)
         for stage in LAST:
             stage_module(stage).add(draft)
-    return list(draft.by_id.values())
+    nodes = list(draft.by_id.values())
+    _check_uses(nodes)
+    return nodes
+
+
+def _check_uses(nodes: list[Node]) -> None:
+    """Refuse a base of another kind, and say which models are not where they were."""
+    for use in dict.fromkeys(use for node in nodes for use in node.models):
+        notice_moved(use.reference, use.revision, use.field)
+        if use.field == "base.model":
+            check_base(use.reference, use.revision)
 
 
 def _check_apart(config: PipelineConfig, listings: dict[str, Listing]) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 from dmp_core.stages.base import ModelUse, Node
 from dmp_core.stages.estimate import estimate_seconds
+from dmp_core.stages.opening import open_uses
 from dmp_core.store import Workspace
 from dmp_core.weights import registry
+from dmp_core.weights.bases import check_base
 from dmp_core.weights.resolve import registered, resolve_model
 
 
@@ -82,9 +84,13 @@ def models_of(nodes: Iterable[Node]) -> tuple[dict[str, list[str]], list[str]]:
 
 
 def check_models(nodes: Iterable[Node]) -> None:
-    """Raise InputError, before any work, for a model that is missing or invalid."""
+    """Raise InputError, before any work, for a model that is missing or invalid, or that its network does not take."""
+    nodes = list(nodes)
     for use in dict.fromkeys(use for node in nodes for use in node.models):
         resolve_model(use.reference, use.field, revision=use.revision)
+        if use.field == "base.model":
+            check_base(use.reference, use.revision, fetch=True)
+    open_uses(nodes)
 
 
 def preflight(todo: Iterable[Node], workspace: Workspace, size: int, gpu_seconds: float) -> Preflight:

@@ -12,6 +12,7 @@ import torch
 
 from dmp_core.errors import InputError
 from dmp_core.finite import check_parts
+from dmp_core.weights.bases import check_base
 from dmp_core.weights.resolve import UNREADABLE, resolve_model, why_unreadable
 from dmp_core.weights.settings import BaseConfig, EditorConfig, NamedModel
 
@@ -30,9 +31,10 @@ def load_base(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torc
     """
     from dmp_core.diffusion import DMPPipeline
 
+    check_base(config.model, config.revision)
     place, options = _where(config)
-    with _readable_errors(config), _no_progress_bars():
-        pipeline = DMPPipeline.from_pretrained(place, dtype=dtype, **options, **_variant(place))
+    with _readable_errors(config), no_progress_bars():
+        pipeline = DMPPipeline.from_pretrained(place, dtype=dtype, **options, **variant_of(place))
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
     return pipeline
@@ -51,8 +53,8 @@ def load_vae(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torch
     from diffusers import AutoencoderKL
 
     place, options = _where(config)
-    options |= _variant(str(Path(place) / "vae"))
-    with _readable_errors(config), _no_progress_bars():
+    options |= variant_of(str(Path(place) / "vae"))
+    with _readable_errors(config), no_progress_bars():
         vae = AutoencoderKL.from_pretrained(place, subfolder="vae", torch_dtype=dtype, **options)
     check_parts({"vae": vae}, place)
     return vae.to(device).eval()
@@ -67,9 +69,9 @@ def load_editor(config: EditorConfig, device: str = "cpu", dtype: torch.dtype = 
     from diffusers import StableDiffusionInstructPix2PixPipeline
 
     place, options = _where(config)
-    with _readable_errors(config), _no_progress_bars():
+    with _readable_errors(config), no_progress_bars():
         editor = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-            place, safety_checker=None, requires_safety_checker=False, dtype=dtype, **options, **_variant(place)
+            place, safety_checker=None, requires_safety_checker=False, dtype=dtype, **options, **variant_of(place)
         )
     if editor.unet.config.in_channels != 2 * editor.vae.config.latent_channels:
         raise InputError(
@@ -92,11 +94,11 @@ def load_text_to_image(config: NamedModel, dtype: torch.dtype = torch.float32, *
         from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 
     place, options = _where(config)
-    with _readable_errors(config), _no_progress_bars():
+    with _readable_errors(config), no_progress_bars():
         parts = DiffusionPipeline.load_config(place, **options)
         unwanted = () if safety_checker else ("safety_checker", "feature_extractor")
         pipeline: Any = AutoPipelineForText2Image.from_pretrained(
-            place, dtype=dtype, **{part: None for part in unwanted if part in parts}, **options, **_variant(place)
+            place, dtype=dtype, **{part: None for part in unwanted if part in parts}, **options, **variant_of(place)
         )
     check_parts(pipeline.components, place)
     pipeline.set_progress_bar_config(disable=True)
@@ -109,7 +111,7 @@ def load_tokenizers(config: NamedModel) -> list[Any]:
     from transformers import AutoTokenizer
 
     place, options = _where(config)
-    with _readable_errors(config), _no_progress_bars():
+    with _readable_errors(config), no_progress_bars():
         parts = DiffusionPipeline.load_config(place, **options)
         names = [name for name, kind in parts.items() if name.startswith("tokenizer") and kind[0]]
         return [AutoTokenizer.from_pretrained(place, subfolder=name, **options) for name in names]
@@ -129,14 +131,14 @@ def _where(config: NamedModel) -> tuple[str, dict[str, Any]]:
     return located.place, located.options
 
 
-def _variant(place: str) -> dict[str, Any]:
+def variant_of(place: str) -> dict[str, Any]:
     """`variant="fp16"` where a local folder holds its weights under that name only."""
     files = [path.name for path in Path(place).rglob("*.safetensors")] if Path(place).is_dir() else []
     return {"variant": "fp16"} if files and all(".fp16." in name for name in files) else {}
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Loading takes a second, and the bars would tear the caller's own progress display."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

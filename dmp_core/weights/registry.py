@@ -2,7 +2,8 @@
 
 Weights lie below `DMP_MODELS_DIR`. A file is held to the digest that the registry states, or, where its publisher
 states none, to that of the first copy that was used; `models.lock.json` keeps these, and what was checked when, so
-that a file is read again only when its size or time changed.
+that a file is read again only when its size or time changed. What is no weights at all (`what_is_wrong`) never gets
+there.
 """
 
 from __future__ import annotations
@@ -29,7 +30,12 @@ from dmp_core.store import canonical_json, sha256_file
 log = logging.getLogger(__name__)
 
 LOCK = "models.lock.json"
-Fault = Literal["missing", "truncated", "tampered"]
+Fault = Literal["missing", "truncated", "tampered", "unusable"]
+_PAGES = (b"<!doctype", b"<!--", b"<html", b"<head", b"<body", b"<script", b"<?xml", b"<error")
+_LFS = b"version https://git-lfs.github.com/spec"
+_HEAD = 4096
+"""Bytes of a file's start that tell what it is."""
+_WEIGHTS = frozenset({".bin", ".ckpt", ".gguf", ".pt", ".pth", ".safetensors", ".t7"})
 
 
 class ModelFile(Settings):
@@ -39,6 +45,8 @@ class ModelFile(Settings):
     """Below the model's folder; for a model on the hub also below its repository."""
     url: str | None = None
     """Where it is fetched, unless from the hub or by hand."""
+    mirrors: tuple[str, ...] = ()
+    """Further URLs of the same bytes, tried in this order."""
     bytes: PositiveInt | None = None
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
@@ -72,6 +80,8 @@ class Model(Settings):
     approximate_gb: PositiveFloat
     """Of all files, for those whose size is not stated."""
     vram_gb: PositiveFloat
+    network: str | None = None
+    """What its files are opened as, once they are here: a labeler's name, `diffusers` or `transformers`."""
     files: Annotated[list[ModelFile], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -121,6 +131,8 @@ class Registry(Settings):
     """The whole file."""
 
     models: list[Model]
+    moved: dict[str, str] = {}
+    """Hub repository that was withdrawn → the copy that is kept."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Registry:
@@ -151,19 +163,35 @@ def models_dir() -> Path:
 
 
 @lru_cache(maxsize=1)
-def registry() -> list[Model]:
-    """All models, in the file's order. Raises InputError that names the field when the file is broken."""
+def _read() -> Registry:
     path = manifest_path("models.yaml")
     try:
-        return Registry.model_validate(read_yaml(path)).models
+        return Registry.model_validate(read_yaml(path))
     except ValidationError as error:
         raise_readable(error, path.name)
 
 
+def registry() -> list[Model]:
+    """All models, in the file's order. Raises InputError that names the field when the file is broken."""
+    return _read().models
+
+
+def present_name(reference: str, revision: str | None = None) -> str:
+    """The hub id under which a withdrawn repository is kept; any other reference as it is.
+
+    A revision is a commit of the repository that is gone, so that it means no other one.
+    """
+    return _read().moved.get(reference, reference) if revision is None else reference
+
+
 def find(reference: str, revision: str | None = None) -> Model | None:
-    """The model of this id, or of this hub id unless another revision is asked for; None if there is none."""
+    """The model of this id, or of this hub id unless another revision is asked for; None if there is none.
+
+    A withdrawn repository is the copy that is kept.
+    """
+    name = present_name(reference, revision)
     for model in registry():
-        if reference == model.id or (reference == model.hub and revision in (None, model.revision)):
+        if name == model.id or (name == model.hub and revision in (None, model.revision)):
             return model
     return None
 
@@ -177,18 +205,46 @@ def get(name: str) -> Model:
 
 
 # ----------------------------------------------------------------------------------- checking
-def check(model: Model, *, full: bool = False, read: bool = True) -> list[Problem]:
+def check(model: Model, *, full: bool = False, read: bool = True, trust: bool = True) -> list[Problem]:
     """What is wrong with a model's files, in their order; nothing if it can be used.
 
     A file is read when it is new or its size or time changed since it was last found right, with `full` always,
-    and never without `read`, which then holds sizes only. The first copy of a file without a stated digest
-    is written into the lock.
+    and never without `read`, which then holds sizes, and what the first bytes tell, only. With `trust`, the first copy
+    of a file without a stated digest is written into the lock.
     """
     root = models_dir()
     lock = Lock(root)
-    problems = [_fault(model, file, root / model.folder / file.path, lock, full, read) for file in model.files]
+    problems = [_fault(model, file, root / model.folder / file.path, lock, full, read, trust) for file in model.files]
     lock.save()
     return [problem for problem in problems if problem]
+
+
+def proven(model: Model) -> bool:
+    """Whether every file is in the lock as it lies there."""
+    root = models_dir()
+    lock = Lock(root)
+    paths = {f"{model.folder}/{file.path}": file.sha256 for file in model.files}
+    return all(
+        (root / key).is_file() and lock.is_fresh(key, root / key, stated or lock.digests.get(key))
+        for key, stated in paths.items()
+    )
+
+
+def what_is_wrong(path: Path) -> str | None:
+    """Why a file can be no weights and nothing beside them, by its first bytes: empty, a web page, or a pointer to the
+    file; None if nothing shows."""
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not head:
+        return "is empty"
+    if text.startswith(_PAGES) and _suffix(path) not in (".html", ".xml"):
+        return "is a web page"
+    if text.startswith(_LFS):
+        return "is a pointer of Git LFS, not the file; run `git lfs pull` where it was copied from"
+    if text.startswith(b"{") and len(head) < _HEAD and _suffix(path) in _WEIGHTS:
+        return f"is a message: {head[:200].decode(errors='replace')}"
+    return None
 
 
 def present(model: Model) -> bool:
@@ -206,10 +262,20 @@ def require(model: Model, field: str) -> Path:
     return model.place()
 
 
-def _fault(model: Model, file: ModelFile, path: Path, lock: Lock, full: bool, read: bool) -> Problem | None:
+def _suffix(path: Path) -> str:
+    """The file's own, also of one that is still being fetched."""
+    return Path(path.name.removesuffix(".part")).suffix
+
+
+def _fault(
+    model: Model, file: ModelFile, path: Path, lock: Lock, full: bool, read: bool, trust: bool
+) -> Problem | None:
     if not path.is_file():
         return Problem(model, file, path, "missing", "missing")
     found, key = path.stat().st_size, f"{model.folder}/{file.path}"
+    if wrong := what_is_wrong(path):
+        lock.forget(key, path)
+        return Problem(model, file, path, "unusable" if found else "truncated", wrong)
     expected = file.sha256 or lock.digests.get(key)
     size = file.bytes or (None if read else lock.size(key, expected))  # what is read is held to its digest
     if size and found != size:
@@ -221,7 +287,8 @@ def _fault(model: Model, file: ModelFile, path: Path, lock: Lock, full: bool, re
         whose = "published" if file.sha256 else f"first used (see {LOCK})"
         detail = f"not the file that was {whose}: its SHA-256 is {digest[:12]}…, not {expected[:12]}…"
         return Problem(model, file, path, "tampered", detail)
-    lock.note(key, path, digest)
+    if trust or file.sha256:
+        lock.note(key, path, digest)
     return None
 
 
@@ -231,11 +298,12 @@ class Lock:
     def __init__(self, root: Path) -> None:
         self.path = root / LOCK
         self.changes: dict[str, dict[str, Any]] = {}
+        self.forgotten: set[str] = set()
         self.entries = self._read()
 
     @property
     def digests(self) -> dict[str, str]:
-        return {key: entry["sha256"] for key, entry in self.entries.items()}
+        return {key: entry["sha256"] for key, entry in self.entries.items() if entry["bytes"]}
 
     def size(self, key: str, digest: str | None) -> int | None:
         """Bytes of the file that has this digest, if one was ever found right."""
@@ -249,19 +317,27 @@ class Lock:
     def note(self, key: str, path: Path, digest: str) -> None:
         self.changes[key] = self.entries[key] = _stamp(path, digest)
 
+    def forget(self, key: str, path: Path) -> None:
+        """Drop an entry that is of this very file."""
+        entry = self.entries.get(key)
+        if entry is not None and entry == _stamp(path, entry["sha256"]):
+            self.forgotten.add(key)
+            del self.entries[key]
+
     def save(self) -> None:
         """Add what was noted to what others noted meanwhile."""
-        if not self.changes:
+        if not self.changes and not self.forgotten:
             return
         try:
             with _alone(self.path.parent):
-                merged = self._read() | self.changes
+                kept = {key: entry for key, entry in self._read().items() if key not in self.forgotten}
+                merged = kept | self.changes
                 temporary = self.path.with_suffix(".tmp")
                 temporary.write_text(json.dumps(merged, indent=1, sort_keys=True) + "\n")
                 temporary.replace(self.path)
         except OSError as error:  # weights that others keep for us
             log.warning("%s: cannot be written (%s); its files are read again each time", self.path, error.strerror)
-        self.changes = {}
+        self.changes, self.forgotten = {}, set()
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,13 +10,17 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
 
+from safetensors import SafetensorError
+
 from dmp_core.errors import InputError
 from dmp_core.resources import manifest_root
-from dmp_core.store import sha256_files, sha256_folder
+from dmp_core.store import sha256_file, sha256_files, sha256_folder
 from dmp_core.weights import registry
 
+log = logging.getLogger(__name__)
+
 Kind = Literal["priors", "adapters"]
-UNREADABLE = (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError, UnpicklingError)
+UNREADABLE = (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError, UnpicklingError, SafetensorError)
 """What the libraries raise on a model that is incomplete, damaged, or holds code instead of weights."""
 
 
@@ -45,7 +50,8 @@ def resolve_model(reference: str, field: str, *, kind: Kind | None = None, revis
     """What a setting that names a model means; every stage asks here.
 
     reference: `shipped:NAME` (where `kind` says which are shipped), an id of the registry, a local file or folder, or
-    an id on the hub. One that the registry knows is the pulled copy if there is one, else its pinned revision.
+    an id on the hub. One that the registry knows is the pulled copy if there is one, else its pinned revision; one that
+    its publisher withdrew is the copy that is kept, with a notice.
     field: the setting, for errors.
     Raises InputError when a shipped name or an explicit path does not exist, and when a model of the registry is
     missing, cut short or tampered with; its message names the file and the fix.
@@ -53,6 +59,7 @@ def resolve_model(reference: str, field: str, *, kind: Kind | None = None, revis
     if kind is not None and reference.startswith("shipped:"):
         return Located(str(_shipped(reference, kind, field)))
     model = registered(reference, revision)
+    notice_moved(reference, revision, field)
     if model is not None and (model.id == reference or registry.present(model)):
         return Located(str(registry.require(model, field)))
     path = Path(reference).expanduser()
@@ -60,7 +67,16 @@ def resolve_model(reference: str, field: str, *, kind: Kind | None = None, revis
         return Located(str(path.resolve()))
     if reference.startswith((".", "/", "~")):
         raise InputError(f"{field}: {reference}: no such folder or file; give one, a hub id, or shipped:NAME")
-    return Located(reference, revision or (model.revision if model else None), local=False)
+    name = registry.present_name(reference, revision)
+    return Located(name, revision or (model.revision if model else None), local=False)
+
+
+@lru_cache(maxsize=64)
+def notice_moved(reference: str, revision: str | None, field: str) -> None:
+    """Log, once per setting, that a repository is not the one that was named."""
+    name = registry.present_name(reference, revision)
+    if name != reference and not Path(reference).exists():
+        log.warning("%s: %s was withdrawn by its publisher; %s, the copy that is kept, is used", field, reference, name)
 
 
 def registered(reference: str, revision: str | None = None) -> registry.Model | None:
@@ -86,9 +102,44 @@ def identity(reference: str, revision: str | None, kind: Kind, *, field: str | N
         return model.identity()
     located = resolve_model(reference, field or kind.removesuffix("s"), kind=kind, revision=revision)
     if not located.local:
-        return f"{reference}@{revision or 'main'}"
+        return f"{located.place}@{revision or 'main'}"
     place = Path(located.place)
     return _digest(place, _state(place), sha256_folder if place.is_dir() else _sha256_all)
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two references mean one model, whatever they call it: an id of the registry or on the hub, in any
+    revision, a withdrawn repository, or a folder that holds the same weights. For settings that depend on the network.
+    """
+    return one == other or _known_as(one) == _known_as(other)
+
+
+def _known_as(reference: str) -> str:
+    """The registry's id of a model, or what else identifies it; the reference itself where nothing lies yet."""
+    model = registered(reference)
+    path = Path(reference).expanduser()
+    if model is None and path.is_dir():
+        model = _recognised(path)
+    try:
+        return model.id if model is not None else identity(reference, None, "priors")
+    except InputError:  # a folder that does not exist; the plan says so
+        return reference
+
+
+def _recognised(folder: Path) -> registry.Model | None:
+    """The registry's model that lies in a folder: every file whose digest is published is there and the same."""
+    for model in registry.registry():
+        stated = {folder / file.path: file for file in model.files if file.sha256}
+        sizes = [path.is_file() and file.bytes in (None, path.stat().st_size) for path, file in stated.items()]
+        if stated and all(sizes) and all(_sha256(path, _state(path)) == file.sha256 for path, file in stated.items()):
+            return model
+    return None
+
+
+@lru_cache(maxsize=32)
+def _sha256(path: Path, state: tuple[tuple[str, int, int], ...]) -> str:
+    del state  # part of the cache key
+    return sha256_file(path)
 
 
 def local_digest(path: Path) -> str:

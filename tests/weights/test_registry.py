@@ -512,7 +512,7 @@ def test_check_of_an_empty_machine_names_all_that_is_missing(folder: Path) -> No
     assert code == 2
     known, _ = models_of(plan(load_config("paper")))
     assert set(known) == {
-        *("bloomz-7b1", "stable-diffusion-v1-4", "omnidata-normal-3dcc", "zoedepth-nyu", "eva02-ade20k", "pienet")
+        *("bloomz-7b1", "stable-diffusion-v1-4", "omnidata-normal-v2", "zoedepth-nyu", "eva02-ade20k", "pienet")
     }
     for name in known:
         model = registry.get(name)
@@ -540,7 +540,7 @@ def test_plan_of_the_paper_preset_tells_what_is_missing(tmp_path: Path) -> None:
     assert code == 0
     for name in ("bloomz-7b1", "stable-diffusion-v1-4", "zoedepth-nyu", "eva02-ade20k", "pienet"):
         assert f"run: dmp models pull {name}" in text
-    assert "dmp models pull bloomz-7b1 stable-diffusion-v1-4 omnidata-normal-3dcc zoedepth-nyu" in text
+    assert "dmp models pull bloomz-7b1 stable-diffusion-v1-4 omnidata-normal-v2 zoedepth-nyu" in text
     assert "GPU: about 24 GB needed" in text
     needs = json.loads(dmp("plan", "-p", "paper", "-w", workspace, "--json")[1])["preflight"]
     assert {model["id"]: model["fields"] for model in needs["models"]}["pienet"] == [
