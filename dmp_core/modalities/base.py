@@ -45,6 +45,8 @@ class Metric:
     decimals: int = 3
     brief: bool = True
     """Shown in the report's main tables; the others are in `metrics.json`."""
+    version: int = 1
+    """Increase it when the metric's values change: evaluations that contain it are then made again."""
 
     @property
     def arrow(self) -> str:

@@ -44,6 +44,8 @@ class EvaluateStage(OfModality):
     evaluate: EvaluateConfig
     gates: GatesField
     method: str = since("dmp")
+    metrics: dict[str, int] = since({})
+    """Version of every metric of the modality whose values have changed since the first one."""
 
 
 class Roles(NamedTuple):
@@ -71,7 +73,12 @@ def add(draft: Draft, modality: Modality) -> None:
         inputs |= draft.scores(split, gates)
     if scored:
         stage = EvaluateStage(
-            **of_modality(config, modality), splits=scored, evaluate=config.evaluate, gates=gates, method=method
+            **of_modality(config, modality),
+            splits=scored,
+            evaluate=config.evaluate,
+            gates=gates,
+            method=method,
+            metrics={metric.name: metric.version for metric in modality.metrics if metric.version > 1},
         )
         draft.add(KIND, name, stage, inputs, sum(draft[f"images/{split}"].samples for split in scored))
 
