@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmp_core.errors import InputError
+from dmp_core.evaluation.colours import Space
 from dmp_core.store import open_image
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class CardText:
 
 
 DepthCurve = Literal["linear", "log", "sqrt"]
+DecodedClasses = Literal["seen", "paper"]
+"""`seen`: those of the training labels. `paper`: the paper's 29 bedroom classes, all others black, as published."""
 Axes = Literal["opengl", "opencv", "directx", "unity"]
 """Of vectors. x points right; y and z: up and toward the viewer (ours), down and away, down and toward, up and away."""
 
@@ -102,6 +105,10 @@ class Code:
     """Colour code of the ADE20K-150 classes."""
     axes: Axes = "opengl"
     """Axes of the vectors in predicted images; training images use ours."""
+    colour_space: Space = "rgb"
+    """Where the nearest of the palette's colours is searched; only for decoding."""
+    decoded_classes: DecodedClasses = "seen"
+    """The ADE20K-150 classes that a predicted colour may be of; only for decoding."""
 
 
 class MeanMap(Protocol):

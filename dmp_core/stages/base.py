@@ -14,7 +14,7 @@ where `run` needs them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Annotated, Any, Protocol
 
@@ -152,8 +152,8 @@ class Coded(StageSettings):
 
     @property
     def code(self) -> Code:
-        stated = {name: value for name in Coded.model_fields if (value := getattr(self, name)) is not None}
-        return Code(**stated)
+        known = [field.name for field in fields(Code) if field.name in type(self).model_fields]
+        return Code(**{name: value for name in known if (value := getattr(self, name)) is not None})
 
 
 GatesField = Annotated[Gates, Field(default_factory=dict, exclude_if=lambda gates: not gates)]
