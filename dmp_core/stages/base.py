@@ -229,6 +229,8 @@ class Node:
     samples: int = 0
     given: str | None = None
     """Fingerprint of an artefact that the plan reads and does not make."""
+    alias: str = ""
+    """Its name in the plan, if that has another node of the same name: artefacts are shared by name and fingerprint."""
 
     @property
     def stage(self) -> str:
@@ -236,7 +238,7 @@ class Node:
 
     @property
     def id(self) -> str:
-        return f"{self.stage}/{self.name}"
+        return f"{self.stage}/{self.alias or self.name}"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -279,8 +281,9 @@ class Draft:
         config: StageSettings,
         inputs: dict[str, Node] | None = None,
         samples: int = 0,
+        alias: str = "",
     ) -> None:
-        node = Node(kind, name, config, inputs or {}, samples)
+        node = Node(kind, name, config, inputs or {}, samples, alias=alias)
         self.by_id.setdefault(node.id, node)
 
     def labels(self, split: str) -> dict[str, Node]:

@@ -18,6 +18,7 @@ from dmp_core.methods.protocol import Inference, Predictor, Problem
 from dmp_core.methods.registry import find_method
 from dmp_core.modalities import Modality
 from dmp_core.modalities.base import DecodedClasses
+from dmp_core.names import Source
 from dmp_core.progress import Progress, silent
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.settings import Settings, since
@@ -114,9 +115,19 @@ def add(draft: Draft, modality: Modality) -> None:
             inputs["prompts"] = draft[f"prompts/{split}"]
         draft.add(KIND, f"{split}-{name}-{method}", stage, inputs, images.samples)
         if labels and config.splits[split].scored:
+            for source in other_sources(config):
+                other = stage.model_copy(update={"sampling": stage.sampling.model_copy(update={"source": source})})
+                row = f"{split}-{name}-{method}"
+                draft.add(KIND, row, other, inputs, images.samples, alias=f"{row}-{source}")
             own = {"inference": None, "editor": None, "editor_hash": None, "decoded_classes": "seen"}
             limit = stage.model_copy(update={"row": CEILING, "sampling": SamplingConfig()} | own)
             draft.add(KIND, f"{split}-{name}-{CEILING}", limit, {"labels": labels}, images.samples)
+
+
+def other_sources(config: PipelineConfig) -> list[Source]:
+    """The sources of x, besides the configured one, with which predictions are scored."""
+    wanted = config.evaluate.sources if config.train.method == "dmp" else []
+    return [source for source in dict.fromkeys(wanted) if source != config.sampling.source]
 
 
 def _decoding(config: PipelineConfig, modality: Modality) -> dict[str, Any]:
