@@ -188,6 +188,11 @@ def save_adapter(unet: Any, folder: str | Path, meta: Mapping[str, Any] | Adapte
     return folder
 
 
+def write_card(folder: Path, card: AdapterCard) -> None:
+    """Write ``dmp.json`` with what the card states."""
+    _write_json(folder / CARD_FILE, card.stated())
+
+
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
     # PEFT keeps target modules in a set: sorted, so that equal adapters are equal bytes.
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in content.items()}
@@ -213,7 +218,8 @@ def load_adapter(unet: Any, path: str | Path, check_base: bool = True, vae: Any 
 
     path: a folder written by :func:`save_adapter` or :func:`save_unet` (which replaces all weights), a PEFT
         folder, or a LoRA file as diffusers or the published DMP code writes it (``.safetensors`` or ``.bin``) or the
-        folder that holds one. Without ``dmp.json`` the card has the paper's settings.
+        folder that holds one. Without ``dmp.json`` the card is that of a published adapter
+        (`dmp_core.diffusion.card.published_card`).
     check_base: refuse an adapter that was trained on another base model.
     vae: of the base model, which is then verified too.
 

@@ -21,7 +21,21 @@ if TYPE_CHECKING:
     pass
 
 CARD_FILE = "dmp.json"
-_PUBLISHED_AXES = "right, down, away"
+_PUBLISHED_ENCODINGS: dict[str, dict[str, Any]] = {
+    "normal": {"axes": "right, down, away"},
+    "depth": {"mode": "F", "scale": 8.0, "clip": False},
+    "segmentation": {"palette": "dmp2"},
+    "albedo": {},
+    "shading": {},
+}
+"""Modality → its encoding in the published adapters, which have no card."""
+_PUBLISHED_WORDS = {name: name for name in _PUBLISHED_ENCODINGS} | {
+    "seg": "segmentation",
+    "ref": "albedo",
+    "sha": "shading",
+}
+"""First word of a published adapter's folder → modality: `normal-scene100-notext`, `depth-hypersim-notext`."""
+_PUBLISHED_BASE = "CompVis/stable-diffusion-v1-4"
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -88,6 +102,8 @@ class AdapterCard(BaseModel):
     encoding: Encoding = Encoding()
     resolution: Annotated[int, Field(gt=0, le=16384)] | None = None
     """Shorter side, in pixels, of the training images."""
+    use_prompt: bool | None = None
+    """Of published adapters, by their name: whether they were trained with captions; None: as `training` states."""
     base: str | None = None
     """Name of the model that was adapted."""
     base_fingerprint: str | None = None
@@ -102,6 +118,15 @@ class AdapterCard(BaseModel):
     def modality(self) -> Modality | None:
         """The predicted modality; None if the card does not state it."""
         return None if self.task is None else find_modality(self.task, self.own_modality)
+
+    @property
+    def captioned(self) -> bool | None:
+        """Whether it was trained with captions; None if the card does not state it."""
+        if self.use_prompt is not None:
+            return self.use_prompt
+        training = (self.model_extra or {}).get("training")
+        stated = training.get("use_prompt") if isinstance(training, Mapping) else None
+        return stated if isinstance(stated, bool) else None
 
     def contradictions(self, modality: Modality, code: Code | None = None) -> list[str]:
         """Reasons why the adapter does not predict this modality with this code."""
@@ -130,8 +155,9 @@ class AdapterCard(BaseModel):
 
     def check(self, source: object, modality: Modality, code: Code | None = None) -> None:
         """Raise InputError for the first contradiction; `source` identifies the adapter."""
+        place = CARD_FILE if self.use_prompt is None else "by its name"
         for contradiction in self.contradictions(modality, code):
-            raise InputError(f"{source}: {CARD_FILE}: {contradiction}; choose the adapter or the setting that fits")
+            raise InputError(f"{source}: {place}: {contradiction}; choose the adapter or the setting that fits")
 
     def stated(self) -> dict[str, Any]:
         """The stated fields, as plain values; without defaults."""
@@ -147,11 +173,14 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def read_card(folder: str | Path) -> AdapterCard:
-    """``dmp.json`` of an adapter folder, or the paper's settings when there is none."""
+def read_card(folder: str | Path, modality: str | None = None) -> AdapterCard:
+    """``dmp.json`` of an adapter folder, or the card of a published adapter when there is none.
+
+    modality: what it predicts, if neither the card nor the folder's name states it.
+    """
     file = Path(folder) / CARD_FILE
     if not file.exists():
-        return AdapterCard(encoding=Encoding(axes=_PUBLISHED_AXES))
+        return published_card(Path(folder).absolute().name, modality)
     try:
         meta = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -159,6 +188,24 @@ def read_card(folder: str | Path) -> AdapterCard:
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); give a folder with a readable card") from None
     return parse_card(meta, str(file))
+
+
+def published_card(folder: str, modality: str | None = None) -> AdapterCard:
+    """The card of an adapter that the paper's authors published: the paper's settings, and what their name says.
+
+    folder: its name; theirs are MODALITY-DATA, and MODALITY-DATA-notext if it was trained without captions.
+    modality: what it predicts, if the name is another one.
+    """
+    word, _, data = folder.partition("-")
+    named = _PUBLISHED_WORDS.get(word) if data else None
+    known: dict[str, Any] = {"source": "oracle", "num_steps": 5}
+    if named is not None:
+        known |= {"base": _PUBLISHED_BASE, "use_prompt": not folder.endswith("-notext")}
+    task = named or (modality if modality in _PUBLISHED_ENCODINGS else None)
+    if task is not None:
+        known["task"] = task
+    # As long as the modality is unknown: axes, which only normals read.
+    return AdapterCard(**known, encoding=Encoding(**_PUBLISHED_ENCODINGS[task or "normal"]))
 
 
 def parse_card(meta: Any, source: str) -> AdapterCard:
