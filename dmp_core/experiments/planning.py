@@ -53,8 +53,8 @@ def plan_experiment(
     base: a configuration or a preset; by default the experiment's own preset. A file, which may be a complete
         configuration, is the base of all variants, since otherwise it would override their differences.
     modalities: only these; a variant with none of them is omitted, and so is one that needs more training images than
-        the preset has, that is for other `presets` or `only_on` another base model, or that is `optional` and has no base
-        model.
+        the preset has, that is for other `presets` or `only_on` another base model, or that is `optional` and has no
+        base model.
     Raises InputError that names the variant and its problem.
     """
     config = base if isinstance(base, PipelineConfig) else load_config(base or experiment.preset, file)

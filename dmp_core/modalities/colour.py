@@ -164,7 +164,7 @@ VECTOR_METRICS = (
     Metric(
         "angular_dmp_compat",
         "Ang (paper)",
-        "Angle between colour codes in [0, 1] of normals with the published axes (right, down, away), in radians, as the "
+        "Angle between colour codes in [0, 1] of normals on the published axes (right, down, away), in radians, as the "
         "published code computes it: not an angle between normals (a true 30° reads about 15°).",
         unit=" rad",
         paper="Table 1",

@@ -74,8 +74,8 @@ class ServerGenerator:
             return int(self._call("/tokenize", {"model": self.settings.model, "prompt": request})["count"])
         except (InputError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{_FIELD}: {self.base}/tokenize does not count tokens, which prompts.generator.min_length and max_length "
-                f"need ({error}); take a vLLM server, or set both to null"
+                f"{_FIELD}: {self.base}/tokenize does not count tokens, which prompts.generator.min_length and "
+                f"max_length need ({error}); take a vLLM server, or set both to null"
             ) from None
 
     def _complete(self, request: str, seed: int) -> str:

@@ -65,7 +65,6 @@ class VLLMGenerator:
         completions = self._engine.generate(requests, draws, use_tqdm=False)
         return [completion.outputs[0].text for completion in completions]
 
-
     def _bounds(self, request: str) -> dict[str, int]:
         """Bounds of the draw and of the completion's length, under vLLM's names."""
         if self.settings.counts_request and request not in self._tokens:

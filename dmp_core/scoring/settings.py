@@ -18,4 +18,4 @@ class EvaluateConfig(Settings):
     bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
     """Resamples for the 95 % confidence intervals."""
     sources: list[Source] = since([])
-    """Further sources of x in eq. 4 (`sampling.source`): DMP is also predicted and scored with each, a row per source."""
+    """Further sources of x in eq. 4 (`sampling.source`): DMP is predicted and scored with each, one row per source."""

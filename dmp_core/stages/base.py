@@ -27,6 +27,7 @@ from dmp_core.modalities import Code, Modality, find_modality
 from dmp_core.modalities.base import DepthCurve
 from dmp_core.modalities.registry import ModalityName
 from dmp_core.modalities.settings import OwnModality
+from dmp_core.names import Source
 from dmp_core.progress import Progress, silent
 from dmp_core.quality.gates import IMAGE, Gates
 from dmp_core.quality.tables import score_role
@@ -204,6 +205,12 @@ def named_editor(config: PipelineConfig) -> dict[str, Any]:
 def editor_uses(editor: EditorConfig | None) -> Iterator[ModelUse]:
     if editor is not None and editor.model is not None:
         yield ModelUse("editor.model", editor.model, editor.revision)
+
+
+def other_sources(config: PipelineConfig) -> list[Source]:
+    """The sources of x, besides the configured one, with which predictions are scored."""
+    wanted = config.evaluate.sources if config.train.method == "dmp" else []
+    return [source for source in dict.fromkeys(wanted) if source != config.sampling.source]
 
 
 def learns_from(config: PipelineConfig, modality: Modality) -> Needs:

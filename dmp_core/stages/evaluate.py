@@ -29,8 +29,16 @@ from dmp_core.scoring.protocol import (
 from dmp_core.scoring.registry import CEILING, CONSTANT, MEAN_MAP
 from dmp_core.scoring.settings import EvaluateConfig
 from dmp_core.settings import since
-from dmp_core.stages.base import Draft, GatesField, Inputs, OfModality, StageKind, StageResult, of_modality
-from dmp_core.stages.predict import other_sources
+from dmp_core.stages.base import (
+    Draft,
+    GatesField,
+    Inputs,
+    OfModality,
+    StageKind,
+    StageResult,
+    of_modality,
+    other_sources,
+)
 from dmp_core.store import Artefact, staged_folder
 
 Prediction = Artefact | Callable[[np.ndarray], np.ndarray]

@@ -18,7 +18,6 @@ from dmp_core.methods.protocol import Inference, Predictor, Problem
 from dmp_core.methods.registry import find_method
 from dmp_core.modalities import Modality
 from dmp_core.modalities.base import DecodedClasses
-from dmp_core.names import Source
 from dmp_core.progress import Progress, silent
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.settings import Settings, since
@@ -35,6 +34,7 @@ from dmp_core.stages.base import (
     editor_uses,
     named_editor,
     of_modality,
+    other_sources,
 )
 from dmp_core.store import Artefact, Sample, ShardPlan, Skipped, shard_plans, shard_reader, write_shards
 from dmp_core.store.attempts import batch_or_each
@@ -122,12 +122,6 @@ def add(draft: Draft, modality: Modality) -> None:
             own = {"inference": None, "editor": None, "editor_hash": None, "decoded_classes": "seen"}
             limit = stage.model_copy(update={"row": CEILING, "sampling": SamplingConfig()} | own)
             draft.add(KIND, f"{split}-{name}-{CEILING}", limit, {"labels": labels}, images.samples)
-
-
-def other_sources(config: PipelineConfig) -> list[Source]:
-    """The sources of x, besides the configured one, with which predictions are scored."""
-    wanted = config.evaluate.sources if config.train.method == "dmp" else []
-    return [source for source in dict.fromkeys(wanted) if source != config.sampling.source]
 
 
 def _decoding(config: PipelineConfig, modality: Modality) -> dict[str, Any]:

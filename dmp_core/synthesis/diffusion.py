@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from diffusers import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from transformers.utils import logging as transformers_logging
@@ -244,10 +244,10 @@ class Float32DDIM(DDIMScheduler):
     def scale_model_input(self, sample: torch.Tensor, timestep: Any = None) -> torch.Tensor:
         return super().scale_model_input(sample, timestep).to(self.network_dtype)
 
-    def step(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, **options: Any) -> Any:
-        """The next latents: in float32, except the last ones, which the VAE decodes."""
-        options["return_dict"] = False
-        latents, estimate = super().step(model_output.float(), timestep, sample.float(), **options)
+    def step(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *given: Any, **named: Any) -> Any:
+        """(next latents, estimate of the last ones) in float32; the last latents in the precision of the VAE."""
+        named["return_dict"] = False
+        latents, estimate = super().step(model_output.float(), timestep, sample.float(), *given, **named)
         last = int(timestep) == int(self.timesteps[-1])
         return latents.to(self.network_dtype) if last else latents, estimate
 

@@ -46,15 +46,16 @@ class DiffusionImages(Settings):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """`auto`: float32 on the CPU; on CUDA bfloat16, or float16 if the GPU has no bfloat16."""
     float32_latents: bool = since(False)
-    """Keep the latents and the scheduler's arithmetic in float32, whatever the networks' `dtype`; needs `scheduler: ddim`."""
+    """Keep latents and the scheduler's arithmetic in float32, whatever the networks' `dtype`; for `scheduler: ddim`."""
     safety_checker: bool = True
     """Record in every sample's json whether the model's own safety checker flags it; images are not changed."""
-
 
     @model_validator(mode="after")
     def _own_scheduler(self) -> DiffusionImages:
         if self.float32_latents and self.scheduler != "ddim":
-            raise ValueError("float32_latents: needs scheduler: ddim; a model's own scheduler decides its precision itself")
+            raise ValueError(
+                "float32_latents: needs scheduler: ddim; a model's own scheduler decides its precision itself"
+            )
         return self
 
 

@@ -39,10 +39,11 @@ class LatentsConfig(Settings):
     two classes meet, colours are in between, and may be those of a class that is hardly ever right."""
 
     colour_space: Space = since("rgb")
-    """Where the colour nearest to a predicted one is searched in segmentation; `lab8`: OpenCV's 8-bit Lab, as published."""
+    """Where segmentation searches the colour nearest to a predicted one; `lab8`: OpenCV's 8-bit Lab, as published."""
     decoded_classes: DecodedClasses = since("seen")
-    """What segmentation is predicted among. `seen`: the classes of the training labels, see `min_class_share`. `paper`: the
-    29 bedroom classes of the paper, all others black, as published: near black is then class 1, the first black one."""
+    """What segmentation is predicted among. `seen`: the classes of the training labels, see `min_class_share`.
+    `paper`: the paper's 29 bedroom classes, all others black, as published: near black is then class 1, the first of
+    the others."""
 
     def resolution_of(self, modality: str) -> int | None:
         """At which the network works for a modality: shorter side in pixels; None: the images' own."""

@@ -37,8 +37,8 @@ def adapter_folder(reference: str, field: str = "adapter") -> Path:
     folder = resolve_folder(reference, "adapters", field=field)
     if folder is None:
         raise InputError(
-            f"{field}: {reference}: no such adapter; give a folder that holds dmp.json or a published adapter, its name "
-            f"in ckpt/ or {models_dir()}, or shipped:NAME"
+            f"{field}: {reference}: no such adapter; give a folder that holds dmp.json or a published adapter, its "
+            f"name in ckpt/ or {models_dir()}, or shipped:NAME"
         )
     return folder
 

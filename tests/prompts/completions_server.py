@@ -58,7 +58,6 @@ class Server(ThreadingHTTPServer):
             [text] = self._lm.generate([body["prompt"]], "{keyword}", [body["seed"]])
         return {"object": "text_completion", "choices": [{"index": 0, "text": text}]}
 
-
     def count(self, body: dict[str, Any]) -> dict[str, Any]:
         """As vLLM's `/tokenize`."""
         tokens = AutoTokenizer.from_pretrained(body["model"])(body["prompt"])["input_ids"]

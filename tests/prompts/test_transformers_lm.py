@@ -128,7 +128,9 @@ def test_a_bound_that_the_end_token_fills_is_still_a_cut(folder: Path) -> None:
     lm = generator(folder, max_length=30, max_new_tokens=20, min_new_tokens=20, batch_size=8)
     lm.tokenizer.pad_token = lm.tokenizer.eos_token
     together = lm.generate([long, *["room"] * 7], TEMPLATE, list(range(8)))
-    assert together == [lm.generate([keyword], TEMPLATE, [seed])[0] for seed, keyword in enumerate([long, *["room"] * 7])]
+    assert together == [
+        lm.generate([keyword], TEMPLATE, [seed])[0] for seed, keyword in enumerate([long, *["room"] * 7])
+    ]
 
 
 def test_a_request_longer_than_the_total_length_names_the_setting(folder: Path) -> None:
@@ -145,7 +147,9 @@ def test_stops_at_the_first_sentence_or_the_end_token(folder: Path) -> None:
     done = finished(ids, None)
     assert finished.done.tolist() == [False, True, True, True, False, False, False, False]
     assert done.all()  # three of eight are finished: continue without them
-    assert _Finished(tokenizer, end, 0, torch.full((8,), 50), **rules)(ids, None).tolist() == [row == 3 for row in range(8)]
+    assert _Finished(tokenizer, end, 0, torch.full((8,), 50), **rules)(ids, None).tolist() == [
+        row == 3 for row in range(8)
+    ]
 
 
 def test_a_shrinking_batch_writes_what_single_rows_write(folder: Path) -> None:

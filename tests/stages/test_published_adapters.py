@@ -127,7 +127,9 @@ def test_one_trained_with_captions_is_run_without_or_with_those_next_to_the_imag
     assert "trained with captions, and run without" in caplog.text
     without = (here / "out" / "photo.normal.pred.png").read_bytes()
     captioned = (*small, "--set", "sampling.use_prompt=true")
-    with pytest.raises(InputError, match=r"photo\.txt: missing, and sampling\.use_prompt needs the caption of photo\.png"):
+    with pytest.raises(
+        InputError, match=r"photo\.txt: missing, and sampling\.use_prompt needs the caption of photo\.png"
+    ):
         predict("normal-bedroom", base, *captioned)
     (here / "photo.txt").write_text("a red bed\n")
     predict("normal-bedroom", base, *captioned)

@@ -147,9 +147,7 @@ def in_float32(folder: Path, rows: list[Row], networks: torch.dtype) -> np.ndarr
     ddim = DDIMScheduler.from_config(pipeline.scheduler.config)
     ddim.set_timesteps(STEPS)
     channels, side = pipeline.unet.config.in_channels, SIDE // pipeline.vae_scale_factor
-    noise = [
-        torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(row["seed"])) for row in rows
-    ]
+    noise = [torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(row["seed"])) for row in rows]
     latents = torch.cat(noise)
     texts = pipeline.encode_prompt([row["prompt"] for row in rows], "cpu", 1, True)
     with torch.no_grad():
