@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dmp_core.diffusion.card import CARD_FILE, AdapterCard, parse_card, read_card
-from dmp_core.diffusion.lora_files import CONFIG_FILE, PEFT_FILES, PUBLISHED_FILES, WEIGHTS_FILE, as_peft
+from dmp_core.diffusion.card import CARD_FILE, PUBLISHED_FILES, AdapterCard, parse_card, read_card
+from dmp_core.diffusion.lora_files import CONFIG_FILE, PEFT_FILES, WEIGHTS_FILE, as_peft
 from dmp_core.errors import InputError
 from dmp_core.finite import check_weights
 
@@ -218,8 +218,7 @@ def load_adapter(unet: Any, path: str | Path, check_base: bool = True, vae: Any 
 
     path: a folder written by :func:`save_adapter` or :func:`save_unet` (which replaces all weights), a PEFT
         folder, or a LoRA file as diffusers or the published DMP code writes it (``.safetensors`` or ``.bin``) or the
-        folder that holds one. Without ``dmp.json`` the card is that of a published adapter
-        (`dmp_core.diffusion.card.published_card`).
+        folder that holds one. Without ``dmp.json`` the card has the paper's settings.
     check_base: refuse an adapter that was trained on another base model.
     vae: of the base model, which is then verified too.
 

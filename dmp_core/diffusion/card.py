@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from dmp_core.diffusion.settings import ScheduleConfig
 from dmp_core.errors import InputError
-from dmp_core.modalities import Code, Modality, find_modality
+from dmp_core.modalities import Code, Modality, built_in, find_modality
 from dmp_core.modalities.base import Classes, DepthCurve
+from dmp_core.modalities.colour import PUBLISHED_AXES_WORDS
 from dmp_core.modalities.settings import MOST_CLASSES, OwnModality
 from dmp_core.names import Prediction, Source
 from dmp_core.settings import raise_readable
@@ -21,20 +22,8 @@ if TYPE_CHECKING:
     pass
 
 CARD_FILE = "dmp.json"
-_PUBLISHED_ENCODINGS: dict[str, dict[str, Any]] = {
-    "normal": {"axes": "right, down, away"},
-    "depth": {"mode": "F", "scale": 8.0, "clip": False},
-    "segmentation": {"palette": "dmp2"},
-    "albedo": {},
-    "shading": {},
-}
-"""Modality → its encoding in the published adapters, which have no card."""
-_PUBLISHED_WORDS = {name: name for name in _PUBLISHED_ENCODINGS} | {
-    "seg": "segmentation",
-    "ref": "albedo",
-    "sha": "shading",
-}
-"""First word of a published adapter's folder → modality: `normal-scene100-notext`, `depth-hypersim-notext`."""
+PUBLISHED_FILES = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
+"""Names of the file in an adapter that the paper's authors, or diffusers, wrote."""
 _PUBLISHED_BASE = "CompVis/stable-diffusion-v1-4"
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -174,13 +163,13 @@ def _plain(value: Any) -> str:
 
 
 def read_card(folder: str | Path, modality: str | None = None) -> AdapterCard:
-    """``dmp.json`` of an adapter folder, or the card of a published adapter when there is none.
+    """``dmp.json`` of an adapter folder, or the paper's settings when there is none.
 
     modality: what it predicts, if neither the card nor the folder's name states it.
     """
     file = Path(folder) / CARD_FILE
     if not file.exists():
-        return published_card(Path(folder).absolute().name, modality)
+        return _card_of_none(Path(folder).absolute(), modality)
     try:
         meta = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -190,22 +179,23 @@ def read_card(folder: str | Path, modality: str | None = None) -> AdapterCard:
     return parse_card(meta, str(file))
 
 
-def published_card(folder: str, modality: str | None = None) -> AdapterCard:
-    """The card of an adapter that the paper's authors published: the paper's settings, and what their name says.
+def _card_of_none(folder: Path, modality: str | None) -> AdapterCard:
+    """The card of a folder without one: the paper's settings, and what its name says if the authors published it.
 
-    folder: its name; theirs are MODALITY-DATA, and MODALITY-DATA-notext if it was trained without captions.
-    modality: what it predicts, if the name is another one.
+    Theirs are named MODALITY-DATA, and MODALITY-DATA-notext if they were trained without captions.
     """
-    word, _, data = folder.partition("-")
-    named = _PUBLISHED_WORDS.get(word) if data else None
-    known: dict[str, Any] = {"source": "oracle", "num_steps": 5}
+    if not any((folder / file).is_file() for file in PUBLISHED_FILES):
+        return AdapterCard(encoding=Encoding(axes=PUBLISHED_AXES_WORDS))
+    word, _, data = folder.name.partition("-")
+    published = {one.name: one.published for one in built_in() if one.published}
+    named = next((name for name, found in published.items() if data and word in found.words), None)
+    task = named or (modality if modality in published else None)
+    stated: dict[str, Any] = {"source": "oracle", "num_steps": 5}
     if named is not None:
-        known |= {"base": _PUBLISHED_BASE, "use_prompt": not folder.endswith("-notext")}
-    task = named or (modality if modality in _PUBLISHED_ENCODINGS else None)
-    if task is not None:
-        known["task"] = task
-    # As long as the modality is unknown: axes, which only normals read.
-    return AdapterCard(**known, encoding=Encoding(**_PUBLISHED_ENCODINGS[task or "normal"]))
+        stated |= {"base": _PUBLISHED_BASE, "use_prompt": not folder.name.endswith("-notext")}
+    if task is None:
+        return AdapterCard(**stated, encoding=Encoding(axes=PUBLISHED_AXES_WORDS))
+    return AdapterCard(**stated, task=task, encoding=Encoding(**published[task].encoding))
 
 
 def parse_card(meta: Any, source: str) -> AdapterCard:

@@ -84,6 +84,16 @@ class CardText:
     """Task category of the Hugging Face hub."""
 
 
+@dataclass(frozen=True)
+class Published:
+    """How the paper's authors publish adapters of a modality: without a card."""
+
+    words: tuple[str, ...]
+    """First words of their folders' names, before a hyphen."""
+    encoding: Mapping[str, Any] = field(default_factory=dict)
+    """What a card would state about the encoding of their images, besides the defaults."""
+
+
 DepthCurve = Literal["linear", "log", "sqrt"]
 DecodedClasses = Literal["seen", "paper"]
 """`seen`: those of the training labels. `paper`: the paper's 29 bedroom classes, all others black, as published."""
@@ -148,6 +158,8 @@ class Modality(ABC):
     """Suffixes of label files that may be imported."""
     file_axes: Axes = "opengl"
     """Axes of vectors in imported label files."""
+    published: Published | None = None
+    """None: the paper has no such modality."""
     description: Mapping[str, Any] = field(default_factory=dict)
     """Its entry in the configuration's `own_modalities`; empty: built in, or from a package."""
     has_classes: ClassVar[bool] = False

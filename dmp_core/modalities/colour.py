@@ -43,7 +43,8 @@ _WORDS = {
     "unity": "right, up, away",
 }
 PUBLISHED_AXES: Axes = "opencv"
-"""Axes of the normals that the paper's authors trained on and scored: right, down, away."""
+"""Axes of the normals that the paper's authors trained on and scored."""
+PUBLISHED_AXES_WORDS = _WORDS[PUBLISHED_AXES]
 NO_DIRECTION = 1e-6
 """Vectors shorter than this have no direction; as in `metrics.angular_deg`, which counts them as 90°."""
 # An 8-bit code cannot hold a zero vector exactly: (128, 128, 128) decodes to length 0.007.

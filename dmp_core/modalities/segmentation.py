@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dmp_core.modalities.base import Array, CardText, Classes, Code, Metric
+from dmp_core.modalities.base import Array, CardText, Classes, Code, Metric, Published
 from dmp_core.modalities.classes import CLASS_SCORES, ClassMap, class_metrics
 from dmp_core.resources import ade20k_classes
 
@@ -58,5 +58,6 @@ MODALITY = Segmentation(
         snippet='classes = np.asarray(Image.open(io.BytesIO(sample["seg.png"])))  # (H, W) ids',
         category="image-segmentation",
     ),
+    published=Published(("seg", "segmentation"), {"palette": "dmp2"}),
     instruction="make it into the corresponding semantic segmentation map",
 )
