@@ -78,7 +78,7 @@ def rehearsal_config(models: Path, device: Literal["cpu", "cuda"], steps: int, s
         "train": {"keywords": ["bedroom"], "count": 2},
         "in_domain": {"keywords": ["bedroom"], "count": 2},
     }
-    paper["prompts"]["generator"]["model"] = str(models / "bloom")
+    paper["prompts"]["generator"] |= {"model": str(models / "bloom")} | dtype
     paper["images"] |= {"model": sd, "num_inference_steps": steps, "resolution": size} | dtype
     # Labels of random networks fail any gate.
     paper["quality"] = {name: None for name in paper["quality"]} | {"drop_flagged": False}

@@ -125,6 +125,13 @@ MUTANTS = (
         ("tests/evaluation/test_metrics.py",),
     ),
     Mutant(
+        "the published angle is taken on our axes",
+        "dmp_core/modalities/colour.py",
+        'PUBLISHED_AXES: Axes = "opencv"',
+        'PUBLISHED_AXES: Axes = "opengl"',
+        ("tests/scoring/test_protocol.py",),
+    ),
+    Mutant(
         "a shard of another fingerprint counts as made",
         SHARDS,
         "if record is None or record.fingerprint != out.fingerprint:",

@@ -101,6 +101,16 @@ class PipelineConfig(Settings):
             raise ValueError("splits: names may hold letters, digits and underscores, and hyphens before a part's name")
         return self
 
+    @model_validator(mode="after")
+    def _one_way_to_decode_classes(self) -> PipelineConfig:
+        nearest = self.latents.colour_space != "rgb" or self.latents.decoded_classes != "seen"
+        if nearest and self.sampling.colour_noise is not None:
+            raise ValueError(
+                "sampling.colour_noise: chooses classes by likelihood, not by the nearest colour; set it to null, or "
+                "latents.colour_space to rgb and latents.decoded_classes to seen"
+            )
+        return self
+
     def modality(self, name: str) -> Modality:
         """A built-in modality, or one that this configuration defines."""
         return find_modality(name, self.own_modalities.get(name))

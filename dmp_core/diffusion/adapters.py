@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dmp_core.diffusion.card import CARD_FILE, AdapterCard, parse_card, read_card
-from dmp_core.diffusion.lora_files import CONFIG_FILE, PEFT_FILES, PUBLISHED_FILES, WEIGHTS_FILE, as_peft
+from dmp_core.diffusion.card import CARD_FILE, PUBLISHED_FILES, AdapterCard, parse_card, read_card
+from dmp_core.diffusion.lora_files import CONFIG_FILE, PEFT_FILES, WEIGHTS_FILE, as_peft
 from dmp_core.errors import InputError
 from dmp_core.finite import check_weights
 
@@ -186,6 +186,11 @@ def save_adapter(unet: Any, folder: str | Path, meta: Mapping[str, Any] | Adapte
     _write_json(folder / CONFIG_FILE, config)
     _write_json(folder / CARD_FILE, card.model_dump(mode="json"))
     return folder
+
+
+def write_card(folder: Path, card: AdapterCard) -> None:
+    """Write ``dmp.json`` with what the card states."""
+    _write_json(folder / CARD_FILE, card.stated())
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from dmp_core.diffusion.settings import ScheduleConfig
 from dmp_core.errors import InputError
-from dmp_core.modalities import Code, Modality, find_modality
+from dmp_core.modalities import Code, Modality, built_in, find_modality
 from dmp_core.modalities.base import Classes, DepthCurve
+from dmp_core.modalities.colour import PUBLISHED_AXES_WORDS
 from dmp_core.modalities.settings import MOST_CLASSES, OwnModality
 from dmp_core.names import Prediction, Source
 from dmp_core.settings import raise_readable
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     pass
 
 CARD_FILE = "dmp.json"
-_PUBLISHED_AXES = "right, down, away"
+PUBLISHED_FILES = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
+"""Names of the file in an adapter that the paper's authors, or diffusers, wrote."""
+_PUBLISHED_BASE = "CompVis/stable-diffusion-v1-4"
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -88,6 +91,8 @@ class AdapterCard(BaseModel):
     encoding: Encoding = Encoding()
     resolution: Annotated[int, Field(gt=0, le=16384)] | None = None
     """Shorter side, in pixels, of the training images."""
+    use_prompt: bool | None = None
+    """Of published adapters, by their name: whether they were trained with captions; None: as `training` states."""
     base: str | None = None
     """Name of the model that was adapted."""
     base_fingerprint: str | None = None
@@ -102,6 +107,15 @@ class AdapterCard(BaseModel):
     def modality(self) -> Modality | None:
         """The predicted modality; None if the card does not state it."""
         return None if self.task is None else find_modality(self.task, self.own_modality)
+
+    @property
+    def captioned(self) -> bool | None:
+        """Whether it was trained with captions; None if the card does not state it."""
+        if self.use_prompt is not None:
+            return self.use_prompt
+        training = (self.model_extra or {}).get("training")
+        stated = training.get("use_prompt") if isinstance(training, Mapping) else None
+        return stated if isinstance(stated, bool) else None
 
     def contradictions(self, modality: Modality, code: Code | None = None) -> list[str]:
         """Reasons why the adapter does not predict this modality with this code."""
@@ -130,8 +144,9 @@ class AdapterCard(BaseModel):
 
     def check(self, source: object, modality: Modality, code: Code | None = None) -> None:
         """Raise InputError for the first contradiction; `source` identifies the adapter."""
+        place = CARD_FILE if self.use_prompt is None else "by its name"
         for contradiction in self.contradictions(modality, code):
-            raise InputError(f"{source}: {CARD_FILE}: {contradiction}; choose the adapter or the setting that fits")
+            raise InputError(f"{source}: {place}: {contradiction}; choose the adapter or the setting that fits")
 
     def stated(self) -> dict[str, Any]:
         """The stated fields, as plain values; without defaults."""
@@ -147,11 +162,14 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def read_card(folder: str | Path) -> AdapterCard:
-    """``dmp.json`` of an adapter folder, or the paper's settings when there is none."""
+def read_card(folder: str | Path, modality: str | None = None) -> AdapterCard:
+    """``dmp.json`` of an adapter folder, or the paper's settings when there is none.
+
+    modality: what it predicts, if neither the card nor the folder's name states it.
+    """
     file = Path(folder) / CARD_FILE
     if not file.exists():
-        return AdapterCard(encoding=Encoding(axes=_PUBLISHED_AXES))
+        return _card_of_none(Path(folder).absolute(), modality)
     try:
         meta = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -159,6 +177,25 @@ def read_card(folder: str | Path) -> AdapterCard:
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); give a folder with a readable card") from None
     return parse_card(meta, str(file))
+
+
+def _card_of_none(folder: Path, modality: str | None) -> AdapterCard:
+    """The card of a folder without one: the paper's settings, and what its name says if the authors published it.
+
+    Theirs are named MODALITY-DATA, and MODALITY-DATA-notext if they were trained without captions.
+    """
+    if not any((folder / file).is_file() for file in PUBLISHED_FILES):
+        return AdapterCard(encoding=Encoding(axes=PUBLISHED_AXES_WORDS))
+    word, _, data = folder.name.partition("-")
+    published = {one.name: one.published for one in built_in() if one.published}
+    named = next((name for name, found in published.items() if data and word in found.words), None)
+    task = named or (modality if modality in published else None)
+    stated: dict[str, Any] = {"source": "oracle", "num_steps": 5}
+    if named is not None:
+        stated |= {"base": _PUBLISHED_BASE, "use_prompt": not folder.name.endswith("-notext")}
+    if task is None:
+        return AdapterCard(**stated, encoding=Encoding(axes=PUBLISHED_AXES_WORDS))
+    return AdapterCard(**stated, task=task, encoding=Encoding(**published[task].encoding))
 
 
 def parse_card(meta: Any, source: str) -> AdapterCard:

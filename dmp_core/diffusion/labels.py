@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,8 @@ def vae_ceiling(
     labels: a batch, channels last, as in `dmp_core.modalities`; returned in the same form and size. Classes are
         decoded among those of the image itself, so that no predictor knows more.
     """
-    modality, code, labels = modality_of(modality), code or Code(), np.asarray(labels)
+    modality, labels = modality_of(modality), np.asarray(labels)
+    code = replace(code or Code(), decoded_classes="seen")
     size = working_size(labels.shape[1:3], resolution, downscale_factor(vae))
     working = np.stack([modality.resize(label, size) for label in labels])
     pixels = modality.to_image(working, code)

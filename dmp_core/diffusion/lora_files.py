@@ -22,7 +22,6 @@ from dmp_core.settings import raise_readable
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 PEFT_FILES = (WEIGHTS_FILE, "adapter_model.bin")
-PUBLISHED_FILES = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
 
 _PEFT_PREFIX = "base_model.model."
 _ATTENTION = re.compile(r"(?P<attention>.+)\.to_(?P<projection>q|k|v|out)_lora\.(?P<matrix>(?:down|up)\.weight|alpha)")

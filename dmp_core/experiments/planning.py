@@ -54,7 +54,8 @@ def plan_experiment(
     base: a configuration or a preset; by default the experiment's own preset. A file, which may be a complete
         configuration, is the base of all variants, since otherwise it would override their differences.
     modalities: only these; a variant with none of them is omitted, and so is one that needs more training images than
-        the preset has, that is `only_on` another base model, or that is `optional` and has no base model.
+        the preset has, that is for other `presets` or `only_on` another base model, or that is `optional` and has no
+        base model.
     Raises InputError that names the variant and its problem.
     """
     config = base if isinstance(base, PipelineConfig) else load_config(base or experiment.preset, file)
@@ -65,7 +66,7 @@ def plan_experiment(
     below = config.model_dump(mode="json")
     planned = []
     for name, variant in experiment.variants.items():
-        if variant.only_on is not None and not same_model(variant.only_on, below["base"]["model"]):
+        if not _belongs(variant, below):
             continue
         settings, source = _layered(experiment, name, variant, below, overrides)
         if (settings["train"].get("samples") or 0) > (settings["splits"].get("train", {}).get("count") or math.inf):
@@ -82,6 +83,12 @@ def plan_experiment(
             nodes = [node for node in plan(config) if _wanted(node, chosen)]
             planned.append(PlannedVariant(name, variant, config, _with_inputs(nodes)))
     return planned
+
+
+def _belongs(variant: Variant, base: dict[str, Any]) -> bool:
+    """Whether the variant is one for this configuration."""
+    fits = variant.only_on is None or same_model(variant.only_on, base["base"]["model"])
+    return fits and (not variant.presets or base["preset"] in variant.presets)
 
 
 def _named(experiment: Experiment) -> dict[str, Sequence[str]]:

@@ -39,6 +39,8 @@ class Variant(Settings):
     """Omitted if the folder of its base model does not exist."""
     only_on: str | None = None
     """Omitted if the preset has another base model than this one."""
+    presets: list[str] = []
+    """Omitted with any other preset; empty: with none."""
 
 
 class ScoreTableSpec(Settings):

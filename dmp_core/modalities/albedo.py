@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dmp_core.modalities.base import CardText, ErrorScale
+from dmp_core.modalities.base import CardText, ErrorScale, Published
 from dmp_core.modalities.colour import ColourMap
 from dmp_core.modalities.scalar import INTRINSIC_METRICS, VALUE_SCORES
 
@@ -20,5 +20,6 @@ MODALITY = ColourMap(
         "albedo × shading up to 8-bit rounding, away from light sources.",
         snippet='albedo = np.asarray(Image.open(io.BytesIO(sample["albedo.png"]))) / 255.0  # (H, W, 3)',
     ),
+    published=Published(("albedo", "ref")),
     instruction="make it into the corresponding albedo map",
 )

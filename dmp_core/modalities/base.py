@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmp_core.errors import InputError
+from dmp_core.evaluation.colours import Space
 from dmp_core.store import open_image
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Metric:
     decimals: int = 3
     brief: bool = True
     """Shown in the report's main tables; the others are in `metrics.json`."""
+    version: int = 1
+    """Increase it when the metric's values change: evaluations that contain it are then made again."""
 
     @property
     def arrow(self) -> str:
@@ -81,7 +84,19 @@ class CardText:
     """Task category of the Hugging Face hub."""
 
 
+@dataclass(frozen=True)
+class Published:
+    """How the paper's authors publish adapters of a modality: without a card."""
+
+    words: tuple[str, ...]
+    """First words of their folders' names, before a hyphen."""
+    encoding: Mapping[str, Any] = field(default_factory=dict)
+    """What a card would state about the encoding of their images, besides the defaults."""
+
+
 DepthCurve = Literal["linear", "log", "sqrt"]
+DecodedClasses = Literal["seen", "paper"]
+"""`seen`: those of the training labels. `paper`: the paper's 29 bedroom classes, all others black, as published."""
 Axes = Literal["opengl", "opencv", "directx", "unity"]
 """Of vectors. x points right; y and z: up and toward the viewer (ours), down and away, down and toward, up and away."""
 
@@ -100,6 +115,10 @@ class Code:
     """Colour code of the ADE20K-150 classes."""
     axes: Axes = "opengl"
     """Axes of the vectors in predicted images; training images use ours."""
+    colour_space: Space = "rgb"
+    """Where the nearest of the palette's colours is searched; only for decoding."""
+    decoded_classes: DecodedClasses = "seen"
+    """The ADE20K-150 classes that a predicted colour may be of; only for decoding."""
 
 
 class MeanMap(Protocol):
@@ -139,6 +158,8 @@ class Modality(ABC):
     """Suffixes of label files that may be imported."""
     file_axes: Axes = "opengl"
     """Axes of vectors in imported label files."""
+    published: Published | None = None
+    """None: the paper has no such modality."""
     description: Mapping[str, Any] = field(default_factory=dict)
     """Its entry in the configuration's `own_modalities`; empty: built in, or from a package."""
     has_classes: ClassVar[bool] = False

@@ -145,9 +145,13 @@ class ClassMap(Modality):
         """
         colours = ((values + 1) / 2 * 255).round().clip(0, 255).astype(np.uint8)
         if noise is None:
-            return self.palette(code).decode(colours, classes)
+            return self._nearest(colours, code, classes)
         assert isinstance(classes, Mapping), "shares, for likelihoods"
         return self.palette(code).likeliest(colours, classes, noise)
+
+    def _nearest(self, colours: Array, code: Code, classes: Classes) -> Array:
+        """The class of the nearest colour."""
+        return self.palette(code).decode(colours, classes)
 
     def classes_in(self, label: Array) -> list[int] | None:
         return np.setdiff1d(label, [self.ignored]).tolist() or None

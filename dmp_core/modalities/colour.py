@@ -42,6 +42,9 @@ _WORDS = {
     "directx": "right, down, toward",
     "unity": "right, up, away",
 }
+PUBLISHED_AXES: Axes = "opencv"
+"""Axes of the normals that the paper's authors trained on and scored."""
+PUBLISHED_AXES_WORDS = _WORDS[PUBLISHED_AXES]
 NO_DIRECTION = 1e-6
 """Vectors shorter than this have no direction; as in `metrics.angular_deg`, which counts them as 90°."""
 # An 8-bit code cannot hold a zero vector exactly: (128, 128, 128) decodes to length 0.007.
@@ -162,12 +165,13 @@ VECTOR_METRICS = (
     Metric(
         "angular_dmp_compat",
         "Ang (paper)",
-        "Angle between colour codes in [0, 1], in radians, as the published code computes it: "
-        "not an angle between normals (a true 30° reads 11.7°).",
+        "Angle between colour codes in [0, 1] of normals on the published axes (right, down, away), in radians, as the "
+        "published code computes it: not an angle between normals (a true 30° reads about 15°).",
         unit=" rad",
         paper="Table 1",
         form="dmp_compat",
         decimals=4,
+        version=2,  # 1: codes on our axes, which are brighter: the same errors read 12 to 22 % lower
     ),
 )
 VECTOR_GATES = ("min_labelled", "min_unit", "min_normal_z")
@@ -276,9 +280,13 @@ class VectorMap(ColourMap):
             "angular_deg": float64(metrics.masked_mean(angles, labelled)),
             "angular_median_deg": float64(angles.where(labelled, torch.nan).flatten(1).nanquantile(0.5, dim=1)),
             "l1": float64(metrics.l1_normals(p, t)),
-            "angular_dmp_compat": float64(metrics.angular_dmp_compat((p + 1) / 2, (t + 1) / 2)),
+            "angular_dmp_compat": float64(metrics.angular_dmp_compat(*map(self._published_codes, (pred, true)))),
         }
         return {metric.name: found[metric.name] for metric in self.metrics}
+
+    def _published_codes(self, label: Array) -> Any:
+        """Colour codes in [0, 1] of vectors that point right, down and away, as the paper's: (N, 3, H, W)."""
+        return (self.tensor(self.turned(self.channels_last(label), PUBLISHED_AXES)) + 1) / 2
 
     def constant(self, labels: Iterable[Array]) -> NDArray[np.float64]:
         """The mean direction, (3,)."""

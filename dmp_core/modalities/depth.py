@@ -23,6 +23,7 @@ from dmp_core.modalities.base import (
     ErrorScale,
     MeanMap,
     Metric,
+    Published,
     SummedValues,
     check_range,
     float64,
@@ -234,5 +235,6 @@ MODALITY = Depth(
         snippet='depth = np.load(io.BytesIO(sample["depth.npy"]))  # (H, W) metres',
         category="depth-estimation",
     ),
+    published=Published(("depth",), {"mode": "F", "scale": 8.0, "clip": False}),
     instruction="make it into the corresponding depth map",
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dmp_core.modalities.base import CardText, ErrorScale
-from dmp_core.modalities.colour import VECTOR_METRICS, VECTOR_SCORES, VectorMap
+from dmp_core.modalities.base import CardText, ErrorScale, Published
+from dmp_core.modalities.colour import PUBLISHED_AXES_WORDS, VECTOR_METRICS, VECTOR_SCORES, VectorMap
 
 MODALITY = VectorMap(
     name="normal",
@@ -20,5 +20,6 @@ MODALITY = VectorMap(
         "Mirroring an image negates x.",
         snippet='normal = np.asarray(Image.open(io.BytesIO(sample["normal.png"]))) / 255.0 * 2 - 1  # (H, W, 3)',
     ),
+    published=Published(("normal",), {"axes": PUBLISHED_AXES_WORDS}),
     instruction="make it into the corresponding surface normal map",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dmp_core.modalities.base import CardText, Metric
+from dmp_core.modalities.base import Array, CardText, Classes, Code, Metric, Published
 from dmp_core.modalities.classes import CLASS_SCORES, ClassMap, class_metrics
 from dmp_core.resources import ade20k_classes
 
@@ -20,6 +20,13 @@ class Segmentation(ClassMap):
     @property
     def list_name(self) -> str:
         return "ADE20K-150"
+
+    def _nearest(self, colours: Array, code: Code, classes: Classes) -> Array:
+        """In the space and among the classes of `code`."""
+        palette = self.palette(code)
+        if code.decoded_classes == "paper":
+            palette, classes = palette.others_black(), None
+        return palette.decode(colours, classes, code.colour_space)
 
 
 def _of_paper(name: str, label: str, description: str, *, brief: bool) -> Metric:
@@ -51,5 +58,6 @@ MODALITY = Segmentation(
         snippet='classes = np.asarray(Image.open(io.BytesIO(sample["seg.png"])))  # (H, W) ids',
         category="image-segmentation",
     ),
+    published=Published(("seg", "segmentation"), {"palette": "dmp2"}),
     instruction="make it into the corresponding semantic segmentation map",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dmp_core.modalities.base import CardText, ErrorScale
+from dmp_core.modalities.base import CardText, ErrorScale, Published
 from dmp_core.modalities.scalar import INTRINSIC_METRICS, VALUE_SCORES, ScalarMap
 
 MODALITY = ScalarMap(
@@ -18,5 +18,6 @@ MODALITY = ScalarMap(
         meaning="Incoming light as display values in [0, 1], `code / 255`.",
         snippet='shading = np.asarray(Image.open(io.BytesIO(sample["shading.png"]))) / 255.0  # (H, W)',
     ),
+    published=Published(("shading", "sha")),
     instruction="make it into the corresponding shading map",
 )

@@ -14,7 +14,7 @@ from typing import Any
 
 from dmp_core.errors import InputError
 from dmp_core.prompts.base import fill_template
-from dmp_core.prompts.settings import VLLMPrompts
+from dmp_core.prompts.settings import VLLMPrompts, vllm_bounds
 
 _CONNECTIONS = 32  # requests in flight; the server batches them
 _TRIES = 4
@@ -47,10 +47,14 @@ class ServerGenerator:
         self.facts = {"server": self.base, "owned_by": served[settings.model]}
         if settings.eta_cutoff:
             self.facts["not_applied"] = ["eta_cutoff"]
+        self._tokens: dict[str, int] = {}
+        """Request → its number of tokens."""
 
     def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
         """Raw completions, one per keyword; see `CaptionGenerator`."""
         requests = [fill_template(template, *pair) for pair in zip(keywords, seeds, strict=True)]
+        if self.settings.counts_request:
+            self._tokens |= {request: self._count(request) for request in {*requests} - self._tokens.keys()}
         with ThreadPoolExecutor(_CONNECTIONS) as pool:
             return list(pool.map(self._complete, requests, seeds))
 
@@ -64,6 +68,16 @@ class ServerGenerator:
                 f"{_FIELD}: {self.base}/v1/models lists no models; is it an OpenAI-compatible server?"
             ) from None
 
+    def _count(self, request: str) -> int:
+        """Tokens of a request, by the server's own tokeniser: an endpoint of vLLM beside the protocol's."""
+        try:
+            return int(self._call("/tokenize", {"model": self.settings.model, "prompt": request})["count"])
+        except (InputError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{_FIELD}: {self.base}/tokenize does not count tokens, which prompts.generator.min_length and "
+                f"max_length need ({error}); take a vLLM server, or set both to null"
+            ) from None
+
     def _complete(self, request: str, seed: int) -> str:
         answer = self._call(
             "/v1/completions",
@@ -71,8 +85,7 @@ class ServerGenerator:
                 "model": self.settings.model,
                 "prompt": request,
                 "temperature": self.settings.temperature,
-                "min_tokens": self.settings.min_new_tokens,
-                "max_tokens": self.settings.max_new_tokens,
+                **vllm_bounds(self.settings, self._tokens.get(request, 0)),
                 "seed": seed,
             },
         )

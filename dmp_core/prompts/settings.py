@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from dmp_core.errors import InputError
 from dmp_core.names import Precision
 from dmp_core.passwords import refuse_password
 from dmp_core.settings import Settings, since
@@ -51,8 +52,14 @@ class TransformersPrompts(Settings):
     temperature: PositiveFloat = 0.95
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     eta_cutoff: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    min_new_tokens: PositiveInt = 15
+    min_new_tokens: Annotated[int, Field(ge=0)] = 15
     max_new_tokens: PositiveInt = 128
+    top_k: Annotated[int, Field(ge=0)] = since(0)
+    """Draw among this many of the likeliest tokens; 0: among all."""
+    min_length: PositiveInt | None = since(None)
+    """Least tokens of request and caption together, in addition to `min_new_tokens`."""
+    max_length: PositiveInt | None = since(None)
+    """Most tokens of request and caption together, in addition to `max_new_tokens`."""
 
 
 class VLLMPrompts(Settings):
@@ -75,8 +82,19 @@ class VLLMPrompts(Settings):
     temperature: PositiveFloat = 0.95
     eta_cutoff: Annotated[float, Field(ge=0, lt=1)] = 1e-5
     """Published, but vLLM has no eta sampling: only transformers, as the fallback, applies it."""
-    min_new_tokens: PositiveInt = 15
+    min_new_tokens: Annotated[int, Field(ge=0)] = 15
     max_new_tokens: PositiveInt = 128
+    top_k: Annotated[int, Field(ge=0)] = since(0)
+    """Draw among this many of the likeliest tokens; 0: among all."""
+    min_length: PositiveInt | None = since(None)
+    """Least tokens of request and caption together, in addition to `min_new_tokens`."""
+    max_length: PositiveInt | None = since(None)
+    """Most tokens of request and caption together, in addition to `max_new_tokens`."""
+
+    @property
+    def counts_request(self) -> bool:
+        """Whether the bounds of a caption depend on its request."""
+        return self.min_length is not None or self.max_length is not None
 
     @field_validator("server_url")
     @classmethod
@@ -93,6 +111,28 @@ class VLLMPrompts(Settings):
             how = ("server_url", "gpu_memory_utilization", "max_model_len")
             values = {name: value for name, value in values.items() if name not in how}
         return values
+
+
+def caption_bounds(settings: TransformersPrompts | VLLMPrompts, request: int) -> tuple[int, int]:
+    """Least and most tokens of a caption whose request has this many.
+
+    Raises InputError if the request leaves no room for a caption.
+    """
+    most = settings.max_new_tokens
+    if settings.max_length is not None:
+        most = min(most, settings.max_length - request)
+    if most < 1:
+        raise InputError(
+            f"prompts.generator.max_length: {settings.max_length} tokens, and the request alone has {request}; raise "
+            "it, or set it to null"
+        )
+    return min(most, max(settings.min_new_tokens, (settings.min_length or 0) - request)), most
+
+
+def vllm_bounds(settings: VLLMPrompts, request: int) -> dict[str, int]:
+    """The same and `top_k` under vLLM's names; request: its number of tokens, read only if `counts_request`."""
+    least, most = caption_bounds(settings, request)
+    return {"min_tokens": least, "max_tokens": most} | ({"top_k": settings.top_k} if settings.top_k else {})
 
 
 class PromptsConfig(Settings):

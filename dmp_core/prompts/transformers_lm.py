@@ -13,14 +13,14 @@ from dmp_core.errors import InputError, MissingExtra
 from dmp_core.prompts.base import fill_template
 from dmp_core.prompts.gguf_cache import converted_gguf, locate_language_model, quiet_transformers
 from dmp_core.prompts.sentences import abbreviations, is_abbreviated
-from dmp_core.prompts.settings import TransformersPrompts
+from dmp_core.prompts.settings import TransformersPrompts, caption_bounds
 from dmp_core.prompts.subject import phrase_of
 from dmp_core.weights.resolve import UNREADABLE, why_unreadable
 
 try:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, LogitsProcessor, StoppingCriteria
-    from transformers.generation.logits_process import EtaLogitsWarper, TemperatureLogitsWarper
+    from transformers.generation.logits_process import EtaLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper
 except ImportError as error:
     raise MissingExtra(error.name or "transformers", "llm") from None
 
@@ -76,7 +76,9 @@ class TransformersGenerator:
         """One batch; it shrinks whenever a quarter of its rows are finished, since sentence lengths vary."""
         shared = _shared_start(requests)
         ids, mask = self._padded(requests, shared)
-        start, limit = ids.shape[1], ids.shape[1] + self.settings.max_new_tokens
+        start = ids.shape[1]
+        bounds = [caption_bounds(self.settings, len(request)) for request in requests]
+        least, most = torch.tensor(bounds, device=self.device).unbind(-1)
         draw = _SeededDraw(seeds, start, self.settings.max_new_tokens)
         rows = torch.arange(len(requests), device=self.device)
         texts = [""] * len(requests)
@@ -84,19 +86,18 @@ class TransformersGenerator:
             past = self._prefill(requests[0][:shared], len(requests))
             while len(rows):
                 kept = [short[row] for row in rows.tolist()]
-                finished = _Finished(self.tokenizer, self._end_tokens, start, self.settings.min_new_tokens, kept)
+                finished = _Finished(self.tokenizer, self._end_tokens, start, least[rows], most[rows], kept)
                 ids = self.model.generate(
                     input_ids=ids,
                     attention_mask=mask,
                     past_key_values=past,
                     do_sample=False,  # the last logits processor draws
-                    min_new_tokens=max(0, min(start + self.settings.min_new_tokens, limit) - ids.shape[1]),
-                    max_new_tokens=limit - ids.shape[1],
+                    max_new_tokens=start + int(most[rows].max()) - ids.shape[1],
                     pad_token_id=self.tokenizer.pad_token_id,
-                    logits_processor=[*self._warpers(), draw],
+                    logits_processor=[_NoEnd(self._end_tokens, start, least[rows]), *self._warpers(), draw],
                     stopping_criteria=[finished],
                 )
-                done = finished.done | (ids.shape[1] >= limit)
+                done = finished.done | finished.full
                 new = self.tokenizer.batch_decode(ids[done, start:], skip_special_tokens=True)
                 for row, text, whole in zip(rows[done].tolist(), new, finished.done[done].tolist(), strict=True):
                     # At the token limit the last word may be incomplete.
@@ -131,6 +132,8 @@ class TransformersGenerator:
 
     def _warpers(self) -> list[Any]:
         processors: list[Any] = [TemperatureLogitsWarper(self.settings.temperature)]
+        if self.settings.top_k:
+            processors.append(TopKLogitsWarper(self.settings.top_k))
         if self.settings.top_p < 1:
             processors.append(_TopP(self.settings.top_p))
         if self.settings.eta_cutoff > 0:
@@ -186,34 +189,44 @@ class _SeededDraw(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
 
 
+class _NoEnd(LogitsProcessor):
+    """No end token among a row's first `least` (B,) tokens; transformers' own has one bound for all rows."""
+
+    def __init__(self, end_tokens: Any, start: int, least: Any) -> None:
+        self.end_tokens, self.start, self.least = end_tokens, start, least
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        early = (input_ids.shape[1] - self.start < self.least)[:, None]
+        ends = torch.zeros_like(scores[:1], dtype=torch.bool).index_fill(1, self.end_tokens, True)
+        return scores.masked_fill(early & ends, -torch.inf)
+
+
 class _Finished(StoppingCriteria):
     """Per row: stop at an end token, or once a sentence or a line is complete.
 
+    least, most: bounds of each row's new tokens, (B,).
     short: abbreviations in each row's keyword, which do not end a sentence.
-    `done` marks the finished rows; when a quarter of them are finished, all stop, so that
+    `done` marks the finished rows, `full` those at their bound; when a quarter of all are either, all stop, so that
     the caller can drop those and continue with the others.
     """
 
     def __init__(
-        self,
-        tokenizer: Any,
-        end_tokens: Any,
-        start: int,
-        min_new_tokens: int,
-        short: Sequence[frozenset[str]] | None = None,
+        self, tokenizer: Any, end_tokens: Any, start: int, least: Any, most: Any, short: Sequence[frozenset[str]]
     ) -> None:
-        self.tokenizer, self.end_tokens, self.start, self.min_new_tokens = tokenizer, end_tokens, start, min_new_tokens
-        self.short = short
+        self.tokenizer, self.end_tokens, self.start, self.short = tokenizer, end_tokens, start, short
+        self.least, self.most = least, most
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         new = input_ids[:, self.start :]
-        self.done = torch.isin(new, self.end_tokens).any(-1)
-        if new.shape[1] >= self.min_new_tokens:
+        # What follows a row's bound is padding, which may be an end token.
+        own = torch.arange(new.shape[1], device=new.device) < self.most[:, None]
+        self.done, self.full = (torch.isin(new, self.end_tokens) & own).any(-1), new.shape[1] >= self.most
+        if (enough := new.shape[1] >= self.least).any():
             texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
-            short = self.short or [frozenset()] * len(texts)
-            complete = [_is_complete(text.lstrip(), known) for text, known in zip(texts, short, strict=True)]
-            self.done |= torch.tensor(complete, device=new.device)
-        return self.done | (self.done.sum() * 4 >= len(new))
+            complete = [_is_complete(text.lstrip(), known) for text, known in zip(texts, self.short, strict=True)]
+            self.done |= torch.tensor(complete, device=new.device) & enough
+        stopped = self.done | self.full
+        return stopped | (stopped.sum() * 4 >= len(new))
 
 
 def _is_complete(text: str, short: frozenset[str]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from dmp_core.errors import InputError, MissingExtra
 from dmp_core.prompts.base import CaptionGenerator, fill_template
 from dmp_core.prompts.server import ServerGenerator
-from dmp_core.prompts.settings import TransformersPrompts, VLLMPrompts
+from dmp_core.prompts.settings import TransformersPrompts, VLLMPrompts, vllm_bounds
 from dmp_core.weights.resolve import Located, resolve_model
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class VLLMGenerator:
         self.settings = settings
         self.name = f"vllm:{settings.model}"
         self._engine = _start_engine(settings)
+        self._tokens: dict[str, int] = {}
         import vllm
 
         self.facts = {"vllm": vllm.__version__}
@@ -58,16 +59,17 @@ class VLLMGenerator:
 
         requests = [fill_template(template, *pair) for pair in zip(keywords, seeds, strict=True)]
         draws = [
-            SamplingParams(
-                temperature=self.settings.temperature,
-                min_tokens=self.settings.min_new_tokens,
-                max_tokens=self.settings.max_new_tokens,
-                seed=seed,
-            )
-            for seed in seeds
+            SamplingParams(temperature=self.settings.temperature, seed=seed, **self._bounds(request))
+            for request, seed in zip(requests, seeds, strict=True)
         ]
         completions = self._engine.generate(requests, draws, use_tqdm=False)
         return [completion.outputs[0].text for completion in completions]
+
+    def _bounds(self, request: str) -> dict[str, int]:
+        """Bounds of the draw and of the completion's length, under vLLM's names."""
+        if self.settings.counts_request and request not in self._tokens:
+            self._tokens[request] = len(self._engine.get_tokenizer()(request)["input_ids"])
+        return vllm_bounds(self.settings, self._tokens.get(request, 0))
 
 
 def missing_support(settings: VLLMPrompts) -> str:
@@ -133,7 +135,7 @@ def _stand_in(settings: VLLMPrompts, device: str, lack: str) -> CaptionGenerator
         from dmp_core.prompts.transformers_lm import TransformersGenerator
     except MissingExtra:
         raise MissingExtra("vllm", "vllm") from None
-    same = ("model", "revision", "dtype", "temperature", "eta_cutoff", "min_new_tokens", "max_new_tokens")
+    same = TransformersPrompts.model_fields.keys() & VLLMPrompts.model_fields.keys() - {"kind"}
     generator = TransformersGenerator(
         TransformersPrompts(chat=False, **{name: getattr(settings, name) for name in same}), device
     )

@@ -72,7 +72,7 @@ class QualityRecord:
 class TrainingRecord:
     """Training of one modality's adapter."""
 
-    source: Literal["trained in this run", "shipped adapter"]
+    source: Literal["trained in this run", "shipped adapter", "finished adapter"]
     curve: pd.DataFrame | None = None
     """Columns step, loss, lr; one row per logged step."""
     seconds: float | None = None

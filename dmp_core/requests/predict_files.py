@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
 import unicodedata
 from collections import Counter
@@ -23,7 +24,7 @@ from dmp_core.diffusion.card import AdapterCard
 from dmp_core.errors import InputError, NotFinite
 from dmp_core.images import check_image, open_rgb
 from dmp_core.modalities import Modality, find_modality, modality_names
-from dmp_core.reading import shown
+from dmp_core.reading import read_text, shown
 from dmp_core.store import Sample, SkipCount, Skipped
 from dmp_core.store.attempts import first_that_works
 from dmp_core.weights.adapters import adapter_card, adapter_folder
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 INDEX = ".dmp_predict.jsonl"
 """Names and digests of all files written to a folder, one object per line, each before its file."""
 _START = b'{"file"'
+_LONGEST_CAPTION = 2**16  # bytes
+
+log = logging.getLogger(__name__)
 
 
 def prediction_config(
@@ -44,13 +48,18 @@ def prediction_config(
     name: the modality to predict; None: that of the card. Also returns that modality.
     Raises InputError if these contradict what the adapter learned, and if neither states what it predicts.
     """
-    card = adapter_card(adapter)
+    card = adapter_card(adapter, name)
     modality = _requested_modality(card, adapter, name)
     if modality is not None:
         card.check(adapter, modality)
     config = load_config(preset, file, overrides, _card_settings(card, modality))
     modality = modality or config.modality(str(name))
     card.check(adapter, modality, config.latents.code)
+    if card.captioned and not config.sampling.use_prompt:
+        log.warning(
+            "%s: trained with captions, and run without; for better results write each image's into NAME.txt, and set "
+            "sampling.use_prompt=true and sampling.guidance_scale=2", adapter,
+        )  # fmt: skip
     return config, modality
 
 
@@ -64,15 +73,17 @@ def _requested_modality(card: AdapterCard, adapter: str, name: str | None) -> Mo
 
 
 def _card_settings(card: AdapterCard, modality: Modality | None) -> dict[str, Any]:
-    """Settings in a card, under the configuration's field names."""
+    """Settings in a card, under the configuration's field names; no caption is needed unless the user asks for it."""
     sampling: dict[str, Any] = {name: getattr(card, name) for name in ("num_steps", "source") if name in card.stated()}
+    sampling["use_prompt"] = False
     if card.encoding.class_shares is None:
         sampling["colour_noise"] = None
     latents: dict[str, Any] = {} if modality is None else card.code_of(modality)
     latents.pop("axes", None)  # not a setting: prediction takes them from the card
     if card.resolution is not None:
         latents |= {"resolution": card.resolution, "resolutions": {}}
-    return {"sampling": sampling, "latents": latents}
+    published = {} if card.use_prompt is None else {"base": {"model": card.base}}
+    return {"sampling": sampling, "latents": latents} | published
 
 
 def predict_files(
@@ -117,6 +128,7 @@ def _predicted(pipeline: DMPPipeline, image: Path, modality: Modality, config: P
 
     rgb = open_rgb(image, image)
     latents = config.latents
+    caption = _caption(image) if config.sampling.use_prompt else None
     try:
         label = predict_batch(
             pipeline,
@@ -125,12 +137,24 @@ def _predicted(pipeline: DMPPipeline, image: Path, modality: Modality, config: P
             config.sampling,
             code=latents.code,
             resolution=latents.resolution_of(modality.name) or pipeline.native_resolution,
+            prompts=None if caption is None else [caption],
         )[0]
     except NotFinite as error:
         raise error.named([shown(image)]) from None
     except InputError as error:
         raise InputError(f"{shown(image)}: {error}") from None
     return {"__key__": str(image), "label": modality.encode(label), "view": _view(modality, label)}
+
+
+def _caption(image: Path) -> str:
+    """What `NAME.txt` next to the image says."""
+    file = image.with_suffix(".txt")
+    if not file.is_file():
+        raise InputError(
+            f"{shown(file)}: missing, and sampling.use_prompt needs the caption of {shown(image)} there; write it, or "
+            "set sampling.use_prompt=false"
+        )
+    return " ".join(read_text(file, _LONGEST_CAPTION).split())
 
 
 def _view(modality: Modality, label: np.ndarray) -> bytes:

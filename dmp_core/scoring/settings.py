@@ -8,7 +8,8 @@ from pydantic import (
     Field,
 )
 
-from dmp_core.settings import Settings
+from dmp_core.names import Source
+from dmp_core.settings import Settings, since
 
 
 class EvaluateConfig(Settings):
@@ -16,3 +17,5 @@ class EvaluateConfig(Settings):
 
     bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
     """Resamples for the 95 % confidence intervals."""
+    sources: list[Source] = since([])
+    """Further sources of x in eq. 4 (`sampling.source`): DMP is predicted and scored with each, one row per source."""

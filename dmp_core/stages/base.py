@@ -14,7 +14,7 @@ where `run` needs them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Annotated, Any, Protocol
 
@@ -27,6 +27,7 @@ from dmp_core.modalities import Code, Modality, find_modality
 from dmp_core.modalities.base import DepthCurve
 from dmp_core.modalities.registry import ModalityName
 from dmp_core.modalities.settings import OwnModality
+from dmp_core.names import Source
 from dmp_core.progress import Progress, silent
 from dmp_core.quality.gates import IMAGE, Gates
 from dmp_core.quality.tables import score_role
@@ -152,8 +153,8 @@ class Coded(StageSettings):
 
     @property
     def code(self) -> Code:
-        stated = {name: value for name in Coded.model_fields if (value := getattr(self, name)) is not None}
-        return Code(**stated)
+        known = [field.name for field in fields(Code) if field.name in type(self).model_fields]
+        return Code(**{name: value for name in known if (value := getattr(self, name)) is not None})
 
 
 GatesField = Annotated[Gates, Field(default_factory=dict, exclude_if=lambda gates: not gates)]
@@ -206,6 +207,12 @@ def editor_uses(editor: EditorConfig | None) -> Iterator[ModelUse]:
         yield ModelUse("editor.model", editor.model, editor.revision)
 
 
+def other_sources(config: PipelineConfig) -> list[Source]:
+    """The sources of x, besides the configured one, with which predictions are scored."""
+    wanted = config.evaluate.sources if config.train.method == "dmp" else []
+    return [source for source in dict.fromkeys(wanted) if source != config.sampling.source]
+
+
 def learns_from(config: PipelineConfig, modality: Modality) -> Needs:
     """What the configured method is trained on; nothing for a finished adapter."""
     return "nothing" if modality.name in config.adapters else find_method(config.train.fitted.method).needs
@@ -229,6 +236,8 @@ class Node:
     samples: int = 0
     given: str | None = None
     """Fingerprint of an artefact that the plan reads and does not make."""
+    alias: str = ""
+    """Its name in the plan, if that has another node of the same name: artefacts are shared by name and fingerprint."""
 
     @property
     def stage(self) -> str:
@@ -236,7 +245,7 @@ class Node:
 
     @property
     def id(self) -> str:
-        return f"{self.stage}/{self.name}"
+        return f"{self.stage}/{self.alias or self.name}"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -279,8 +288,9 @@ class Draft:
         config: StageSettings,
         inputs: dict[str, Node] | None = None,
         samples: int = 0,
+        alias: str = "",
     ) -> None:
-        node = Node(kind, name, config, inputs or {}, samples)
+        node = Node(kind, name, config, inputs or {}, samples, alias=alias)
         self.by_id.setdefault(node.id, node)
 
     def labels(self, split: str) -> dict[str, Node]:

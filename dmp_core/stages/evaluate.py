@@ -29,7 +29,16 @@ from dmp_core.scoring.protocol import (
 from dmp_core.scoring.registry import CEILING, CONSTANT, MEAN_MAP
 from dmp_core.scoring.settings import EvaluateConfig
 from dmp_core.settings import since
-from dmp_core.stages.base import Draft, GatesField, Inputs, OfModality, StageKind, StageResult, of_modality
+from dmp_core.stages.base import (
+    Draft,
+    GatesField,
+    Inputs,
+    OfModality,
+    StageKind,
+    StageResult,
+    of_modality,
+    other_sources,
+)
 from dmp_core.store import Artefact, staged_folder
 
 Prediction = Artefact | Callable[[np.ndarray], np.ndarray]
@@ -44,6 +53,8 @@ class EvaluateStage(OfModality):
     evaluate: EvaluateConfig
     gates: GatesField
     method: str = since("dmp")
+    metrics: dict[str, int] = since({})
+    """Version of every metric of the modality whose values have changed since the first one."""
 
 
 class Roles(NamedTuple):
@@ -58,20 +69,32 @@ def roles(method: str, split: str) -> Roles:
     return Roles(f"labels_{split}", f"{method}_{split}", f"ceiling_{split}")
 
 
+def source_role(method: str, source: str, split: str) -> str:
+    """Name of the input with the predictions for another source of x."""
+    return f"{method}_{source}_{split}"
+
+
 def add(draft: Draft, modality: Modality) -> None:
     """Scores of all splits that have labels; no node if no split has any."""
     config, name, method = draft.config, modality.name, draft.config.train.method
     gates = gates_for(config.quality, [modality])
     learnt = draft.get(f"labels/train-{name}")
     inputs = {"labels_train": learnt, **draft.scores("train", gates)} if learnt else {}
+    sources = other_sources(config)
     scored = [split for split in config.splits if draft.get(f"predict/{split}-{name}-ceiling")]
     for split in scored:
         nodes = (f"labels/{split}-{name}", f"predict/{split}-{name}-{method}", f"predict/{split}-{name}-ceiling")
         inputs |= {role: draft[node] for role, node in zip(roles(method, split), nodes, strict=True)}
+        inputs |= {source_role(method, source, split): draft[f"{nodes[1]}-{source}"] for source in sources}
         inputs |= draft.scores(split, gates)
     if scored:
         stage = EvaluateStage(
-            **of_modality(config, modality), splits=scored, evaluate=config.evaluate, gates=gates, method=method
+            **of_modality(config, modality),
+            splits=scored,
+            evaluate=config.evaluate.model_copy(update={"sources": sources}),
+            gates=gates,
+            method=method,
+            metrics={metric.name: metric.version for metric in modality.metrics if metric.version > 1},
         )
         draft.add(KIND, name, stage, inputs, sum(draft[f"images/{split}"].samples for split in scored))
 
@@ -92,12 +115,13 @@ def run(
     """
     own, modality = find_method(config.method).title, config.modality
     baselines = _baselines(config, inputs)
-    total = len(config.splits) * (len(baselines) + 2)
+    total = len(config.splits) * (len(baselines) + len(config.evaluate.sources) + 2)
     tables: list[ScoreTable] = []
     for split in config.splits:
         labels, predicted, ceiling = (inputs[role] for role in roles(config.method, split))
         dropped = left_out(score_tables(inputs, split), config.gates, split)
-        rows = baselines | {own: predicted, CEILING: ceiling}
+        others = {f"{own} ({one})": inputs[source_role(config.method, one, split)] for one in config.evaluate.sources}
+        rows = baselines | {own: predicted} | others | {CEILING: ceiling}
         for row, source in rows.items():
             scorer = Scorer(modality, row=row, split=split)
             for key, prediction, label in _pairs(modality, source, labels):

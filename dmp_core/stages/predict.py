@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import SerializeAsAny
 
+from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.dataset.reading import editor_of, read_prompts, same_size_batches
 from dmp_core.diffusion.settings import SamplingConfig
 from dmp_core.errors import NotFinite
+from dmp_core.evaluation.colours import Space
 from dmp_core.methods.protocol import Inference, Predictor, Problem
 from dmp_core.methods.registry import find_method
 from dmp_core.modalities import Modality
+from dmp_core.modalities.base import DecodedClasses
 from dmp_core.progress import Progress, silent
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.settings import Settings, since
@@ -31,6 +34,7 @@ from dmp_core.stages.base import (
     editor_uses,
     named_editor,
     of_modality,
+    other_sources,
 )
 from dmp_core.store import Artefact, Sample, ShardPlan, Skipped, shard_plans, shard_reader, write_shards
 from dmp_core.store.attempts import batch_or_each
@@ -65,6 +69,9 @@ class PredictStage(OfModality, Coded):
     base_hash: str
     sampling: SamplingConfig
     resolution: int | None
+    colour_space: Space = since("rgb")
+    """Only for segmentation, as is the next one."""
+    decoded_classes: DecodedClasses = since("seen")
     inference: SerializeAsAny[Settings] | None = since(None)
     """The method's own settings for inference."""
     editor: EditorConfig | None = since(None)
@@ -96,6 +103,7 @@ def add(draft: Draft, modality: Modality) -> None:
         "base_hash": base_hash(config),
         "sampling": config.sampling.for_modality(modality),
         "resolution": config.latents.resolution_of(name),
+        **_decoding(config, modality),
         "inference": config.train.inference,
         **named_editor(config),
     }
@@ -107,9 +115,20 @@ def add(draft: Draft, modality: Modality) -> None:
             inputs["prompts"] = draft[f"prompts/{split}"]
         draft.add(KIND, f"{split}-{name}-{method}", stage, inputs, images.samples)
         if labels and config.splits[split].scored:
-            own = {"inference": None, "editor": None, "editor_hash": None}
+            for source in other_sources(config):
+                other = stage.model_copy(update={"sampling": stage.sampling.model_copy(update={"source": source})})
+                row = f"{split}-{name}-{method}"
+                draft.add(KIND, row, other, inputs, images.samples, alias=f"{row}-{source}")
+            own = {"inference": None, "editor": None, "editor_hash": None, "decoded_classes": "seen"}
             limit = stage.model_copy(update={"row": CEILING, "sampling": SamplingConfig()} | own)
             draft.add(KIND, f"{split}-{name}-{CEILING}", limit, {"labels": labels}, images.samples)
+
+
+def _decoding(config: PipelineConfig, modality: Modality) -> dict[str, Any]:
+    """How colours become classes, for modalities that use the configuration's palette."""
+    if "palette" not in modality.encoding(config.latents.code):
+        return {}
+    return {name: getattr(config.latents, name) for name in ("colour_space", "decoded_classes")}
 
 
 def run(

@@ -6,13 +6,14 @@ import io
 import json
 import platform
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
 
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.dataset.reading import column_array, read_prompts
+from dmp_core.diffusion.card import CARD_FILE
 from dmp_core.modalities import Modality
 from dmp_core.modalities.registry import modalities_of
 from dmp_core.progress import Progress, silent
@@ -232,12 +233,12 @@ def _training(inputs: Inputs) -> dict[str, TrainingRecord]:
         if not node_id.startswith("train/"):
             continue
         manifest = artefact.published()
-        card = json.loads(artefact.read_input("dmp.json"))
+        card = json.loads(artefact.read_input(CARD_FILE)) if artefact.exists(CARD_FILE) else {}
         finished = manifest.details.get("source") == "finished adapter"
         training = card.get("training", {})
         lora = training.get("lora", {})
         records[manifest.config["task"]] = TrainingRecord(
-            source="shipped adapter" if finished else "trained in this run",
+            source=_origin(str(manifest.details.get("adapter"))) if finished else "trained in this run",
             curve=pd.read_csv(io.BytesIO(artefact.read_input("loss.csv"))) if artefact.exists("loss.csv") else None,
             seconds=None if finished else manifest.seconds,
             images=card.get("samples"),
@@ -253,6 +254,10 @@ def _training(inputs: Inputs) -> dict[str, TrainingRecord]:
             },
         )
     return records
+
+
+def _origin(adapter: str) -> Literal["shipped adapter", "finished adapter"]:
+    return "shipped adapter" if adapter.startswith("shipped:") else "finished adapter"
 
 
 def _timing(manifests: Iterable[Manifest]) -> list[StageTiming]:

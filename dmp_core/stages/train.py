@@ -10,6 +10,7 @@ from typing import Any
 
 from dmp_core.dataset.reading import editor_of
 from dmp_core.dataset.training import TrainingSplit
+from dmp_core.diffusion.card import CARD_FILE, read_card
 from dmp_core.errors import InputError
 from dmp_core.methods.protocol import Problem
 from dmp_core.methods.registry import MethodSettings, find_method
@@ -85,7 +86,7 @@ def add(draft: Draft, modality: Modality) -> None:
     learns = learns_from(config, modality) != "nothing"
     gates: Gates = gates_for(config.quality, [modality]) if learns else {}
     if finished:
-        check_finished(finished, modality, config.latents.code)
+        check_finished(finished, modality, config.latents.code, captions=config.sampling.use_prompt)
     stage = TrainStage(
         **of_modality(config, modality),
         **code_of(config, modality),
@@ -180,11 +181,13 @@ def _fit(
 
 
 def _install(config: TrainStage, out: Artefact) -> StageResult:
-    """Copy a finished adapter to where later stages look for it."""
-    from dmp_core.diffusion.adapters import find_adapter, read_weights
+    """Copy a finished adapter to where later stages look for it; one without a card gets that of its name."""
+    from dmp_core.diffusion.adapters import find_adapter, read_weights, write_card
 
     source = adapter_folder(str(config.adapter))
     read_weights(find_adapter(source))  # a damaged adapter is not installed
     with staged_folder(out) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        if not (folder / CARD_FILE).exists():
+            write_card(folder, read_card(source, config.task))
     return StageResult(samples=0, details={"source": "finished adapter", "adapter": str(config.adapter)})

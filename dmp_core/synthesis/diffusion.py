@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from diffusers import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from transformers.utils import logging as transformers_logging
@@ -86,7 +86,8 @@ class DiffusedImages:
         if settings.negative_prompt is not None and "negative_prompt" not in inspect.signature(pipeline).parameters:
             raise InputError(f"images.negative_prompt: {type(pipeline).__name__} takes none; leave it out")
         if settings.scheduler == "ddim":
-            pipeline.scheduler = ddim_like(pipeline.scheduler)
+            networks = getattr(torch, self.dtype) if settings.float32_latents else None
+            pipeline.scheduler = ddim_like(pipeline.scheduler, networks)
         if hasattr(getattr(pipeline, "vae", None), "enable_slicing"):
             # Decoding a whole batch in one call takes more memory than all the steps before it.
             pipeline.vae.enable_slicing()
@@ -162,8 +163,16 @@ class DiffusedImages:
             generator=[torch.Generator().manual_seed(int(row["seed"])) for row in rows],
             output_type="np",
             **({} if negative is None else {"negative_prompt": [negative] * len(rows)}),
+            **({"latents": self._noise(rows)} if settings.float32_latents else {}),
         ).images
         return images
+
+    def _noise(self, rows: list[Row]) -> torch.Tensor:
+        """The initial latents, (B, C, h, w) float32: the pipeline would draw them in the networks' precision."""
+        pipeline, side = self.pipeline, self.settings.resolution // self.pipeline.vae_scale_factor
+        shape = (1, pipeline.unet.config.in_channels, side, side)
+        streams = [torch.Generator().manual_seed(int(row["seed"])) for row in rows]
+        return torch.cat([torch.randn(shape, generator=stream) for stream in streams])
 
     def _shrink(self, size: int) -> None:
         clear_device_cache(garbage_collection=True)
@@ -227,9 +236,26 @@ def first_batch_size(device: str, resolution: int) -> int:
     return min(32, max(1, images * 512**2 // resolution**2))
 
 
-def ddim_like(scheduler: Any) -> DDIMScheduler:
+class Float32DDIM(DDIMScheduler):
+    """DDIM whose latents stay in float32 while the networks work in another precision, as the published script does."""
+
+    network_dtype = torch.float32
+
+    def scale_model_input(self, sample: torch.Tensor, timestep: Any = None) -> torch.Tensor:
+        return super().scale_model_input(sample, timestep).to(self.network_dtype)
+
+    def step(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *given: Any, **named: Any) -> Any:
+        """(next latents, estimate of the last ones) in float32; the last latents in the precision of the VAE."""
+        named["return_dict"] = False
+        latents, estimate = super().step(model_output.float(), timestep, sample.float(), *given, **named)
+        last = int(timestep) == int(self.timesteps[-1])
+        return latents.to(self.network_dtype) if last else latents, estimate
+
+
+def ddim_like(scheduler: Any, networks: torch.dtype | None = None) -> DDIMScheduler:
     """DDIM with the noise schedule that the model was trained with.
 
+    networks: their precision, if the latents are to stay in float32; None: both have one precision.
     Raises InputError for a model of another kind (flow matching).
     """
     if DDIMScheduler not in [type(scheduler), *scheduler.compatibles]:
@@ -237,7 +263,10 @@ def ddim_like(scheduler: Any) -> DDIMScheduler:
             f"images.scheduler: DDIM cannot replace {type(scheduler).__name__}; set images.scheduler=model"
         )
     # Latents are not bounded; some published configurations omit this, and DDIM's default would clip.
-    made: DDIMScheduler = DDIMScheduler.from_config(scheduler.config, clip_sample=False)
+    kind = DDIMScheduler if networks is None else Float32DDIM
+    made: DDIMScheduler = kind.from_config(scheduler.config, clip_sample=False)
+    if isinstance(made, Float32DDIM) and networks is not None:
+        made.network_dtype = networks
     return made
 
 

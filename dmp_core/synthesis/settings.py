@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import (
     Field,
     PositiveInt,
+    model_validator,
 )
 
 from dmp_core.modalities.registry import ModalityName
@@ -44,8 +45,18 @@ class DiffusionImages(Settings):
     negative_prompt: str | None = None
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """`auto`: float32 on the CPU; on CUDA bfloat16, or float16 if the GPU has no bfloat16."""
+    float32_latents: bool = since(False)
+    """Keep latents and the scheduler's arithmetic in float32, whatever the networks' `dtype`; for `scheduler: ddim`."""
     safety_checker: bool = True
     """Record in every sample's json whether the model's own safety checker flags it; images are not changed."""
+
+    @model_validator(mode="after")
+    def _own_scheduler(self) -> DiffusionImages:
+        if self.float32_latents and self.scheduler != "ddim":
+            raise ValueError(
+                "float32_latents: needs scheduler: ddim; a model's own scheduler decides its precision itself"
+            )
+        return self
 
 
 class FolderImages(Settings):

@@ -14,7 +14,8 @@ from pydantic import (
     model_validator,
 )
 
-from dmp_core.modalities.base import Code, DepthCurve
+from dmp_core.evaluation.colours import Space
+from dmp_core.modalities.base import Code, DecodedClasses, DepthCurve
 from dmp_core.modalities.registry import ModalityName
 from dmp_core.settings import Settings, since
 
@@ -41,6 +42,13 @@ class LatentsConfig(Settings):
     """Segmentation is predicted among the classes that cover at least this share of the training labels' pixels. Where
     two classes meet, colours are in between, and may be those of a class that is hardly ever right."""
 
+    colour_space: Space = since("rgb")
+    """Where segmentation searches the colour nearest to a predicted one; `lab8`: OpenCV's 8-bit Lab, as published."""
+    decoded_classes: DecodedClasses = since("seen")
+    """What segmentation is predicted among. `seen`: the classes of the training labels, see `min_class_share`.
+    `paper`: the paper's 29 bedroom classes, all others black, as published: near black is then class 1, the first of
+    the others."""
+
     def resolution_of(self, modality: str) -> int | None:
         """At which the network works for a modality: shorter side in pixels; None: the images' own."""
         return self.resolutions.get(modality, self.resolution)
@@ -48,7 +56,14 @@ class LatentsConfig(Settings):
     @property
     def code(self) -> Code:
         """How labels become images."""
-        return Code(self.depth_scale, self.depth_curve, self.depth_clip, self.palette)
+        return Code(
+            self.depth_scale,
+            self.depth_curve,
+            self.depth_clip,
+            self.palette,
+            colour_space=self.colour_space,
+            decoded_classes=self.decoded_classes,
+        )
 
 
 class FitConfig(Settings):

@@ -63,8 +63,10 @@ def resolve_model(reference: str, field: str, *, kind: Kind | None = None, revis
     if model is not None and (model.id == reference or registry.present(model)):
         return Located(str(registry.require(model, field)))
     path = Path(reference).expanduser()
+    if kind == "adapters":
+        path = _named_adapter(path) or path
     if path.exists():
-        return Located(str(path.resolve()))
+        return Located(str(path.absolute() if kind == "adapters" else path.resolve()))
     if reference.startswith((".", "/", "~")):
         raise InputError(f"{field}: {reference}: no such folder or file; give one, a hub id, or shipped:NAME")
     name = registry.present_name(reference, revision)
@@ -77,6 +79,17 @@ def notice_moved(reference: str, revision: str | None, field: str) -> None:
     name = registry.present_name(reference, revision)
     if name != reference and not Path(reference).exists():
         log.warning("%s: %s was withdrawn by its publisher; %s, the copy that is kept, is used", field, reference, name)
+
+
+def _named_adapter(path: Path) -> Path | None:
+    """The folder of a published adapter by its name: in `ckpt`, where the authors have theirs, or in `DMP_MODELS_DIR`.
+
+    Names in neither, and whatever exists by itself, are none.
+    """
+    if path.exists() or path.is_absolute() or ".." in path.parts:
+        return None
+    roots = (Path("ckpt"), registry.models_dir(), registry.models_dir() / "ckpt")
+    return next((root / path for root in roots if (root / path).is_dir()), None)
 
 
 def registered(reference: str, revision: str | None = None) -> registry.Model | None:

@@ -14,6 +14,7 @@ from dmp_core.experiments.settings import Experiment, experiment_names, load_exp
 from dmp_core.methods.dmp.settings import TrainConfig
 from dmp_core.overrides import merge
 from dmp_core.resources import manifest_path
+from dmp_core.stages import plan
 from dmp_core.stages.estimate import estimate_seconds
 from dmp_core.store import Workspace
 
@@ -94,6 +95,7 @@ def test_a_complete_file_is_where_every_variant_starts_and_makes_none_of_them_an
     assert {name: config.train.method for name, config in planned.items()} == {
         name: variant.set.get("train", {}).get("method", "dmp")
         for name, variant in load_experiment("compare").variants.items()
+        if not variant.presets
     }
     assert {config.seed for config in planned.values()} == {7}
     assert planned["dmp"].train.learning_rate == 0.5
@@ -135,6 +137,41 @@ def test_the_paper_preset_is_valid_for_every_variant():
     }
     assert rates["dmp"] == 1e-4
     assert rates["dmp-full"] == 1e-5
+
+
+@pytest.mark.parametrize("preset", ["paper", "paper-practical"])
+def test_both_samplers_of_the_paper_are_rows_and_share_what_dmp_run_made(preset):
+    """The authors' README names both as the paper's."""
+    planned = {v.name: v for v in plan_experiment(load_experiment("compare"), preset, modalities=["depth"])}
+    oracle, estimated = planned["dmp"], planned["dmp-estimated"]
+    assert (oracle.config.sampling.source, estimated.config.sampling.source) == ("oracle", "estimated")
+    assert fingerprints(oracle, "train") == fingerprints(estimated, "train")
+    assert {"table1", "table2", "table3"} <= {*oracle.variant.feeds} & {*estimated.variant.feeds}
+    run = {node.id: node for node in plan(load_config(preset))}
+    for split in ("in_domain", "out_of_domain"):
+        mine = estimated.prediction(split, "depth")
+        other = run[f"predict/{split}-depth-dmp-estimated"]
+        assert (mine.name, mine.fingerprint) == (other.name, other.fingerprint)  # one artefact
+        assert other.fingerprint != run[f"predict/{split}-depth-dmp"].fingerprint
+        assert other in run["evaluate/depth"].inputs.values()
+    assert fingerprints(oracle, "evaluate") == {i: run[i].fingerprint for i in fingerprints(oracle, "evaluate")}
+
+
+@pytest.mark.parametrize("preset", ["mini-full", "best"])
+def test_the_second_sampler_is_a_row_of_the_papers_presets_only(preset):
+    assert "dmp-estimated" not in {v.name for v in plan_experiment(load_experiment("compare"), preset)}
+    assert not [node.id for node in plan(load_config(preset)) if node.id.endswith("-dmp-estimated")]
+
+
+def test_the_papers_ablations_are_made_with_captions():
+    planned = {v.name: v.config for v in plan_experiment(load_experiment("ablate"), "paper")}
+    captions = {name: (config.train.use_prompt, config.sampling.use_prompt) for name, config in planned.items()}
+    assert captions.pop("no-prompts") == (False, False)
+    assert planned["no-prompts"].sampling.guidance_scale == 1
+    assert set(captions.values()) == {(True, True)}
+    assert "prompts" not in planned  # the reference itself
+    mini = {v.name: v.config for v in plan_experiment(load_experiment("ablate"), "mini-full")}
+    assert [name for name, config in mini.items() if config.train.use_prompt] == ["prompts"]
 
 
 def test_mini_full_has_the_sizes_of_the_issue():

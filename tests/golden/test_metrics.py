@@ -8,8 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dmp_core.config import load_config
 from dmp_core.evaluation import metrics
 from dmp_core.evaluation.colours import DMP_CLASSES, load_palette, rgb_to_lab8
+from dmp_core.modalities import find_modality
 from tests.golden.fill import uniform
 from tests.golden.vectors import Golden
 
@@ -154,6 +156,16 @@ def test_decoding(name: str) -> None:
     GOLDEN.check_exact(f"c2c.grid.{name}", palette.decode(GOLDEN.array("c2c.grid_rgb"), space="lab8"))
     enlarged = double_dmp_compat(GOLDEN.array("c2c.small_rgb").repeat(32, 0).repeat(32, 1))
     GOLDEN.check_exact(f"c2c.small.{name}", palette.decode(enlarged, space="lab8"))
+
+
+def test_predictions_are_decoded_as_published() -> None:
+    """By the settings of the preset `paper`, from the images that a VAE decodes."""
+    code = load_config("paper").latents.code
+    grid = GOLDEN.array("c2c.grid_rgb")
+    image = torch.from_numpy(grid).movedim(-1, 0)[None].float() / 127.5 - 1
+    # The adapter's card lists the classes of its training labels; the published script does not ask.
+    found = find_modality("segmentation").from_image(image, code, classes=[0, 3])
+    GOLDEN.check_exact("c2c.grid.pal2.filter1", found[0])
 
 
 def test_decoding_of_the_palette_itself() -> None:

@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoTokenizer
+
 from dmp_core.prompts.settings import TransformersPrompts
 from dmp_core.prompts.transformers_lm import TransformersGenerator
 
@@ -48,12 +50,18 @@ class Server(ThreadingHTTPServer):
             temperature=body["temperature"],
             min_new_tokens=body["min_tokens"],
             max_new_tokens=body["max_tokens"],
+            top_k=body.get("top_k", 0),
         )
         with self._one_at_a_time:
             if self._lm is None or self._lm.settings != settings:
                 self._lm = TransformersGenerator(settings, device="cpu")
             [text] = self._lm.generate([body["prompt"]], "{keyword}", [body["seed"]])
         return {"object": "text_completion", "choices": [{"index": 0, "text": text}]}
+
+    def count(self, body: dict[str, Any]) -> dict[str, Any]:
+        """As vLLM's `/tokenize`."""
+        tokens = AutoTokenizer.from_pretrained(body["model"])(body["prompt"])["input_ids"]
+        return {"count": len(tokens), "max_model_len": 256, "tokens": tokens}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -65,7 +73,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append(body)
-        self._answer((lambda: self.server.complete(body)) if self.path == "/v1/completions" else None)
+        known = {"/v1/completions": self.server.complete, "/tokenize": self.server.count}
+        make = known.get(self.path)
+        self._answer(None if make is None else lambda: make(body))
 
     def _answer(self, make: Any) -> None:
         status = self.server.failures.pop(0) if self.server.failures else 404 if make is None else 200

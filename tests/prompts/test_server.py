@@ -51,6 +51,32 @@ def test_the_server_s_model_answers_in_order_from_each_caption_s_own_seed(runnin
     assert lm.facts == {"server": running.url, "owned_by": "tests", "not_applied": ["eta_cutoff"]}
 
 
+def test_bounds_that_count_the_request_are_sent_per_request(running: Server) -> None:
+    lm = ServerGenerator(settings(running, top_k=5, min_length=9, max_length=14, min_new_tokens=1))
+    keywords, seeds = ["bedroom", "large bright street", "bedroom"], [1, 2, 3]
+    texts = lm.generate(keywords, TEMPLATE, seeds)
+    here = TransformersPrompts(
+        model=running.model, chat=False, top_k=5, min_length=9, max_length=14, min_new_tokens=1, max_new_tokens=12,
+        batch_size=1,
+    )  # fmt: skip
+    assert texts == TransformersGenerator(here, "cpu").generate(keywords, TEMPLATE, seeds)
+    sent = {body["prompt"]: body for body in running.requests if "max_tokens" in body}
+    assert {body["top_k"] for body in sent.values()} == {5}
+    assert sent["describe a photo of a bedroom"]["max_tokens"] == 14 - 6
+    assert sent["describe a photo of a bedroom"]["min_tokens"] == 9 - 6
+    assert sent["describe a photo of a large bright street"]["max_tokens"] == 14 - 8
+    counted = [body["prompt"] for body in running.requests if "max_tokens" not in body]
+    assert len(counted) == len(set(counted)) == 2  # each distinct request once
+
+
+def test_a_server_that_cannot_count_tokens_is_named_with_the_settings_that_need_it(running: Server) -> None:
+    running.answers["/tokenize"] = {"tokens": [1, 2]}
+    with pytest.raises(InputError, match=r"/tokenize does not count tokens.*min_length and max_length.*null"):
+        ServerGenerator(settings(running, max_length=14)).generate(["attic"], TEMPLATE, [1])
+    plain = ServerGenerator(settings(running))
+    assert len(plain.generate(["attic"], TEMPLATE, [1])) == 1  # without total lengths nobody counts
+
+
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
 def test_the_address_may_have_any_known_suffix(running: Server, suffix: str) -> None:
     lm = ServerGenerator(settings(running, server_url=running.url + suffix))

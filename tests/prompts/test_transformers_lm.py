@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.generation.logits_process import TopPLogitsWarper
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.generation.logits_process import MinNewTokensLengthLogitsProcessor, TopPLogitsWarper
 
 from dmp_core.config import load_config
 from dmp_core.errors import InputError
 from dmp_core.prompts import clean_caption, gguf_cache
 from dmp_core.prompts.base import build_generator
 from dmp_core.prompts.settings import TransformersPrompts, VLLMPrompts
-from dmp_core.prompts.transformers_lm import TransformersGenerator, _Finished, _SeededDraw, _TopP
+from dmp_core.prompts.transformers_lm import TransformersGenerator, _Finished, _NoEnd, _SeededDraw, _TopP
 from dmp_core.prompts.vllm_lm import _architectures
 from tests.prompts.tiny_lm import add_code, save_tiny_bloom, save_tiny_gguf, save_tiny_lm
 
@@ -83,15 +83,73 @@ def test_top_p_is_that_of_transformers(top_p: float, candidates: int) -> None:
     torch.testing.assert_close(_TopP(top_p, candidates)(torch.zeros(16, 1), scores), expected)
 
 
+def test_the_draw_is_from_the_distribution_of_the_published_call(folder: Path) -> None:
+    """`generate(temperature=0.95, eta_cutoff=1e-5, do_sample=True)`, whose default top_k was 50."""
+    lm = generator(folder, temperature=0.95, eta_cutoff=1e-5, top_k=5)
+    published = GenerationConfig(do_sample=True, temperature=0.95, eta_cutoff=1e-5, top_k=5)
+    expected = lm.model._get_logits_processor(published, input_ids_seq_length=1, device="cpu")
+    scores = torch.randn(16, 200, generator=torch.Generator().manual_seed(0)) * 3
+    found = scores.clone()
+    for warp in lm._warpers():
+        found = warp(torch.zeros(16, 1), found)
+    torch.testing.assert_close(found, expected(torch.zeros(16, 1), scores.clone()))
+    assert (found.isfinite().sum(-1) <= 5).all()
+
+
+def test_total_lengths_count_each_row_s_own_request(folder: Path) -> None:
+    """As `generate` counts them, in a batch of requests of different lengths."""
+    lm = generator(folder, top_k=1, min_new_tokens=0, max_new_tokens=100, min_length=16, max_length=16)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    expected, lengths = [], []
+    for keyword in KEYWORDS:
+        ids = tokenizer(f"describe a photo of a {keyword}", return_tensors="pt")["input_ids"]
+        out = model.generate(ids, do_sample=False, max_length=16, min_length=16)
+        text = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+        lengths.append(16 - ids.shape[1])
+        expected.append(text if "." in text else text.rpartition(" ")[0])
+    assert len(set(lengths)) > 1  # the longer request leaves less room
+    assert lm.generate(KEYWORDS, TEMPLATE, [0] * 4) == expected
+
+
+def test_each_row_has_its_own_least_length() -> None:
+    """Before it, no end token; transformers' own rule is the same for one row."""
+    scores, ends = torch.zeros(3, 6), torch.tensor([2, 5])
+    for length in (4, 5, 6):
+        ids = torch.zeros(3, length, dtype=torch.long)
+        found = _NoEnd(ends, 4, torch.tensor([0, 1, 2]))(ids, scores)
+        for row, least in enumerate((0, 1, 2)):
+            rule = MinNewTokensLengthLogitsProcessor(4, least, [2, 5])
+            torch.testing.assert_close(found[row], rule(ids[:1], scores[:1].clone())[0])
+
+
+def test_a_bound_that_the_end_token_fills_is_still_a_cut(folder: Path) -> None:
+    """Rows at their own bound are padded, here with the end token, while the others go on."""
+    long = "large bright street at night with a red lamp and a blue rug and a green chair"
+    lm = generator(folder, max_length=30, max_new_tokens=20, min_new_tokens=20, batch_size=8)
+    lm.tokenizer.pad_token = lm.tokenizer.eos_token
+    together = lm.generate([long, *["room"] * 7], TEMPLATE, list(range(8)))
+    assert together == [
+        lm.generate([keyword], TEMPLATE, [seed])[0] for seed, keyword in enumerate([long, *["room"] * 7])
+    ]
+
+
+def test_a_request_longer_than_the_total_length_names_the_setting(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"prompts.generator.max_length: 4 tokens, and the request alone has \d+"):
+        generator(folder, max_length=4).generate(["bedroom"], TEMPLATE, [1])
+
+
 def test_stops_at_the_first_sentence_or_the_end_token(folder: Path) -> None:
     tokenizer, end = AutoTokenizer.from_pretrained(folder), torch.tensor([2])
     rows = ["a red bed with a lamp", "a red bed .", "a red bed . a rug", "a rug </s> a", "a red bed", "a", "the", "in"]
     ids = tokenizer(rows, return_tensors="pt", padding=True, padding_side="right")["input_ids"]
-    finished = _Finished(tokenizer, end, 0, min_new_tokens=3)
+    rules = {"most": torch.full((8,), 100), "short": [frozenset()] * 8}
+    finished = _Finished(tokenizer, end, 0, torch.full((8,), 3), **rules)
     done = finished(ids, None)
     assert finished.done.tolist() == [False, True, True, True, False, False, False, False]
     assert done.all()  # three of eight are finished: continue without them
-    assert _Finished(tokenizer, end, 0, min_new_tokens=50)(ids, None).tolist() == [row == 3 for row in range(8)]
+    assert _Finished(tokenizer, end, 0, torch.full((8,), 50), **rules)(ids, None).tolist() == [
+        row == 3 for row in range(8)
+    ]
 
 
 def test_a_shrinking_batch_writes_what_single_rows_write(folder: Path) -> None:

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dmp_core.errors import InputError
 from dmp_core.prompts.base import CaptionGenerator
 from dmp_core.prompts.server import ServerGenerator
-from dmp_core.prompts.settings import TransformersPrompts, VLLMPrompts
+from dmp_core.prompts.settings import TransformersPrompts, VLLMPrompts, vllm_bounds
 from dmp_core.prompts.transformers_lm import TransformersGenerator
 from dmp_core.prompts.vllm_lm import VLLMGenerator, open_vllm
 from tests.prompts.tiny_lm import save_tiny_bloom
@@ -46,11 +46,31 @@ INSTALLATIONS = {
     ),
 }
 
+RECORDING = """
+from types import SimpleNamespace
+__version__ = "0.99.0"
+class ModelRegistry:
+    get_supported_archs = lambda: ["BloomForCausalLM"]
+class SamplingParams(SimpleNamespace):
+    pass
+class LLM:
+    asked = []
+    def __init__(self, model, **options):
+        self.model = model
+    def get_tokenizer(self):
+        from transformers import AutoTokenizer
+        return AutoTokenizer.from_pretrained(self.model)
+    def generate(self, requests, draws, use_tqdm):
+        LLM.asked += zip(requests, draws)
+        return [SimpleNamespace(outputs=[SimpleNamespace(text=request)]) for request in requests]
+"""
+"""An engine's interface without an engine: it keeps what it is asked for."""
+
 
 @pytest.fixture
 def unfit_vllm(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A vLLM that is installed but unsuitable; yields the expected reason."""
-    code, device = INSTALLATIONS[request.param]
+    code, device = INSTALLATIONS.get(request.param, (RECORDING, "cpu"))
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm" / "__init__.py").write_text(code)
     (tmp_path / "vllm" / "platforms.py").write_text(f"class current_platform: device_type = {device!r}")
@@ -60,6 +80,34 @@ def unfit_vllm(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
     for name in ("vllm", "vllm.platforms"):
         sys.modules.pop(name, None)
     sys.modules.update(real)
+
+
+def test_the_fallback_keeps_every_setting_of_the_draw() -> None:
+    """A setting that both kinds have may not get lost on the way from one to the other."""
+    shared = TransformersPrompts.model_fields.keys() & VLLMPrompts.model_fields.keys() - {"kind"}
+    assert {"top_k", "min_length", "max_length", "temperature", "eta_cutoff", "min_new_tokens", "revision"} <= shared
+
+
+def test_vllm_s_names_of_the_bounds() -> None:
+    paper = VLLMPrompts(top_k=50, min_new_tokens=0, min_length=15, max_length=128)
+    assert vllm_bounds(paper, 50) == {"min_tokens": 0, "max_tokens": 78, "top_k": 50}
+    assert vllm_bounds(paper, 10) == {"min_tokens": 5, "max_tokens": 118, "top_k": 50}
+    assert vllm_bounds(VLLMPrompts(), 50) == {"min_tokens": 15, "max_tokens": 128}
+    assert not VLLMPrompts().counts_request
+
+
+@pytest.mark.parametrize("unfit_vllm", ["records what it is asked for"], indirect=True)
+@pytest.mark.usefixtures("unfit_vllm")
+def test_the_engine_gets_bounds_that_count_each_request(folder: Path) -> None:
+    lm = open_vllm(settings(folder, top_k=50, min_new_tokens=0, max_new_tokens=100, min_length=8, max_length=20), "cpu")
+    assert isinstance(lm, VLLMGenerator)
+    lm.generate(KEYWORDS, TEMPLATE, [1, 2, 3, 4])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    asked = sys.modules["vllm"].LLM.asked
+    assert [draw.seed for _, draw in asked] == [1, 2, 3, 4]
+    for request, draw in asked:
+        length = len(tokenizer(request)["input_ids"])
+        assert (draw.top_k, draw.max_tokens, draw.min_tokens) == (50, 20 - length, max(0, 8 - length))
 
 
 @pytest.mark.parametrize("unfit_vllm", INSTALLATIONS, indirect=True)

@@ -88,10 +88,48 @@ def test_the_published_angle_differs_from_the_correct_one() -> None:
     turned = np.tile([np.sin(np.pi / 6), 0.0, np.cos(np.pi / 6)], (1, H, W, 1))
     values = score("normal", turned, true, ["a"]).values.iloc[0]
     codes = (np.array([turned[0, 0, 0], true[0, 0, 0]]) + 1) / 2
-    expected = np.arccos(codes[0] @ codes[1] / np.linalg.norm(codes[0]) / np.linalg.norm(codes[1]))
+    away = (np.array([[np.sin(np.pi / 6), 0.0, -np.cos(np.pi / 6)], [0.0, 0.0, -1.0]]) + 1) / 2
+    expected = np.arccos(away[0] @ away[1] / np.linalg.norm(away[0]) / np.linalg.norm(away[1]))
     assert values["angular_deg"] == pytest.approx(30, abs=1e-3)
     assert values["angular_dmp_compat"] == pytest.approx(expected, abs=1e-4)
     assert values["l1"] == pytest.approx(np.abs(codes[0] - codes[1]).mean(), abs=1e-6)
+
+
+def published_codes(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """8-bit label images of a room and of a prediction 14.4° off, on the published axes: right, down, away."""
+    floor, ceiling, back, left, right = (0, -1, 0), (0, 1, 0), (0, 0, -1), (1, 0, 0), (-1, 0, 0)
+    surfaces = np.array([floor, ceiling, back, left, right], float)
+    true = surfaces[rng.choice(5, size=(N, 32, 32), p=[0.25, 0.1, 0.35, 0.15, 0.15])]
+    aside = np.cross(true, rng.normal(size=true.shape))
+    aside /= np.linalg.norm(aside, axis=-1, keepdims=True)
+    pred = np.cos(np.radians(14.4)) * true + np.sin(np.radians(14.4)) * aside
+    return tuple(((one + 1) / 2 * 255).round().astype(np.uint8) for one in (pred, true))
+
+
+def published_angle(pred: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """The published formula on 8-bit codes (N, H, W, 3), written again from its description: radians per image."""
+    p, t = pred / 255, true / 255
+    cosine = (p * t).sum(-1) / (np.linalg.norm(p, axis=-1) * np.linalg.norm(t, axis=-1))
+    return np.arccos(cosine.clip(0, 1)).mean(axis=(1, 2))
+
+
+def test_the_published_angle_is_that_of_the_published_images() -> None:
+    """Normals in our axes score as the published evaluation scores the same normals in its own axes."""
+    images = published_codes(np.random.default_rng(5))
+    ours = [(codes / 255 * 2 - 1) * [1, -1, -1] for codes in images]
+    values = score("normal", *ours, KEYS).values
+    assert values["angular_deg"].mean() == pytest.approx(14.4, abs=0.1)
+    assert values["angular_dmp_compat"].to_numpy() == pytest.approx(published_angle(*images), abs=1e-4)
+    # On our own axes the same errors look smaller.
+    flattered = published_angle(*(((one + 1) / 2 * 255).round() for one in ours))
+    assert (flattered < 0.95 * values["angular_dmp_compat"]).all()
+
+
+def test_the_published_angle_of_channels_first_is_the_same() -> None:
+    images = published_codes(np.random.default_rng(6))
+    ours = [(codes / 255 * 2 - 1) * [1, -1, -1] for codes in images]
+    first = [np.moveaxis(one, -1, 1) for one in ours]
+    pd.testing.assert_frame_equal(score("normal", *first, KEYS).values, score("normal", *ours, KEYS).values)
 
 
 def test_pixels_without_a_surface_do_not_count() -> None:

@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from dmp_core.config import load_config
+from dmp_core.config.presets import validate
 from dmp_core.errors import InputError
 from dmp_core.resources import manifest_root
 from dmp_core.stages import execute, find, plan
@@ -36,6 +37,29 @@ def test_an_output_that_is_not_finite_is_refused_by_its_key(tmp_path: Path) -> N
     with pytest.raises(InputError, match="arbitrary-00000000: the model's output holds NaN or infinity"):
         execute(config, wanted.id, str(tmp_path / "w"))
     assert wanted.artefact(Workspace(str(tmp_path / "w"))).manifest() is None
+
+
+def test_further_sources_are_rows_of_the_scores_and_of_the_report(tmp_path: Path) -> None:
+    settings = load_config("smoke", None, [*TINY, "adapters={normal: 'shipped:normal'}"]).model_dump(mode="json")
+    settings["splits"] = {name: settings["splits"][name] | {"count": 1} for name in ("train", "in_domain")}
+    settings["sampling"] |= {"source": "estimated", "num_steps": 3}
+    config = validate(settings | {"evaluate": {"bootstrap_samples": 100, "sources": ["oracle", "estimated"]}}, "test")
+    place = str(tmp_path / "w")
+    for node in plan(config):
+        execute(config, node.id, place)
+    scores = json.loads(find(plan(config), "evaluate/normal").artefact(Workspace(place)).read_bytes("metrics.json"))
+    for rows in scores["normal"].values():
+        own, other = (rows[row]["metrics"]["angular_deg"]["mean"] for row in ("DMP", "DMP (oracle)"))
+        assert own != other
+        assert {row for row in rows if row.startswith("DMP")} == {"DMP", "DMP (oracle)"}
+    assert "DMP (oracle)" in (tmp_path / "w" / "report" / "index.html").read_text()
+    # The second row alone is made: predictions of the first stay as they are, whoever asks for them.
+    name = "predict/in_domain-normal-dmp"
+    assert find(plan(config), name).fingerprint == find(plan(validate(settings, "test")), name).fingerprint
+    settings["sampling"]["source"] = "oracle"
+    oracle = find(plan(validate(settings, "test")), name)
+    assert oracle.fingerprint == find(plan(config), f"{name}-oracle").fingerprint
+    assert oracle.artefact(Workspace(place)).status() == "complete"
 
 
 def test_a_damaged_adapter_is_not_installed(tmp_path: Path) -> None:

@@ -141,6 +141,43 @@ def test_the_models_own_scheduler_on_request(folder: Path) -> None:
     assert records[0]["generator"]["scheduler"] == "PNDMScheduler"
 
 
+def in_float32(folder: Path, rows: list[Row], networks: torch.dtype) -> np.ndarray:
+    """The published loop: networks in half precision, latents and DDIM in float32. 8-bit images."""
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=networks)
+    ddim = DDIMScheduler.from_config(pipeline.scheduler.config)
+    ddim.set_timesteps(STEPS)
+    channels, side = pipeline.unet.config.in_channels, SIDE // pipeline.vae_scale_factor
+    noise = [torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(row["seed"])) for row in rows]
+    latents = torch.cat(noise)
+    texts = pipeline.encode_prompt([row["prompt"] for row in rows], "cpu", 1, True)
+    with torch.no_grad():
+        for t in ddim.timesteps:
+            both = torch.cat([latents, latents]).to(networks)
+            empty, full = pipeline.unet(both, t, encoder_hidden_states=torch.cat(texts[::-1])).sample.chunk(2)
+            latents = ddim.step((empty + 7.5 * (full - empty)).float(), t, latents).prev_sample
+            assert latents.dtype == torch.float32
+        scaled = latents.to(networks) / pipeline.vae.config.scaling_factor
+        decoded = torch.cat([pipeline.vae.decode(one).sample for one in scaled.split(1)])
+    images = (decoded * 0.5 + 0.5).clamp(0, 1).movedim(1, -1).float().numpy()
+    return (images * 255).round().astype(np.uint8)
+
+
+def test_latents_and_ddim_stay_in_float32(folder: Path, plain: np.ndarray) -> None:
+    images, records = make(folder, dtype="bfloat16", float32_latents=True)
+    expected = in_float32(folder, ROWS, torch.bfloat16)
+    assert_same(images, expected)
+    rough = make(folder, dtype="bfloat16")[0]
+    assert np.abs(rough.astype(int) - expected).mean() > 0.1
+    assert records[0]["generator"]["float32_latents"] is True
+    assert_same(make(folder, dtype="float32", float32_latents=True)[0], plain)
+    assert_same(make(folder, ROWS[1:2], float32_latents=True)[0], plain[1:2])
+
+
+def test_a_models_own_scheduler_keeps_its_precision() -> None:
+    with pytest.raises(ValueError, match=r"float32_latents: needs scheduler: ddim"):
+        settings("any", scheduler="model", float32_latents=True)
+
+
 def test_json_states_the_origin_of_the_image(folder: Path) -> None:
     record = make(folder, ROWS[1:2], revision="abc")[1][0]
     assert {name: record[name] for name in ROWS[1]} == ROWS[1]
