@@ -8,6 +8,9 @@ from typer.testing import CliRunner
 
 from dmp_core.cli import app, running
 
+WITHOUT_PREFECT = "import sys; sys.modules['prefect'] = None; from dmp_core.cli import main; main()"
+"""A program: `dmp` as if Prefect were not installed."""
+
 
 def in_process(*arguments: object, fails: bool = False) -> Result:
     """The result of `dmp` with these arguments; raises the command's error unless it is expected."""

@@ -26,21 +26,6 @@ _TIMED = {"manifest.json", "loss.csv", "metrics.json", "index.html"}
 """Files that contain times, or digests of such files."""
 _TEMPORARY = ("*.tmp", "*.part", "*.tmp.npz", ".writing-*", "*.lock", "*.lock.*")
 
-# A fresh interpreter in which Prefect cannot be found, as if it were not installed.
-_WITHOUT_PREFECT = """
-import sys
-
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "prefect":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Missing())
-from dmp_core.cli import main
-if __name__ == "__main__":
-    main()
-"""
-
 
 @dataclass
 class Ended:
@@ -59,14 +44,13 @@ class Ended:
 class Run:
     """A command in its own session, so that its group gets a terminal's signals; all processes it starts are known."""
 
-    def __init__(self, folder: Path, *arguments: str, prefect: bool = True, **environment: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.folder = folder
         self.mark = uuid.uuid4().hex
         self.log = folder.with_name(f"{folder.name}-{self.mark[:8]}")
-        program = ["-m", "dmp_core.cli"] if prefect else ["-c", _WITHOUT_PREFECT]
         with open(f"{self.log}.out", "wb") as out, open(f"{self.log}.err", "wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, *program, *arguments],
+                [sys.executable, "-m", "dmp_core.cli", *arguments],
                 env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", _MARK: self.mark} | environment,
                 stdout=out,
                 stderr=err,

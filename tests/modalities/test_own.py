@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import in_process
+from tests.commands import WITHOUT_PREFECT, in_process
 
 pytestmark = pytest.mark.slow
 
@@ -32,10 +32,8 @@ def block(language: str, holding: str) -> str:
 def dmp_with_packages(site: Path, *arguments: object) -> None:
     """In a process that has installed what lies in `site`, and no Prefect."""
     environment = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    code = "import sys; sys.modules['prefect'] = None; from dmp_core.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=environment
-    )
+    command = [sys.executable, "-c", WITHOUT_PREFECT, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

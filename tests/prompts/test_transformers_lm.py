@@ -281,8 +281,8 @@ def test_the_mini_preset_writes_usable_captions(pytestconfig: pytest.Config) -> 
     assert pytestconfig.cache is not None
     os.environ.setdefault("DMP_CACHE", str(pytestconfig.cache.mkdir("dmp")))
     config = load_config("mini").prompts
-    texts = build_generator(config.generator, "cpu").generate(["bedroom"] * 8, config.template, list(range(8)))
+    texts = build_generator(config.generator, "cpu").generate(["bedroom"] * 4, config.template, list(range(4)))
     build_generator.cache_clear()
     usable = [caption for caption, _ in map(clean_caption, texts) if caption]
-    assert len(usable) >= 5
+    assert len(usable) >= 2
     assert any("bed" in caption.lower() for caption in usable)

@@ -19,6 +19,7 @@ from dmp_core.store import Lock, Workspace, locks, staged_folder
 from dmp_core.store.files import create_file, disk_error, sync_folder, write_file
 from tasks import worth_retrying
 from tests import faults
+from tests.commands import WITHOUT_PREFECT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -175,7 +176,7 @@ def test_a_full_disk_is_not_tried_again_and_a_failing_one_is():
 def test_a_full_disk_is_one_line_with_the_fix(tmp_path):
     """In the middle of a run, and nothing half done is left."""
     place, library = tmp_path / "w", faults.build(tmp_path)
-    command = [sys.executable, "-m", "dmp_core.cli", "dataset", "new", "-p", "smoke", "-k", "kitchen", "-n", "2"]
+    command = [sys.executable, "-c", WITHOUT_PREFECT, "dataset", "new", "-p", "smoke", "-k", "kitchen", "-n", "2"]
     command += ["-w", str(place), "--set", "modalities=[normal]"]
     command += ["--set", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}"]
     env = os.environ | {"PYTHONPATH": str(ROOT)} | faults.environment(library, place, (30, errno.ENOSPC, True))
