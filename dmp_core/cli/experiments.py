@@ -15,7 +15,7 @@ from dmp_core.cli.running import run_nodes
 from dmp_core.experiments.planning import PlannedVariant, choose, distinct_nodes, plan_experiment, run_experiment
 from dmp_core.experiments.settings import Experiment, load_experiment
 from dmp_core.stages.estimate import estimate_seconds
-from dmp_core.stages.preflight import check_models, preflight
+from dmp_core.stages.preflight import check_device, check_models, preflight
 from dmp_core.store import Workspace
 
 OtherPreset = Annotated[str | None, typer.Option("--preset", "-p", help="Instead of the experiment's preset.")]
@@ -78,7 +78,10 @@ def _run(
         return
     place = Workspace(workspace)
     todo = [(v.config, node) for v, node in distinct_nodes(chosen) if node.artefact(place).status() != "complete"]
-    check_models(node for config, node in todo if node.stage not in config.runtime.deployments)
+    here = [(config, node) for config, node in todo if node.stage not in config.runtime.deployments]
+    for config, node in here:
+        check_device([node], config.runtime)
+    check_models(node for _, node in here)
     from dmp_core.experiments.outputs import INDEX, write_outputs
 
     try:
@@ -112,7 +115,7 @@ def show(planned: Sequence[PlannedVariant], workspace: str, as_json: bool = Fals
         size += size_of_node
         on_gpu += seconds if node.models else 0.0
         missing.append(node)
-    needs = preflight(missing, place, int(size), on_gpu)
+    needs = preflight(missing, place, int(size), on_gpu, planned[0].config.runtime if planned else None)
     if as_json:
         typer.echo(json.dumps({"variants": list(rows.values()), "preflight": needs.as_dict()}, indent=1))
         return

@@ -29,6 +29,8 @@ def describe_needs(needs: Preflight) -> Iterator[str]:
     found = f"{needs.gpu} with {needs.vram_found_gb:.0f} GB" if needs.gpu else "no GPU found"
     enough = "" if needs.vram_found_gb >= needs.vram_needed_gb else "  (not enough)"
     yield f"GPU: about {needs.vram_needed_gb:.0f} GB needed; {found}{enough}"
+    if needs.lacks_gpu:
+        yield f"dmp run will refuse: {needs.lacks_gpu}"
     yield from map(_disk_line, needs.disks)
     yield f"GPU time: about {needs.gpu_hours:.0f} h; estimated for a GPU of the A100 class until stages have run here"
 

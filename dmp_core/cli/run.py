@@ -93,7 +93,7 @@ def show_plan(
     todo = [row for row in rows if row["status"] != "complete"]
     unmade = [node for node, row in zip(nodes, rows, strict=True) if row["status"] != "complete"]
     on_gpu = sum(row["seconds"] for row, node in zip(todo, unmade, strict=True) if node.models)
-    needs = preflight(unmade, place, sum(row["bytes"] for row in todo), on_gpu)
+    needs = preflight(unmade, place, sum(row["bytes"] for row in todo), on_gpu, settings.runtime)
     if as_json:
         typer.echo(json.dumps({"artefacts": rows, "preflight": needs.as_dict()}, indent=1))
         return

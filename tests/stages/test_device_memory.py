@@ -1,4 +1,4 @@
-"""Memory of the device: smaller batches when it runs out, one pass for several labels, nothing left for later stages."""
+"""Memory of the device: smaller batches when it runs out, one pass for several labels, nothing left behind."""
 
 from __future__ import annotations
 
