@@ -562,13 +562,13 @@ def test_a_run_without_the_gpu_that_its_models_need_is_refused_before_any_work(
     workspace = str(tmp_path / "w")
     for device in ("auto", "cuda"):
         code, text = dmp("run", "-p", "paper", "-w", workspace, "--set", f"runtime.device={device}")
-        assert code == 2
+        assert code != 0
         assert "stable-diffusion-v1-4" in text
         assert "set runtime.device=cpu" in text
         assert not Path(workspace).exists()
     # On the processor the next check is reached: the weights.
     code, text = dmp("run", "-p", "paper", "-w", workspace, "--set", "runtime.device=cpu")
-    assert code == 2
+    assert code != 0
     assert "dmp models pull" in text
 
 
