@@ -323,6 +323,36 @@ def peaks(config: PipelineConfig) -> Iterator[Peak]:
     yield ceiling(config)
 
 
+def operations() -> dict[str, float]:
+    """10¹² operations per image of 512 x 512 pixels, by the names of `dmp_core.stages.estimate.OPERATIONS`."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def count(run: Callable[[], Any]) -> float:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        return counter.get_total_flops() / 1e12
+
+    found = {}
+    for name, build in LABELERS.items():
+        with fake():
+            network, run = build(1, 512, {"size": 512})
+            network.eval().requires_grad_(False)
+            found[name] = count(run)
+    with fake():
+        vae, unet, side = _parts(512)
+        latent, text = torch.rand(1, 4, side, side), torch.rand(1, 77, 768)
+        found["unet"] = count(lambda: unet(latent, 1, encoder_hidden_states=text))
+        found["encode"] = count(lambda: vae.encode(torch.rand(1, 3, 512, 512)))
+        found["decode"] = count(lambda: vae.decode(latent))
+    with fake(grad=True):
+        from dmp_core.diffusion import add_lora
+
+        unet = on_device(lambda: add_lora(full_size.unet(), 4, None, "attention", seed=0)).train()
+        latent, text = torch.rand(1, 4, 64, 64), torch.rand(1, 77, 768)
+        found["step"] = count(lambda: unet(latent, 1, encoder_hidden_states=text).sample.mean().backward())
+    return found
+
+
 def markdown(rows: list[Peak]) -> str:
     lines = ["| artefact | model | batch | precision | weights | peak |", "|---|---|---|---|---|---|"]
     for row in rows:

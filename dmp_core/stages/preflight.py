@@ -13,7 +13,8 @@ from typing import Any
 from dmp_core.errors import InputError
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.base import ModelUse, Node
-from dmp_core.stages.estimate import estimate_seconds
+from dmp_core.stages.estimate import estimate_seconds, ram_gb
+from dmp_core.stages.hardware import find_gpu, memory_gb
 from dmp_core.store import Workspace
 from dmp_core.weights import registry
 from dmp_core.weights.resolve import registered, resolve_model
@@ -66,6 +67,9 @@ class Preflight:
     refused: str | None = None
     """Why nothing can be written to the workspace; None if it can."""
     gpu_hours: float = 0.0
+    ram_needed_gb: float = 0.0
+    """Of the machine, for the node that needs most."""
+    ram_found_gb: float = 0.0
     lacks_gpu: str | None = None
     """Why a run would be refused for want of a GPU."""
 
@@ -135,6 +139,11 @@ def preflight(
     if models or others:
         found.vram_needed_gb = max((model.vram_gb + CONTEXT_GB for model in models), default=0.0)
         found.gpu, found.vram_found_gb = find_gpu()
+        sizes = {model.id: model.bytes for model in models}
+        found.ram_needed_gb = max(
+            ram_gb(node, max((sizes[name] for name in models_of([node])[0]), default=0)) for node in todo
+        )
+        found.ram_found_gb = memory_gb()
         here = [node for node in todo if runtime is not None and node.stage not in runtime.deployments]
         found.lacks_gpu = None if runtime is None else lacks_gpu(here, runtime)
         needs.append((registry.models_dir(), sum(model.bytes for model in found.missing)))
@@ -152,7 +161,7 @@ def check_workspace(todo: Iterable[Node], workspace: Workspace) -> None:
         return
     todo = list(todo)
     _check_rights(todo, workspace)
-    (disk,) = _disks([(Path(workspace.root), sum(estimate_seconds(node, workspace)[1] for node in todo))])
+    (disk,) = _disks([(Path(workspace.root), sum(estimate_seconds(node, workspace).bytes for node in todo))])
     if disk.free < disk.needed:
         lack = f"about {disk.needed / 1e6:.1f} MB needed, {disk.free / 1e6:.1f} MB free"
         raise OSError(errno.ENOSPC, lack, workspace.root)
@@ -168,17 +177,6 @@ def _check_rights(todo: Iterable[Node], workspace: Workspace) -> None:
                 continue
             refused = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
         raise OSError(refused, os.strerror(refused), str(folder))
-
-
-def find_gpu() -> tuple[str | None, float]:
-    """(name, gigabytes) of the largest CUDA device; (None, 0) without one, or without torch."""
-    try:
-        import torch
-    except ImportError:
-        return None, 0.0
-    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    largest = max(devices, key=lambda device: device.total_memory, default=None)
-    return (None, 0.0) if largest is None else (largest.name, largest.total_memory / 1e9)
 
 
 def _needed(model: registry.Model, fields: list[str]) -> NeededModel:

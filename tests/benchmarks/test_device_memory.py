@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import device_memory
 from dmp_core.config import load_config
+from dmp_core.stages.estimate import OPERATIONS
 from dmp_core.weights import registry
 
 GIB = 2**30
@@ -35,6 +36,11 @@ def test_the_registry_states_the_counted_memory(artefact):
     assert peak.total <= stated
     if artefact != "latents":  # of Stable Diffusion, the labels' way through the VAE is the largest
         assert math.isclose(stated, peak.total, rel_tol=0.03)
+
+
+@pytest.mark.slow
+def test_the_estimates_operations_are_the_counted_ones():
+    assert pytest.approx(device_memory.operations(), rel=0.02) == OPERATIONS
 
 
 @pytest.mark.slow
