@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,28 +28,52 @@ _VIT_L = {
 """CLIP ViT-L/14's image side."""
 
 
-def stable_diffusion(folder: Path) -> Path:
-    """Stable Diffusion v1-4 with its safety checker (1.4 billion weights). The vocabulary is the mini prior's, since
-    the real one is a download: token ids stay below CLIP's 49,408."""
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+def autoencoder() -> Any:
+    from diffusers import AutoencoderKL
 
-    tokenizer = CLIPTokenizer.from_pretrained(str(manifest_path("priors", "mini") / "tokenizer"), model_max_length=77)
+    return AutoencoderKL(
+        sample_size=512,
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+    )
+
+
+def unet(in_channels: int = 4) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(sample_size=64, in_channels=in_channels, cross_attention_dim=768, attention_head_dim=8)
+
+
+def text_encoder() -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
     text = CLIPTextConfig(
         hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768
     )
+    return CLIPTextModel(text)
+
+
+def safety_checker() -> Any:
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig
+
+    return StableDiffusionSafetyChecker(CLIPConfig(vision_config=_VIT_L, projection_dim=768))
+
+
+def stable_diffusion(folder: Path) -> Path:
+    """Stable Diffusion v1-4 with its safety checker (1.4 billion weights). The vocabulary is the mini prior's, since
+    the real one is a download: token ids stay below CLIP's 49,408."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    from transformers import CLIPImageProcessor, CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(str(manifest_path("priors", "mini") / "tokenizer"), model_max_length=77)
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            sample_size=512,
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-        ),
-        text_encoder=CLIPTextModel(text),
+        vae=autoencoder(),
+        text_encoder=text_encoder(),
         tokenizer=tokenizer,
-        unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8),
+        unet=unet(),
         scheduler=DDIMScheduler(
             beta_start=0.00085,
             beta_end=0.012,
@@ -57,7 +82,7 @@ def stable_diffusion(folder: Path) -> Path:
             set_alpha_to_one=False,
             steps_offset=1,
         ),
-        safety_checker=StableDiffusionSafetyChecker(CLIPConfig(vision_config=_VIT_L, projection_dim=768)),
+        safety_checker=safety_checker(),
         feature_extractor=CLIPImageProcessor(),
     )
     pipeline.save_pretrained(folder)
@@ -71,7 +96,6 @@ def instruct_pix2pix(folder: Path) -> Path:
         AutoencoderKL,
         EulerAncestralDiscreteScheduler,
         StableDiffusionInstructPix2PixPipeline,
-        UNet2DConditionModel,
     )
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -80,7 +104,7 @@ def instruct_pix2pix(folder: Path) -> Path:
         vae=AutoencoderKL.from_pretrained(base / "vae"),
         text_encoder=CLIPTextModel.from_pretrained(base / "text_encoder"),
         tokenizer=CLIPTokenizer.from_pretrained(base / "tokenizer"),
-        unet=UNet2DConditionModel(sample_size=64, in_channels=8, cross_attention_dim=768, attention_head_dim=8),
+        unet=unet(in_channels=8),
         scheduler=EulerAncestralDiscreteScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
         ),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from dmp_core.errors import InputError, NotFinite
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 ADVICE = "is the adapter or the base model damaged, or is the precision too low (sampling.dtype=float32)?"
 
@@ -43,6 +49,31 @@ def check_outputs(batch: Tensor, advice: str = ADVICE) -> None:
         return
     index = next(number for number, sample in enumerate(batch) if not is_finite(sample))
     raise NotFinite(index, f"the model's output holds NaN or infinity; {advice}")
+
+
+def finite_predictions(
+    items: Sequence[Item],
+    names: Sequence[str],
+    predict: Callable[[Sequence[Item]], Iterable[Result]],
+    in_float32: Callable[[Sequence[Item]], Iterable[Result]],
+) -> list[Result]:
+    """`predict(items)`; an item for which that raises `NotFinite` is predicted once more, alone, by `in_float32`.
+
+    Raises `NotFinite` with the item's name if that fails too.
+    """
+    if not items:
+        return []
+    try:
+        return [*predict(items)]
+    except NotFinite as error:
+        index, reason = error.index, str(error.named(names))
+    log.warning("%s; predicting it again in float32", reason)
+    try:
+        again = in_float32(items[index : index + 1])
+    except NotFinite as error:
+        raise error.named(names[index : index + 1]) from None
+    before = finite_predictions(items[:index], names[:index], predict, in_float32)
+    return [*before, *again, *finite_predictions(items[index + 1 :], names[index + 1 :], predict, in_float32)]
 
 
 def find_non_finite(tree: Any) -> str | None:

@@ -10,12 +10,12 @@ import typer
 from rich.table import Table
 
 from dmp_core.cli.console import ConfigFile, Json, Overrides, WorkspaceOption, stderr, stdout
-from dmp_core.cli.needs import describe_needs, duration
+from dmp_core.cli.needs import describe_needs, describe_sources, duration
 from dmp_core.cli.running import run_nodes
 from dmp_core.experiments.planning import PlannedVariant, choose, distinct_nodes, plan_experiment, run_experiment
 from dmp_core.experiments.settings import Experiment, load_experiment
 from dmp_core.stages.estimate import estimate_seconds
-from dmp_core.stages.preflight import check_models, preflight
+from dmp_core.stages.preflight import check_device, check_models, preflight
 from dmp_core.store import Workspace
 
 OtherPreset = Annotated[str | None, typer.Option("--preset", "-p", help="Instead of the experiment's preset.")]
@@ -78,7 +78,10 @@ def _run(
         return
     place = Workspace(workspace)
     todo = [(v.config, node) for v, node in distinct_nodes(chosen) if node.artefact(place).status() != "complete"]
-    check_models(node for config, node in todo if node.stage not in config.runtime.deployments)
+    here = [(config, node) for config, node in todo if node.stage not in config.runtime.deployments]
+    for config, node in here:
+        check_device([node], config.runtime)
+    check_models(node for _, node in here)
     from dmp_core.experiments.outputs import INDEX, write_outputs
 
     try:
@@ -100,19 +103,22 @@ def show(planned: Sequence[PlannedVariant], workspace: str, as_json: bool = Fals
     place = Workspace(workspace)
     rows = {variant.name: _row(variant) for variant in planned}
     missing = []
+    estimates: list[dict[str, Any]] = []
     size = on_gpu = 0.0
     for variant, node in distinct_nodes(planned):
         row = rows[variant.name]
         if node.artefact(place).status() == "complete":
             row["cached"] += 1
             continue
-        seconds, size_of_node = estimate_seconds(node, place)
+        estimate = estimate_seconds(node, place, variant.config.runtime)
+        seconds, size_of_node = estimate.seconds, estimate.bytes
+        estimates.append({"source": estimate.source, "bytes_source": estimate.size_source, "seconds": seconds})
         row["to_make"] += 1
         row["seconds"] += seconds
         size += size_of_node
         on_gpu += seconds if node.models else 0.0
         missing.append(node)
-    needs = preflight(missing, place, int(size), on_gpu)
+    needs = preflight(missing, place, int(size), on_gpu, planned[0].config.runtime if planned else None)
     if as_json:
         typer.echo(json.dumps({"variants": list(rows.values()), "preflight": needs.as_dict()}, indent=1))
         return
@@ -125,6 +131,8 @@ def show(planned: Sequence[PlannedVariant], workspace: str, as_json: bool = Fals
     stdout.print(table)
     total = duration(sum(row["seconds"] for row in rows.values()))
     stdout.print(f"{len(missing)} artefacts to make: about {total} and {size / 1e6:.0f} MB.")
+    for line in describe_sources(estimates, planned[0].config.runtime) if planned else ():
+        stdout.print(line, soft_wrap=True)
     for line in describe_needs(needs):
         stdout.print(line, soft_wrap=True)
 

@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from dmp_core.runtime import RuntimeConfig
+from dmp_core.stages.hardware import find_speed
 from dmp_core.stages.preflight import Disk, Preflight
+
+
+def describe_sources(rows: Sequence[Mapping[str, Any]], runtime: RuntimeConfig) -> Iterator[str]:
+    """Where the times and sizes come from; one line per source of times that occurs, with its letter in the table.
+
+    rows: of `dmp plan`.
+    """
+    sources = Counter(row["source"] for row in rows if row["seconds"] >= 1)
+    speed = find_speed(runtime) if sources["computed"] else None
+    meanings = {
+        "measured": "like artefacts in this workspace",
+        "computed": f"counted operations, and the speed of {speed.device if speed else 'the device'}",
+        "default": "typical rates: with large models of a GPU of the A100 class, else of two processor cores",
+    }
+    for source, meaning in meanings.items():
+        if sources[source]:
+            yield f"  {source[0]} {source} ({sources[source]} of them): {meaning}"
+    sizes = Counter(row["bytes_source"] for row in rows)
+    if sizes:
+        yield f"  sizes: {', '.join(f'{count} {source}' for source, count in sizes.most_common())}"
 
 
 def describe_needs(needs: Preflight) -> Iterator[str]:
@@ -29,8 +53,12 @@ def describe_needs(needs: Preflight) -> Iterator[str]:
     found = f"{needs.gpu} with {needs.vram_found_gb:.0f} GB" if needs.gpu else "no GPU found"
     enough = "" if needs.vram_found_gb >= needs.vram_needed_gb else "  (not enough)"
     yield f"GPU: about {needs.vram_needed_gb:.0f} GB needed; {found}{enough}"
+    if needs.lacks_gpu:
+        yield f"dmp run will refuse: {needs.lacks_gpu}"
     yield from map(_disk_line, needs.disks)
-    yield f"GPU time: about {needs.gpu_hours:.0f} h; estimated for a GPU of the A100 class until stages have run here"
+    short = "" if needs.ram_found_gb >= needs.ram_needed_gb or not needs.ram_found_gb else "  (not enough)"
+    yield f"memory: about {needs.ram_needed_gb:.0f} GB needed (computed), {needs.ram_found_gb:.0f} GB found{short}"
+    yield f"GPU time: about {needs.gpu_hours:.0f} h"
 
 
 def _disk_line(disk: Disk) -> str:

@@ -10,9 +10,10 @@ from rich.table import Table
 
 from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, WorkspaceOption, stdout
 from dmp_core.cli.experiments import compare
-from dmp_core.cli.needs import describe_needs, duration
+from dmp_core.cli.needs import describe_needs, describe_sources, duration
 from dmp_core.cli.running import notice_other_preset, run_nodes
 from dmp_core.config import load_config
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages import (
     STAGES,
     Node,
@@ -89,11 +90,11 @@ def show_plan(
     check_overwrites(nodes, place)
     found = statuses(nodes, place)
     notice_other_preset(settings, place, found)
-    rows = [_row(node, place, found[node.id]) for node in nodes]
+    rows = [_row(node, place, found[node.id], settings.runtime) for node in nodes]
     todo = [row for row in rows if row["status"] != "complete"]
     unmade = [node for node, row in zip(nodes, rows, strict=True) if row["status"] != "complete"]
     on_gpu = sum(row["seconds"] for row, node in zip(todo, unmade, strict=True) if node.models)
-    needs = preflight(unmade, place, sum(row["bytes"] for row in todo), on_gpu)
+    needs = preflight(unmade, place, sum(row["bytes"] for row in todo), on_gpu, settings.runtime)
     if as_json:
         typer.echo(json.dumps({"artefacts": rows, "preflight": needs.as_dict()}, indent=1))
         return
@@ -101,23 +102,29 @@ def show_plan(
     for column in ("artefact", "fingerprint", "status", "samples", "estimate"):
         table.add_column(column, justify="right" if column in ("samples", "estimate") else "left")
     for row in rows:
-        table.add_row(row["id"], row["fingerprint"], row["status"], str(row["samples"]), duration(row["seconds"]))
+        estimate = duration(row["seconds"]) + (f" {row['source'][0]}" if row["seconds"] >= 1 else "")
+        table.add_row(row["id"], row["fingerprint"], row["status"], str(row["samples"]), estimate)
     stdout.print(table)
     total = duration(sum(row["seconds"] for row in todo))
     disk = sum(row["bytes"] for row in todo) / 1e6
     stdout.print(f"{len(rows) - len(todo)} cached, {len(todo)} to make: about {total} and {disk:.0f} MB.")
+    for line in describe_sources(todo, settings.runtime):
+        stdout.print(line, soft_wrap=True)
     for line in describe_needs(needs):
         stdout.print(line, soft_wrap=True)
 
 
-def _row(node: Node, place: Workspace, status: str) -> dict[str, Any]:
-    seconds, size = (0.0, 0) if status == "complete" else estimate_seconds(node, place)
+def _row(node: Node, place: Workspace, status: str, runtime: RuntimeConfig) -> dict[str, Any]:
+    done = status == "complete"
+    seconds, size, source, size_source = (0.0, 0, "", "") if done else estimate_seconds(node, place, runtime)
     return {
         "id": node.id,
         "fingerprint": node.fingerprint,
         "status": status,
         "samples": node.samples,
         "seconds": round(seconds, 1),
+        "source": source,
         "bytes": size,
+        "bytes_source": size_source,
         "path": node.artefact(place).path,
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PROMPTS_FILE = "prompts.parquet"
+_DECODED_AT_ONCE = 8
 EDITOR_FOLDER = "model"
 """The model's folder in an editor's artefact."""
 
@@ -51,9 +54,12 @@ def same_size_batches(
 
 
 def read_labels(artefact: Artefact, modality: Modality) -> Iterator[tuple[str, np.ndarray]]:
-    """(key, label) of every sample of a label or prediction artefact, in the dataset's units."""
-    for sample in read_artefact(artefact):
-        yield sample["__key__"], modality.decode(sample[modality.member])
+    """(key, label) of every sample of a label or prediction artefact, in the dataset's units; decoded in threads."""
+    samples = read_artefact(artefact)
+    with ThreadPoolExecutor() as pool:
+        while some := list(islice(samples, _DECODED_AT_ONCE)):
+            labels = pool.map(modality.decode, [sample[modality.member] for sample in some])
+            yield from zip([sample["__key__"] for sample in some], labels, strict=True)
 
 
 def editor_of(named: EditorConfig | None, inputs: dict[str, Artefact]) -> EditorConfig | None:

@@ -30,19 +30,19 @@ DEEPEST = 65504.0
 def l1(pred: Tensor, true: Tensor) -> Tensor:
     """Mean absolute difference. (B, C, H, W), any range -> (B,). Where nothing is predicted, the difference is 1."""
     pred, true = _floats(pred, true)
-    return _mean((pred - true).abs().where(pred.isfinite(), 1.0), true.isfinite())
+    return _mean((pred - true).abs().where(_finite(pred), 1.0), _finite(true))
 
 
 def mse(pred: Tensor, true: Tensor) -> Tensor:
     """Mean squared difference. (B, C, H, W), any range -> (B,). Where nothing is predicted, the difference is 1."""
     pred, true = _floats(pred, true)
-    return _mean(((pred - true) ** 2).where(pred.isfinite(), 1.0), true.isfinite())
+    return _mean(((pred - true) ** 2).where(_finite(pred), 1.0), _finite(true))
 
 
 def si_mse(pred: Tensor, true: Tensor) -> Tensor:
     """:func:`mse` after the best single scale of each prediction, over pixels that are predicted and labelled."""
     pred, true = _floats(pred, true)
-    known = pred.isfinite() & true.isfinite()
+    known = _finite(pred) & _finite(true)
     shown, truth = pred.where(known, 0.0), true.where(known, 0.0)
     energy = (shown * shown).flatten(1).sum(1).clamp(min=1e-12)
     scale = (shown * truth).flatten(1).sum(1) / energy
@@ -63,16 +63,17 @@ def angles_deg(pred: Tensor, true: Tensor) -> Tensor:
     """The angle at each pixel, as in :func:`angular_deg`. (B, 3, H, W) -> (B, H, W)."""
     pred, true = _normals(pred, true)
     # atan2 keeps its digits near 0° and 180°, where arccos loses half of them.
-    cross = torch.linalg.cross(pred, true, dim=1).norm(dim=1)
-    angle = torch.atan2(cross, (pred * true).sum(1)).rad2deg()
-    angle = angle.masked_fill(pred.norm(dim=1) <= 1e-6, 90.0)
-    return angle.where(angle.isfinite() & pred.isfinite().all(1), 180.0)
+    (a, b, c), (x, y, z) = pred.unbind(1), true.unbind(1)
+    cross = _length(b * z - c * y, c * x - a * z, a * y - b * x)
+    angle = torch.atan2(cross, a * x + b * y + c * z).rad2deg()
+    angle = angle.masked_fill(_length(a, b, c) <= 1e-6, 90.0)
+    return angle.where(_finite(angle) & _finite(pred).all(1), 180.0)
 
 
 def has_normal(true: Tensor) -> Tensor:
     """Where a label is a normal: finite, and no shorter than 0.5. (B, 3, H, W) -> bool (B, H, W)."""
-    length = true.norm(dim=1)
-    return length.isfinite() & (length > _NO_SURFACE)
+    length = _length(*true.unbind(1))
+    return _finite(length) & (length > _NO_SURFACE)
 
 
 def l1_normals(pred: Tensor, true: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ def l1_normals(pred: Tensor, true: Tensor) -> Tensor:
     """
     pred, true = _normals(pred, true)
     difference = ((pred + 1) / 2 - (true + 1) / 2).abs().mean(1)
-    return masked_mean(difference.where(pred.isfinite().all(1), 1.0), has_normal(true))
+    return masked_mean(difference.where(_finite(pred).all(1), 1.0), has_normal(true))
 
 
 def angular_dmp_compat(pred: Tensor, true: Tensor) -> Tensor:
@@ -94,7 +95,7 @@ def angular_dmp_compat(pred: Tensor, true: Tensor) -> Tensor:
     Pixels without a surface count as published, except those where nothing is predicted.
     """
     pred, true = _normals(pred, true)
-    angle = F.cosine_similarity(pred, true, dim=1).clamp(0, 1).arccos()
+    angle = _cosine(pred, true).clamp(0, 1).arccos()
     predicted = angle.isfinite() & pred.isfinite().all(1)
     labelled = has_normal(2 * true - 1)
     counted = true.isfinite().all(1) & (predicted | labelled)
@@ -104,7 +105,7 @@ def angular_dmp_compat(pred: Tensor, true: Tensor) -> Tensor:
 # ----------------------------------------------------------------------------------- depth
 def has_depth(true: Tensor) -> Tensor:
     """Where a depth label is usable: finite and positive. Any shape -> bool of that shape."""
-    return true.isfinite() & (true > 0)
+    return _finite(true) & (true > 0)
 
 
 def abs_rel(pred: Tensor, true: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -114,7 +115,7 @@ def abs_rel(pred: Tensor, true: Tensor, valid: Tensor | None = None) -> Tensor:
     ŷ is :data:`DEEPEST`.
     """
     pred, true = _floats(pred, true)
-    pred = pred.where(pred.isfinite(), DEEPEST)
+    pred = pred.where(_finite(pred), DEEPEST)
     return masked_mean((pred - true).abs() / true, has_depth(true) if valid is None else valid)
 
 
@@ -124,7 +125,7 @@ def delta1(pred: Tensor, true: Tensor, valid: Tensor | None = None, power: int =
     A prediction that is not positive, or is missing, is wrong. valid: as in :func:`abs_rel`.
     """
     pred, true = _floats(pred, true)
-    close = pred.isfinite() & (pred > 0) & (torch.maximum(pred / true, true / pred) < 1.25**power)
+    close = _finite(pred) & (pred > 0) & (torch.maximum(pred / true, true / pred) < 1.25**power)
     return masked_mean(close.to(pred.dtype), has_depth(true) if valid is None else valid)
 
 
@@ -136,14 +137,14 @@ def rmse_relative(pred: Tensor, true: Tensor, valid: Tensor | None = None) -> Te
     """
     pred, true = _floats(pred, true)
     valid = has_depth(true) if valid is None else valid
-    difference = min_max(pred, valid & pred.isfinite()) - min_max(true, valid)
-    return masked_mean((difference**2).where(difference.isfinite() & pred.isfinite(), 1.0), valid).sqrt()
+    difference = min_max(pred, valid & _finite(pred)) - min_max(true, valid)
+    return masked_mean((difference**2).where(difference.isfinite() & _finite(pred), 1.0), valid).sqrt()
 
 
 def rmse(pred: Tensor, true: Tensor, valid: Tensor | None = None) -> Tensor:
     """Root of the mean squared difference, in metres. Depth (B, H, W) -> (B,). valid, unpredicted: as in abs_rel."""
     pred, true = _floats(pred, true)
-    pred = pred.where(pred.isfinite(), DEEPEST)
+    pred = pred.where(_finite(pred), DEEPEST)
     return masked_mean((pred - true) ** 2, has_depth(true) if valid is None else valid).sqrt()
 
 
@@ -161,13 +162,15 @@ def min_max(image: Tensor, valid: Tensor | None = None) -> Tensor:
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     """Mean over the valid pixels of each image, NaN where there are none. (B, …) -> (B,)."""
     # Not a product with the mask: values outside may be inf or NaN.
-    total = torch.where(valid, values, torch.zeros_like(values)).flatten(1).sum(1)
+    total = values.where(valid, 0.0).flatten(1).sum(1)
     return total / valid.flatten(1).sum(1)
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:
     """Mean over the counted pixels of each image; the plain mean if all count. (B, …) -> (B,)."""
     whole = counted.flatten(1).all(1)
+    if bool(whole.all()):
+        return values.flatten(1).mean(1)
     return torch.where(whole, values.flatten(1).mean(1), masked_mean(values, counted))
 
 
@@ -258,6 +261,23 @@ def shrink_dmp_compat(images: Tensor, size: tuple[int, int]) -> Tensor:
     if height % size[0] or width % size[1]:
         raise InputError(f"size: {height}×{width} does not shrink to {size[0]}×{size[1]} by whole numbers")
     return F.avg_pool2d(images, (height // size[0], width // size[1]))
+
+
+def _finite(values: Tensor) -> Tensor:
+    """As `torch.isfinite`, in half the time: infinity minus infinity is NaN."""
+    return values - values == 0
+
+
+def _length(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """Of vectors given by their components. Many times as fast as a norm over an axis that is not the last."""
+    return (x * x + y * y + z * z).sqrt()
+
+
+def _cosine(pred: Tensor, true: Tensor) -> Tensor:
+    """As `torch.nn.functional.cosine_similarity` of (B, 3, H, W) over the channels."""
+    (a, b, c), (x, y, z) = pred.unbind(1), true.unbind(1)
+    one, other = (_length(*parts).clamp(min=1e-8) for parts in ((a, b, c), (x, y, z)))
+    return (a / one) * (x / other) + (b / one) * (y / other) + (c / one) * (z / other)
 
 
 def _class_ids(ids: Tensor) -> Tensor:

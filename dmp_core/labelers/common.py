@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 
 from dmp_core.errors import InputError, NotFinite
-from dmp_core.finite import check_outputs
+from dmp_core.finite import check_outputs, is_finite
+
+log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Precisions of matrix products, by the names of `labels.<modality>.dtype`; labels are always float32."""
@@ -49,6 +52,22 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 def check_finite(maps: Tensor) -> None:
     """Raise `NotFinite` for NaN and infinity, which postprocessing would turn into plausible labels."""
     check_outputs(maps, "are the labeler's weights damaged, or is labels.<modality>.dtype too low a precision?")
+
+
+def finite_maps(images: Tensor, dtype: torch.dtype, predict: Callable[[Tensor, torch.dtype], Tensor]) -> Tensor:
+    """`predict(images, dtype)`, (B, …); images whose output is not finite are predicted once more, in float32.
+
+    Raises `NotFinite` for the first one that has NaN or infinity again.
+    """
+    maps = predict(images, dtype)
+    bad = [index for index, found in enumerate(maps) if not is_finite(found)]
+    if bad:
+        log.warning("%d of %d outputs hold NaN or infinity in %s; again in float32", len(bad), len(maps), dtype)
+        maps = maps.float()
+        for index in bad:
+            maps[index] = predict(images[index : index + 1], torch.float32)[0]
+    check_finite(maps)
+    return maps
 
 
 def in_parts(images: Tensor, batch_size: int, label: Callable[[Tensor], Tensor]) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dmp_core.errors import InputError, MissingExtra
-from dmp_core.labelers.common import DTYPES, autocast, check_finite, check_images, check_options, in_parts
+from dmp_core.labelers.common import DTYPES, autocast, check_images, check_options, finite_maps, in_parts
 from dmp_core.labelers.upernet import AuxiliaryHead, UperNetHead, resize
 from dmp_core.labelers.weights import check_shapes, find_file, named_tensors, read, shapes
 
@@ -238,10 +238,11 @@ class Eva02Labeler:
         height, width = images.shape[2:]
         # No antialiasing, since the published pipeline resizes with plain bilinear sampling.
         resized = resize(images.float(), working_size(height, width, short=self.network.config.window))
-        with autocast(self.device, self.dtype):
-            logits = self.network.slide(normalised(resized))
-        check_finite(logits)
-        return class_map(logits, (height, width))
+        return class_map(finite_maps(normalised(resized), self.dtype, self._logits), (height, width))
+
+    def _logits(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        with autocast(self.device, dtype):
+            return self.network.slide(images)
 
 
 def build(

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from dmp_core.errors import InputError, MissingExtra
-from dmp_core.labelers.common import DTYPES, autocast, check_finite, check_images, check_options, in_parts
+from dmp_core.labelers.common import DTYPES, autocast, check_images, check_options, finite_maps, in_parts
 from dmp_core.labelers.weights import check_shapes, find_file, named_tensors, read, shapes
 
 MULTIPLE = 32
@@ -235,12 +235,15 @@ class OmnidataLabeler:
     def code(self, images: Tensor) -> Tensor:
         """The published networks' raw output: images (B, 3, h, w), multiples of 32 -> colour codes in [0, 1]."""
         seen = (images - self.variant.mean) / self.variant.std
-        with _PACKAGE, autocast(self.device, self.dtype):
-            code: Tensor = self.network(seen)
-            # They would stay in memory until the next pass.
-            self.network.pretrained.activations.clear()
-        check_finite(code)
-        return code.float().clamp(0, 1)
+        return finite_maps(seen, self.dtype, self._code).float().clamp(0, 1)
+
+    def _code(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        with _PACKAGE, autocast(self.device, dtype):
+            try:
+                code: Tensor = self.network(images)
+            finally:  # they would stay in memory until the next pass
+                self.network.pretrained.activations.clear()
+        return code
 
 
 def build(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dmp_core.errors import InputError
-from dmp_core.labelers.common import DTYPES, autocast, check_finite, check_images, check_options, check_shape
+from dmp_core.labelers.common import DTYPES, autocast, check_images, check_options, check_shape, finite_maps
 from dmp_core.labelers.weights import check_shapes, find_file, named_tensors, read, shapes
 
 SOURCE = "https://uvaauas.figshare.com/articles/conference_contribution/real_world_model_t7/19940000"
@@ -304,6 +304,7 @@ class PIENetLabeler:
         self.device = torch.device(device)
         self.network = network.to(self.device).eval().requires_grad_(False)
         self.dtype, self.size = DTYPES[dtype], size
+        self.batch_independent = network.edgeDecoder.batch_independent
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
@@ -314,15 +315,18 @@ class PIENetLabeler:
         """
         check_images(images)
         seen = self._shrink(images.to(self.device, torch.float32))
-        with autocast(self.device, self.dtype):
-            outputs = self.network(pad(seen))
-        height, width = seen.shape[2:]
-        cut = torch.cat([outputs["reflectance"], outputs["shading"]], 1)[..., :height, :width].float()
-        check_finite(cut)
+        cut = finite_maps(seen, self.dtype, self._predict)
         if seen.shape != images.shape:
             cut = F.interpolate(cut, images.shape[2:], mode="bilinear", antialias=True)
         albedo, shading = stretch(cut[:, :3]), stretch(cut[:, 3:])
         return {"albedo": albedo.to(images.device), "shading": shading[:, 0].to(images.device)}
+
+    def _predict(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        """Albedo and shading, (B, 3 + 1, H, W)."""
+        height, width = images.shape[2:]
+        with autocast(self.device, dtype):
+            outputs = self.network(pad(images))
+        return torch.cat([outputs["reflectance"], outputs["shading"]], 1)[..., :height, :width].float()
 
     def _shrink(self, images: Tensor) -> Tensor:
         longer = max(images.shape[2:])

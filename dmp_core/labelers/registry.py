@@ -1,7 +1,9 @@
 """The labelers, by name.
 
 A labeler is a callable: images (B, 3, H, W) float in [0, 1] -> {modality: Tensor}, in the units of
-`encoding`, channels first (normal (B, 3, H, W), depth (B, H, W) …). It is built by a factory
+`encoding`, channels first (normal (B, 3, H, W), depth (B, H, W) …). Modalities with the same settings are labelled in
+one pass. If memory runs out, batches become smaller, unless its attribute `batch_independent` is False. It is built by
+a factory
 
     build(weights: str | Path | None, device: str, **options) -> Labeler
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dmp_core.errors import InputError, MissingExtra
-from dmp_core.labelers.common import DTYPES, autocast, check_finite, check_images, check_options, in_parts
+from dmp_core.labelers.common import DTYPES, autocast, check_images, check_options, finite_maps, in_parts
 from dmp_core.labelers.weights import refuse
 
 try:
@@ -149,6 +149,10 @@ class ZoeDepthLabeler:
         return {"depth": labels.to(images.device)}
 
     def _label(self, images: Tensor) -> Tensor:
+        # Bicubic enlargement may overshoot below zero at an edge, and zero would mean: no surface.
+        return finite_maps(images, self.dtype, self._depth).clamp(min=self.nearest)
+
+    def _depth(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         pixels = self.processor(
             images=list(images.float()),
             do_rescale=False,
@@ -158,18 +162,15 @@ class ZoeDepthLabeler:
             **self.policy.arguments(),
         )["pixel_values"].to(self.device)
         metric = self.processor.post_process_depth_estimation(
-            self._predict(pixels),
+            self._predict(pixels, dtype),
             source_sizes=[tuple(images.shape[2:])] * len(images),
-            outputs_flipped=self._predict(pixels.flip(-1)) if self.flip else None,
+            outputs_flipped=self._predict(pixels.flip(-1), dtype) if self.flip else None,
             do_remove_padding=self.pad,
         )
-        depth = torch.stack([each["predicted_depth"] for each in metric])
-        check_finite(depth)
-        # Bicubic enlargement may overshoot below zero at an edge, and zero would mean: no surface.
-        return depth.clamp(min=self.nearest)
+        return torch.stack([each["predicted_depth"] for each in metric])
 
-    def _predict(self, pixels: Tensor) -> ZoeDepthDepthEstimatorOutput:
-        with autocast(self.device, self.dtype):
+    def _predict(self, pixels: Tensor, dtype: torch.dtype) -> ZoeDepthDepthEstimatorOutput:
+        with autocast(self.device, dtype):
             outputs = self.network(pixel_values=pixels)
         return ZoeDepthDepthEstimatorOutput(predicted_depth=outputs.predicted_depth.float())
 

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Protocol
 
 from dmp_core.keywords.english import readable_keyword
+from dmp_core.memory import release_memory
 from dmp_core.prompts.grammar import GrammarGenerator, with_article
 from dmp_core.prompts.settings import GrammarPrompts, TransformersPrompts, VLLMPrompts
 
@@ -48,11 +49,18 @@ GENERATORS: dict[str, str] = {
 def build_generator(settings: GeneratorSettings, device: str = "auto") -> CaptionGenerator:
     """The generator of `settings.kind`; the last one is cached, as its model takes seconds to load.
 
-    Free its memory with `build_generator.cache_clear()`.
+    `free_generator` frees its memory.
     """
     module, _, name = GENERATORS[settings.kind].partition(":")
     generator: CaptionGenerator = getattr(import_module(module), name)(settings, device=device)
     return generator
+
+
+def free_generator() -> None:
+    """Free the memory of the cached generator and its model."""
+    if build_generator.cache_info().currsize:
+        build_generator.cache_clear()
+        release_memory()
 
 
 def fill_template(template: str, keyword: str, seed: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -47,6 +48,7 @@ class VLLMGenerator:
         self.name = f"vllm:{settings.model}"
         self._engine = _start_engine(settings)
         self._tokens: dict[str, int] = {}
+        weakref.finalize(self, _shut_down, self._engine)
         import vllm
 
         self.facts = {"vllm": vllm.__version__}
@@ -127,6 +129,15 @@ def _start_engine(settings: VLLMPrompts) -> Any:
             f"prompts.generator: vLLM cannot start {settings.model!r} ({_first_line(error)}; see its log); try "
             "another dtype, gpu_memory_utilization or max_model_len, or prompts.generator.kind=transformers"
         ) from error
+
+
+def _shut_down(engine: Any) -> None:
+    """The model is in a process of its own, or in this one; vLLM ends both by request, in versions that can."""
+    core = getattr(getattr(engine, "llm_engine", None), "engine_core", None)
+    for part in (engine, core):
+        if (shutdown := getattr(part, "shutdown", None)) is not None:
+            shutdown()
+            return
 
 
 def _stand_in(settings: VLLMPrompts, device: str, lack: str) -> CaptionGenerator:

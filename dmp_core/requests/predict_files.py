@@ -9,9 +9,9 @@ import logging
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,15 @@ from dmp_core.diffusion.card import AdapterCard
 from dmp_core.errors import InputError, NotFinite
 from dmp_core.images import check_image, open_rgb
 from dmp_core.modalities import Modality, find_modality, modality_names
+from dmp_core.names import Precision
 from dmp_core.reading import read_text, shown
 from dmp_core.store import Sample, SkipCount, Skipped
 from dmp_core.store.attempts import first_that_works
 from dmp_core.weights.adapters import adapter_card, adapter_folder
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from dmp_core.diffusion import DMPPipeline
 
 INDEX = ".dmp_predict.jsonl"
@@ -106,7 +109,12 @@ def predict_files(
     outputs = _outputs(images, modality, out)
     written = Written(out, [file for output in outputs for file in (output.label, output.view)])
     device = choose_device(config.runtime.device)
-    pipeline = load_predictor(config.base, adapter_folder(adapter), device, config.sampling.dtype)
+
+    @cache
+    def pipeline(dtype: Precision) -> DMPPipeline:
+        return load_predictor(config.base, adapter_folder(adapter), device, dtype)
+
+    pipeline(config.sampling.dtype)  # errors here are not about an image
     count = None if bounds is None else SkipCount("dmp predict", len(outputs), bounds)
     for output in outputs:
         make = partial(_predicted, pipeline, output.image, modality, config)
@@ -122,25 +130,34 @@ def predict_files(
         yield output.view
 
 
-def _predicted(pipeline: DMPPipeline, image: Path, modality: Modality, config: PipelineConfig) -> Sample:
+def _predicted(
+    pipeline: Callable[[Precision], DMPPipeline], image: Path, modality: Modality, config: PipelineConfig
+) -> Sample:
     """The bytes of an image's `label` and of its `view`, a rendering to look at."""
+    from dmp_core.finite import finite_predictions
     from dmp_core.methods.dmp.predict import predict_batch
 
     rgb = open_rgb(image, image)
     latents = config.latents
     caption = _caption(image) if config.sampling.use_prompt else None
-    try:
-        label = predict_batch(
-            pipeline,
-            rgb[None],
+
+    def labels(images: Sequence[NDArray[Any]], dtype: Precision) -> NDArray[Any]:
+        loaded = pipeline(dtype)
+        return predict_batch(
+            loaded,
+            np.stack(images),
             modality,
             config.sampling,
             code=latents.code,
-            resolution=latents.resolution_of(modality.name) or pipeline.native_resolution,
-            prompts=None if caption is None else [caption],
-        )[0]
-    except NotFinite as error:
-        raise error.named([shown(image)]) from None
+            resolution=latents.resolution_of(modality.name) or loaded.native_resolution,
+            prompts=None if caption is None else [caption] * len(images),
+        )
+
+    own = partial(labels, dtype=config.sampling.dtype)
+    try:
+        (label,) = finite_predictions([rgb], [shown(image)], own, partial(labels, dtype="float32"))
+    except NotFinite:
+        raise
     except InputError as error:
         raise InputError(f"{shown(image)}: {error}") from None
     return {"__key__": str(image), "label": modality.encode(label), "view": _view(modality, label)}

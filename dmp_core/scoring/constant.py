@@ -6,7 +6,7 @@ below, a ceiling above, a far wall in the middle.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,20 @@ def constant_like(modality: Modality | str, value: NDArray[np.float64], true: ND
     return modality_of(modality).constant_like(value, true)
 
 
+def fit_blind(
+    modality: Modality | str, train_labels: Iterable[NDArray[Any]]
+) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """(`constant_prediction`, `mean_map`) of the same labels, which are read and decoded only once."""
+    collected = _MeanMapOf(modality_of(modality))
+
+    def seen() -> Iterator[NDArray[Any]]:
+        for label in train_labels:
+            collected.add(label)
+            yield label
+
+    return constant_prediction(modality, seen()), collected.result()
+
+
 def mean_map(modality: Modality | str, train_labels: Iterable[NDArray[Any]]) -> NDArray[Any]:
     """The best single label map: per pixel the mean of the training labels, or their most frequent class.
 
@@ -44,17 +58,30 @@ def mean_map(modality: Modality | str, train_labels: Iterable[NDArray[Any]]) -> 
     Labels are read once, one at a time; those of another size than the first are resized.
     Raises NothingLabelled when no label contains a valid value.
     """
-    modality = modality_of(modality)
-    add = modality.mean_map()
-    size: tuple[int, int] | None = None
+    collected = _MeanMapOf(modality_of(modality))
     for label in train_labels:
-        array = modality.image_channels_last(label)
-        size = size or (array.shape[0], array.shape[1])
-        add(array if array.shape[:2] == size else modality.resize(array, size))
-    found = add.result()
-    if found is None:
-        raise NothingLabelled(f"{modality.name}: no valid training label to fit the mean map on")
-    return found
+        collected.add(label)
+    return collected.result()
+
+
+class _MeanMapOf:
+    """Collects labels, resized to the first one's size."""
+
+    def __init__(self, modality: Modality) -> None:
+        self.modality, self.collect = modality, modality.mean_map()
+        self.size: tuple[int, int] | None = None
+
+    def add(self, label: NDArray[Any]) -> None:
+        array = self.modality.image_channels_last(label)
+        self.size = self.size or (array.shape[0], array.shape[1])
+        self.collect(array if array.shape[:2] == self.size else self.modality.resize(array, self.size))
+
+    def result(self) -> NDArray[Any]:
+        """Raises NothingLabelled."""
+        found = self.collect.result()
+        if found is None:
+            raise NothingLabelled(f"{self.modality.name}: no valid training label to fit the mean map on")
+        return found
 
 
 def map_like(modality: Modality | str, value: NDArray[Any], true: NDArray[Any]) -> NDArray[Any]:

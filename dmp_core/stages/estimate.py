@@ -1,48 +1,197 @@
-"""Estimated time and size of a node: from similar nodes in the same workspace, else from typical rates."""
+"""Estimated time, size and memory of a node, each with its source.
+
+`measured`: similar nodes in the same workspace. `computed`: from counted operations, the device's name, and the shapes
+of what is stored. `default`: typical rates (`StageKind`).
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
 
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.base import Node
+from dmp_core.stages.hardware import Speed, find_speed
 from dmp_core.store import Workspace, sidecars
 from dmp_core.store.folders import files_below
 from dmp_core.store.workspace import known_manifests
 
+Source = Literal["measured", "computed", "default"]
+
 A_PASS, A_PASS_ON_A_GPU = 0.006, 0.03
 """Seconds per image and U-Net pass, added for predictions."""
+OPERATIONS = {
+    "unet": 0.80,
+    "encode": 1.12,
+    "decode": 2.52,
+    "step": 1.78,
+    "omnidata": 0.47,
+    "zoedepth": 0.95,
+    "eva02": 2.49,
+    "pienet": 4.30,
+}
+"""10¹² operations per image of 512 x 512 pixels: a pass of Stable Diffusion v1's U-Net, its VAE's two directions, a
+training step of LoRA, and the labelers (`benchmarks.device_memory.operations`)."""
+_SIDE = 512
+_BYTES_PER_PIXEL = {"image": 1.7, "normal": 1.2, "depth": 2.0, "segmentation": 0.05, "albedo": 1.4, "shading": 0.45}
+"""Of stored maps: float16 for depth; PNG of photos, and of networks' outputs, for the others."""
+_BASE_RAM = 3.0
+"""Gigabytes of a process with its libraries."""
 
 
-def estimate_seconds(node: Node, workspace: Workspace) -> tuple[float, int]:
-    """Estimated (seconds, bytes) of the node, without its finished shards."""
-    seconds, size = _measured(node, workspace) or _typical(node)
+class Estimate(NamedTuple):
+    seconds: float
+    bytes: int
+    source: Source
+    """Of the seconds."""
+    size_source: Source
+    """Of the bytes."""
+
+
+def estimate_seconds(node: Node, workspace: Workspace, runtime: RuntimeConfig | None = None) -> Estimate:
+    """Estimate of the node, without its finished shards. runtime: the device; None: that of the defaults."""
+    measured = _measured(node, workspace)
+    if measured is not None:
+        (seconds, size), source, size_source = measured, "measured", "measured"
+    else:
+        seconds, size = _typical(node)
+        speed = find_speed(runtime) if runtime is not None and _is_big(node) else None
+        computed, stored = speed and _computed(node, speed), _stored(node)
+        source, size_source = "computed" if computed else "default", "computed" if stored else "default"
+        seconds, size = computed or seconds, stored or size
     out = node.artefact(workspace)
     made = sum(record.samples for record in sidecars(out) if record.fingerprint == out.fingerprint)
     left = max(0, node.samples - made) if out.manifest() is None else node.samples
-    return seconds * left, int(size * left)
+    return Estimate(seconds * left, int(size * left), source, size_source)  # type: ignore[arg-type]
+
+
+def _is_big(node: Node) -> bool:
+    return any(each.models for each in (node, *node.inputs.values()))
 
 
 def _typical(node: Node) -> tuple[float, float]:
     """The GPU's rates if large models are used, in the stage itself or in its inputs."""
-    big = any(each.models for each in (node, *node.inputs.values()))
+    big = _is_big(node)
     seconds, size = node.kind.on_a_gpu if big else node.kind.typical
     return seconds + node.config.passes * (A_PASS_ON_A_GPU if big else A_PASS), size
 
 
+# ------------------------------------------------------------------------------------- computed
+def _computed(node: Node, speed: Speed) -> float | None:
+    """Seconds per sample from operations; None for a stage whose operations are not counted."""
+    settings = node.config.model_dump(mode="json")
+    operations = _operations(node, settings)
+    if not operations:
+        return None
+    scale = (_resolution(node) / _SIDE) ** 2
+    return scale * operations / (speed.full if _is_float32(node, settings) else speed.half)
+
+
+def _operations(node: Node, settings: dict[str, Any]) -> float:
+    """10¹² operations per sample of 512 x 512 pixels; 0 if unknown."""
+    count = OPERATIONS
+    if node.stage == "images":
+        images = settings["images"]
+        guided = 2 if images.get("guidance_scale", 1) > 1 else 1
+        return float(images.get("num_inference_steps", 0)) * guided * count["unet"] + count["decode"]
+    if node.stage == "labels":
+        labeler = settings["labeler"]
+        twice = (2 if (labeler.get("options") or {}).get("flip") else 1) * (2 if labeler.get("check_flip") else 1)
+        return twice * count.get(labeler["kind"], 0.0)
+    if node.stage == "latents":
+        return count["encode"] * (2 if settings["flip"] else 1)
+    if node.stage == "predict":
+        return count["encode"] + node.config.passes * count["unet"] + count["decode"]
+    if node.stage == "train" and (settings.get("train") or {}).get("method") == "dmp":
+        return count["step"] + (3 * count["decode"] if settings["train"]["loss"] == "decoded" else 0.0)
+    return 0.0
+
+
+def _is_float32(node: Node, settings: dict[str, Any]) -> bool:
+    if node.stage == "train":
+        return bool(settings["train"]["mixed_precision"] == "no")
+    named = settings.get("labeler") or settings.get("images") or settings.get("sampling") or {"dtype": "float32"}
+    return bool(node.stage == "latents" or named.get("dtype") == "float32")
+
+
+def _stored(node: Node) -> float | None:
+    """Bytes per sample of large maps from their shapes; None for others."""
+    if not _is_big(node):
+        return None
+    pixels, task = _resolution(node) ** 2, getattr(node.config, "task", None)
+    if node.stage == "images":
+        return _BYTES_PER_PIXEL["image"] * pixels + 2000
+    if node.stage in ("labels", "predict"):
+        return _BYTES_PER_PIXEL.get(str(task), 1.5) * pixels + 2000
+    if node.stage == "latents":
+        # Four channels of float32 at an eighth of each side, plain and mirrored.
+        return 4 * 4 * pixels / 64 * (2 if getattr(node.config, "flip", False) else 1)
+    if node.stage == "shards":
+        columns = (source for source in node.inputs.values() if source.stage in ("images", "labels"))
+        return sum(_stored(column) or column.kind.on_a_gpu[1] for column in columns)
+    return None
+
+
+def _resolution(node: Node) -> int:
+    """Side of the images that the node works on, pixels."""
+    for each in _upstream(node):
+        found = getattr(each.config, "resolution", None) or getattr(
+            getattr(each.config, "images", None), "resolution", None
+        )
+        if found:
+            return int(found)
+    return _SIDE
+
+
+def _upstream(node: Node) -> Iterator[Node]:
+    """The node, and all that it is made from."""
+    yield node
+    for source in node.inputs.values():
+        yield from _upstream(source)
+
+
+def ram_gb(node: Node, weights: int) -> float:
+    """Memory of the machine that the node takes: a shard in it three times over, latents twice, weights once.
+
+    weights: bytes of the largest model, which is read before it is moved to the device.
+    """
+    size = float(weights)
+    if node.kind.sharded:
+        per_shard = next(
+            (n for each in _upstream(node) if (n := getattr(each.config, "samples_per_shard", None))), 1000
+        )
+        size += 3 * min(per_shard, node.samples) * (_stored(node) or _typical(node)[1])
+    if node.stage == "train":
+        latents = [source for source in node.inputs.values() if source.stage == "latents"]
+        size += 2 * sum(source.samples * (_stored(source) or source.kind.typical[1]) for source in latents)
+    return _BASE_RAM + size / 1e9
+
+
+# ------------------------------------------------------------------------------------- measured
 def _measured(node: Node, workspace: Workspace) -> tuple[float, float] | None:
-    """Rates of the newest finished artefact of the same stage, and of the same method, in this workspace."""
+    """Rates of the newest finished artefact in this workspace of the same stage and of the same kind of work."""
     folder = node.kind.place(workspace)
     names = [name for name in files_below(workspace.fs, folder) if name.endswith("/manifest.json")]
     paths = [f"{folder}/{name}" for name in names]
-    rates, method = [], _method(node.config.model_dump(mode="json"))
+    rates, work = [], _work(node.config.model_dump(mode="json"))
     for manifest in known_manifests(workspace, paths).values():
-        if manifest.samples and _method(manifest.config) == method:
+        if manifest.samples and _work(manifest.config) == work:
             total = sum(record.bytes for record in manifest.files)
             rates.append((manifest.created, manifest.seconds / manifest.samples, total / manifest.samples))
     return max(rates)[1:] if rates else None
 
 
-def _method(stage: dict[str, Any]) -> Any:
-    """The method that trains or predicts, and its number of steps, which determine the cost per sample."""
+def _work(stage: dict[str, Any]) -> Any:
+    """What determines the cost per sample: the method or model, its number of steps, the size and what is stored."""
     own = stage.get("inference") or stage.get("sampling") or {}
-    return stage.get("row") or (stage.get("train") or {}).get("method"), own.get("num_steps")
+    labeler, images = stage.get("labeler") or {}, stage.get("images") or {}
+    generator = (stage.get("prompts") or {}).get("generator") or {}
+    named = tuple(images.get(name) for name in ("kind", "model", "resolution", "num_inference_steps"))
+    column = (stage.get("task"), labeler.get("kind")) if labeler else stage.get("column")
+    return (
+        stage.get("row") or (stage.get("train") or {}).get("method"),
+        own.get("num_steps"),
+        (generator.get("kind"), generator.get("model")),
+        named,
+        column,
+    )

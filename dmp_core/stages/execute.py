@@ -6,13 +6,16 @@ import importlib
 import importlib.metadata
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.errors import InputError
+from dmp_core.memory import release_memory
 from dmp_core.progress import Progress, current_listener, silent
+from dmp_core.prompts.base import free_generator
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.base import Inputs, Node, Run, StageResult
 from dmp_core.stages.overwrites import check_overwrites
@@ -59,18 +62,19 @@ def execute(
         InputError: an input is missing, or the stage found bad input.
         LockLost: another run took over, since this process was silent for too long.
     """
-    node = find(plan(config), node_id)
+    nodes = plan(config)
+    node = find(nodes, node_id)
     workspace = Workspace(workspace_url, verify_inputs=config.runtime.verify_inputs)
     out = node.artefact(workspace)
     if (found := _found(node, out, force, shards)) is not None:
         return found
     if node.kind.chunked:
-        return _make(node, out, config.runtime, force, shards, spent, check=lambda: None)
+        return _make(node, nodes, out, config.runtime, force, shards, spent, check=lambda: None)
     with _lock(node, workspace) as lock:
         lock.wait(lambda holder: _progress(node.id)(0, 1, f"waiting for {holder}"))
         if (found := _found(node, out, force, shards)) is not None:
             return found
-        return _make(node, out, config.runtime, force, shards, spent, check=lock.check)
+        return _make(node, nodes, out, config.runtime, force, shards, spent, check=lock.check)
 
 
 def _lock(node: Node, workspace: Workspace) -> Lock:
@@ -138,6 +142,7 @@ def _ready(node: Node, workspace: Workspace) -> Artefact:
 
 def _make(
     node: Node,
+    nodes: list[Node],
     out: Artefact,
     runtime: RuntimeConfig,
     force: bool,
@@ -157,7 +162,9 @@ def _make(
     run: Run = stage_module(node.stage).run
     _notify("started", node.id)
     started = time.monotonic()
-    result = run(node.config, inputs, place, runtime=runtime, shards=shards, progress=_progress(node.id))
+    with _own_memory(node, nodes, out.workspace):
+        also = _same_pass(node, nodes, out.workspace) if shards is None or isinstance(shards, Chunk) else {}
+        result = run(node.config, inputs, place, runtime=runtime, shards=shards, progress=_progress(node.id), **also)
     seconds = round(time.monotonic() - started + spent, 3)
     if result.files is None or sum(record.planned for record in result.files) == result.samples:
         check()
@@ -167,6 +174,29 @@ def _make(
         announce(node, out)
     _notify("finished", node.id, seconds, False)
     return StageOutput(node.id, out.address, out.fingerprint, False, result.made, seconds)
+
+
+@contextmanager
+def _own_memory(node: Node, nodes: list[Node], workspace: Workspace) -> Iterator[None]:
+    """No stage inherits another's memory: a language model stays only for further captions of the plan."""
+    if node.stage != "prompts":
+        free_generator()
+    try:
+        yield
+    finally:
+        others = (other for other in nodes if other.stage == node.stage == "prompts" and other.id != node.id)
+        if all(other.artefact(workspace).manifest() is not None for other in others):
+            free_generator()
+        release_memory()
+
+
+def _same_pass(node: Node, nodes: list[Node], workspace: Workspace) -> dict[str, Any]:
+    """The stage's argument `also`, if it can fill other missing artefacts in the same pass."""
+    find_others = getattr(stage_module(node.stage), "same_pass", None)
+    if find_others is None:
+        return {}
+    others = [(other.config, other.artefact(workspace)) for other in find_others(node, nodes)]
+    return {"also": [(settings, out) for settings, out in others if out.manifest() is None]}
 
 
 def _put_in_place(place: Artefact, out: Artefact) -> bool:

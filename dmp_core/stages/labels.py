@@ -5,7 +5,8 @@ With `check_flip` also `{key}.<modality>.flip.json`: how much the labels of an i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +18,20 @@ from dmp_core.dataset.truth import unpack_truth
 from dmp_core.errors import InputError, NotFinite, WrongSetting
 from dmp_core.labelers.registry import Labeler, build_labeler, labeler_options
 from dmp_core.labelers.settings import ExactLabels, LabelsConfig, ModelLabels
+from dmp_core.memory import Batches
 from dmp_core.modalities import Modality
 from dmp_core.progress import Progress, silent
 from dmp_core.quality.labels import flip_difference
 from dmp_core.render import PROVIDES
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.base import Draft, Inputs, ModelUse, OfModality, StageKind, StageResult, pinned
+from dmp_core.stages.base import Draft, Inputs, ModelUse, Node, OfModality, StageKind, StageResult, pinned
 from dmp_core.store import (
     Artefact,
     Sample,
+    ShardPlan,
     Skipped,
     canonical_json,
+    offer_shard,
     shard_plans,
     shard_reader,
     write_shards,
@@ -88,6 +92,21 @@ def _labelers(config: PipelineConfig, listing: Listing | None) -> dict[str, Labe
     return {name: of for name, of in given.items() if of is not None and (of.kind != "exact" or name in beside)}
 
 
+def same_pass(node: Node, nodes: Iterable[Node]) -> list[Node]:
+    """The other columns that this node's labeler gives for the same images in the same pass, as PIE-Net does."""
+    own = node.config
+    assert isinstance(own, LabelsStage)
+    return [
+        other
+        for other in nodes
+        if isinstance(other.config, LabelsStage)
+        and isinstance(own.labeler, ModelLabels)
+        and other.name != node.name
+        and other.inputs == node.inputs
+        and other.config.labeler == own.labeler
+    ]
+
+
 def run(
     config: LabelsStage,
     inputs: Inputs,
@@ -96,15 +115,30 @@ def run(
     runtime: RuntimeConfig,
     shards: Iterable[int] | None = None,
     progress: Progress = silent,
+    also: Sequence[tuple[LabelsStage, Artefact]] = (),
 ) -> StageResult:
-    """Label every image shard; label shards keep the images' layout."""
+    """Label every image shard; label shards keep the images' layout.
+
+    also: missing artefacts of `same_pass`, whose shards are written along with this one's.
+    """
     read, plans = shard_reader(inputs["images"]), shard_plans(inputs["images"])
     threaded = isinstance(config.labeler, ModelLabels)
-    labeled = _labeled(config, runtime)
+    others = [(artefact, stage.modality) for stage, artefact in also]
+    labeled = _labeled(config, runtime, f"{out.stage}/{out.name}", [modality for _, modality in others])
+
+    def produce(plan: ShardPlan) -> Iterator[Sample | Skipped]:
+        made: list[Sample] = []
+        for sample in labeled(read(plan.index)):
+            yield sample if isinstance(sample, Skipped) else _column(sample, config.modality)
+            made += [] if isinstance(sample, Skipped) else [sample]
+        for artefact, modality in others:
+            if [sample["__key__"] for sample in made if modality.member in sample] == list(plan.keys):
+                offer_shard(artefact, plan, [_column(sample, modality) for sample in made])
+
     files = write_shards(
         out,
         plans,
-        lambda plan: labeled(read(plan.index)),
+        produce,
         only=shards,
         threaded=threaded,
         bounds=runtime.on_bad_sample.bounds,
@@ -113,10 +147,10 @@ def run(
     return StageResult(samples=sum(plan.planned for plan in plans), files=files)
 
 
-def _labeled(config: LabelsStage, runtime: RuntimeConfig) -> Labeled:
+def _labeled(config: LabelsStage, runtime: RuntimeConfig, what: str, others: Sequence[Modality]) -> Labeled:
     skips, modality = runtime.on_bad_sample.skips, config.modality
     if isinstance(config.labeler, ModelLabels):
-        return _by_model(config.modality, config.labeler, runtime, skips)
+        return _by_model(config.modality, config.labeler, runtime, skips, what, others)
 
     axes = config.labeler.axes
 
@@ -146,13 +180,39 @@ def _encoded(modality: Modality, key: str, label: NDArray[Any]) -> Sample:
     return {"__key__": key, modality.member: data}
 
 
-def _by_model(modality: Modality, settings: ModelLabels, runtime: RuntimeConfig, skips: bool) -> Labeled:
+def _column(sample: Sample, modality: Modality) -> Sample:
+    """One modality's members of a sample."""
+    members = ("__key__", modality.member, _flip_member(modality))
+    return {name: sample[name] for name in members if name in sample}
+
+
+def _flip_member(modality: Modality) -> str:
+    return f"{modality.name}.flip.json"
+
+
+def _by_model(
+    modality: Modality,
+    settings: ModelLabels,
+    runtime: RuntimeConfig,
+    skips: bool,
+    what: str,
+    others: Sequence[Modality],
+) -> Labeled:
+    """others: modalities that are labelled too; a sample lacks those whose label is invalid or missing."""
     import torch
 
-    name = modality.name
-    labeler = cache(lambda: _built(name, settings, runtime))
+    from dmp_core.weights.load import choose_device
 
-    def predicted(images: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
+    name, device = modality.name, choose_device(runtime.device)
+    fix = f"set labels.{name}.dtype=float16, a smaller images.resolution, or runtime.device=cpu"
+    batches = Batches(settings.batch_size, what, device, fix, item="one image")
+
+    @cache
+    def labeler() -> Labeler:
+        with batches.loading():
+            return _built(name, settings, runtime)
+
+    def predicted(images: NDArray[Any], keys: Sequence[str]) -> dict[str, NDArray[Any]]:
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
         try:
             answer = labeler()(pixels.float() / 255)
@@ -161,19 +221,26 @@ def _by_model(modality: Modality, settings: ModelLabels, runtime: RuntimeConfig,
         if name not in answer:
             made = ", ".join(answer)
             raise WrongSetting(f"labels.{name}.kind: {settings.kind!r} makes {made}; choose a labeler for {name}")
-        labels = answer[name].cpu().numpy()
-        return np.moveaxis(labels, 1, -1) if labels.ndim == 4 else labels
+        labels = {one.name: answer[one.name].cpu().numpy() for one in (modality, *others) if one.name in answer}
+        return {name: np.moveaxis(array, 1, -1) if array.ndim == 4 else array for name, array in labels.items()}
 
-    def batch(images: Images) -> list[Sample]:
+    def made(images: Images) -> list[Sample]:
         keys, pixels = [key for key, _ in images], np.stack([image for _, image in images])
         labels = predicted(pixels, keys)
-        made = [_encoded(modality, key, label) for key, label in zip(keys, labels, strict=True)]
-        if settings.check_flip:
-            mirrored = predicted(np.ascontiguousarray(pixels[:, :, ::-1]), keys)
-            for sample, label, other in zip(made, labels, mirrored, strict=True):
-                difference = flip_difference(modality, label, other)
-                sample[f"{name}.flip.json"] = canonical_json(difference).encode()
-        return made
+        mirrored = predicted(np.ascontiguousarray(pixels[:, :, ::-1]), keys) if settings.check_flip else None
+        samples = []
+        for index, key in enumerate(keys):
+            sample = _members(modality, key, index, labels, mirrored)
+            for other in others:
+                with suppress(InputError, KeyError):  # its own stage reports it
+                    sample |= _members(other, key, index, labels, mirrored)
+            samples.append(sample)
+        return samples
+
+    def batch(images: Images) -> list[Sample]:
+        if not getattr(labeler(), "batch_independent", True):
+            return made(images)  # a smaller batch would give other labels
+        return [sample for part in batches(images, made) for sample in part]
 
     def by_model(samples: list[Sample]) -> Iterator[Sample | Skipped]:
         for images in same_size_batches(samples, None, settings.batch_size):
@@ -181,6 +248,22 @@ def _by_model(modality: Modality, settings: ModelLabels, runtime: RuntimeConfig,
             yield from batch_or_each(images, [key for key, _ in images], batch, skips=skips)
 
     return by_model
+
+
+def _members(
+    modality: Modality,
+    key: str,
+    index: int,
+    labels: Mapping[str, NDArray[Any]],
+    mirrored: Mapping[str, NDArray[Any]] | None,
+) -> Sample:
+    """One modality of one sample of a batch. Raises InputError for an invalid label."""
+    label = labels[modality.name][index]
+    sample = _encoded(modality, key, label)
+    if mirrored is not None:
+        difference = flip_difference(modality, label, mirrored[modality.name][index])
+        sample[_flip_member(modality)] = canonical_json(difference).encode()
+    return sample
 
 
 def _built(name: str, settings: ModelLabels, runtime: RuntimeConfig) -> Labeler:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 from dmp_core.dataset.reading import column_array
+from dmp_core.memory import Batches
 from dmp_core.modalities import Modality, find_modality
 from dmp_core.modalities.settings import OwnModality
 from dmp_core.progress import Progress, silent
@@ -82,7 +84,13 @@ def run(
     column = inputs["column"]
     read = shard_reader(column)
     modality = None if config.column == "image" else find_modality(config.column, config.own)
-    vae = cache(lambda: load_vae(config.base, choose_device(runtime.device)))
+    device, fix = choose_device(runtime.device), "set a smaller latents.resolution, or runtime.device=cpu"
+    batches = Batches(config.batch_size, f"{out.stage}/{out.name}", device, fix, item="one image")
+
+    @cache
+    def vae() -> Any:
+        with batches.loading():
+            return load_vae(config.base, device)
 
     def encode(samples: list[Sample]) -> bytes:
         if not samples:
@@ -96,6 +104,7 @@ def run(
             flip=config.flip,
             code=config.code,
             resolution=config.resolution,
+            batches=batches,
         )
 
     plans = [replace(plan, suffix="safetensors") for plan in shard_plans(column)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +14,12 @@ from dmp_core.dataset.reading import editor_of, read_prompts, same_size_batches
 from dmp_core.diffusion.settings import SamplingConfig
 from dmp_core.errors import NotFinite
 from dmp_core.evaluation.colours import Space
+from dmp_core.memory import Batches
 from dmp_core.methods.protocol import Inference, Predictor, Problem
 from dmp_core.methods.registry import find_method
 from dmp_core.modalities import Modality
 from dmp_core.modalities.base import DecodedClasses
+from dmp_core.names import Precision
 from dmp_core.progress import Progress, silent
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.settings import Settings, since
@@ -141,26 +143,46 @@ def run(
     progress: Progress = silent,
 ) -> StageResult:
     """Predict one modality on one split, shard by shard, in batches."""
+    from dmp_core.finite import finite_predictions
+    from dmp_core.weights.load import choose_device
+
     of_labels = config.row == CEILING
-    predictor = _ceiling(config, runtime) if of_labels else _fitted(config, inputs, runtime)
+    fix = "set sampling.dtype=float16, a smaller latents.resolution, or runtime.device=cpu"
+    batches = Batches(
+        config.sampling.batch_size, f"{out.stage}/{out.name}", choose_device(runtime.device), fix, item="one image"
+    )
+
+    @cache
+    def predictor(dtype: Precision) -> Predictor:
+        with batches.loading():
+            if of_labels:
+                return _ceiling(config, runtime)
+            return _fitted(config, inputs, runtime, dtype)
+
     modality = config.modality
     column, source = (modality, inputs["labels"]) if of_labels else (None, inputs["images"])
     read = shard_reader(source)
 
+    def labelled(batch: Batch, dtype: Precision) -> NDArray[Any]:
+        labels = predictor(dtype)(np.stack([array for _, array in batch]), [key for key, _ in batch])
+        check_labels(labels)
+        return labels
+
+    own = partial(labelled, dtype=config.sampling.dtype)
+
+    def finite(batch: Batch) -> list[NDArray[Any]]:
+        return finite_predictions(batch, [key for key, _ in batch], own, partial(labelled, dtype="float32"))
+
     def predicted(batch: Batch) -> list[Sample]:
-        keys = [key for key, _ in batch]
-        try:
-            labels = predictor()(np.stack([array for _, array in batch]), keys)
-            check_labels(labels)
-        except NotFinite as error:
-            raise error.named(keys) from None
+        labels = [label for part in batches(batch, finite) for label in part]
         return [
-            {"__key__": key, modality.member: modality.encode(label)} for key, label in zip(keys, labels, strict=True)
+            {"__key__": key, modality.member: modality.encode(label)}
+            for (key, _), label in zip(batch, labels, strict=True)
         ]
 
     def produce(plan: ShardPlan) -> Iterator[Sample | Skipped]:
         for batch in same_size_batches(read(plan.index), column, config.sampling.batch_size):
-            predictor()  # errors here are not about a sample
+            predictor(config.sampling.dtype)  # errors here are not about a sample
             yield from batch_or_each(batch, [key for key, _ in batch], predicted, skips=runtime.on_bad_sample.skips)
 
     plans = shard_plans(source)
@@ -179,46 +201,39 @@ def check_labels(labels: NDArray[Any]) -> None:
             raise NotFinite(index, "the prediction holds NaN or infinity; is the fitted method damaged?")
 
 
-def _fitted(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig) -> Callable[[], Predictor]:
+def _fitted(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig, dtype: Precision) -> Predictor:
+    """dtype: instead of the settings' own."""
     from dmp_core.weights.load import choose_device
 
     captions: dict[str, str] = {}
     if config.sampling.use_prompt:
         table = read_prompts(inputs["prompts"])
         captions = dict(zip(table["key"], table["prompt"], strict=True))
-
-    @cache
-    def fitted() -> Predictor:
-        classes = inputs["adapter"].published().details.get("classes")
-        return find_method(config.row).load(
-            inputs["adapter"].local_path(),
-            Problem(
-                config.modality,
-                config.base,
-                config.code,
-                editor_of(config.editor, inputs),
-                tuple(classes) if classes else None,
-            ),
-            Inference(config.sampling, config.resolution, captions, config.inference),
-            device=choose_device(runtime.device),
-        )
-
-    return fitted
+    classes = inputs["adapter"].published().details.get("classes")
+    sampling = config.sampling.model_copy(update={"dtype": dtype})
+    return find_method(config.row).load(
+        inputs["adapter"].local_path(),
+        Problem(
+            config.modality,
+            config.base,
+            config.code,
+            editor_of(config.editor, inputs),
+            tuple(classes) if classes else None,
+        ),
+        Inference(sampling, config.resolution, captions, config.inference),
+        device=choose_device(runtime.device),
+    )
 
 
-def _ceiling(config: PredictStage, runtime: RuntimeConfig) -> Callable[[], Predictor]:
+def _ceiling(config: PredictStage, runtime: RuntimeConfig) -> Predictor:
     from dmp_core.diffusion.labels import vae_ceiling
     from dmp_core.weights.load import choose_device, load_vae
 
-    @cache
-    def fitted() -> Predictor:
-        vae = load_vae(config.base, choose_device(runtime.device))
-        return lambda labels, keys: vae_ceiling(
-            vae,
-            labels,
-            config.modality,
-            code=config.code,
-            resolution=config.resolution,
-        )
-
-    return fitted
+    vae = load_vae(config.base, choose_device(runtime.device))
+    return lambda labels, keys: vae_ceiling(
+        vae,
+        labels,
+        config.modality,
+        code=config.code,
+        resolution=config.resolution,
+    )

@@ -10,13 +10,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dmp_core.errors import InputError
+from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.base import ModelUse, Node
-from dmp_core.stages.estimate import estimate_seconds
+from dmp_core.stages.estimate import estimate_seconds, ram_gb
+from dmp_core.stages.hardware import find_gpu, memory_gb
 from dmp_core.stages.opening import open_uses
 from dmp_core.store import Workspace
 from dmp_core.weights import registry
 from dmp_core.weights.bases import check_base
 from dmp_core.weights.resolve import registered, resolve_model
+
+CONTEXT_GB = 1.0
+"""The device's context and the libraries' workspaces, in addition to tensors."""
+NEEDS_GPU_GB = 4.0
+"""Models that need more memory than this take many seconds per image, or per caption, on a processor."""
 
 
 @dataclass
@@ -61,6 +69,11 @@ class Preflight:
     refused: str | None = None
     """Why nothing can be written to the workspace; None if it can."""
     gpu_hours: float = 0.0
+    ram_needed_gb: float = 0.0
+    """Of the machine, for the node that needs most."""
+    ram_found_gb: float = 0.0
+    lacks_gpu: str | None = None
+    """Why a run would be refused for want of a GPU."""
 
     @property
     def missing(self) -> list[NeededModel]:
@@ -93,18 +106,52 @@ def check_models(nodes: Iterable[Node]) -> None:
     open_uses(nodes)
 
 
-def preflight(todo: Iterable[Node], workspace: Workspace, size: int, gpu_seconds: float) -> Preflight:
+def check_device(nodes: Iterable[Node], runtime: RuntimeConfig) -> None:
+    """Raise InputError, before any work, if a model needs a GPU and there is none; `runtime.device: cpu` runs it."""
+    if (reason := lacks_gpu(nodes, runtime)) is not None:
+        raise InputError(reason)
+
+
+def lacks_gpu(nodes: Iterable[Node], runtime: RuntimeConfig) -> str | None:
+    """Which models need a GPU that this machine does not have, and the fix; None if it can run them."""
+    if runtime.device == "cpu" or runtime.cluster is not None:
+        return None
+    large = [name for name in models_of(nodes)[0] if registry.get(name).vram_gb > NEEDS_GPU_GB]
+    if not large:
+        return None
+    from dmp_core.weights.load import has_device
+
+    if any(has_device(name) for name in (("cuda", "mps") if runtime.device == "auto" else (runtime.device,))):
+        return None
+    return (
+        f"runtime.device: {', '.join(large)} {'needs' if len(large) == 1 else 'need'} a GPU, and "
+        f"{'none' if runtime.device == 'auto' else f'no {runtime.device} device'} is found here; run it on a machine "
+        "with one, or set runtime.device=cpu to use the processor, which takes days"
+    )
+
+
+def preflight(
+    todo: Iterable[Node], workspace: Workspace, size: int, gpu_seconds: float, runtime: RuntimeConfig | None = None
+) -> Preflight:
     """Requirements of the nodes in `todo`. Reads no weights and uses no network.
 
-    size: bytes that they will write. gpu_seconds: run time of those that load a model.
+    size: bytes that they will write. gpu_seconds: run time of those that load a model. runtime: None is not checked.
     """
+    todo = list(todo)
     known, others = models_of(todo)
     models = [_needed(registry.get(name), fields) for name, fields in known.items()]
     found = Preflight(models, others, gpu_hours=gpu_seconds / 3600)
     needs = [(Path(workspace.root), size)] if workspace.is_local else []
     if models or others:
-        found.vram_needed_gb = max((model.vram_gb for model in models), default=0.0)
+        found.vram_needed_gb = max((model.vram_gb + CONTEXT_GB for model in models), default=0.0)
         found.gpu, found.vram_found_gb = find_gpu()
+        sizes = {model.id: model.bytes for model in models}
+        found.ram_needed_gb = max(
+            ram_gb(node, max((sizes[name] for name in models_of([node])[0]), default=0)) for node in todo
+        )
+        found.ram_found_gb = memory_gb()
+        here = [node for node in todo if runtime is not None and node.stage not in runtime.deployments]
+        found.lacks_gpu = None if runtime is None else lacks_gpu(here, runtime)
         needs.append((registry.models_dir(), sum(model.bytes for model in found.missing)))
     try:
         _check_rights(todo, workspace)
@@ -120,7 +167,7 @@ def check_workspace(todo: Iterable[Node], workspace: Workspace) -> None:
         return
     todo = list(todo)
     _check_rights(todo, workspace)
-    (disk,) = _disks([(Path(workspace.root), sum(estimate_seconds(node, workspace)[1] for node in todo))])
+    (disk,) = _disks([(Path(workspace.root), sum(estimate_seconds(node, workspace).bytes for node in todo))])
     if disk.free < disk.needed:
         lack = f"about {disk.needed / 1e6:.1f} MB needed, {disk.free / 1e6:.1f} MB free"
         raise OSError(errno.ENOSPC, lack, workspace.root)
@@ -136,17 +183,6 @@ def _check_rights(todo: Iterable[Node], workspace: Workspace) -> None:
                 continue
             refused = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
         raise OSError(refused, os.strerror(refused), str(folder))
-
-
-def find_gpu() -> tuple[str | None, float]:
-    """(name, gigabytes) of the largest CUDA device; (None, 0) without one, or without torch."""
-    try:
-        import torch
-    except ImportError:
-        return None, 0.0
-    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    largest = max(devices, key=lambda device: device.total_memory, default=None)
-    return (None, 0.0) if largest is None else (largest.name, largest.total_memory / 1e9)
 
 
 def _needed(model: registry.Model, fields: list[str]) -> NeededModel:

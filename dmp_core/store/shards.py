@@ -128,6 +128,19 @@ def write_shards(
     return [records[index] for index in sorted(records)]
 
 
+def offer_shard(out: Artefact, plan: ShardPlan, samples: list[Sample]) -> None:
+    """Write a shard whose samples were made along with another artefact's; its own run then finds it.
+
+    Nothing happens if it exists, if another run is making it, or if this artefact's shards are made with another number
+    of threads than torch has now.
+    """
+    import torch
+
+    writer = _Writer(out, lambda _: samples, _tar_bytes, True, silent, 0, None)
+    if finished_shard(out, plan) is None and writer._threads(plan) in (None, torch.get_num_threads()):
+        writer.locked(plan, redo=False)
+
+
 class _Writer:
     """Makes the shards of one artefact, each under its lock."""
 

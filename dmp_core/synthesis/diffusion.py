@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from transformers.utils import logging as transformers_logging
 
 from dmp_core.errors import InputError
+from dmp_core.memory import Batches, release_memory
 from dmp_core.names import Precision
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.store import Sample, Skipped
@@ -45,8 +45,13 @@ class DiffusedImages:
         self.device = choose_device(runtime.device)
         self.dtype = choose_dtype(settings.dtype, self.device)
         wanted = runtime.image_batch_size
-        self.batch_size = first_batch_size(self.device, settings.resolution) if wanted == "auto" else wanted
-        """Batch size; shrinks when memory runs out and never grows again."""
+        self.batches = Batches(
+            first_batch_size(self.device, settings.resolution) if wanted == "auto" else wanted,
+            "images",
+            f"{self.device} as {self.dtype}",
+            "lower images.resolution, take another images.dtype or a smaller images.model, or set runtime.device=cpu",
+            item=f"one image of {settings.resolution} pixels",
+        )
         self.skips = runtime.on_bad_sample.skips
         self.pipeline: Any = None
         self.safety: SafetyChecker | None = None
@@ -56,8 +61,7 @@ class DiffusedImages:
 
     def __exit__(self, *exception: object) -> None:
         self.pipeline = self.safety = None
-        if self.device != "cpu":
-            clear_device_cache(garbage_collection=True)
+        release_memory()
 
     def samples(self, rows: list[Row]) -> Iterator[Sample | Skipped]:
         """See `ImageSource`. Yields a batch's samples as soon as it is done.
@@ -67,15 +71,8 @@ class DiffusedImages:
         """
         if self.pipeline is None:
             self._load()
-        start = 0
-        while start < len(rows):
-            batch = rows[start : start + self.batch_size]
-            samples = self._within_memory(batch)
-            if samples is None:
-                self._shrink(len(batch) // 2)
-                continue
+        for samples in self.batches(rows, self._samples):
             yield from samples
-            start += len(batch)
 
     def _load(self) -> None:
         settings = self.settings
@@ -94,33 +91,23 @@ class DiffusedImages:
         self.safety = SafetyChecker.taken_from(pipeline)
         if settings.safety_checker and self.safety is None:
             log.info("%s has no safety checker; its samples carry no `safety`", settings.model)
-        try:
+        with self.batches.loading():
             self.pipeline = pipeline.to(self.device)
             if self.safety is not None:
                 self.safety.network.to(self.device)
-        except RuntimeError as error:
-            if not _out_of_memory(error):
-                raise
-            raise self._does_not_fit("the model") from None
 
-    def _within_memory(self, rows: list[Row]) -> Sequence[Sample | Skipped] | None:
-        """Samples of these rows, or None if memory does not suffice for a batch of this size."""
-        try:
-            with _quiet_libraries():
-                images = self._images(rows)
-                faults = [self._fault(row, image) for row, image in zip(rows, images, strict=True)]
-                if not any(faults):
-                    return self._packed(rows, images)
-                return [
-                    self._again(row, fault) if fault else self._packed([row], image[None])[0]
-                    for row, image, fault in zip(rows, images, faults, strict=True)
-                ]
-        except RuntimeError as error:
-            if not _out_of_memory(error):
-                raise
-            return None  # this releases the error, and with it the tensors on the device
+    def _samples(self, rows: Sequence[Row]) -> Sequence[Sample | Skipped]:
+        with _quiet_libraries():
+            images = self._images(rows)
+            faults = [self._fault(row, image) for row, image in zip(rows, images, strict=True)]
+            if not any(faults):
+                return self._packed(rows, images)
+            return [
+                self._again(row, fault) if fault else self._packed([row], image[None])[0]
+                for row, image, fault in zip(rows, images, faults, strict=True)
+            ]
 
-    def _packed(self, rows: list[Row], images: NDArray[np.floating[Any]]) -> list[Sample]:
+    def _packed(self, rows: Sequence[Row], images: NDArray[np.floating[Any]]) -> list[Sample]:
         codes: NDArray[np.uint8] = (images * 255).round().astype(np.uint8)
         flags = [{}] * len(rows) if self.safety is None else self.safety(codes)
         generator = self._provenance()
@@ -150,7 +137,7 @@ class DiffusedImages:
             return Skipped(row["key"], fault)
         return self._packed([row], images)[0]
 
-    def _images(self, rows: list[Row]) -> NDArray[np.floating[Any]]:
+    def _images(self, rows: Sequence[Row]) -> NDArray[np.floating[Any]]:
         """(B, H, W, 3) in [0, 1]."""
         settings = self.settings
         negative = settings.negative_prompt
@@ -167,25 +154,12 @@ class DiffusedImages:
         ).images
         return images
 
-    def _noise(self, rows: list[Row]) -> torch.Tensor:
+    def _noise(self, rows: Sequence[Row]) -> torch.Tensor:
         """The initial latents, (B, C, h, w) float32: the pipeline would draw them in the networks' precision."""
         pipeline, side = self.pipeline, self.settings.resolution // self.pipeline.vae_scale_factor
         shape = (1, pipeline.unet.config.in_channels, side, side)
         streams = [torch.Generator().manual_seed(int(row["seed"])) for row in rows]
         return torch.cat([torch.randn(shape, generator=stream) for stream in streams])
-
-    def _shrink(self, size: int) -> None:
-        clear_device_cache(garbage_collection=True)
-        if size == 0:
-            raise self._does_not_fit(f"one image of {self.settings.resolution} pixels")
-        log.info("out of memory; continuing with batches of %d images", size)
-        self.batch_size = size
-
-    def _does_not_fit(self, what: str) -> InputError:
-        return InputError(
-            f"images: {what} does not fit into the memory of {self.device} as {self.dtype}; lower images.resolution, "
-            "take another images.dtype or a smaller images.model, or set runtime.device=cpu"
-        )
 
     def _provenance(self) -> dict[str, Any]:
         """The settings, with the resolved values of automatic ones."""
@@ -268,10 +242,6 @@ def ddim_like(scheduler: Any, networks: torch.dtype | None = None) -> DDIMSchedu
     if isinstance(made, Float32DDIM) and networks is not None:
         made.network_dtype = networks
     return made
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from dmp_core.diffusion.latents import downscale_factor, working_size
 from dmp_core.errors import InputError, NotFinite
 from dmp_core.finite import check_outputs, check_weights
 from dmp_core.images import image_to_vae, resize_image
+from dmp_core.memory import Batches
 from dmp_core.modalities import Code, Modality, modality_of
 
 IMAGE = "image"
@@ -47,6 +48,7 @@ def encode_column(
     code: Code | None = None,
     resolution: int | None = None,
     dtype: torch.dtype = torch.float32,
+    batches: Batches | None = None,
 ) -> bytes:
     """One latent shard of a column.
 
@@ -57,12 +59,13 @@ def encode_column(
     code: how labels become images; None: the configuration's defaults.
     resolution: shorter side that images are resized to, in pixels; None keeps their size.
     dtype: of the stored latents; float16 halves the cache.
+    batches: smaller batches to encode in when memory runs out; None: that is an error.
 
     The bytes depend only on the arguments. Raises InputError when sizes differ or counts disagree.
     """
     modality = None if column == IMAGE else modality_of(column)
     name = IMAGE if modality is None else modality.name
-    encoder = _ColumnEncoder(vae, modality, code or Code(), resolution, dtype)
+    encoder = _ColumnEncoder(vae, modality, code or Code(), resolution, dtype, batches)
     plain: list[Tensor] = []
     mirrored: list[Tensor] = []
     for batch in _batches(arrays, batch_size):
@@ -95,7 +98,13 @@ class _ColumnEncoder:
     """From one column's arrays to latents."""
 
     def __init__(
-        self, vae: Any, modality: Modality | None, code: Code, resolution: int | None, dtype: torch.dtype
+        self,
+        vae: Any,
+        modality: Modality | None,
+        code: Code,
+        resolution: int | None,
+        dtype: torch.dtype,
+        batches: Batches | None,
     ) -> None:
         """modality: None encodes RGB images."""
         self.vae = vae
@@ -103,6 +112,7 @@ class _ColumnEncoder:
         self.code = code
         self.resolution = resolution
         self.dtype = dtype
+        self.batches = batches
 
     def prepare(self, array: Array) -> Array:
         size = working_size(array.shape[:2], self.resolution, downscale_factor(self.vae))
@@ -112,6 +122,9 @@ class _ColumnEncoder:
         return np.flip(array, -2).copy() if self.modality is None else self.modality.mirror(array)
 
     def encode(self, arrays: list[Array]) -> Tensor:
+        return self._encode(arrays) if self.batches is None else torch.cat([*self.batches(arrays, self._encode)])
+
+    def _encode(self, arrays: Sequence[Array]) -> Tensor:
         sizes = sorted({array.shape for array in arrays})
         name = IMAGE if self.modality is None else self.modality.name
         if len(sizes) > 1:

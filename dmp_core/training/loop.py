@@ -23,6 +23,7 @@ from dmp_core.progress import Progress, silent
 from dmp_core.training.checkpoints import LOG, load_checkpoint, save_checkpoint
 from dmp_core.training.logs import FILE, StepRecord, TrainingLog
 from dmp_core.training.optimisation import check_gradients, learning_rate, make_optimizer
+from dmp_core.training.pace import Pace
 from dmp_core.training.precision import keep_freed_memory
 from dmp_core.training.settings import FitConfig
 
@@ -119,12 +120,13 @@ def fit(
     main = accelerator.is_main_process
     log = TrainingLog(work, run.step, config.log_every, run.recorded) if main else None
     resumed_at = run.step
+    pace = Pace(config.steps, run.step)
     try:
         while run.step < config.steps:
             record = run.advance()
             if log is not None:
                 log.add(record)
-                progress(run.step, config.steps, f"loss {record.loss:.4f}")
+                progress(run.step, config.steps, f"loss {record.loss:.4f}{pace.step(run.step)}")
                 if run.step % config.checkpoint_every == 0 or run.step == config.steps:
                     run.save(log)
     finally:

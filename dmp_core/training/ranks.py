@@ -115,7 +115,7 @@ def _rank(fit: Fit, place: Place) -> dict[str, Any]:
         )  # otherwise the address of the machine's name, which may have none
     dist.init_process_group(
         "nccl" if place.device == "cuda" else "gloo",
-        store=dist.FileStore(place.meeting, place.ranks),
+        init_method=f"file://{place.meeting}",
         rank=place.rank,
         world_size=place.ranks,
     )

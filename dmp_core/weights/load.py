@@ -121,9 +121,12 @@ def choose_device(name: str) -> str:
     """`auto` as the best device that is there; any other name as it is."""
     if name != "auto":
         return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return next((accelerator for accelerator in ("cuda", "mps") if has_device(accelerator)), "cpu")
+
+
+def has_device(name: str) -> bool:
+    """Whether torch can use this kind of device here: cuda, mps or cpu."""
+    return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(name, True)
 
 
 def _where(config: NamedModel) -> tuple[str, dict[str, Any]]:

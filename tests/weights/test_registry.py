@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+import torch
 from huggingface_hub import constants, file_download
 from pydantic import ValidationError
 from typer.testing import CliRunner
@@ -541,7 +542,9 @@ def test_plan_of_the_paper_preset_tells_what_is_missing(tmp_path: Path) -> None:
     for name in ("bloomz-7b1", "stable-diffusion-v1-4", "zoedepth-nyu", "eva02-ade20k", "pienet"):
         assert f"run: dmp models pull {name}" in text
     assert "dmp models pull bloomz-7b1 stable-diffusion-v1-4 omnidata-normal-v2 zoedepth-nyu" in text
-    assert "GPU: about 24 GB needed" in text
+    assert "GPU: about 22 GB needed" in text
+    assert "dmp run will refuse: runtime.device: bloomz-7b1, stable-diffusion-v1-4," in text
+    assert "will refuse" not in dmp("plan", "-p", "paper", "-w", workspace, "--set", "runtime.device=cpu")[1]
     needs = json.loads(dmp("plan", "-p", "paper", "-w", workspace, "--json")[1])["preflight"]
     assert {model["id"]: model["fields"] for model in needs["models"]}["pienet"] == [
         "labels.albedo.weights",
@@ -549,6 +552,24 @@ def test_plan_of_the_paper_preset_tells_what_is_missing(tmp_path: Path) -> None:
     ]
     assert needs["gpu_hours"] > 1
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU")
+def test_a_run_without_the_gpu_that_its_models_need_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DMP_MODELS_DIR", str(tmp_path / "models"))
+    workspace = str(tmp_path / "w")
+    for device in ("auto", "cuda"):
+        code, text = dmp("run", "-p", "paper", "-w", workspace, "--set", f"runtime.device={device}")
+        assert code != 0
+        assert "stable-diffusion-v1-4" in text
+        assert "set runtime.device=cpu" in text
+        assert not Path(workspace).exists()
+    # On the processor the next check is reached: the weights.
+    code, text = dmp("run", "-p", "paper", "-w", workspace, "--set", "runtime.device=cpu")
+    assert code != 0
+    assert "dmp models pull" in text
 
 
 @pytest.mark.parametrize("written", [b"{}", b"", b"{"], ids=["alone", "truncated", "tampered"])

@@ -31,6 +31,7 @@ from dmp_core.progress import Progress
 from dmp_core.settings import raise_readable
 from dmp_core.training.checkpoints import LOG, load_checkpoint, save_checkpoint
 from dmp_core.training.logs import StepRecord, TrainingLog
+from dmp_core.training.pace import Pace
 from dmp_core.training.pairs import ImagePairs
 from dmp_core.training.precision import autocast_bf16
 
@@ -187,7 +188,7 @@ def run(trainer: AdversarialTrainer, method: str, work: Path, progress: Progress
     identity = _identity(method, config, trainer.pairs)
     state = load_checkpoint(checkpoints, identity)
     step = _resume(trainer, state)
-    log = TrainingLog(work, step, config.log_every, state.get(LOG) if state else None)
+    log, pace = TrainingLog(work, step, config.log_every, state.get(LOG) if state else None), Pace(config.steps, step)
     try:
         trainer.networks.train()
         while step < config.steps:
@@ -203,7 +204,7 @@ def run(trainer: AdversarialTrainer, method: str, work: Path, progress: Progress
             log.add(record, {name: term.item() for name, term in terms.items()})
             if step % config.checkpoint_every == 0 or step == config.steps:
                 save_checkpoint(checkpoints, step, _state(trainer, step, identity, log))
-            progress(step, config.steps, f"loss {record.loss:.4f}")
+            progress(step, config.steps, f"loss {record.loss:.4f}{pace.step(step)}")
     finally:
         log.close()
     trainer.networks.eval()
