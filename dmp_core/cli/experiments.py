@@ -15,7 +15,7 @@ from dmp_core.cli.running import run_nodes
 from dmp_core.experiments.planning import PlannedVariant, choose, distinct_nodes, plan_experiment, run_experiment
 from dmp_core.experiments.settings import Experiment, load_experiment
 from dmp_core.stages.estimate import estimate_seconds
-from dmp_core.stages.preflight import check_device, check_models, preflight
+from dmp_core.stages.preflight import check_needs, preflight
 from dmp_core.store import Workspace
 
 OtherPreset = Annotated[str | None, typer.Option("--preset", "-p", help="Instead of the experiment's preset.")]
@@ -78,10 +78,8 @@ def _run(
         return
     place = Workspace(workspace)
     todo = [(v.config, node) for v, node in distinct_nodes(chosen) if node.artefact(place).status() != "complete"]
-    here = [(config, node) for config, node in todo if node.stage not in config.runtime.deployments]
-    for config, node in here:
-        check_device([node], config.runtime)
-    check_models(node for _, node in here)
+    if todo:
+        check_needs((node for config, node in todo if node.stage not in config.runtime.deployments), todo[0][0].runtime)
     from dmp_core.experiments.outputs import INDEX, write_outputs
 
     try:

@@ -25,7 +25,7 @@ from dmp_core.stages import (
     shard_numbers,
     statuses,
 )
-from dmp_core.stages.preflight import check_device, check_models, check_workspace
+from dmp_core.stages.preflight import check_needs, check_workspace
 from dmp_core.store import Workspace
 
 _LAST = ".preset"
@@ -50,8 +50,7 @@ def run_nodes(
     away = {} if runner is _in_turn else settings.runtime.deployments
     here = [node for node in nodes if node.stage not in away]
     todo = [node for node in here if force or found[node.id] != "complete"]
-    check_device(todo, settings.runtime)
-    check_models(todo)
+    check_needs(todo, settings.runtime)
     check_workspace(todo, place)
     if _last_preset(place) != settings.preset:
         place.write_bytes(place.root, _LAST, settings.preset.encode())

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
+from dmp_core.modalities import Modality
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.base import Node
+from dmp_core.stages.base import Node, OfModality
 from dmp_core.stages.hardware import Speed, find_speed
 from dmp_core.store import Workspace, sidecars
 from dmp_core.store.folders import files_below
@@ -33,8 +34,8 @@ OPERATIONS = {
 """10¹² operations per image of 512 x 512 pixels: a pass of Stable Diffusion v1's U-Net, its VAE's two directions, a
 training step of LoRA, and the labelers (`benchmarks.device_memory.operations`)."""
 _SIDE = 512
-_BYTES_PER_PIXEL = {"image": 1.7, "normal": 1.2, "depth": 2.0, "segmentation": 0.05, "albedo": 1.4, "shading": 0.45}
-"""Of stored maps: float16 for depth; PNG of photos, and of networks' outputs, for the others."""
+_PHOTO, _COLOURS, _GREY, _CLASSES, _HALF = 1.7, 1.3, 0.45, 0.05, 2.0
+"""Bytes per pixel: PNG of photos, and of networks' outputs in colours, grey levels and classes; float16."""
 _BASE_RAM = 3.0
 """Gigabytes of a process with its libraries."""
 
@@ -99,17 +100,17 @@ def _operations(node: Node, settings: dict[str, Any]) -> float:
         twice = (2 if (labeler.get("options") or {}).get("flip") else 1) * (2 if labeler.get("check_flip") else 1)
         return twice * count.get(labeler["kind"], 0.0)
     if node.stage == "latents":
-        return count["encode"] * (2 if settings["flip"] else 1)
+        return count["encode"] * (2 if settings.get("flip") else 1)
     if node.stage == "predict":
         return count["encode"] + node.config.passes * count["unet"] + count["decode"]
     if node.stage == "train" and (settings.get("train") or {}).get("method") == "dmp":
-        return count["step"] + (3 * count["decode"] if settings["train"]["loss"] == "decoded" else 0.0)
+        return count["step"] + (3 * count["decode"] if settings["train"].get("loss") == "decoded" else 0.0)
     return 0.0
 
 
 def _is_float32(node: Node, settings: dict[str, Any]) -> bool:
     if node.stage == "train":
-        return bool(settings["train"]["mixed_precision"] == "no")
+        return bool(settings["train"].get("mixed_precision") == "no")
     named = settings.get("labeler") or settings.get("images") or settings.get("sampling") or {"dtype": "float32"}
     return bool(node.stage == "latents" or named.get("dtype") == "float32")
 
@@ -118,11 +119,11 @@ def _stored(node: Node) -> float | None:
     """Bytes per sample of large maps from their shapes; None for others."""
     if not _is_big(node):
         return None
-    pixels, task = _resolution(node) ** 2, getattr(node.config, "task", None)
+    pixels = _resolution(node) ** 2
     if node.stage == "images":
-        return _BYTES_PER_PIXEL["image"] * pixels + 2000
-    if node.stage in ("labels", "predict"):
-        return _BYTES_PER_PIXEL.get(str(task), 1.5) * pixels + 2000
+        return _PHOTO * pixels + 2000
+    if isinstance(node.config, OfModality) and node.stage in ("labels", "predict"):
+        return _bytes_per_pixel(node.config.modality) * pixels + 2000
     if node.stage == "latents":
         # Four channels of float32 at an eighth of each side, plain and mirrored.
         return 4 * 4 * pixels / 64 * (2 if getattr(node.config, "flip", False) else 1)
@@ -130,6 +131,12 @@ def _stored(node: Node) -> float | None:
         columns = (source for source in node.inputs.values() if source.stage in ("images", "labels"))
         return sum(_stored(column) or column.kind.on_a_gpu[1] for column in columns)
     return None
+
+
+def _bytes_per_pixel(modality: Modality) -> float:
+    if not modality.member.endswith(".png"):
+        return _HALF
+    return _CLASSES if modality.has_classes else _COLOURS if modality.channels == 3 else _GREY
 
 
 def _resolution(node: Node) -> int:

@@ -106,9 +106,15 @@ def check_models(nodes: Iterable[Node]) -> None:
     open_uses(nodes)
 
 
-def check_device(nodes: Iterable[Node], runtime: RuntimeConfig) -> None:
-    """Raise InputError, before any work, if a model needs a GPU and there is none; `runtime.device: cpu` runs it."""
-    if (reason := lacks_gpu(nodes, runtime)) is not None:
+def check_needs(nodes: Iterable[Node], runtime: RuntimeConfig) -> None:
+    """Raise InputError, before any work, for models that are missing or invalid, or need a GPU where there is none."""
+    nodes = list(nodes)
+    reason = lacks_gpu(nodes, runtime)
+    try:
+        check_models(nodes)
+    except InputError as error:
+        raise InputError(f"{reason}; besides, {error}") if reason else error from None
+    if reason:
         raise InputError(reason)
 
 
@@ -126,7 +132,7 @@ def lacks_gpu(nodes: Iterable[Node], runtime: RuntimeConfig) -> str | None:
     return (
         f"runtime.device: {', '.join(large)} {'needs' if len(large) == 1 else 'need'} a GPU, and "
         f"{'none' if runtime.device == 'auto' else f'no {runtime.device} device'} is found here; run it on a machine "
-        "with one, or set runtime.device=cpu to use the processor, which takes days"
+        "with one, or set runtime.device=cpu to use the processor, which is hundreds of times slower"
     )
 
 
