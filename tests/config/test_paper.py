@@ -83,7 +83,7 @@ FIELDS = [
     Field("labels.segmentation.weights", "eva02-ade20k", "README: eva02_L_ade_seg_upernet_sz512"),
     Field("labels.albedo.weights", "pienet", "getintr.py"),
     Field("labels.shading.weights", "pienet", "getintr.py"),
-    Field("labels.albedo.batch_size", 2, "getintr.py", "albedo and shading: batches of 2"),
+    Field("labels.albedo.batch_size", 2, "getintr.py"),
     # ----------------------------------------------------------------------------- label images
     Field("latents.depth_scale", 8.0, "README: --target_scale=8"),
     Field("latents.depth_curve", "linear", "data.py"),
@@ -130,6 +130,7 @@ FIELDS = [
 ]
 
 OF_THE_CODE = [
+    "albedo and shading: batches of 2",
     "captions: the keyword as it is",
     "images: float32 weights under float16 autocast",
     "normals: codes as the network gives them",
@@ -173,7 +174,16 @@ def test_no_setting_that_could_depart_is_left_out() -> None:
     """Whoever adds a setting to these sections states what the authors have."""
     technical = {
         "images": {"kind", "revision"},
-        "train": {"samples", "init", "checkpoint_every", "log_every", "seed", "colour_error", "class_balance"},
+        "train": {
+            "samples",
+            "init",
+            "checkpoint_every",
+            "log_every",
+            "seed",
+            "colour_error",
+            "class_balance",
+            "processes",
+        },
         "latents": {"batch_size", "resolutions"},
         "sampling": {"batch_size"},
     }
