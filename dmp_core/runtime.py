@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import (
+    NonNegativeInt,
     PositiveInt,
     field_validator,
     model_validator,
@@ -58,6 +59,8 @@ class RuntimeConfig(Settings):
     deployments: dict[str, str] = {}
     """Stage → Prefect deployment that runs it, on another work pool: `{train: train/gpu}`. Other stages run in the
     flow's own process."""
+    resend: NonNegativeInt = 3
+    """How many times a run on another work pool is sent again after it crashed: a killed process, a lost machine."""
     timeouts: dict[str, PositiveInt] = {}
     """Stage → its time limit in seconds; then it is stopped and the flow fails. Time in a queue does not count."""
     task_runner: Literal["thread", "process", "dask", "ray"] = "thread"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
-from typing import Any, cast
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
-from prefect.exceptions import CancelledRun, ObjectNotFound
+from prefect.exceptions import CancelledRun, ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from prefect.states import Cancelling
 from prefect.types._datetime import now
@@ -19,11 +21,14 @@ from prefect.types._datetime import now
 from dmp_core.config import PipelineConfig
 from dmp_core.errors import InputError, RunError
 from dmp_core.progress import current_listener
-from dmp_core.stages import Node, StageOutput, statuses
-from dmp_core.store import Workspace
+from dmp_core.stages import Node, StageOutput, artefact_lock, statuses
+from dmp_core.store import Lock, Workspace
 from flows.stages import STAGE_FLOWS
 
+T = TypeVar("T")
 _SECONDS_BETWEEN_LOOKS = 2.0
+_OUTAGE = 600.0
+"""Seconds for which the server may be away before the wait for other runs ends."""
 _GRACE = 60
 """Seconds by which a child's own time limit exceeds its parent's; it takes effect if the parent has died."""
 
@@ -68,7 +73,7 @@ def call_stage(
     # The worker runs in another folder, so a relative path would be another workspace there.
     where = place.root if place.is_local else workspace
     parameters = {"config": values, "workspace": where, "force": force, "shards": shards}
-    _run_elsewhere(deployment, sent, parameters, seconds)
+    _Elsewhere(deployment, place, parameters, seconds, config.runtime.resend).run(sent)
     if not shards:  # a selection of shards does not always complete an artefact
         _check_made(sent, place, deployment)
     outputs = [_output(node, place, node.id in cached) for node in nodes]
@@ -110,27 +115,73 @@ def _output(node: Node, place: Workspace, cached: bool) -> StageOutput:
     return StageOutput(node.id, artefact.address, node.fingerprint, cached, samples, seconds)
 
 
-def _run_elsewhere(deployment: str, nodes: list[Node], parameters: dict[str, Any], seconds: float | None) -> None:
-    """One child run per node, each as soon as its inputs are done; if the wait ends early, the rest is cancelled."""
-    waiting = {node.id: node for node in nodes}
-    running: dict[str, UUID] = {}
-    with get_client(sync_client=True) as client:
+class _Elsewhere:
+    """Runs of a deployment, one per node; each starts as soon as its inputs are done."""
+
+    def __init__(
+        self, deployment: str, place: Workspace, parameters: dict[str, Any], seconds: float | None, resend: int
+    ) -> None:
+        self.deployment, self.place, self.parameters = deployment, place, parameters
+        self.seconds, self.resend = seconds, resend
+        self.running: dict[str, UUID] = {}
+        self.sent: Counter[str] = Counter()
+        self.locks: dict[str, Lock] = {}
+
+    def run(self, nodes: Sequence[Node]) -> None:
+        """Wait for all; if the wait ends early, the rest is cancelled."""
+        waiting = {node.id: node for node in nodes}
+        with get_client(sync_client=True) as client:
+            try:
+                while waiting or self.running:
+                    undone = {*waiting, *self.running}
+                    for node in list(waiting.values()):
+                        if not undone & {source.id for source in node.inputs.values()}:
+                            self._send(node)
+                            del waiting[node.id]
+                    for node in [node for node in nodes if node.id in self.running]:
+                        if self._is_over(client, node):
+                            del self.running[node.id]
+                    time.sleep(_SECONDS_BETWEEN_LOOKS if self.running else 0)
+            except BaseException:
+                for node_id, run_id in self.running.items():
+                    _cancel(client, run_id, node_id)
+                raise
+
+    def _send(self, node: Node) -> None:
+        parameters = {**self.parameters, "only": [node.id]}
+        sent = _through_outages(lambda: run_deployment(self.deployment, parameters=parameters, timeout=0))
+        self.running[node.id] = sent.id
+        self.sent[node.id] += 1
+
+    def _is_over(self, client: SyncPrefectClient, node: Node) -> bool:
+        """A run that crashed is sent again, unless its lock or its artefact shows that it did not."""
+        title = f"{node.id} ({self.deployment})"
+        run = _through_outages(lambda: _read(client, self.running[node.id], title))
+        if run.state is None or not run.state.is_crashed() or self.sent[node.id] > self.resend:
+            return _is_done(run, title, self.seconds)
+        if self.locks.setdefault(node.id, artefact_lock(node, self.place)).is_alive():
+            return False
+        if node.artefact(self.place).manifest() is not None and not self.parameters["force"]:
+            return True
+        get_run_logger().warning(
+            "%s: crashed (%s); sent again, %d of %d times", title, run.state.message, self.sent[node.id], self.resend
+        )
+        self._send(node)
+        return False
+
+
+def _through_outages(request: Callable[[], T]) -> T:
+    """The answer of the server, which may restart or be unreachable for some minutes."""
+    until = time.monotonic() + _OUTAGE
+    while True:
         try:
-            while waiting or running:
-                undone = {*waiting, *running}
-                for node in [node for node in waiting.values() if not undone & {i.id for i in node.inputs.values()}]:
-                    chosen = {**parameters, "only": [node.id]}
-                    running[node.id] = run_deployment(deployment, parameters=chosen, timeout=0).id
-                    del waiting[node.id]
-                for node_id, run_id in list(running.items()):
-                    title = f"{node_id} ({deployment})"
-                    if _is_done(_read(client, run_id, title), title, seconds):
-                        del running[node_id]
-                time.sleep(_SECONDS_BETWEEN_LOOKS if running else 0)
-        except BaseException:
-            for node_id, run_id in running.items():
-                _cancel(client, run_id, node_id)
-            raise
+            return request()
+        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+            refused = isinstance(error, PrefectHTTPStatusError) and error.response.status_code < 500
+            if refused or time.monotonic() > until:
+                raise
+            get_run_logger().warning("the Prefect server does not answer (%s); trying again", error)
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def _read(client: SyncPrefectClient, run_id: UUID, title: str) -> FlowRun:

@@ -1,6 +1,6 @@
 """`make deploy`: work pools, queues, automations and the deployments of `prefect.yaml`. Safe to repeat.
 
-python -m flows.deploy [--pool-type process] [--image NAME] [--gpus 1] [--lost-after 90]
+python -m flows.deploy [--pool-type process] [--image NAME] [--gpus 1] [--lost-after 300]
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(
     ] = None,
     lost_after: Annotated[
         int, typer.Option(min=10, help="Seconds without a heartbeat after which a run is lost.")
-    ] = 90,
+    ] = 300,
     stuck_after: Annotated[int, typer.Option(min=10, help="Seconds that a run may take to start.")] = 900,
 ) -> None:
     """Create or update pools, queues and automations, then deploy everything in prefect.yaml.

@@ -5,7 +5,7 @@ other packages, and writes one artefact. No stage depends on another.
 """
 
 from dmp_core.stages.base import Node
-from dmp_core.stages.execute import StageOutput, announce, execute, in_turn, making, ready_inputs
+from dmp_core.stages.execute import StageOutput, announce, artefact_lock, execute, in_turn, making, ready_inputs
 from dmp_core.stages.overwrites import check_overwrites
 from dmp_core.stages.plan import find, one_plan, plan
 from dmp_core.stages.registry import STAGES
@@ -17,6 +17,7 @@ __all__ = [
     "Node",
     "StageOutput",
     "announce",
+    "artefact_lock",
     "batches",
     "check_overwrites",
     "chunks",

@@ -70,14 +70,15 @@ def execute(
         return found
     if node.kind.chunked:
         return _make(node, nodes, out, config.runtime, force, shards, spent, check=lambda: None)
-    with _lock(node, workspace) as lock:
+    with artefact_lock(node, workspace) as lock:
         lock.wait(lambda holder: _progress(node.id)(0, 1, f"waiting for {holder}"))
         if (found := _found(node, out, force, shards)) is not None:
             return found
         return _make(node, nodes, out, config.runtime, force, shards, spent, check=lock.check)
 
 
-def _lock(node: Node, workspace: Workspace) -> Lock:
+def artefact_lock(node: Node, workspace: Workspace) -> Lock:
+    """The lock of an artefact that is made as a whole."""
     # All configurations share a merged dataset's folder: only one at a time may fill it.
     return Lock(workspace, "-".join([node.stage, node.name, *([] if node.kind.stable else [node.fingerprint])]))
 
@@ -87,7 +88,7 @@ def in_turn(nodes: list[Node], workspace: Workspace) -> Iterator[Node]:
     for wave in waves(nodes):
         held = []
         for node in wave:
-            if node.kind.chunked or _lock(node, workspace).holder() is None:
+            if node.kind.chunked or artefact_lock(node, workspace).holder() is None:
                 yield node
             else:
                 held.append(node)

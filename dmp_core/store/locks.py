@@ -98,6 +98,11 @@ class Lock:
                 reported = True
             time.sleep(POLL)
 
+    def is_alive(self) -> bool:
+        """Whether another process holds it that has neither ended nor been silent for too long."""
+        content = self._read()
+        return content is not None and not self._abandoned(content)
+
     def holder(self) -> str | None:
         """A description of the holder for messages; None if the lock is free."""
         content = self._read()

@@ -156,7 +156,7 @@ def orchestra(home: Path, pools: tuple[str, ...] = ("cpu", "gpu")) -> Iterator[O
     nodes = ("server", "cpu-node", "gpu-node")
     try:
         made.start()
-        made.command("flows.deploy")
+        made.command("flows.deploy", "--lost-after", "90")
         for pool in pools:
             made.worker(pool, f"{pool}-node")
         with temporary_settings({PREFECT_API_URL: made.url}):

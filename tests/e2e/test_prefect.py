@@ -203,7 +203,7 @@ class TestTrainingThatDoesNotComplete:
         return parent, child.id
 
     def send(self, prefect: Orchestra, workspace: Path, name: str, *overrides: str) -> tuple[UUID, FlowRun]:
-        long = ["train.steps=1000000", f"train.seed={len(name)}", ON_GPU, *overrides]
+        long = ["train.steps=1000000", f"train.seed={len(name)}", "runtime.resend=0", ON_GPU, *overrides]
         parent = prefect.submit("pipeline/smoke", **values(workspace, *long))
         return parent, prefect.child(parent, "train")
 
@@ -268,6 +268,19 @@ class TestTrainingThatDoesNotComplete:
         assert "train/normal-dmp (train/gpu): ended as Crashed: No heartbeat for 90 s" in ended.state.message
         assert self.took(ended, killed) < self.LOST
         assert prefect.end(child).state.is_crashed()
+
+
+@pytest.mark.e2e
+def test_killed_children_are_sent_again_until_the_parent_completes(prefect, tmp_path):
+    """As on pre-emptible machines: the process of a training is killed twice."""
+    steps = ["train.steps=400", "train.checkpoint_every=20", ON_GPU]
+    parent = prefect.submit("pipeline/smoke", **values(tmp_path, *steps))
+    for _ in range(2):
+        before = len(prefect.log("gpu-node"))
+        wait_for("training", lambda before=before: "train/normal-dmp: started" in prefect.log("gpu-node")[before:])
+        prefect.kill("gpu-node", flows_only=True)
+    assert prefect.end(parent).state.is_completed()
+    assert complete(tmp_path, load_config("smoke", None, [*ONE_TASK, *steps]))
 
 
 @pytest.mark.e2e

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 import yaml
 from prefect.client.schemas.objects import FlowRun, State
@@ -22,7 +25,8 @@ from prefect.utilities.schema_tools.validation import validate as validate_param
 from dmp_core.config import load_config, preset_names
 from dmp_core.config.presets import validate
 from dmp_core.errors import InputError
-from dmp_core.stages import STAGES, StageOutput, plan
+from dmp_core.stages import STAGES, StageOutput, artefact_lock, execute, plan
+from dmp_core.store import Workspace
 from flows import call
 from flows.call import StageFailed, _is_done, call_stage
 from flows.deploy import presets
@@ -94,10 +98,13 @@ class Server:
         self.state: State = Running()
 
     def run_deployment(self, name: str, parameters: dict[str, Any], timeout: float) -> FlowRun:
-        run = FlowRun(flow_id=uuid4(), state=self.state, start_time=datetime.now(UTC))
+        run = FlowRun(flow_id=uuid4(), state=self.next_state(), start_time=datetime.now(UTC))
         self.runs[run.id] = run
         self.sent.append(parameters)
         return run
+
+    def next_state(self) -> State:
+        return self.state
 
     def read_flow_run(self, run_id: UUID) -> FlowRun:
         if run_id not in self.runs:
@@ -151,6 +158,62 @@ def test_a_deleted_child_fails_its_parent_and_the_others_are_cancelled(server, t
         images_elsewhere(str(tmp_path))
     assert len(server.runs) == 3
     assert server.cancelled == set(server.runs)
+
+
+def test_a_crashed_child_is_sent_again_and_its_siblings_continue(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(call, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    server.state = Crashed(message="machine lost")
+    with pytest.raises(StageFailed, match=r"^images/in_domain \(images/gpu\): ended as Crashed: machine lost$"):
+        images_elsewhere(str(tmp_path), "runtime.resend=2")
+    assert Counter(sent["only"][0] for sent in server.sent)["images/in_domain"] == 3
+    states = iter([Crashed(), Crashed()])
+    server.sent.clear()
+    monkeypatch.setattr(server, "next_state", lambda: next(states, Completed()))
+    images_elsewhere("memory://bucket/again", shards="0")
+    assert sorted(Counter(sent["only"][0] for sent in server.sent).values()) == [1, 1, 2, 2]
+
+
+def test_a_child_that_only_the_server_believes_lost_is_waited_for(server, tmp_path, monkeypatch):
+    """It holds its artefact's lock."""
+    monkeypatch.setattr(call, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    config = load_config("smoke", None, ["runtime.deployments={prompts: prompts/cpu}"])
+    node = next(node for node in plan(config) if node.stage == "prompts")
+    server.state = Crashed(message="no heartbeat")
+    read, looks = server.read_flow_run, 0
+    with artefact_lock(node, Workspace(str(tmp_path))) as lock:
+        lock.wait()
+
+        def counted(run_id: UUID) -> FlowRun:
+            nonlocal looks
+            looks += 1
+            if looks == 5:
+                execute(load_config("smoke"), node.id, str(tmp_path / "elsewhere"))
+                shutil.copytree(tmp_path / "elsewhere" / "prompts", tmp_path / "prompts")
+                lock.release()
+            return read(run_id)
+
+        monkeypatch.setattr(server, "read_flow_run", counted)
+        call_stage("prompts", [node], config, str(tmp_path))
+    assert (looks, len(server.sent)) == (5, 1)
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(server, monkeypatch):
+    monkeypatch.setattr(call, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    away = iter([httpx.ConnectError("refused")] * 3)
+    read, server.state = server.read_flow_run, Completed()
+
+    def sometimes(run_id: UUID) -> FlowRun:
+        for error in away:
+            raise error
+        return read(run_id)
+
+    monkeypatch.setattr(server, "read_flow_run", sometimes)
+    images_elsewhere("memory://bucket/away", shards="0")
+    assert len(server.sent) == 4
+    away = iter([httpx.ConnectError("refused")] * 3)
+    monkeypatch.setattr(call, "_OUTAGE", 0)
+    with pytest.raises(httpx.ConnectError):
+        images_elsewhere("memory://bucket/away", shards="0")
 
 
 @pytest.mark.parametrize("preset", preset_names())
