@@ -74,15 +74,18 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory() -> None:
-    """Return what nothing refers to any more to the device, reference cycles included."""
-    if "torch" not in sys.modules:
-        return
-    gc.collect()
-    import torch
+    """Return what nothing refers to any more to the accelerator, reference cycles included.
 
+    Without one nothing is done: a collection takes 0.3 s, and the processor's memory is collected as it fills.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
     if torch.cuda.is_initialized():
+        gc.collect()
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
+        gc.collect()
         torch.mps.empty_cache()
 
 
