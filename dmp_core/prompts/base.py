@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import re
 from collections.abc import Sequence
@@ -60,6 +61,7 @@ def free_generator() -> None:
     """Free the memory of the cached generator and its model."""
     if build_generator.cache_info().currsize:
         build_generator.cache_clear()
+        gc.collect()
         release_memory()
 
 
