@@ -125,8 +125,10 @@ def lacks_gpu(nodes: Iterable[Node], runtime: RuntimeConfig) -> str | None:
     large = [name for name in models_of(nodes)[0] if registry.get(name).vram_gb > NEEDS_GPU_GB]
     if not large:
         return None
-    from dmp_core.weights.load import has_device
-
+    try:
+        from dmp_core.weights.load import has_device
+    except ImportError:  # what needs torch says so itself
+        return None
     if any(has_device(name) for name in (("cuda", "mps") if runtime.device == "auto" else (runtime.device,))):
         return None
     return (

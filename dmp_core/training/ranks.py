@@ -23,7 +23,7 @@ Fit = Callable[[str, Progress], dict[str, Any]]
 _LOOK = 0.2
 """Seconds between two looks at the progress."""
 _LOST = 5.0
-"""Seconds in which the pool notices that a process was killed; the others may notice it earlier."""
+"""Seconds in which the error of the process that ended first arrives."""
 
 
 class Place(NamedTuple):
@@ -76,15 +76,16 @@ def _until_done(futures: Sequence[Future[Any]], reports: Any, progress: Progress
 
 
 def _cause(errors: Sequence[BaseException], left: Iterable[Future[Any]], ranks: int) -> BaseException:
-    """The first error, unless it is a lost connection to a process that was killed."""
+    """The error that ended all: the others lose their connection to that process, and may notice it earlier."""
     if not isinstance(errors[0], InputError):
-        later = (future.exception() for future in wait(left, timeout=_LOST).done)
-        if any(isinstance(error, BrokenExecutor) for error in (*errors, *later)):
-            return RunError(
-                f"training: one of its {ranks} processes was killed, perhaps for lack of memory; lower "
-                "train.processes or train.batch_size, or run again: it resumes from the last checkpoint"
-            )
-    return errors[0]
+        later = [future.exception() for future in wait(left, timeout=_LOST).done]
+        errors = [*errors, *(error for error in later if error is not None)]
+    if any(isinstance(error, BrokenExecutor) for error in errors):
+        return RunError(
+            f"training: one of its {ranks} processes was killed, perhaps for lack of memory; lower "
+            "train.processes or train.batch_size, or run again: it resumes from the last checkpoint"
+        )
+    return min(errors, key=lambda error: (not isinstance(error, InputError), type(error) is RuntimeError))
 
 
 # ----------------------------------------------------------------------------- in each process
