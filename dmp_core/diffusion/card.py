@@ -16,7 +16,7 @@ from dmp_core.modalities.base import Classes, DepthCurve
 from dmp_core.modalities.colour import PUBLISHED_AXES_WORDS
 from dmp_core.modalities.settings import MOST_CLASSES, OwnModality
 from dmp_core.names import Prediction, Source
-from dmp_core.settings import raise_readable
+from dmp_core.settings import raise_readable, since
 
 if TYPE_CHECKING:
     pass
@@ -91,7 +91,7 @@ class AdapterCard(BaseModel):
     encoding: Encoding = Encoding()
     resolution: Annotated[int, Field(gt=0, le=16384)] | None = None
     """Shorter side, in pixels, of the training images."""
-    use_prompt: bool | None = None
+    use_prompt: bool | None = since(None)
     """Of published adapters, by their name: whether they were trained with captions; None: as `training` states."""
     base: str | None = None
     """Name of the model that was adapted."""

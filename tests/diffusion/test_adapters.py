@@ -331,3 +331,9 @@ def test_weights_that_are_not_finite_are_not_saved(adapted: Any, tmp_path: Path)
     with pytest.raises(InputError, match=rf"{WEIGHTS_FILE}: tensor .* holds NaN"):
         save_adapter(adapted, tmp_path / "out", {})
     assert not (tmp_path / "out" / WEIGHTS_FILE).exists()
+
+
+def test_newer_fields_of_a_card_are_written_only_where_they_say_something():
+    """Adapters that are trained again have the same bytes."""
+    assert "use_prompt" not in AdapterCard(task="depth").model_dump(mode="json")
+    assert AdapterCard(task="depth", use_prompt=False).model_dump(mode="json")["use_prompt"] is False
