@@ -19,6 +19,7 @@ EXTRAS = {
     "gguf": "llm",
     "sentencepiece": "llm",
     "fastapi": "flows",
+    "httpx": "flows",
     "prefect": "flows",
     "uvicorn": "flows",
     "matplotlib": "report",
