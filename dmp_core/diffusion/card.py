@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
@@ -17,9 +17,6 @@ from dmp_core.modalities.colour import PUBLISHED_AXES_WORDS
 from dmp_core.modalities.settings import MOST_CLASSES, OwnModality
 from dmp_core.names import Prediction, Source
 from dmp_core.settings import raise_readable, since
-
-if TYPE_CHECKING:
-    pass
 
 CARD_FILE = "dmp.json"
 PUBLISHED_FILES = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")

@@ -210,7 +210,7 @@ def _by_model(
     @cache
     def labeler() -> Labeler:
         with batches.loading():
-            return _built(name, settings, runtime)
+            return labeler_on(device, name, settings)
 
     def predicted(images: NDArray[Any], keys: Sequence[str]) -> dict[str, NDArray[Any]]:
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -264,12 +264,6 @@ def _members(
         difference = flip_difference(modality, label, mirrored[modality.name][index])
         sample[_flip_member(modality)] = canonical_json(difference).encode()
     return sample
-
-
-def _built(name: str, settings: ModelLabels, runtime: RuntimeConfig) -> Labeler:
-    from dmp_core.weights.load import choose_device
-
-    return labeler_on(choose_device(runtime.device), name, settings)
 
 
 def labeler_on(device: str, name: str, settings: ModelLabels) -> Labeler:

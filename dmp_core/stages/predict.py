@@ -148,16 +148,15 @@ def run(
 
     of_labels = config.row == CEILING
     fix = "set sampling.dtype=float16, a smaller latents.resolution, or runtime.device=cpu"
-    batches = Batches(
-        config.sampling.batch_size, f"{out.stage}/{out.name}", choose_device(runtime.device), fix, item="one image"
-    )
+    device = choose_device(runtime.device)
+    batches = Batches(config.sampling.batch_size, f"{out.stage}/{out.name}", device, fix, item="one image")
 
     @cache
     def predictor(dtype: Precision) -> Predictor:
         with batches.loading():
             if of_labels:
-                return _ceiling(config, runtime)
-            return _fitted(config, inputs, runtime, dtype)
+                return _ceiling(config, device)
+            return _fitted(config, inputs, device, dtype)
 
     modality = config.modality
     column, source = (modality, inputs["labels"]) if of_labels else (None, inputs["images"])
@@ -201,10 +200,8 @@ def check_labels(labels: NDArray[Any]) -> None:
             raise NotFinite(index, "the prediction holds NaN or infinity; is the fitted method damaged?")
 
 
-def _fitted(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig, dtype: Precision) -> Predictor:
+def _fitted(config: PredictStage, inputs: Inputs, device: str, dtype: Precision) -> Predictor:
     """dtype: instead of the settings' own."""
-    from dmp_core.weights.load import choose_device
-
     captions: dict[str, str] = {}
     if config.sampling.use_prompt:
         table = read_prompts(inputs["prompts"])
@@ -221,15 +218,15 @@ def _fitted(config: PredictStage, inputs: Inputs, runtime: RuntimeConfig, dtype:
             tuple(classes) if classes else None,
         ),
         Inference(sampling, config.resolution, captions, config.inference),
-        device=choose_device(runtime.device),
+        device=device,
     )
 
 
-def _ceiling(config: PredictStage, runtime: RuntimeConfig) -> Predictor:
+def _ceiling(config: PredictStage, device: str) -> Predictor:
     from dmp_core.diffusion.labels import vae_ceiling
-    from dmp_core.weights.load import choose_device, load_vae
+    from dmp_core.weights.load import load_vae
 
-    vae = load_vae(config.base, choose_device(runtime.device))
+    vae = load_vae(config.base, device)
     return lambda labels, keys: vae_ceiling(
         vae,
         labels,

@@ -95,11 +95,13 @@ class _Board:
     def __init__(self, folder: Path, purge_step: int) -> None:
         """purge_step: TensorBoard drops what a killed run wrote from this step on."""
         from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         self.path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
         with naming(self.path):
             folder.mkdir(exist_ok=True)
             self.stream = self.path.open("xb")
+        self.events = RecordWriter(self.stream)
         self._write({"file_version": "brain.Event:2"})
         self._write({"step": purge_step, "session_log": SessionLog(status=SessionLog.START)})
 
@@ -117,10 +119,9 @@ class _Board:
 
     def _write(self, fields: dict[str, Any]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.summary.writer.record_writer import RecordWriter
 
         with naming(self.path):
-            RecordWriter(self.stream).write(Event(wall_time=time.time(), **fields).SerializeToString())
+            self.events.write(Event(wall_time=time.time(), **fields).SerializeToString())
 
 
 def _recorded(path: Path, start: int) -> list[StepRecord]:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from functools import partial
 from multiprocessing import get_context
 from typing import Any, Literal, NamedTuple
 
@@ -57,7 +58,7 @@ def fit_in_ranks(fit: Fit, ranks: int, device: str, progress: Progress) -> dict[
     """
     reports = get_context("spawn").SimpleQueue()
     threads = max(1, torch.get_num_threads() // ranks)
-    with tempfile.TemporaryDirectory() as folder, worker_pool(ranks, _Reports(reports)) as pool:
+    with tempfile.TemporaryDirectory() as folder, worker_pool(ranks, partial(_report_to, reports)) as pool:
         places = [Place(rank, ranks, f"{folder}/meeting", device, threads) for rank in range(ranks)]
         with without_interrupts():
             futures = [pool.submit(_rank, fit, place) for place in places]
@@ -92,15 +93,10 @@ def _cause(errors: Sequence[BaseException], left: Iterable[Future[Any]], ranks: 
 _reports: Any = None
 
 
-class _Reports:
+def _report_to(queue: Any) -> None:
     """Prepares a process: a queue can only be passed on while the process starts."""
-
-    def __init__(self, queue: Any) -> None:
-        self.queue = queue
-
-    def __call__(self) -> None:
-        global _reports
-        _reports = self.queue
+    global _reports
+    _reports = queue
 
 
 def _rank(fit: Fit, place: Place) -> dict[str, Any]:

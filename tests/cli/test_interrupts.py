@@ -125,8 +125,8 @@ def work():
 """
 
 
-def start(work: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
+def launch(work: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, "-c", PROGRAM.replace("{work}", work)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -135,6 +135,10 @@ def start(work: str) -> subprocess.Popen[str]:
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+
+
+def start(work: str) -> subprocess.Popen[str]:
+    process = launch(work)
     assert process.stdout.readline() == "ready\n"
     return process
 
@@ -199,17 +203,10 @@ def test_later_errors_of_threads_and_at_exit_print_nothing():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_after_the_work_is_done_changes_nothing(number):
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.replace("{work}", DONE)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    process = launch(DONE)
     assert [process.stdout.readline() for _ in range(2)] == ["continued\n", "ready\n"]
     process.send_signal(number)
-    assert process.communicate()[0] == ""
+    assert process.communicate() == ("", "")
     assert process.returncode == 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,7 @@ from dmp_core.scoring.registry import CEILING, CONSTANT, MEAN_MAP
 from dmp_core.stages import StageOutput, execute
 from dmp_core.store import Workspace, read_artefact
 from docs.writing import results
+from tests.packages import installed_package
 
 PACKAGE = '''
 from typing import Literal
@@ -63,14 +63,9 @@ RUN = ("spade", "drit", "sdedit", "ddib", "ip2p_hard", "ip2p_learned", "visii", 
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory):
     """An installed package with an entry point for the method `towards`."""
-    site = tmp_path_factory.mktemp("site")
-    (site / "towards-1.0.dist-info").mkdir()
-    (site / "towards_method.py").write_text(PACKAGE)
-    (site / "towards-1.0.dist-info/METADATA").write_text("Name: towards\nVersion: 1.0\n")
-    (site / "towards-1.0.dist-info/entry_points.txt").write_text("[dmp.methods]\ntowards = towards_method:Towards\n")
-    sys.path.insert(0, str(site))
-    yield
-    sys.path.remove(str(site))
+    points = "[dmp.methods]\ntowards = towards_method:Towards\n"
+    with installed_package(tmp_path_factory.mktemp("site"), "towards_method", PACKAGE, points):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from dmp_core.labelers.registry import labeler_options
 from dmp_core.modalities import find_modality
 from dmp_core.stages import execute, find, plan
 from dmp_core.store import Workspace, read_artefact
+from tests.packages import installed_package
 
 PACKAGE = '''
 import torch
@@ -28,14 +30,10 @@ def build(weights, device, *, depth=1.0, batch_size=1):
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package that registers the labeler `flat`, as pip would install it."""
-    site = tmp_path / "site"
-    (site / "flat_labeler-1.0.dist-info").mkdir(parents=True)
-    (site / "flat_labeler.py").write_text(PACKAGE)
-    (site / "flat_labeler-1.0.dist-info/METADATA").write_text("Name: flat-labeler\nVersion: 1.0\n")
-    (site / "flat_labeler-1.0.dist-info/entry_points.txt").write_text("[dmp.labelers]\nflat = flat_labeler:build\n")
-    monkeypatch.syspath_prepend(site)
+def installed(tmp_path: Path) -> Iterator[None]:
+    """A package that registers the labeler `flat`."""
+    with installed_package(tmp_path / "site", "flat_labeler", PACKAGE, "[dmp.labelers]\nflat = flat_labeler:build\n"):
+        yield
 
 
 def with_labeler(settings: str) -> PipelineConfig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from dmp_core.stages.verify import verify_workspace
 from dmp_core.store import Artefact, FileRecord, SkipCount, Skipped, Workspace, read_artefact, sidecars
 from dmp_core.synthesis.checking import check_folder
 from dmp_core.synthesis.listing import read_folder
+from tests.packages import installed_package
 from tests.report.rooms import room
 from tests.stages.test_shards import opened, samples
 
@@ -76,14 +76,8 @@ SKIP = ["runtime.on_bad_sample={policy: skip, at_most: 0.5}"]
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """An installed package with entry points for a labeler and a method."""
-    site = tmp_path_factory.mktemp("site")
-    (site / "near-1.0.dist-info").mkdir()
-    (site / "near_package.py").write_text(PACKAGE)
-    (site / "near-1.0.dist-info/METADATA").write_text("Name: near\nVersion: 1.0\n")
-    (site / "near-1.0.dist-info/entry_points.txt").write_text(ENTRY_POINTS)
-    sys.path.insert(0, str(site))
-    yield
-    sys.path.remove(str(site))
+    with installed_package(tmp_path_factory.mktemp("site"), "near_package", PACKAGE, ENTRY_POINTS):
+        yield
 
 
 def write_images(folder: Path, count: int, marks: dict[int, tuple[int, int, int]], broken: int | None = None) -> None:

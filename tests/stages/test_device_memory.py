@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from dmp_core.prompts.base import build_generator
 from dmp_core.stages import execute, find, plan
 from dmp_core.store import Artefact, Workspace, read_artefact
 from dmp_core.training.latents import read_column
+from tests.packages import installed_package
 
 PACKAGE = '''
 import torch
@@ -60,15 +60,9 @@ LABELERS = "labels={albedo: {kind: intrinsics, weights: any}, shading: {kind: in
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """An installed package with an entry point for a labeler."""
-    site = tmp_path_factory.mktemp("site")
-    (site / "intrinsics-1.0.dist-info").mkdir()
-    (site / "intrinsics_package.py").write_text(PACKAGE)
-    (site / "intrinsics-1.0.dist-info/METADATA").write_text("Name: intrinsics\nVersion: 1.0\n")
     points = "[dmp.labelers]\nintrinsics = intrinsics_package:build\n"
-    (site / "intrinsics-1.0.dist-info/entry_points.txt").write_text(points)
-    sys.path.insert(0, str(site))
-    yield
-    sys.path.remove(str(site))
+    with installed_package(tmp_path_factory.mktemp("site"), "intrinsics_package", PACKAGE, points):
+        yield
 
 
 def network_of_labels() -> Any:
