@@ -8,15 +8,15 @@ import reprlib
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dmp_core.errors import InputError
 from dmp_core.passwords import masked
 from dmp_core.reading import is_utf8, read_text, shown
+from dmp_core.yaml import DEEPEST, load_yaml
 
 _LONGEST_FILE = 2**24  # bytes
-_DEEPEST, _MOST_VALUES = 40, 100_000
+_MOST_VALUES = 100_000
 _brief = reprlib.Repr()
 _brief.maxlevel, _brief.maxstring, _brief.maxother = 2, 80, 80
 
@@ -62,7 +62,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def parse_yaml(text: str, source: str) -> Any:
     """Plain values of YAML; raises one InputError line, which starts with `source`, for invalid YAML."""
     try:
-        loaded = yaml.safe_load(text)
+        loaded = load_yaml(text)
     # PyYAML's own errors, and others that it raises: KeyError, ValueError, AttributeError for values that fit no tag.
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
@@ -77,8 +77,8 @@ def _values(node: Any, source: str, known: dict[int, int], depth: int) -> int:
         raise InputError(f"{source}: {shown(node[:40])} holds half of a character; write it whole")
     if not isinstance(node, dict | list | tuple | set):
         return 1
-    if depth > _DEEPEST:
-        raise InputError(f"{source}: settings are nested more than {_DEEPEST} levels deep, or hold themselves")
+    if depth > DEEPEST:
+        raise InputError(f"{source}: settings are nested more than {DEEPEST} levels deep, or hold themselves")
     if id(node) not in known:
         below = [*node, *node.values()] if isinstance(node, dict) else node
         known[id(node)] = 1 + sum(_values(item, source, known, depth + 1) for item in below)

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Literal
 
-import yaml
-
 from dmp_core.keywords.english import is_free_text, readable_keyword, singular, without_accents
 from dmp_core.resources import manifest_path
+from dmp_core.yaml import load_yaml
 
 _LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "å": "a", "ł": "l", "đ": "d", "ı": "i"})
 _TOKEN = re.compile(r"[\w]+(?:['’]s\b)?|[,.;:&+()!?-]")
@@ -88,7 +87,7 @@ def vocabulary_file() -> dict[str, Any]:
 
 
 def _read_manifest(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(manifest_path(name).read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = load_yaml(manifest_path(name).read_bytes())
     return loaded
 
 

@@ -18,6 +18,7 @@ from dmp_core.stages.prompts import FolderPromptsStage, PromptsStage
 from dmp_core.stages.registry import kind_of
 from dmp_core.store import Manifest, Workspace
 from dmp_core.store.workspace import split_manifests
+from dmp_core.yaml import load_yaml
 
 
 def check_overwrites(nodes: Iterable[Node], workspace: Workspace) -> None:
@@ -84,7 +85,7 @@ def stored_folders(workspace: Workspace, name: str) -> dict[str, str]:
     if not workspace.fs.exists(path):
         return {}
     try:
-        settings = yaml.safe_load(workspace.fs.cat_file(path))
+        settings = load_yaml(workspace.fs.cat_file(path))
         splits = {split: values.get("folder") for split, values in settings["splits"].items()}
         own = settings["dataset"] == name and any(splits.values())
     except (OSError, yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -125,10 +124,9 @@ def test_a_stage_run_alone_stops_when_its_time_is_up(runtime, tmp_path):
     slow = "images={resolution: 64, samples_per_pixel: 2048}"  # about ten seconds per image
     config = request(tmp_path, slow, runtime, "runtime.timeouts={images: 4}")
     execute(config, "prompts/train", str(tmp_path))
-    begun = time.monotonic()
     with pytest.raises(TimeoutError, match=r"^images: stopped after 4 s \(runtime\.timeouts\)$"):
         STAGE_FLOWS["images"](config=config, workspace=str(tmp_path))
-    assert time.monotonic() - begun < 4 + 15
+    assert not list(tmp_path.glob("images/*/manifest.json"))
 
 
 @pytest.mark.e2e
