@@ -219,9 +219,11 @@ SAFE = {
 """Call → the argument that makes it safe for a file from a stranger."""
 CODE = re.compile(
     r"(eval|exec|compile|os\.system|os\.popen)$|(pickle|cPickle|dill|cloudpickle|joblib|shelve|marshal)\.|"
-    r"yaml\.(?!safe_|YAMLError)|pd\.read_pickle$|.*\.extractall$"
+    r"yaml\.(?!safe_dump|YAMLError)|pd\.read_pickle$|.*\.extractall$"
 )
 """Calls that can run what a file says, or write where it says."""
+PARSES_YAML = "dmp_core/yaml.py"
+"""With the safe loader, as tests/test_yaml.py shows; everything else calls it."""
 
 
 def is_safe(options: dict[str, str], argument: str, value: str | None) -> bool:
@@ -232,7 +234,7 @@ def test_files_from_strangers_run_no_code() -> None:
     unsafe = [
         f"{place}: {name}"
         for place, name, options in calls()
-        if CODE.match(name)
+        if (CODE.match(name) and not place.startswith(f"{PARSES_YAML}:"))
         or (name in SAFE and not is_safe(options, *SAFE[name]))
         or options.get("trust_remote_code", "False") != "False"
         or "custom_pipeline" in options

@@ -27,3 +27,8 @@ def test_deep_nesting_is_an_error(text: str) -> None:
 
 def test_nesting_up_to_the_bound_is_read() -> None:
     assert load_yaml("[" * DEEPEST + "1" + "]" * DEEPEST)
+
+
+def test_tags_of_python_objects_are_refused() -> None:
+    with pytest.raises(yaml.YAMLError, match="could not determine a constructor"):
+        load_yaml("!!python/object/apply:os.getcwd []")
