@@ -1,4 +1,7 @@
-"""Each write of each stage fails once, or from then on: an error that names a path, and the next run ends the same."""
+"""Each write of each stage fails once, or from then on: an error that names a path, and the next run ends the same.
+
+What is one write is said in `tests/faults/faults.c`.
+"""
 
 from __future__ import annotations
 

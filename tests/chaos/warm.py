@@ -7,6 +7,7 @@ Prefect cannot be found in it, so that stages run in turn. As a program it reads
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -14,13 +15,15 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
+from dmp_core.keywords.meaning import meaning_of
 from dmp_core.stages.registry import STAGES
 from tests import faults
 from tests.chaos.drills import LIMIT, ROOT, Ended, temporary
@@ -51,7 +54,10 @@ class Warm:
         self.begun = 0.0
 
     def start(self, *arguments: str, fault: tuple[int, int, bool] | None = None, inline: bool = False) -> None:
-        """fault: as for `tests.faults`. inline: render in the same process, which saves seconds per stage."""
+        """fault: as for `tests.faults`.
+
+        inline: render in the same process, and end without freeing what was imported; saves seconds per stage.
+        """
         request = {"arguments": arguments, "log": str(self.log), "fault": fault, "inline": inline}
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         self.pid, self.begun = int(self._answer(60)), time.monotonic()
@@ -115,7 +121,7 @@ class _NoPrefect:
 
 def _import_all() -> None:
     """Import everything except the renderer, whose threads do not survive a fork."""
-    for name in ("torch", "peft", "matplotlib.pyplot", "pyarrow.parquet", "webdataset"):
+    for name in ("torch", "peft", "matplotlib.pyplot", "pyarrow.parquet", "webdataset", "torchmetrics"):
         importlib.import_module(name)
     for name in (
         "cli.commands",
@@ -127,6 +133,7 @@ def _import_all() -> None:
         importlib.import_module(f"dmp_core.{name}")
     for name in STAGES:
         importlib.import_module(f"dmp_core.stages.{name}")
+    meaning_of("bedroom")  # parses and caches the vocabulary
 
 
 def _answer(word: object) -> None:
@@ -171,6 +178,21 @@ def _become(request: dict[str, Any]) -> None:
         counted.arm(*request["fault"])
 
 
+def _end_at_once(main: Callable[[], None]) -> NoReturn:
+    """Freeing and collecting what was imported takes seconds, of which nothing is seen outside."""
+    gc.freeze()
+    try:
+        main()
+        code: Any = 0
+    except SystemExit as end:
+        code = end.code
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
+
+
 if __name__ == "__main__":
     sys.meta_path.insert(0, _NoPrefect())
     _import_all()
@@ -179,4 +201,6 @@ if __name__ == "__main__":
         from dmp_core.cli import main
 
         _become(request)
+        if request["inline"]:
+            _end_at_once(main)
         main()

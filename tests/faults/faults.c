@@ -1,6 +1,7 @@
 /* Lets the n-th write below a folder fail, in whatever library it happens: loaded by LD_PRELOAD.
 
    Counted are the calls that bring something to a disk: creating a file or folder, writing, syncing, renaming, linking.
+   Successive calls of write to one file count as one: a library writes a checkpoint by some thousand.
    DMP_FAULT_FOLDER names the folder; DMP_FAULT=N:ERRNO:LASTING arms it at the start, faults_arm() later. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -18,10 +19,12 @@
 #include <unistd.h>
 
 static long at, count;
-static int number, lasting;
+static int number, lasting, writing = -1; /* the file of the last call of write, until another call */
 static char folder[PATH_MAX];
 
-void faults_arm(long n, int error, int from_then_on) { at = n; number = error; lasting = from_then_on; count = 0; }
+void faults_arm(long n, int error, int from_then_on) {
+    at = n; number = error; lasting = from_then_on; count = 0; writing = -1;
+}
 long faults_count(void) { return count; }
 
 __attribute__((constructor)) static void start(void) {
@@ -30,9 +33,10 @@ __attribute__((constructor)) static void start(void) {
     if (spec) sscanf(spec, "%ld:%d:%d", &at, &number, &lasting);
 }
 
-static int due(void) {
-    long n = __atomic_add_fetch(&count, 1, __ATOMIC_SEQ_CST);
-    if (!number || n < at || (n > at && !lasting)) return 0;
+static int due(int fd) {
+    int again = fd >= 0 && fd == __atomic_exchange_n(&writing, fd, __ATOMIC_SEQ_CST);
+    long n = again ? count : __atomic_add_fetch(&count, 1, __ATOMIC_SEQ_CST);
+    if (!number || n < at || ((n > at || again) && !lasting)) return 0;
     if (number < 0) kill(0, -number); /* a signal to the group instead */
     errno = number;
     return 1;
@@ -61,8 +65,9 @@ static int below_fd(int fd) {
     return below(path);
 }
 
-static int fails(const char *path) { return below(path) && due(); }
-static int fails_fd(int fd) { return below_fd(fd) && due(); }
+static int fails(const char *path) { return below(path) && due(-1); }
+static int fails_fd(int fd) { return below_fd(fd) && due(-1); }
+static int write_fails(int fd) { return below_fd(fd) && due(fd); }
 
 #define REAL(type, name, ...) \
     static type (*real)(__VA_ARGS__); \
@@ -88,8 +93,8 @@ OPEN(open) OPEN(open64) OPENAT(openat) OPENAT(openat64)
         if (!real) real = (type (*) parameters)dlsym(RTLD_NEXT, #name); \
         return refused ? (type)-1 : real arguments; \
     }
-CALL(ssize_t, write, fails_fd(fd), (int fd, const void *data, size_t size), (fd, data, size))
-CALL(ssize_t, writev, fails_fd(fd), (int fd, const struct iovec *data, int parts), (fd, data, parts))
+CALL(ssize_t, write, write_fails(fd), (int fd, const void *data, size_t size), (fd, data, size))
+CALL(ssize_t, writev, write_fails(fd), (int fd, const struct iovec *data, int parts), (fd, data, parts))
 CALL(ssize_t, pwrite, fails_fd(fd), (int fd, const void *data, size_t size, off_t at), (fd, data, size, at))
 CALL(ssize_t, pwrite64, fails_fd(fd), (int fd, const void *data, size_t size, off64_t at), (fd, data, size, at))
 CALL(ssize_t, sendfile, fails_fd(to), (int to, int from, off_t *at, size_t size), (to, from, at, size))
@@ -100,7 +105,7 @@ CALL(int, ftruncate64, fails_fd(fd), (int fd, off64_t size), (fd, size))
 #define SYNC(name) \
     int name(int fd) { \
         REAL(int, #name, int); \
-        return !below_fd(fd) ? real(fd) : due() ? -1 : 0; \
+        return !below_fd(fd) ? real(fd) : due(-1) ? -1 : 0; \
     }
 SYNC(fsync) SYNC(fdatasync)
 /* A folder that is there is no write. */
