@@ -14,8 +14,9 @@ from tests import faults
 from tests.chaos.drills import Ended, contents, temporary, write_config
 from tests.chaos.warm import Warm
 
-_PROGRESS = re.compile(r"Prefect is not installed|\d+/\d+ ")
-"""Lines that commands write to standard error before they end: the current variant of a comparison."""
+_PROGRESS = re.compile(r"Prefect is not installed|\d+/\d+ |\S+: its lock could not be renewed")
+"""Lines that commands write to standard error before they end: the current variant of a comparison; on a failing disk,
+that a lock grows old."""
 
 
 @dataclass
