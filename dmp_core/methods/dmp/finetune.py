@@ -32,7 +32,7 @@ from dmp_core.modalities.classes import ClassMap
 from dmp_core.progress import Progress, silent
 from dmp_core.training.data import Batch, ClassWeights, LabelImages, LatentPairs
 from dmp_core.training.loop import FitResult, make_accelerator, train
-from dmp_core.training.precision import fast_kernels
+from dmp_core.training.precision import fast_kernels, matrix_products
 from dmp_core.training.texts import TextEmbeddings
 from dmp_core.training.transfer import to_device
 from dmp_core.weights.load import DTYPES
@@ -79,6 +79,8 @@ def finetune(
     unet = base.unet.to(accelerator.device)
     parameters = _trainable(unet, config)
     unet.train()
+    if config.compile:
+        unet.compile_repeated_blocks()
     precision = DTYPES[config.mixed_precision]
 
     def save(folder: Path) -> None:
@@ -87,7 +89,8 @@ def finetune(
         else:
             save_adapter(unet, folder, identified)
 
-    with fast_kernels((unet, base.vae), accelerator.device, precision, math.prod(pairs.source.shape[-2:])):
+    positions = math.prod(pairs.source.shape[-2:])
+    with fast_kernels((unet, base.vae), accelerator.device, precision, positions), matrix_products(config.tf32):
         return train(config, unet, parameters, loss, work, out, about, save, accelerator, progress)
 
 
