@@ -26,8 +26,7 @@ def interpolate(schedule: Schedule, y: Tensor, x: Tensor, timesteps: Tensor) -> 
     y, x: label and image latents (B, C, h, w); timesteps: int64 (B,). Returns (B, C, h, w).
     Raises InputError when the shapes disagree or a timestep is outside the schedule.
     """
-    signal, source = _coefficients(schedule, y, x, timesteps)
-    return signal * y + source * x
+    return blend(y, x, _alphas(schedule, y, x, timesteps))
 
 
 def training_target(
@@ -35,8 +34,15 @@ def training_target(
 ) -> Tensor:
     """The network's regression target at y_t: x, y, or v = √ᾱ_t x - √(1 - ᾱ_t) y (eq. 3). (B, C, h, w)."""
     check_prediction(prediction)
-    signal, source = _coefficients(schedule, y, x, timesteps)
-    return {"x": x, "y": y}[prediction] if prediction != "v" else signal * x - source * y
+    return target_at(y, x, _alphas(schedule, y, x, timesteps), prediction)
+
+
+def target_at(y: Tensor, x: Tensor, alpha: Tensor, prediction: Prediction) -> Tensor:
+    """`training_target` for a given ᾱ_t, broadcastable to y; checks nothing."""
+    if prediction != "v":
+        return {"x": x, "y": y}[prediction]
+    signal, source = _roots(alpha, y)
+    return signal * x - source * y
 
 
 def estimate_y(y_t: Tensor, output: Tensor, alpha: Tensor, prediction: Prediction) -> Tensor:
@@ -70,17 +76,13 @@ def check_prediction(prediction: str) -> None:
         )
 
 
-def _coefficients(schedule: Schedule, y: Tensor, x: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-    """√ᾱ_t and √(1 - ᾱ_t), shaped (B, 1, 1, 1), in y's dtype."""
+def _alphas(schedule: Schedule, y: Tensor, x: Tensor, timesteps: Tensor) -> Tensor:
+    """ᾱ_t, float32 (B, 1, 1, 1)."""
     if y.shape != x.shape:
         raise InputError(f"y is {tuple(y.shape)} but x is {tuple(x.shape)}; the latents must have one shape")
     if timesteps.shape != y.shape[:1]:
         raise InputError(f"timesteps: shape {tuple(timesteps.shape)}; expected one per sample, ({y.shape[0]},)")
-    low, high = (int(timesteps.min()), int(timesteps.max())) if timesteps.numel() else (0, 0)
-    if low < 0 or high >= schedule.num_train_timesteps:
-        raise InputError(f"timesteps: {low} … {high} leaves the schedule's 0 … {schedule.num_train_timesteps - 1}")
-    alpha = schedule.alphas_cumprod.to(y.device)[timesteps].view(-1, *[1] * (y.ndim - 1))
-    return _roots(alpha, y)
+    return schedule.alphas(timesteps).to(y.device).view(-1, *[1] * (y.ndim - 1))
 
 
 def _roots(alpha: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,6 +92,6 @@ def _roots(alpha: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def blend(y: Tensor, x: Tensor, alpha: Tensor) -> Tensor:
-    """√ᾱ y + √(1 - ᾱ) x for a given ᾱ: eq. 2 without the look-up, as used in eq. 4."""
+    """√ᾱ y + √(1 - ᾱ) x for a given ᾱ: eq. 2 without the look-up, as used in eq. 4 and in training."""
     signal, source = _roots(alpha, y)
     return torch.add(signal * y, source * x)

@@ -133,9 +133,19 @@ class Schedule:
         following = torch.cat([alphas[1:], self.final_alpha[None]])
         return [(int(t), alpha, after) for t, alpha, after in zip(timesteps, alphas, following, strict=True)]
 
+    def alphas(self, timesteps: Tensor) -> Tensor:
+        """ᾱ_t, float32 (B,), for int64 timesteps (B,), on their device; checking them waits for it if it is a GPU.
+
+        Raises InputError when a timestep is outside the schedule.
+        """
+        low, high = (int(timesteps.min()), int(timesteps.max())) if timesteps.numel() else (0, 0)
+        if low < 0 or high >= self.num_train_timesteps:
+            raise InputError(f"timesteps: {low} … {high} leaves the schedule's 0 … {self.num_train_timesteps - 1}")
+        return self.alphas_cumprod.to(timesteps.device)[timesteps]
+
     def snr(self, timesteps: Tensor) -> Tensor:
         """Signal-to-noise ratio ᾱ_t / (1 - ᾱ_t) of y against x; same shape as ``timesteps``."""
-        alpha = self.alphas_cumprod.to(timesteps.device)[timesteps]
+        alpha = self.alphas(timesteps)
         return alpha / (1 - alpha)
 
 

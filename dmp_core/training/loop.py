@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -110,10 +110,11 @@ def fit(
     network: what `loss_at` is called with, wrapped if several processes share the work.
     work: checkpoints, `loss.csv` and TensorBoard files go here; kept between runs.
     identity: identifies the run (`identity_of`); only its own checkpoints are resumed from.
-    progress: called after every optimiser step with a message that names the loss.
+    progress: called after every optimiser step with a message that names the last loss that was read.
 
+    A step waits for the device only where its numbers are read: every `log_every` steps, and before a checkpoint.
     Raises InputError when nothing would be trained, when checkpoints belong to another run, or when the loss, its
-    gradient or a weight is not finite; earlier checkpoints are then still intact.
+    gradient or a weight is not finite; no checkpoint contains what such a step would have left.
     """
     run = _Run(config, network, parameters, loss_at, work, identity, accelerator)
     started = time.monotonic()
@@ -123,11 +124,15 @@ def fit(
     pace = Pace(config.steps, run.step)
     try:
         while run.step < config.steps:
-            record = run.advance()
+            run.advance()
+            saves = run.step % config.checkpoint_every == 0 or run.step == config.steps
+            # The first one is read at once: its numbers tell the most errors.
+            read = run.read() if saves or run.step % config.log_every == 0 or run.step == resumed_at + 1 else []
             if log is not None:
-                log.add(record)
-                progress(run.step, config.steps, f"loss {record.loss:.4f}{pace.step(run.step)}")
-                if run.step % config.checkpoint_every == 0 or run.step == config.steps:
+                for record in read:
+                    log.add(record)
+                progress(run.step, config.steps, f"loss {run.losses[-1]:.4f}{pace.step(run.step)}")
+                if saves:
                     run.save(log)
     finally:
         if log is not None:
@@ -172,6 +177,14 @@ def identity_of(card: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class _Unread(NamedTuple):
+    """A step whose numbers are still on the device: the loss of each of its batches, and the gradient's norm."""
+
+    step: int
+    rate: float
+    numbers: list[Tensor]
+
+
 class _Run:
     """The state of one training run: everything between two steps."""
 
@@ -197,56 +210,72 @@ class _Run:
         self.losses: list[float] = []
         self.recorded: Tensor | None = None
         """The log's rows, if a checkpoint contained them."""
+        self.unread: list[_Unread] = []
         self._resume()
+        self.since = time.monotonic()
+        """When the step after the last one read began."""
 
     # ------------------------------------------------------------------------------ one step
-    def advance(self) -> StepRecord:
-        """One optimiser step over `gradient_accumulation` batches."""
-        started = time.monotonic()
+    def advance(self) -> None:
+        """One optimiser step over `gradient_accumulation` batches, which skips itself if a number is not finite."""
         rate = learning_rate(self.config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         accumulation = self.config.gradient_accumulation
-        losses, norm = [], 0.0
+        losses: list[Tensor] = []
         for micro in range(accumulation):
             with self.accelerator.accumulate(self.network):
                 loss = self.loss_at(self.network, self.step * accumulation + micro)
-                self._check_finite(loss)
                 self.accelerator.backward(loss)
+                losses.append(self.accelerator.gather(loss.detach()).mean())
                 if self.accelerator.sync_gradients:
                     norm = self._clip()
-                    self._check_gradient(norm)
+                    self._skip_unless_finite([*losses, norm])
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-            losses.append(self.accelerator.gather(loss.detach()).mean().item())
         self.step += 1
-        self.losses.append(sum(losses) / len(losses))
-        return StepRecord(self.step, self.losses[-1], rate, norm, time.monotonic() - started)
+        self.unread.append(_Unread(self.step, rate, [*losses, norm]))
 
-    def _clip(self) -> float:
+    def read(self) -> list[StepRecord]:
+        """The steps since the last reading; this waits for the device. Raises InputError if one is not finite."""
+        if not self.unread:
+            return []
+        rows = torch.stack([torch.stack([number.float() for number in step.numbers]) for step in self.unread]).tolist()
+        now = time.monotonic()
+        seconds, self.since = (now - self.since) / len(self.unread), now
+        records = []
+        for unread, (*losses, norm) in zip(self.unread, rows, strict=True):
+            records.append(StepRecord(unread.step, sum(losses) / len(losses), unread.rate, norm, seconds))
+            self._check_finite(records[-1])
+        self.unread = []
+        self.losses += [record.loss for record in records]
+        return records
+
+    def _clip(self) -> Tensor:
         """The gradient's norm before it was clipped."""
         if self.step == 0:
             check_gradients(self.parameters.items())
-        return float(self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm))
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)
+        return norm
 
-    def _check_finite(self, loss: Tensor) -> None:
-        # Before backward: the weights, and the last checkpoint, are then still intact.
-        if not torch.isfinite(loss):
-            self._stop("loss", loss.item())
+    def _skip_unless_finite(self, numbers: list[Tensor]) -> None:
+        """Decided on the device, by the fused optimiser. A scaler, where there is one, does this itself."""
+        if self.accelerator.scaler is None and self.optimizer.optimizer.defaults["fused"]:
+            finite = torch.isfinite(torch.stack([number.float() for number in numbers])).all()
+            self.optimizer.optimizer.found_inf = (~finite).float()
 
-    def _check_gradient(self, norm: float) -> None:
-        """A finite loss may have a gradient that is not; before the optimiser's step the weights are still intact."""
-        if math.isfinite(norm):
-            return
+    def _check_finite(self, record: StepRecord) -> None:
+        if not math.isfinite(record.loss):
+            self._stop("loss", record.loss, record)
         scaler = self.accelerator.scaler
         # In half precision that may be mere overflow: the scaler then skips the step and halves its scale.
-        if scaler is None or scaler.get_scale() < SMALLEST_SCALE:
-            self._stop("gradient", norm)
+        if not math.isfinite(record.grad_norm) and (scaler is None or scaler.get_scale() < SMALLEST_SCALE):
+            self._stop("gradient", record.grad_norm, record)
 
-    def _stop(self, what: str, value: float) -> NoReturn:
+    def _stop(self, what: str, value: float, record: StepRecord) -> NoReturn:
         raise InputError(
-            f"training: the {what} is {value} at step {self.step + 1} (learning rate "
-            f"{learning_rate(self.config, self.step):.3g}); lower train.learning_rate or train.max_grad_norm, "
+            f"training: the {what} is {value} at step {record.step} (learning rate "
+            f"{record.learning_rate:.3g}); lower train.learning_rate or train.max_grad_norm, "
             f"or train in full precision. Checkpoints are kept in {self.work / 'checkpoints'}"
         )
 

@@ -29,7 +29,10 @@ def learning_rate(config: FitConfig, step: int) -> float:
 
 
 def make_optimizer(config: FitConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
-    """AdamW in its fused form, one pass over all parameters, where the device supports it."""
+    """AdamW in its fused form, where the device supports it: one pass over all parameters.
+
+    That form takes `found_inf`, as `torch.amp.GradScaler` sets it, and skips the step where it is 1.
+    """
     parameters = list(parameters)
     fused = parameters[0].device.type in ("cpu", "cuda")
     return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)

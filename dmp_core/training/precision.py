@@ -62,6 +62,17 @@ def fast_kernels(
             network.set_attn_processor(processors)
 
 
+@contextmanager
+def matrix_products(tf32: bool) -> Iterator[None]:
+    """Inside, float32 matrix products of a GPU use TF32, or not; PyTorch's default for them is not."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 

@@ -78,6 +78,8 @@ class FitConfig(Settings):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     max_grad_norm: PositiveFloat = 1.0
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    tf32: bool = since(False)
+    """On a GPU, multiply float32 matrices with ten bits of mantissa instead of 23: faster, less exact."""
     checkpoint_every: PositiveInt = 1000
     log_every: PositiveInt = 10
     seed: int = 0

@@ -17,25 +17,24 @@ from dmp_core.diffusion import (
     base_digests,
     downscale_factor,
     fingerprint,
-    interpolate,
     lora_parameters,
     reset_weights,
     save_adapter,
     save_unet,
-    training_target,
 )
 from dmp_core.diffusion.latents import decode_latents
-from dmp_core.diffusion.process import estimate_x, estimate_y
+from dmp_core.diffusion.process import blend, estimate_x, estimate_y, target_at
 from dmp_core.diffusion.sampler import unet_denoiser
 from dmp_core.errors import InputError
 from dmp_core.methods.dmp.settings import TrainConfig
 from dmp_core.modalities import Code, Modality, modality_of
 from dmp_core.modalities.classes import ClassMap
 from dmp_core.progress import Progress, silent
-from dmp_core.training.data import ClassWeights, LabelImages, LatentPairs
+from dmp_core.training.data import Batch, ClassWeights, LabelImages, LatentPairs
 from dmp_core.training.loop import FitResult, make_accelerator, train
-from dmp_core.training.precision import fast_kernels
+from dmp_core.training.precision import fast_kernels, matrix_products
 from dmp_core.training.texts import TextEmbeddings
+from dmp_core.training.transfer import to_device
 from dmp_core.weights.load import DTYPES
 
 if TYPE_CHECKING:
@@ -80,6 +79,8 @@ def finetune(
     unet = base.unet.to(accelerator.device)
     parameters = _trainable(unet, config)
     unet.train()
+    if config.compile:
+        unet.compile_repeated_blocks()
     precision = DTYPES[config.mixed_precision]
 
     def save(folder: Path) -> None:
@@ -88,7 +89,8 @@ def finetune(
         else:
             save_adapter(unet, folder, identified)
 
-    with fast_kernels((unet, base.vae), accelerator.device, precision, math.prod(pairs.source.shape[-2:])):
+    positions = math.prod(pairs.source.shape[-2:])
+    with fast_kernels((unet, base.vae), accelerator.device, precision, positions), matrix_products(config.tf32):
         return train(config, unet, parameters, loss, work, out, about, save, accelerator, progress)
 
 
@@ -118,42 +120,42 @@ class MorphingLoss:
         self.timesteps = _trained_timesteps(self.schedule, config.num_timesteps)
         precision = DTYPES[config.mixed_precision]
         self.dtype = torch.float32 if config.weights == "all" else precision
-        self.texts = TextEmbeddings(base, prompts if config.use_prompt else None, len(pairs), precision)
+        self.texts = TextEmbeddings(
+            base, prompts if config.use_prompt else None, len(pairs), precision, accelerator.device
+        )
         if config.use_prompt and not self.texts.per_sample:
             raise InputError(f"train.use_prompt: needs one prompt per sample ({len(pairs)}), found none")
 
     def __call__(self, network: Any, draw: int) -> Tensor:
         batch = self.pairs.batch(draw).part(self.accelerator.process_index, self.accelerator.num_processes)
         device = self.accelerator.device
-        x, y = (latents.to(device, torch.float32) for latents in self.pairs.gather(batch))
+        x, y = (to_device(latents, device).float() for latents in self.pairs.gather(batch))
         # The draw is uniform over the whole schedule; the timesteps trained at share it evenly.
-        share = batch.timesteps * len(self.timesteps) // self.schedule.num_train_timesteps
-        timesteps = self.timesteps[share].to(device)
+        drawn = self.timesteps[batch.timesteps * len(self.timesteps) // self.schedule.num_train_timesteps]
+        alpha = to_device(self.schedule.alphas(drawn), device).view(-1, 1, 1, 1)
+        timesteps = to_device(drawn, device)
         if self.config.num_timesteps is not None:
-            x = self._starting_at_x(x, y, timesteps)
-        y_t = interpolate(self.schedule, y, x, timesteps)
-        denoise = unet_denoiser(network, self.texts(batch.indices).to(device))
-        output = denoise(y_t.to(self.dtype), timesteps).float()
+            # At the first timestep, the source for which eq. 2 gives x: samplers start at x, with no label blended in.
+            first = to_device(drawn == self.timesteps[-1], device).view(-1, 1, 1, 1)
+            x = torch.where(first, estimate_x(x, y, alpha, "y"), x)
+        y_t = blend(y, x, alpha)
+        output = unet_denoiser(network, self.texts(batch.indices))(y_t.to(self.dtype), timesteps).float()
         if self.config.loss == "latents":
-            return F.mse_loss(output, training_target(self.schedule, y, x, timesteps, self.config.prediction))
+            return F.mse_loss(output, target_at(y, x, alpha, self.config.prediction))
+        return self._decoded(estimate_y(y_t, output, alpha, self.config.prediction), batch)
+
+    def _decoded(self, y: Tensor, batch: Batch) -> Tensor:
+        """Mean difference of the images decoded from estimated label latents and the true ones, per pixel."""
         assert self.labels is not None, "checked above"
-        alpha = self.schedule.alphas_cumprod.to(device)[timesteps].view(-1, 1, 1, 1)
-        decoded = decode_latents(self.vae, estimate_y(y_t, output, alpha, self.config.prediction)).float()
         codes = self.labels.gather(batch)
-        error = decoded - torch.from_numpy(codes).to(device) / 255
+        error = decode_latents(self.vae, y).float() - to_device(torch.from_numpy(codes), y.device) / 255
         if modality_of(self.labels.modality).has_classes and self.config.colour_error == "l2":
             error = torch.linalg.vector_norm(error, dim=1, keepdim=True) / error.shape[1] ** 0.5
         else:
             error = error.abs()
         if self.class_weights is not None:
-            error = error * torch.from_numpy(self.class_weights(codes)).to(device)
+            error = error * to_device(torch.from_numpy(self.class_weights(codes)), y.device)
         return error.mean()
-
-    def _starting_at_x(self, x: Tensor, y: Tensor, timesteps: Tensor) -> Tensor:
-        """At the first timestep, the source for which eq. 2 gives x: samplers start at x, with no label blended in."""
-        alpha = self.schedule.alphas_cumprod.to(x.device)[timesteps].view(-1, 1, 1, 1)
-        first = timesteps.view(-1, 1, 1, 1) == self.timesteps[-1]
-        return torch.where(first, estimate_x(x, y, alpha, "y"), x)
 
 
 def _weighs(labels: LabelImages, config: TrainConfig) -> bool:

@@ -34,6 +34,7 @@ def load_predictor(
     *,
     modality: Modality | None = None,
     code: Code | None = None,
+    compiled: bool = False,
 ) -> DMPPipeline:
     """The base model with an adapter on it, ready for `predict_batch`.
 
@@ -48,6 +49,8 @@ def load_predictor(
     pipeline = load_base(config, device, getattr(torch, dtype))
     pipeline.load_adapter(adapter)
     pipeline.unet.to(device)
+    if compiled:
+        pipeline.unet.compile_repeated_blocks()
     return pipeline
 
 

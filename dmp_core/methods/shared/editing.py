@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dmp_core.diffusion import Schedule, decode_latents, fingerprint, interpolate, training_target
+from dmp_core.diffusion import Schedule, decode_latents, fingerprint
+from dmp_core.diffusion.process import blend, target_at
 from dmp_core.diffusion.text import embed_texts
 from dmp_core.errors import InputError
 from dmp_core.methods.shared.ddim import drawn_noise, prediction_of
@@ -25,6 +26,7 @@ from dmp_core.progress import Progress, silent
 from dmp_core.training.data import Batch, LatentPairs
 from dmp_core.training.loop import FitResult, make_accelerator, train
 from dmp_core.training.texts import TextEmbeddings
+from dmp_core.training.transfer import to_device
 from dmp_core.weights.load import DTYPES
 
 if TYPE_CHECKING:
@@ -94,8 +96,8 @@ def fit_instruct(
         "training": config.model_dump(mode="json"),
         "samples": len(pairs),
     }
-    texts = TextEmbeddings(base, instructions, len(pairs), DTYPES[config.mixed_precision])
-    empty = embed_texts(base, [""])[0].to(texts.embeddings.dtype)
+    texts = TextEmbeddings(base, instructions, len(pairs), DTYPES[config.mixed_precision], accelerator.device)
+    empty = embed_texts(base, [""])[0].to(accelerator.device, texts.embeddings.dtype)
     unet = widen_unet(base.unet).float().requires_grad_(True).train().to(accelerator.device)
     parameters = dict(unet.named_parameters())
     loss = _InstructLoss(config, base, pairs, texts, empty, accelerator)
@@ -129,11 +131,11 @@ class _InstructLoss:
         inputs = self.process(draw)
         size = self.process.pairs.batch_size
         chance = torch.from_numpy(np.random.default_rng([self.seed, _DROP, draw]).random(size))
-        chance = self.process.part(chance).view(-1, 1, 1)
+        chance = to_device(self.process.part(chance), inputs.before.device).view(-1, 1, 1)
         # [0, p): no instruction; [p, 2p): neither; [2p, 3p): no image.
         text = torch.where(chance < 2 * self.dropout, self.empty, self.texts(inputs.batch.indices))
         no_image = (chance >= self.dropout) & (chance < 3 * self.dropout)
-        before = inputs.before * ~no_image.view(-1, 1, 1, 1).to(inputs.before.device)
+        before = inputs.before * ~no_image.view(-1, 1, 1, 1)
         return inputs.error(network, before, text)
 
 
@@ -158,11 +160,11 @@ class NoisyPairs:
 
     def draw(self, batch: Batch, noise: Tensor) -> NoisyDraw:
         device = self.accelerator.device
-        before, after = (latents.to(device, torch.float32) for latents in self.pairs.gather(batch))
-        noise, timesteps = noise.to(device), batch.timesteps.to(device)
-        noisy = interpolate(self.schedule, after, noise, timesteps)
-        target = training_target(self.schedule, after, noise, timesteps, self.prediction)
-        return NoisyDraw(batch, before / self.unscale, noisy, timesteps, target)
+        before, after = (to_device(latents, device).float() for latents in self.pairs.gather(batch))
+        noise, timesteps = to_device(noise, device), to_device(batch.timesteps, device)
+        alpha = to_device(self.schedule.alphas(batch.timesteps), device).view(-1, 1, 1, 1)
+        target = target_at(after, noise, alpha, self.prediction)
+        return NoisyDraw(batch, before / self.unscale, blend(after, noise, alpha), timesteps, target)
 
 
 class NoisyDraw:
@@ -174,7 +176,7 @@ class NoisyDraw:
     def output(self, network: Any, before: Tensor, text: Tensor) -> Tensor:
         """The U-Net's output, float32. text: (B or 1, L, D)."""
         inputs = torch.cat([self.noisy, before], dim=1)
-        text = text.to(inputs.device).expand(len(inputs), -1, -1)
+        text = text.expand(len(inputs), -1, -1)
         output: Tensor = network(inputs.to(text.dtype), self.timesteps, encoder_hidden_states=text).sample
         return output.float()
 

@@ -17,14 +17,13 @@ from dmp_core.diffusion import (
     Schedule,
     add_lora,
     fingerprint,
-    interpolate,
     load_adapter,
     lora_parameters,
     save_adapter,
-    training_target,
 )
 from dmp_core.diffusion.adapters import base_digests, check_base_model, note_identity
 from dmp_core.diffusion.card import CARD_FILE, read_card
+from dmp_core.diffusion.process import blend, target_at
 from dmp_core.diffusion.sampler import unet_denoiser
 from dmp_core.diffusion.text import embed_texts
 from dmp_core.errors import InputError
@@ -36,6 +35,7 @@ from dmp_core.training.data import LatentPairs
 from dmp_core.training.latents import LatentColumn
 from dmp_core.training.loop import FitResult, make_accelerator, train
 from dmp_core.training.texts import TextEmbeddings
+from dmp_core.training.transfer import to_device
 from dmp_core.weights.load import DTYPES
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def fit_label_prior(
     accelerator = make_accelerator(config, device)
     about = _about(dict(card or {}), config, base, labels)
     pairs = LatentPairs(labels, labels, config.batch_size, config.seed, base.scheduler.config.num_train_timesteps)
-    texts = TextEmbeddings(base, prompts if config.use_prompt else None, len(pairs), DTYPES[config.mixed_precision])
+    precision = DTYPES[config.mixed_precision]
+    texts = TextEmbeddings(base, prompts if config.use_prompt else None, len(pairs), precision, accelerator.device)
     loss = _NoiseLoss(config, base.scheduler, pairs, texts, accelerator)
     unet = _trainable_copy(base.unet, config).to(accelerator.device)
     parameters = {name: p for name, p in unet.named_parameters() if p.requires_grad}
@@ -123,15 +124,14 @@ class _NoiseLoss:
         device = self.accelerator.device
         whole = self.pairs.batch(draw)
         noise = drawn_noise((self.seed, _NOISE, draw), (len(whole.indices), *self.pairs.target.shape[2:]))
-        noise = noise[rank::world].to(device)
+        noise = to_device(noise[rank::world], device)
         batch = whole.part(rank, world)
-        y = self.pairs.gather(batch)[1].to(device, torch.float32)
-        timesteps = batch.timesteps.to(device)
-        noisy = interpolate(self.schedule, y, noise, timesteps)
-        target = training_target(self.schedule, y, noise, timesteps, self.prediction)
-        text = self.texts(batch.indices).to(device).expand(len(y), -1, -1)
-        output = network(noisy.to(self.dtype), timesteps, encoder_hidden_states=text).sample
-        return F.mse_loss(output.float(), target)
+        y = to_device(self.pairs.gather(batch)[1], device).float()
+        alpha = to_device(self.schedule.alphas(batch.timesteps), device).view(-1, 1, 1, 1)
+        text = self.texts(batch.indices).expand(len(y), -1, -1)
+        noisy = blend(y, noise, alpha).to(self.dtype)
+        output = network(noisy, to_device(batch.timesteps, device), encoder_hidden_states=text).sample
+        return F.mse_loss(output.float(), target_at(y, noise, alpha, self.prediction))
 
 
 def _trainable_copy(unet: Any, config: LabelPriorConfig) -> Any:
