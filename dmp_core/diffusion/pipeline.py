@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from dmp_core.diffusion.labels import predict_labels
 from dmp_core.diffusion.latents import decode_latents, depth_from_decoded, downscale_factor, encode_images, working_size
 from dmp_core.diffusion.sampler import Denoiser, sample, unet_denoiser
 from dmp_core.diffusion.schedule import Schedule
+from dmp_core.diffusion.shipped import shipped_folder
 from dmp_core.diffusion.text import tokenise
 from dmp_core.errors import InputError
 from dmp_core.finite import check_outputs, check_parts
@@ -38,6 +39,7 @@ Images = Image.Image | Sequence[Image.Image] | Tensor
 Resampling = Literal["antialias", "dmp_compat", "dmp_compat_aliased"]
 OutputType = Literal["pt", "np", "pil", "latent", "label"]
 Mode = Literal["RGB", "F"]
+Encode = Callable[[Tensor], Tensor]
 Resolution = int | tuple[int, int] | Literal["native", "input"]
 
 _BASE_FILE = "model_index.json"
@@ -81,7 +83,7 @@ class DMPPipeline(DiffusionPipeline):
     def from_pretrained(  # type: ignore[override]  # diffusers' first argument, under another name
         cls, base: str | Path, adapter: str | Path | None = None, check_base: bool = True, **kwargs: Any
     ) -> DMPPipeline:
-        """Load a base model (folder in diffusers' format, or hub id) and, if given, an adapter.
+        """Load a base model (folder in diffusers' format, hub id or ``shipped:NAME``) and, if given, an adapter.
 
         adapter: whatever :func:`dmp_core.diffusion.load_adapter` reads.
         check_base: refuse an adapter that was trained on another base.
@@ -89,6 +91,7 @@ class DMPPipeline(DiffusionPipeline):
 
         Raises InputError that names the file when a part contains NaN or infinity, and as :func:`load_adapter` does.
         """
+        base = shipped_folder(base, "priors", "base") or base
         if Path(base).is_dir() and not (Path(base) / _BASE_FILE).is_file():
             raise InputError(f"{base}: not a diffusers model, {_BASE_FILE} is missing; give the folder that holds it")
         kwargs, dtypes = _without_bfloat16(kwargs)
@@ -167,6 +170,7 @@ class DMPPipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
         mirrored: bool = False,
         colour_noise: float | None = None,
+        encode: Encode | None = None,
         return_dict: bool = True,
     ) -> DMPOutput | tuple[Any, ...]:
         """Predict a dense property of each image.
@@ -187,6 +191,7 @@ class DMPPipeline(DiffusionPipeline):
             arrays in the units of the modality that the adapter's card names (unit normals, metres, class ids …).
         generator: samples the VAE's posterior with it instead of taking the mode.
         mirrored, colour_noise: for "label", as in `SamplingConfig`.
+        encode: from images (B, 3, h, w) in [0, 1] to their scaled latents; None: this VAE, with `generator`.
 
         Returns :class:`DMPOutput`; with ``return_dict=False`` the tuple (images, latents). Networks run in evaluation
         mode, whatever their mode. Raises InputError on invalid arguments, and its subclass `NotFinite` on
@@ -196,7 +201,7 @@ class DMPPipeline(DiffusionPipeline):
         _check_settings(steps, guidance_scale, mode, resampling, output_type, scale)
         latents_of = partial(
             self._latents, prompt=prompt, steps=steps, guidance_scale=guidance_scale, prediction=prediction,
-            source=source, schedule=schedule, generator=generator,
+            source=source, schedule=schedule, encode=encode or partial(encode_images, self.vae, generator=generator),
         )  # fmt: skip
         result: Any
         with evaluating(self.vae, self.unet, self.text_encoder):
@@ -220,12 +225,12 @@ class DMPPipeline(DiffusionPipeline):
         prediction: Prediction | None,
         source: Source | None,
         schedule: Schedule | None,
-        generator: torch.Generator | None,
+        encode: Encode,
     ) -> Tensor:
         """Label latents (B, C, h, w) of images (B, 3, H, W) in [0, 1]; arguments as in `__call__`."""
         pixels, card = pixels.to(self._execution_device, torch.float32), self.card
         with self.progress_bar(total=steps) as bar:
-            x = encode_images(self.vae, pixels, generator).to(self.unet.dtype)
+            x = encode(pixels).to(self.unet.dtype)
             denoise = _ticking(self._denoiser(prompt, len(x), guidance_scale), bar.update)
             y: Tensor = sample(
                 denoise, x, schedule or self.schedule, steps, prediction or card.prediction, source or card.source
@@ -249,10 +254,12 @@ class DMPPipeline(DiffusionPipeline):
             working = self._working_size(size, resolution)
             pixels = image_to_vae(np.stack([resize_image(array, working) for array in arrays]))
         noise = colour_noise if modality.has_classes else None
-        return predict_labels(
+        found = predict_labels(
             self.vae, latents_of, pixels, size, modality, Code(**card.code_of(modality)),
             classes=card.encoding.classes(noise), both_ways=mirrored, colour_noise=noise,
         )  # fmt: skip
+        assert found.latents is not None, "without tiles"
+        return found.labels, found.latents
 
     def _result(
         self,

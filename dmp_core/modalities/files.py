@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from dmp_core.errors import InputError
 from dmp_core.store import read_npy
@@ -24,6 +25,16 @@ def png_bytes(image: NDArray[Any]) -> bytes:
         raise InputError(f"png: expected uint8 (H, W) or (H, W, 3), found {image.dtype} {image.shape}")
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", compress_level=_PNG_LEVEL)
+    return buffer.getvalue()
+
+
+def png16_bytes(codes: NDArray[np.uint16], unit: str, scale: float, offset: float = 0.0) -> bytes:
+    """Grey PNG of 16 bits (H, W) that states its meaning as text: value = offset + scale × code, code 0: no value."""
+    text = PngInfo()
+    for key, value in (("unit", unit), ("scale", f"{scale:.9g}"), ("offset", f"{offset:.9g}"), ("no value", "0")):
+        text.add_text(key, value)
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(codes)).save(buffer, "PNG", compress_level=_PNG_LEVEL, pnginfo=text)
     return buffer.getvalue()
 
 

@@ -18,7 +18,8 @@ from dmp_core.cli import app
 from dmp_core.config import load_config
 from dmp_core.errors import InputError
 from dmp_core.modalities import BUILT_IN, find_modality
-from dmp_core.requests.predict_files import INDEX, prediction_config
+from dmp_core.requests.predict_files import INDEX
+from dmp_core.requests.predictor import Predictor, find_targets, prediction_config
 from dmp_core.resources import manifest_root
 from dmp_core.synthesis.listing import read_folder
 from dmp_core.weights.load import load_base
