@@ -170,7 +170,6 @@ class DMPPipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
         mirrored: bool = False,
         colour_noise: float | None = None,
-        encode: Encode | None = None,
         return_dict: bool = True,
     ) -> DMPOutput | tuple[Any, ...]:
         """Predict a dense property of each image.
@@ -191,7 +190,6 @@ class DMPPipeline(DiffusionPipeline):
             arrays in the units of the modality that the adapter's card names (unit normals, metres, class ids …).
         generator: samples the VAE's posterior with it instead of taking the mode.
         mirrored, colour_noise: for "label", as in `SamplingConfig`.
-        encode: from images (B, 3, h, w) in [0, 1] to their scaled latents; None: this VAE, with `generator`.
 
         Returns :class:`DMPOutput`; with ``return_dict=False`` the tuple (images, latents). Networks run in evaluation
         mode, whatever their mode. Raises InputError on invalid arguments, and its subclass `NotFinite` on
@@ -199,12 +197,11 @@ class DMPPipeline(DiffusionPipeline):
         """
         steps = self.card.num_steps if num_inference_steps is None else num_inference_steps
         _check_settings(steps, guidance_scale, mode, resampling, output_type, scale)
-        latents_of = partial(
-            self._latents, prompt=prompt, steps=steps, guidance_scale=guidance_scale, prediction=prediction,
-            source=source, schedule=schedule, encode=encode or partial(encode_images, self.vae, generator=generator),
-        )  # fmt: skip
         result: Any
-        with evaluating(self.vae, self.unet, self.text_encoder):
+        with self.running(
+            prompt=prompt, num_inference_steps=steps, guidance_scale=guidance_scale, prediction=prediction,
+            source=source, schedule=schedule, encode=partial(encode_images, self.vae, generator=generator),
+        ) as latents_of:  # fmt: skip
             if output_type == "label":
                 result, y = self._labels(images, resolution, latents_of, mirrored, colour_noise)
             else:
@@ -212,30 +209,39 @@ class DMPPipeline(DiffusionPipeline):
                 size = (pixels.shape[-2], pixels.shape[-1])
                 y = latents_of(resize(pixels, self._working_size(size, resolution), resampling != "dmp_compat_aliased"))
                 result = self._result(y, size, mode, scale, resampling, output_type)
-        self.maybe_free_model_hooks()
         return DMPOutput(images=result, latents=y) if return_dict else (result, y)
 
-    def _latents(
+    @contextmanager
+    def running(
         self,
-        pixels: Tensor,
         *,
-        prompt: str | Sequence[str] | None,
-        steps: int,
-        guidance_scale: float,
-        prediction: Prediction | None,
-        source: Source | None,
-        schedule: Schedule | None,
-        encode: Encode,
-    ) -> Tensor:
-        """Label latents (B, C, h, w) of images (B, 3, H, W) in [0, 1]; arguments as in `__call__`."""
-        pixels, card = pixels.to(self._execution_device, torch.float32), self.card
-        with self.progress_bar(total=steps) as bar:
-            x = encode(pixels).to(self.unet.dtype)
-            denoise = _ticking(self._denoiser(prompt, len(x), guidance_scale), bar.update)
-            y: Tensor = sample(
-                denoise, x, schedule or self.schedule, steps, prediction or card.prediction, source or card.source
-            )
-        return y
+        prompt: str | Sequence[str] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float = 1.0,
+        prediction: Prediction | None = None,
+        source: Source | None = None,
+        schedule: Schedule | None = None,
+        encode: Encode | None = None,
+    ) -> Iterator[Callable[[Tensor], Tensor]]:
+        """The function from images (B, 3, h, w) in [0, 1], in whole latents, to label latents; for several calls.
+
+        encode: from such images to their scaled latents; None: this VAE, the posterior's mode.
+        Other arguments, and the networks' mode, as in `__call__`.
+        """
+        device, steps = self._execution_device, num_inference_steps or self.card.num_steps
+        encode, schedule = encode or partial(encode_images, self.vae), schedule or self.schedule
+        prediction, source = prediction or self.card.prediction, source or self.card.source
+
+        def latents_of(pixels: Tensor) -> Tensor:
+            with self.progress_bar(total=steps) as bar:
+                x = encode(pixels.to(device, torch.float32)).to(self.unet.dtype)
+                denoise = _ticking(self._denoiser(prompt, len(x), guidance_scale, device), bar.update)
+                y: Tensor = sample(denoise, x, schedule, steps, prediction, source)
+            return y
+
+        with torch.no_grad(), evaluating(self.vae, self.unet, self.text_encoder):
+            yield latents_of
+        self.maybe_free_model_hooks()
 
     def _labels(
         self, images: Images, resolution: Resolution, latents_of: Any, mirrored: bool, colour_noise: float | None
@@ -279,25 +285,27 @@ class DMPPipeline(DiffusionPipeline):
         depth_scale = encoding.scale if scale is None else scale
         return postprocess(decoded, size, mode or encoding.mode, depth_scale, resampling, output_type)
 
-    def encode_prompt(self, prompt: str | Sequence[str]) -> Tensor:
+    def encode_prompt(self, prompt: str | Sequence[str], device: torch.device | None = None) -> Tensor:
         """Text embeddings (B, L, D) of one prompt or several; long ones are truncated."""
         tokens = tokenise(self.tokenizer, [prompt] if isinstance(prompt, str) else prompt)
-        embeds: Tensor = self.text_encoder(tokens.to(self._execution_device))[0]
+        embeds: Tensor = self.text_encoder(tokens.to(device or self._execution_device))[0]
         return embeds
 
-    def _denoiser(self, prompt: str | Sequence[str] | None, batch: int, guidance_scale: float) -> Denoiser:
-        empty = self._embed_empty()
+    def _denoiser(
+        self, prompt: str | Sequence[str] | None, batch: int, guidance_scale: float, device: torch.device
+    ) -> Denoiser:
+        empty = self._embed_empty(device)
         if prompt is None:
             return unet_denoiser(self.unet, empty)
         if not isinstance(prompt, str) and len(prompt) != batch:
             raise InputError(f"prompt: {len(prompt)} prompts for {batch} images; give one, or one each")
-        return unet_denoiser(self.unet, self.encode_prompt(prompt), empty, guidance_scale)
+        return unet_denoiser(self.unet, self.encode_prompt(prompt, device), empty, guidance_scale)
 
-    def _embed_empty(self) -> Tensor:
+    def _embed_empty(self, device: torch.device) -> Tensor:
         """Embedding of the empty prompt, (1, L, D), computed once: most calls use only this one."""
         if self._empty_embeds is None:
-            self._empty_embeds = self.encode_prompt("")
-        self._empty_embeds = self._empty_embeds.to(self._execution_device, self.unet.dtype)
+            self._empty_embeds = self.encode_prompt("", device)
+        self._empty_embeds = self._empty_embeds.to(device, self.unet.dtype)
         return self._empty_embeds
 
     def _working_size(self, size: tuple[int, int], resolution: Resolution) -> tuple[int, int]:

@@ -120,36 +120,27 @@ def predict_all(
     if sampling.use_prompt and (prompts is None or len(prompts) != len(images)):
         raise InputError(f"sampling.use_prompt: needs one prompt per image ({len(images)})")
     captions = list(prompts) if sampling.use_prompt and prompts is not None else None
-    schedule = _schedule(pipeline, sampling)
-
-    def latents_of(working: torch.Tensor) -> torch.Tensor:
-        _, latents = pipeline(
-            working,
-            prompt=captions,
-            num_inference_steps=sampling.num_steps,
-            guidance_scale=sampling.guidance_scale,
-            source=sampling.source,
-            schedule=schedule,
-            resolution="input",
-            output_type="latent",
-            encode=encode,
-            return_dict=False,
+    with pipeline.running(
+        prompt=captions,
+        num_inference_steps=sampling.num_steps,
+        guidance_scale=sampling.guidance_scale,
+        source=sampling.source,
+        schedule=_schedule(pipeline, sampling),
+        encode=encode,
+    ) as latents_of:
+        return predict_labels(
+            pipeline.vae,
+            latents_of,
+            working_images(pipeline.vae, images, resolution),
+            images.shape[1:3],
+            modality,
+            replace(code or Code(), **pipeline.card.code_of(modality)),
+            classes=pipeline.card.encoding.classes(sampling.colour_noise),
+            both_ways=sampling.mirrored,
+            colour_noise=sampling.colour_noise,
+            difference=difference,
+            tiles=None if tile is None else Tiles.of(tile, overlap, downscale_factor(pipeline.vae)),
         )
-        return latents
-
-    return predict_labels(
-        pipeline.vae,
-        latents_of,
-        working_images(pipeline.vae, images, resolution),
-        images.shape[1:3],
-        modality,
-        replace(code or Code(), **pipeline.card.code_of(modality)),
-        classes=pipeline.card.encoding.classes(sampling.colour_noise),
-        both_ways=sampling.mirrored,
-        colour_noise=sampling.colour_noise,
-        difference=difference,
-        tiles=None if tile is None else Tiles.of(tile, overlap, downscale_factor(pipeline.vae)),
-    )
 
 
 def _schedule(pipeline: DMPPipeline, sampling: SamplingConfig) -> Schedule | None:
