@@ -17,42 +17,44 @@ if TYPE_CHECKING:
 _NAME = "predict"
 
 
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option("--adapter", help="Adapter folder, or shipped:NAME; repeatable. By default the preset's, or shipped."),
+]
+Modalities = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--modality", "-m", help="What to predict; repeatable. By default all of the preset, or what --adapter does."
+    ),
+]
+Resolution = Annotated[
+    int | None,
+    typer.Option(min=1, max=16384, help="Shorter side at which the networks work, pixels; the adapter's by default."),
+]
+Tile = Annotated[
+    int | None, typer.Option(min=1, max=16384, help="Predict in tiles of this size, blended; for large images.")
+]
+Overlap = Annotated[
+    int | None, typer.Option(min=0, max=16384, help="Pixels that neighbouring tiles share; a fourth by default.")
+]
+Batch = Annotated[int, typer.Option(min=1, max=1024, help="Images at once; above 1, results may change by rounding.")]
+
+
 def predict(
     images: Annotated[list[str], typer.Argument(help="Image files, folders, or patterns such as 'photos/*.jpg'.")],
-    adapter: Annotated[
-        list[str] | None,
-        typer.Option(help="Adapter folder, or shipped:NAME; repeatable. By default the preset's, or those that ship."),
-    ] = None,
-    modality: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--modality",
-            "-m",
-            help="What to predict; repeatable. By default all of the preset, or what --adapter does.",
-        ),
-    ] = None,
+    adapter: Adapters = None,
+    modality: Modalities = None,
     out: Annotated[Path, typer.Option(help="Folder for the predictions.", callback=out_folder)] = Path("predictions"),
     preset: Preset = "mini",
     config: ConfigFile = None,
     overrides: Overrides = None,
-    processing_res: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=16384, help="Shorter side at which the networks work, pixels; the adapter's by default."
-        ),
-    ] = None,
-    tile: Annotated[
-        int | None, typer.Option(min=1, max=16384, help="Predict in tiles of this size, blended; for large images.")
-    ] = None,
-    overlap: Annotated[
-        int | None, typer.Option(min=0, max=16384, help="Pixels that neighbouring tiles share; a fourth by default.")
-    ] = None,
+    processing_res: Resolution = None,
+    tile: Tile = None,
+    overlap: Overlap = None,
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Also write how far the mirrored image's prediction is apart.")
     ] = False,
-    batch_size: Annotated[
-        int, typer.Option(min=1, max=1024, help="Images at once; above 1, results may change by rounding.")
-    ] = 1,
+    batch_size: Batch = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make results again that are already there.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -66,11 +68,10 @@ def predict(
 
     targets = find_targets(preset, config, overrides, modality or (), adapter or ())
     predictor = Predictor(targets, Manner(processing_res, tile, overlap, uncertainty))
-    start = time.monotonic()
+    start, pace = time.monotonic(), _Pace()
     results: list[Result] = []
     with ProgressDisplay(stderr) as display:
         display.started(_NAME)
-        pace = _Pace()
 
         def advanced(done: int, total: int, message: str = "") -> None:
             display.advanced(_NAME, done, total, pace(total - done))
