@@ -1,6 +1,6 @@
 """All modalities of a configuration on any images: one base model in memory, one adapter per modality.
 
-    Predictor.from_preset("mini")("photo.jpg")  # modality → array
+Predictor.from_preset("mini")("photo.jpg")  # modality → array
 """
 
 from __future__ import annotations
