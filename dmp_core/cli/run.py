@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, WorkspaceOption, stdout
+from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, WorkspaceOption, stderr, stdout
 from dmp_core.cli.experiments import compare
 from dmp_core.cli.needs import describe_needs, describe_sources, duration
 from dmp_core.cli.running import notice_other_preset, run_nodes
@@ -63,6 +64,8 @@ def stage(
     nodes = plan(settings)
     chosen = select(nodes, name, modality, split)
     shard_numbers(shards, name)
+    for line in _not_trained(chosen):
+        stderr.print(line, soft_wrap=True)
     for output in run_nodes(settings, workspace, chosen, force, shards):
         stdout.print(f"{output.id}: {output.path}", soft_wrap=True)
     found = statuses(nodes, Workspace(workspace))
@@ -70,6 +73,13 @@ def stage(
         stdout.print(
             f"stale now: {len(stale)} ({', '.join(stale[:4])}{' …' if len(stale) > 4 else ''}); see `dmp plan`"
         )
+
+
+def _not_trained(nodes: list[Node]) -> Iterator[str]:
+    """A line per train node that trains nothing, whatever --force asks for."""
+    for node in nodes:
+        if (finished := getattr(node.config, "adapter", None)) is not None:
+            yield f"{node.id}: {finished} is a finished adapter, so nothing is trained; --set 'adapters={{}}' trains"
 
 
 def show_plan(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from dmp_core.diffusion.card import CARD_FILE, PUBLISHED_FILES, AdapterCard, parse_card, read_card
 from dmp_core.diffusion.lora_files import CONFIG_FILE, PEFT_FILES, WEIGHTS_FILE, as_peft
+from dmp_core.diffusion.shipped import shipped_folder
 from dmp_core.errors import InputError
 from dmp_core.finite import check_weights
 
@@ -216,9 +217,9 @@ def export_diffusers_lora(unet: Any, folder: str | Path) -> Path:
 def load_adapter(unet: Any, path: str | Path, check_base: bool = True, vae: Any = None) -> AdapterCard:
     """Load an adapter into ``unet`` (in place) and return its card.
 
-    path: a folder written by :func:`save_adapter` or :func:`save_unet` (which replaces all weights), a PEFT
-        folder, or a LoRA file as diffusers or the published DMP code writes it (``.safetensors`` or ``.bin``) or the
-        folder that holds one. Without ``dmp.json`` the card has the paper's settings.
+    path: ``shipped:NAME``, a folder written by :func:`save_adapter` or :func:`save_unet` (which replaces all weights),
+        a PEFT folder, or a LoRA file as diffusers or the published DMP code writes it (``.safetensors`` or ``.bin``) or
+        the folder that holds one. Without ``dmp.json`` the card has the paper's settings.
     check_base: refuse an adapter that was trained on another base model.
     vae: of the base model, which is then verified too.
 
@@ -260,8 +261,8 @@ def check_base_model(card: AdapterCard, source: object, unet: Any, vae: Any = No
 
 
 def find_adapter(path: str | Path) -> Path:
-    """The weights file at ``path``, itself a file or a folder that contains one of the known names."""
-    path = Path(path)
+    """The weights file at ``path``: a file, a folder that contains one of the known names, or ``shipped:NAME``."""
+    path = shipped_folder(path, "adapters", "adapter") or Path(path)
     names = (*PEFT_FILES, UNET_FILE, *PUBLISHED_FILES)
     candidates = [path] if path.is_file() else [path / name for name in names]
     for candidate in candidates:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dmp_core.diffusion.latents import decode_latents, downscale_factor, encode_images, working_size
+from dmp_core.diffusion.tiles import Tiles, tiled
 from dmp_core.finite import check_outputs
 from dmp_core.images import image_to_vae, resize_image
 from dmp_core.modalities import Code, Modality, modality_of
@@ -89,6 +91,17 @@ def mirrored(label_images: NDArray[Any], modality: Modality | str, where: NDArra
     return found
 
 
+class Predicted(NamedTuple):
+    """Labels of a batch of images, channels last."""
+
+    labels: Array
+    latents: Tensor | None
+    """Of the label images, (B, C, h, w); None: they were made in tiles."""
+    difference: Array | None = None
+    """Between the image's prediction and the mirrored image's, (B, H, W) in the unit of the modality's `error_scale`;
+    None: not requested."""
+
+
 def predict_labels(
     vae: Any,
     latents_of: Callable[[Tensor], Tensor],
@@ -100,19 +113,37 @@ def predict_labels(
     classes: Classes = None,
     both_ways: bool = False,
     colour_noise: float | None = None,
-) -> tuple[Array, Tensor]:
-    """The one way from images to labels: (labels of `size` = (height, width), channels last; the label latents).
+    difference: bool = False,
+    tiles: Tiles | None = None,
+) -> Predicted:
+    """The one way from images to labels of `size` = (height, width).
 
     latents_of: the network, from images (B, 3, h, w) in [0, 1] to label latents (B, C, h', w').
     images: (B, 3, h, w) in [-1, 1], at the size at which the network works.
     classes, colour_noise: see `Modality.from_image`.
     both_ways: also predict the mirrored images and average; not for class maps, where the mean of two classes' colours
         may be a third one's.
+    difference: also return how far the two are apart, for class maps too; this predicts the mirrored images as well.
     """
-    latents = latents_of(images / 2 + 0.5)
-    decoded = decode(vae, latents)
-    if both_ways and not modality.has_classes:
-        other = decode(vae, latents_of(images.flip(-1) / 2 + 0.5)).cpu().numpy()
-        back = mirrored(other, modality, np.ones(len(other), dtype=np.bool_))
-        decoded = (decoded.cpu() + torch.from_numpy(back)) / 2
-    return modality.from_image_at(decoded, (size[0], size[1]), code, classes=classes, noise=colour_noise), latents
+    latents: list[Tensor] = []
+
+    def network(part: Tensor) -> Tensor:
+        latents.append(latents_of(part / 2 + 0.5))
+        return decode(vae, latents[-1])
+
+    if tiles is not None:
+        network = partial(tiled, network=network, tiles=tiles, choose=modality.has_classes)
+
+    def labels_of(decoded: Tensor) -> Array:
+        return modality.from_image_at(decoded, (size[0], size[1]), code, classes=classes, noise=colour_noise)
+
+    decoded = own = network(images)
+    apart, averaged = None, both_ways and not modality.has_classes
+    if averaged or difference:
+        other = network(images.flip(-1)).cpu().numpy()
+        back = torch.from_numpy(mirrored(other, modality, np.ones(len(other), dtype=np.bool_)))
+        if averaged:
+            decoded = (own.cpu() + back) / 2
+        if difference:
+            apart = np.stack([modality.error_map(*two) for two in zip(labels_of(back), labels_of(own), strict=True)])
+    return Predicted(labels_of(decoded), None if tiles else latents[0], apart)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -29,6 +30,22 @@ def encode_images(vae: Any, images: Tensor, generator: torch.Generator | None = 
     shift, scale = _shift_scale(vae)
     scaled: Tensor = (latents - shift) * scale
     return scaled
+
+
+class SharedLatents:
+    """`encode_images` for several networks that read the same images: each batch is encoded once, and kept."""
+
+    def __init__(self, vae: Any) -> None:
+        self._vae = vae
+        self._known: dict[tuple[tuple[int, ...], bytes], Tensor] = {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """images: (B, 3, H, W) in [0, 1]."""
+        values = images.detach().cpu().contiguous().numpy()
+        key = values.shape, hashlib.sha256(values.data).digest()
+        if key not in self._known:
+            self._known[key] = encode_images(self._vae, images)
+        return self._known[key]
 
 
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from dmp_core.diffusion.labels import predict_labels
 from dmp_core.diffusion.latents import decode_latents, depth_from_decoded, downscale_factor, encode_images, working_size
 from dmp_core.diffusion.sampler import Denoiser, sample, unet_denoiser
 from dmp_core.diffusion.schedule import Schedule
+from dmp_core.diffusion.shipped import shipped_folder
 from dmp_core.diffusion.text import tokenise
 from dmp_core.errors import InputError
 from dmp_core.finite import check_outputs, check_parts
@@ -38,6 +39,7 @@ Images = Image.Image | Sequence[Image.Image] | Tensor
 Resampling = Literal["antialias", "dmp_compat", "dmp_compat_aliased"]
 OutputType = Literal["pt", "np", "pil", "latent", "label"]
 Mode = Literal["RGB", "F"]
+Encode = Callable[[Tensor], Tensor]
 Resolution = int | tuple[int, int] | Literal["native", "input"]
 
 _BASE_FILE = "model_index.json"
@@ -81,7 +83,7 @@ class DMPPipeline(DiffusionPipeline):
     def from_pretrained(  # type: ignore[override]  # diffusers' first argument, under another name
         cls, base: str | Path, adapter: str | Path | None = None, check_base: bool = True, **kwargs: Any
     ) -> DMPPipeline:
-        """Load a base model (folder in diffusers' format, or hub id) and, if given, an adapter.
+        """Load a base model (folder in diffusers' format, hub id or ``shipped:NAME``) and, if given, an adapter.
 
         adapter: whatever :func:`dmp_core.diffusion.load_adapter` reads.
         check_base: refuse an adapter that was trained on another base.
@@ -89,6 +91,7 @@ class DMPPipeline(DiffusionPipeline):
 
         Raises InputError that names the file when a part contains NaN or infinity, and as :func:`load_adapter` does.
         """
+        base = shipped_folder(base, "priors", "base") or base
         if Path(base).is_dir() and not (Path(base) / _BASE_FILE).is_file():
             raise InputError(f"{base}: not a diffusers model, {_BASE_FILE} is missing; give the folder that holds it")
         kwargs, dtypes = _without_bfloat16(kwargs)
@@ -194,12 +197,11 @@ class DMPPipeline(DiffusionPipeline):
         """
         steps = self.card.num_steps if num_inference_steps is None else num_inference_steps
         _check_settings(steps, guidance_scale, mode, resampling, output_type, scale)
-        latents_of = partial(
-            self._latents, prompt=prompt, steps=steps, guidance_scale=guidance_scale, prediction=prediction,
-            source=source, schedule=schedule, generator=generator,
-        )  # fmt: skip
         result: Any
-        with evaluating(self.vae, self.unet, self.text_encoder):
+        with self.running(
+            prompt=prompt, num_inference_steps=steps, guidance_scale=guidance_scale, prediction=prediction,
+            source=source, schedule=schedule, encode=partial(encode_images, self.vae, generator=generator),
+        ) as latents_of:  # fmt: skip
             if output_type == "label":
                 result, y = self._labels(images, resolution, latents_of, mirrored, colour_noise)
             else:
@@ -207,30 +209,39 @@ class DMPPipeline(DiffusionPipeline):
                 size = (pixels.shape[-2], pixels.shape[-1])
                 y = latents_of(resize(pixels, self._working_size(size, resolution), resampling != "dmp_compat_aliased"))
                 result = self._result(y, size, mode, scale, resampling, output_type)
-        self.maybe_free_model_hooks()
         return DMPOutput(images=result, latents=y) if return_dict else (result, y)
 
-    def _latents(
+    @contextmanager
+    def running(
         self,
-        pixels: Tensor,
         *,
-        prompt: str | Sequence[str] | None,
-        steps: int,
-        guidance_scale: float,
-        prediction: Prediction | None,
-        source: Source | None,
-        schedule: Schedule | None,
-        generator: torch.Generator | None,
-    ) -> Tensor:
-        """Label latents (B, C, h, w) of images (B, 3, H, W) in [0, 1]; arguments as in `__call__`."""
-        pixels, card = pixels.to(self._execution_device, torch.float32), self.card
-        with self.progress_bar(total=steps) as bar:
-            x = encode_images(self.vae, pixels, generator).to(self.unet.dtype)
-            denoise = _ticking(self._denoiser(prompt, len(x), guidance_scale), bar.update)
-            y: Tensor = sample(
-                denoise, x, schedule or self.schedule, steps, prediction or card.prediction, source or card.source
-            )
-        return y
+        prompt: str | Sequence[str] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float = 1.0,
+        prediction: Prediction | None = None,
+        source: Source | None = None,
+        schedule: Schedule | None = None,
+        encode: Encode | None = None,
+    ) -> Iterator[Callable[[Tensor], Tensor]]:
+        """The function from images (B, 3, h, w) in [0, 1], in whole latents, to label latents; for several calls.
+
+        encode: from such images to their scaled latents; None: this VAE, the posterior's mode.
+        Other arguments, and the networks' mode, as in `__call__`.
+        """
+        device, steps = self._execution_device, num_inference_steps or self.card.num_steps
+        encode, schedule = encode or partial(encode_images, self.vae), schedule or self.schedule
+        prediction, source = prediction or self.card.prediction, source or self.card.source
+
+        def latents_of(pixels: Tensor) -> Tensor:
+            with self.progress_bar(total=steps) as bar:
+                x = encode(pixels.to(device, torch.float32)).to(self.unet.dtype)
+                denoise = _ticking(self._denoiser(prompt, len(x), guidance_scale, device), bar.update)
+                y: Tensor = sample(denoise, x, schedule, steps, prediction, source)
+            return y
+
+        with torch.no_grad(), evaluating(self.vae, self.unet, self.text_encoder):
+            yield latents_of
+        self.maybe_free_model_hooks()
 
     def _labels(
         self, images: Images, resolution: Resolution, latents_of: Any, mirrored: bool, colour_noise: float | None
@@ -249,10 +260,12 @@ class DMPPipeline(DiffusionPipeline):
             working = self._working_size(size, resolution)
             pixels = image_to_vae(np.stack([resize_image(array, working) for array in arrays]))
         noise = colour_noise if modality.has_classes else None
-        return predict_labels(
+        found = predict_labels(
             self.vae, latents_of, pixels, size, modality, Code(**card.code_of(modality)),
             classes=card.encoding.classes(noise), both_ways=mirrored, colour_noise=noise,
         )  # fmt: skip
+        assert found.latents is not None, "without tiles"
+        return found.labels, found.latents
 
     def _result(
         self,
@@ -272,25 +285,27 @@ class DMPPipeline(DiffusionPipeline):
         depth_scale = encoding.scale if scale is None else scale
         return postprocess(decoded, size, mode or encoding.mode, depth_scale, resampling, output_type)
 
-    def encode_prompt(self, prompt: str | Sequence[str]) -> Tensor:
+    def encode_prompt(self, prompt: str | Sequence[str], device: torch.device | None = None) -> Tensor:
         """Text embeddings (B, L, D) of one prompt or several; long ones are truncated."""
         tokens = tokenise(self.tokenizer, [prompt] if isinstance(prompt, str) else prompt)
-        embeds: Tensor = self.text_encoder(tokens.to(self._execution_device))[0]
+        embeds: Tensor = self.text_encoder(tokens.to(device or self._execution_device))[0]
         return embeds
 
-    def _denoiser(self, prompt: str | Sequence[str] | None, batch: int, guidance_scale: float) -> Denoiser:
-        empty = self._embed_empty()
+    def _denoiser(
+        self, prompt: str | Sequence[str] | None, batch: int, guidance_scale: float, device: torch.device
+    ) -> Denoiser:
+        empty = self._embed_empty(device)
         if prompt is None:
             return unet_denoiser(self.unet, empty)
         if not isinstance(prompt, str) and len(prompt) != batch:
             raise InputError(f"prompt: {len(prompt)} prompts for {batch} images; give one, or one each")
-        return unet_denoiser(self.unet, self.encode_prompt(prompt), empty, guidance_scale)
+        return unet_denoiser(self.unet, self.encode_prompt(prompt, device), empty, guidance_scale)
 
-    def _embed_empty(self) -> Tensor:
+    def _embed_empty(self, device: torch.device) -> Tensor:
         """Embedding of the empty prompt, (1, L, D), computed once: most calls use only this one."""
         if self._empty_embeds is None:
-            self._empty_embeds = self.encode_prompt("")
-        self._empty_embeds = self._empty_embeds.to(self._execution_device, self.unet.dtype)
+            self._empty_embeds = self.encode_prompt("", device)
+        self._empty_embeds = self._empty_embeds.to(device, self.unet.dtype)
         return self._empty_embeds
 
     def _working_size(self, size: tuple[int, int], resolution: Resolution) -> tuple[int, int]:

@@ -44,6 +44,10 @@ class Depth(ScalarMap):
         """Also 16-bit PNG of millimetres, and NaN as "no surface"."""
         return _millimetres(data) if suffix == ".png" else self.decode(_without_nan(data))
 
+    def png16(self, label: Array) -> bytes:
+        """In millimetres, up to 65.535 m; 0: no surface."""
+        return self._png16(label, 0.0, 0.001)
+
     def _check_values(self, array: Array) -> None:
         check_range(self.name, array, -math.inf, math.inf)
 

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from dmp_core.errors import InputError
 from dmp_core.store import read_npy
 
-# Fixed: zlib's output depends on it, and shards must be byte-identical.
-_PNG_LEVEL = 6
+# zlib's output depends on it, and shards must be byte-identical.
+_PNG_LEVEL = ContextVar("_PNG_LEVEL", default=6)
+
+
+@contextmanager
+def quick_png() -> Iterator[None]:
+    """Inside, PNGs take a fourth of the time and a third more bytes; for files that need not be byte-identical."""
+    token = _PNG_LEVEL.set(1)
+    try:
+        yield
+    finally:
+        _PNG_LEVEL.reset(token)
 
 
 def png_bytes(image: NDArray[Any]) -> bytes:
@@ -23,7 +37,17 @@ def png_bytes(image: NDArray[Any]) -> bytes:
     if not wide and (image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,))):
         raise InputError(f"png: expected uint8 (H, W) or (H, W, 3), found {image.dtype} {image.shape}")
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=_PNG_LEVEL)
+    Image.fromarray(image).save(buffer, "PNG", compress_level=_PNG_LEVEL.get())
+    return buffer.getvalue()
+
+
+def png16_bytes(codes: NDArray[np.uint16], unit: str, scale: float, offset: float = 0.0) -> bytes:
+    """Grey PNG of 16 bits (H, W) that states its meaning as text: value = offset + scale × code, code 0: no value."""
+    text = PngInfo()
+    for key, value in (("unit", unit), ("scale", f"{scale:.9g}"), ("offset", f"{offset:.9g}"), ("no value", "0")):
+        text.add_text(key, value)
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(codes)).save(buffer, "PNG", compress_level=_PNG_LEVEL.get(), pnginfo=text)
     return buffer.getvalue()
 
 

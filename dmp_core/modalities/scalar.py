@@ -26,7 +26,7 @@ from dmp_core.modalities.base import (
     float64,
     read_png,
 )
-from dmp_core.modalities.files import npy_bytes, png_bytes, read_floats
+from dmp_core.modalities.files import npy_bytes, png16_bytes, png_bytes, read_floats
 from dmp_core.modalities.pictures import apply_map, grey_image
 
 INTRINSIC_METRICS = (
@@ -94,6 +94,18 @@ class ScalarMap(Modality):
     def stored_unit(self) -> str:
         """Unit of the numbers in a .npy file, for messages."""
         return self.unit or "values"
+
+    def png16(self, label: Array) -> bytes:
+        """One label as a grey PNG of 16 bits, which states unit, scale and offset; see `png16_bytes`."""
+        step = (self.high - self.low) / 65534
+        return self._png16(label, self.low - step, step)
+
+    def _png16(self, label: Array, offset: float, scale: float) -> bytes:
+        """Values outside the range of the codes 1 to 65535 become the nearest one's."""
+        valid = self.valid(label)
+        codes = (np.where(valid, label, offset).astype(np.float64) - offset) / scale
+        codes = np.where(valid, codes.round().clip(1, 65535), 0)
+        return png16_bytes(codes.astype(np.uint16), self.unit, scale, offset)
 
     # ------------------------------------------------------------------------------- geometry
     def checked(self, array: Array, batch: bool = False) -> Array:

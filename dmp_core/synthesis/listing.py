@@ -66,6 +66,25 @@ def read_folder(
     return replace(whole, images=_part(whole, share)[:count])
 
 
+def image_names(folder: Path, modalities: Sequence[Modality], *, below: bool = True) -> list[str]:
+    """Sorted names of a folder's images: neither labels of other images, nor predictions; reads no file.
+
+    below: also in its folders. Raises InputError if a folder cannot be listed.
+    """
+    tree = _walk(folder)
+    if tree.problems:
+        refuse(list(tree.problems))
+    words = _label_words(modalities)
+    files = [PurePosixPath(name) for name, _, _ in tree.files if below or "/" not in name]
+    names = [
+        name for name in files
+        if name.suffix.lower() in SUFFIXES and not _prediction(tuple(words)).fullmatch(name.name)
+    ]  # fmt: skip
+    stems = {_stem(name) for name in names}
+    labels = ((name, _as_label(name, words)) for name in names)
+    return [str(name) for name, label in labels if label is None or label.stem not in stems]
+
+
 def read_folders(
     asked: Mapping[str, tuple[str, tuple[float, float]]],
     *,
@@ -270,7 +289,9 @@ def _label_words(modalities: Iterable[Modality]) -> dict[str, Modality]:
 @cache
 def _prediction(words: tuple[str, ...]) -> re.Pattern[str]:
     """Pattern of files that `dmp predict` writes, perhaps next to the images: neither image nor label."""
-    return re.compile(rf".*\.(?:{'|'.join(map(re.escape, words))})\.(?:pred|view)\.(?:png|npy)", re.DOTALL)
+    return re.compile(
+        rf".*\.(?:{'|'.join(map(re.escape, words))})(?:\.uncertainty)?\.(?:pred|view)\.(?:png|npy)", re.DOTALL
+    )
 
 
 @dataclass(frozen=True)

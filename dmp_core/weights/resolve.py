@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import Any
 
 from safetensors import SafetensorError
 
+from dmp_core.diffusion.shipped import Kind, shipped_folder
 from dmp_core.errors import InputError
-from dmp_core.resources import manifest_root
 from dmp_core.store import sha256_file, sha256_files, sha256_folder
 from dmp_core.weights import registry
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["priors", "adapters"]
 UNREADABLE = (OSError, ValueError, KeyError, AttributeError, TypeError, ImportError, UnpicklingError, SafetensorError)
 """What the libraries raise on a model that is incomplete, damaged, or holds code instead of weights."""
 
@@ -56,8 +55,8 @@ def resolve_model(reference: str, field: str, *, kind: Kind | None = None, revis
     Raises InputError when a shipped name or an explicit path does not exist, and when a model of the registry is
     missing, cut short or tampered with; its message names the file and the fix.
     """
-    if kind is not None and reference.startswith("shipped:"):
-        return Located(str(_shipped(reference, kind, field)))
+    if kind is not None and (folder := shipped_folder(reference, kind, field)) is not None:
+        return Located(str(folder))
     model = registered(reference, revision)
     notice_moved(reference, revision, field)
     if model is not None and (model.id == reference or registry.present(model)):
@@ -169,17 +168,6 @@ def model_hash(reference: str, revision: str | None = None, file: str = "") -> s
         return model.identity()
     path = Path(reference).expanduser() / file
     return local_digest(path) if path.exists() else None
-
-
-def _shipped(reference: str, kind: Kind, field: str) -> Path:
-    root = manifest_root() / kind
-    folder = root / reference.removeprefix("shipped:")
-    if not folder.is_dir():
-        names = sorted(path.name for path in root.glob("*") if path.is_dir())
-        raise InputError(
-            f"{field}: {reference}: no such model ships with the package; there are: {', '.join(names) or 'none'}"
-        )
-    return folder
 
 
 def _files(path: Path) -> list[Path]:

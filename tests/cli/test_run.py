@@ -9,8 +9,9 @@ import pytest
 
 from dmp_core.cli import app
 from dmp_core.cli.errors import guarded
+from dmp_core.cli.run import _not_trained
 from dmp_core.config import load_config
-from dmp_core.stages import execute
+from dmp_core.stages import execute, plan, select
 
 
 def dmp(*arguments: str) -> int:
@@ -31,3 +32,9 @@ def test_a_workspace_of_another_preset_is_noticed(tmp_path: Path, capsys, option
     assert dmp(*here, "-p", "smoke") == 0
     assert dmp(*here, "-p", "smoke", "--set", "train.steps=4") == 0
     assert capsys.readouterr().err == ""
+
+
+def test_a_stage_that_trains_nothing_says_so() -> None:
+    nodes = plan(load_config("smoke", None, ["modalities=[normal, shading]", "adapters={normal: 'shipped:normal'}"]))
+    (line,) = _not_trained(select(nodes, "train"))
+    assert line.startswith("train/normal-dmp: shipped:normal is a finished adapter, so nothing is trained; --set ")

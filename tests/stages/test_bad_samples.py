@@ -18,7 +18,8 @@ from dmp_core.config.presets import validate
 from dmp_core.errors import InputError
 from dmp_core.modalities import find_modality
 from dmp_core.requests.imports import check_pixels, import_settings, store_settings
-from dmp_core.requests.predict_files import predict_files, prediction_config
+from dmp_core.requests.predict_files import predict_files
+from dmp_core.requests.predictor import Predictor, find_targets
 from dmp_core.runtime import BadSampleConfig
 from dmp_core.scoring.protocol import ScoreTable
 from dmp_core.stages import execute, find, plan
@@ -231,8 +232,9 @@ def test_your_own_images_are_predicted_except_the_broken_one(images, tmp_path, c
 
     def predicted(bounds: str) -> list[str]:
         settings = ["sampling.num_steps=1", f"runtime.on_bad_sample={{{bounds}}}"]
-        config, modality = prediction_config("mini", None, settings, "shipped:normal", "normal")
-        return [path.name for path in predict_files(files, modality, "shipped:normal", tmp_path / "out", config)]
+        predictor = Predictor(find_targets("mini", None, settings, ["normal"]))
+        found = predict_files(files, predictor, tmp_path / "out", overwrite=True)
+        return [result.files["view"].name for result in found]
 
     with pytest.raises(InputError, match=r"5\.png: not a readable image"):
         predicted("policy: fail")

@@ -1,4 +1,4 @@
-"""`dmp predict`: precedence of settings, names of results, and that no file of the user is overwritten."""
+"""`dmp predict`: precedence of settings, names, what is skipped, and that no file of the user is overwritten."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from dmp_core.cli import app
 from dmp_core.config import load_config
 from dmp_core.errors import InputError
 from dmp_core.modalities import BUILT_IN, find_modality
-from dmp_core.requests.predict_files import INDEX, prediction_config
+from dmp_core.requests.predict_files import INDEX
+from dmp_core.requests.predictor import prediction_config
 from dmp_core.resources import manifest_root
 from dmp_core.synthesis.listing import read_folder
 from dmp_core.weights.load import load_base
@@ -27,6 +28,7 @@ from dmp_core.weights.settings import BaseConfig
 ROOT = Path(__file__).resolve().parents[2]
 
 DEPTH = ("--modality", "depth", "--adapter", "shipped:depth")
+DEPTH_FILES = ("pred.npy", "pred.png", "view.png")
 
 
 def predict(*arguments: object) -> None:
@@ -134,13 +136,13 @@ def test_images_of_one_name_are_named_by_their_paths(tmp_path: Path) -> None:
     ]
     predict(*images, *DEPTH, "--out", tmp_path / "out")
     stems = ("a/x", "b/x", "b/c/X", "b/y")
-    assert names(tmp_path / "out") == {f"{s}.depth.{end}" for s in stems for end in ("pred.npy", "view.png")}
+    assert names(tmp_path / "out") == {f"{stem}.depth.{end}" for stem in stems for end in DEPTH_FILES}
 
 
 def test_an_image_given_twice_is_predicted_once(tmp_path: Path) -> None:
     image = photo_file(tmp_path / "a" / "x.png")
     predict(image, tmp_path / "a" / ".." / "a" / "x.png", *DEPTH, "--out", tmp_path / "out")
-    assert names(tmp_path / "out") == {"x.depth.pred.npy", "x.depth.view.png"}
+    assert names(tmp_path / "out") == {f"x.depth.{end}" for end in DEPTH_FILES}
 
 
 def test_names_that_clash_in_every_path_are_rejected_before_any_work(tmp_path: Path) -> None:
@@ -250,7 +252,8 @@ def test_the_pipeline_and_the_command_give_the_same_array(name: str, tmp_path: P
     Image.open(ROOT / "docs/images/readme.png").convert("RGB").crop((0, 0, 150, 110)).save(file)
     predict(file, "--modality", name, "--adapter", f"shipped:{name}", "--out", tmp_path / "out")
     modality, sampling = find_modality(name), load_config("mini").sampling
-    written = next((tmp_path / "out").glob(f"photo.{modality.member.split('.')[0]}.pred.*"))
+    word, _, suffix = modality.member.partition(".")
+    written = tmp_path / "out" / f"photo.{word}.pred.{suffix}"
     pipeline = load_base(BaseConfig(model="shipped:mini"))
     pipeline.load_adapter(manifest_root() / "adapters" / name)
     with Image.open(file) as photo:

@@ -20,7 +20,7 @@ from dmp_core.diffusion import DMPPipeline
 from dmp_core.diffusion.card import read_card
 from dmp_core.errors import InputError
 from dmp_core.modalities import find_modality
-from dmp_core.requests.predict_files import prediction_config
+from dmp_core.requests.predictor import prediction_config
 from dmp_core.stages import execute, find, plan
 from dmp_core.store import Workspace
 from tests.golden.tiny_sd import write_base

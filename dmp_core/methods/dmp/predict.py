@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from numpy.typing import NDArray
 
-from dmp_core.diffusion.adapters import find_adapter
+from dmp_core.diffusion.adapters import UNET_FILE, find_adapter
 from dmp_core.diffusion.card import read_card
-from dmp_core.diffusion.labels import predict_labels, working_images
+from dmp_core.diffusion.labels import Predicted, predict_labels, working_images
+from dmp_core.diffusion.latents import downscale_factor
 from dmp_core.diffusion.schedule import Schedule
 from dmp_core.diffusion.settings import SamplingConfig
+from dmp_core.diffusion.tiles import Tiles
 from dmp_core.errors import InputError
 from dmp_core.modalities import Code, Modality, modality_of
 from dmp_core.weights.load import load_base
@@ -22,6 +25,7 @@ from dmp_core.weights.settings import BaseConfig
 
 if TYPE_CHECKING:
     from dmp_core.diffusion import DMPPipeline
+    from dmp_core.diffusion.pipeline import Encode
 
 Array = NDArray[Any]
 
@@ -54,6 +58,23 @@ def load_predictor(
     return pipeline
 
 
+def with_adapter(base: DMPPipeline, adapter: str | Path) -> DMPPipeline:
+    """Another pipeline with an adapter on it, which shares all weights of the base model; `base` stays as it is.
+
+    A whole U-Net, which replaces the base model's, shares only the other networks. Errors as `load_predictor`.
+    """
+    whole = find_adapter(adapter).name == UNET_FILE
+    shared: dict[int, Any] = {}
+    if not whole:
+        shared = {id(tensor): tensor for tensor in (*base.unet.parameters(), *base.unet.buffers())}
+    parts = base.components | {"unet": copy.deepcopy(base.unet, shared)}
+    pipeline = type(base)(**parts)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_adapter(adapter)
+    pipeline.unet.to(base.device)
+    return pipeline
+
+
 def predict_batch(
     pipeline: DMPPipeline,
     images: Array,
@@ -73,39 +94,56 @@ def predict_batch(
     The adapter's card decides what the network predicts, on which schedule (`dmp.json`), except `sampling.spacing`,
     and among which classes. Raises InputError when `sampling` needs prompts or class shares that are missing.
     """
+    found = predict_all(pipeline, images, modality, sampling, code=code, resolution=resolution, prompts=prompts)
+    return found.labels
+
+
+def predict_all(
+    pipeline: DMPPipeline,
+    images: Array,
+    modality: Modality | str,
+    sampling: SamplingConfig,
+    *,
+    code: Code | None = None,
+    resolution: int | None = None,
+    prompts: Sequence[str] | None = None,
+    encode: Encode | None = None,
+    tile: int | None = None,
+    overlap: int | None = None,
+    difference: bool = False,
+) -> Predicted:
+    """As `predict_batch`, with all that is known of the prediction.
+
+    encode: see `SharedLatents`; None: the pipeline's own VAE.
+    tile, overlap: of the images at their working size, pixels; None: in one piece, and a fourth of the tile.
+    difference: see `predict_labels`.
+    """
     modality = modality_of(modality)
     sampling = sampling.for_modality(modality)
     if sampling.use_prompt and (prompts is None or len(prompts) != len(images)):
         raise InputError(f"sampling.use_prompt: needs one prompt per image ({len(images)})")
     captions = list(prompts) if sampling.use_prompt and prompts is not None else None
-    schedule = _schedule(pipeline, sampling)
-
-    def latents_of(working: torch.Tensor) -> torch.Tensor:
-        _, latents = pipeline(
-            working,
-            prompt=captions,
-            num_inference_steps=sampling.num_steps,
-            guidance_scale=sampling.guidance_scale,
-            source=sampling.source,
-            schedule=schedule,
-            resolution="input",
-            output_type="latent",
-            return_dict=False,
+    with pipeline.running(
+        prompt=captions,
+        num_inference_steps=sampling.num_steps,
+        guidance_scale=sampling.guidance_scale,
+        source=sampling.source,
+        schedule=_schedule(pipeline, sampling),
+        encode=encode,
+    ) as latents_of:
+        return predict_labels(
+            pipeline.vae,
+            latents_of,
+            working_images(pipeline.vae, images, resolution),
+            images.shape[1:3],
+            modality,
+            replace(code or Code(), **pipeline.card.code_of(modality)),
+            classes=pipeline.card.encoding.classes(sampling.colour_noise),
+            both_ways=sampling.mirrored,
+            colour_noise=sampling.colour_noise,
+            difference=difference,
+            tiles=None if tile is None else Tiles.of(tile, overlap, downscale_factor(pipeline.vae)),
         )
-        return latents
-
-    labels, _ = predict_labels(
-        pipeline.vae,
-        latents_of,
-        working_images(pipeline.vae, images, resolution),
-        images.shape[1:3],
-        modality,
-        replace(code or Code(), **pipeline.card.code_of(modality)),
-        classes=pipeline.card.encoding.classes(sampling.colour_noise),
-        both_ways=sampling.mirrored,
-        colour_noise=sampling.colour_noise,
-    )
-    return labels
 
 
 def _schedule(pipeline: DMPPipeline, sampling: SamplingConfig) -> Schedule | None:
