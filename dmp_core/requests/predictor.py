@@ -292,7 +292,8 @@ class Predictor:
         base = target.config.base.model_dump_json()
         key = (base, dtype, target.adapter)
         if key not in self._pipelines:
-            self._pipelines[key] = with_adapter(self._base(target, dtype), adapter_folder(target.adapter))
+            adapter, compiled = adapter_folder(target.adapter), target.config.sampling.compile
+            self._pipelines[key] = with_adapter(self._base(target, dtype), adapter, compiled=compiled)
         return self._pipelines[key]
 
     def _base(self, target: Target, dtype: Precision) -> DMPPipeline:

@@ -447,7 +447,7 @@ def test_infinite_loss_stops_the_run_and_keeps_the_checkpoint(tiny_base, tmp_pat
         "step-00000003",
         "step-00000006",
     ]
-    assert len(read_log(tmp_path / "work" / "loss.csv")) == 7
+    assert len(read_log(tmp_path / "work" / "loss.csv")) == 6, "what was read before the last checkpoint"
 
 
 def test_parameters_without_a_gradient_stop_the_run(tiny_base, tmp_path):

@@ -58,7 +58,7 @@ def load_predictor(
     return pipeline
 
 
-def with_adapter(base: DMPPipeline, adapter: str | Path) -> DMPPipeline:
+def with_adapter(base: DMPPipeline, adapter: str | Path, *, compiled: bool = False) -> DMPPipeline:
     """Another pipeline with an adapter on it, which shares all weights of the base model; `base` stays as it is.
 
     A whole U-Net, which replaces the base model's, shares only the other networks. Errors as `load_predictor`.
@@ -72,6 +72,8 @@ def with_adapter(base: DMPPipeline, adapter: str | Path) -> DMPPipeline:
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_adapter(adapter)
     pipeline.unet.to(base.device)
+    if compiled:
+        pipeline.unet.compile_repeated_blocks()
     return pipeline
 
 
