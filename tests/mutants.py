@@ -42,9 +42,9 @@ GATES = "dmp_core/quality/gates.py"
 MUTANTS = (
     Mutant(
         "ᾱ is shifted by one step in the process",
-        PROCESS,
-        "schedule.alphas_cumprod.to(y.device)[timesteps]",
-        "schedule.alphas_cumprod.to(y.device)[(timesteps - 1).clamp(min=0)]",
+        SCHEDULE,
+        "self.alphas_cumprod.to(timesteps.device)[timesteps]",
+        "self.alphas_cumprod.to(timesteps.device)[(timesteps - 1).clamp(min=0)]",
         ("tests/diffusion/test_process.py",),
     ),
     Mutant(
@@ -57,8 +57,8 @@ MUTANTS = (
     Mutant(
         "x and y are swapped in eq. 2",
         PROCESS,
-        "return signal * y + source * x",
-        "return signal * x + source * y",
+        "torch.add(signal * y, source * x)",
+        "torch.add(signal * x, source * y)",
         ("tests/diffusion/test_process.py",),
     ),
     Mutant(
