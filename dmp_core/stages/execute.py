@@ -55,8 +55,8 @@ def execute(
     Args:
         node_id: `stage/name` as `dmp plan` lists it.
         force: make it again even if it is complete.
-        shards: redo these shard numbers only (of a `Chunk`: make the missing ones); the artefact is published once
-            all its shards exist.
+        shards: redo these shard numbers only; the artefact is published once all its shards exist. Of a `Chunk`, the
+            missing ones are made, and nothing is published: that is done by the call without shards that follows.
         spent: seconds that its chunks took in other calls; the manifest's time includes them.
     Raises:
         InputError: an input is missing, or the stage found bad input.
@@ -167,7 +167,8 @@ def _make(
         also = _same_pass(node, nodes, out.workspace) if shards is None or isinstance(shards, Chunk) else {}
         result = run(node.config, inputs, place, runtime=runtime, shards=shards, progress=_progress(node.id), **also)
     seconds = round(time.monotonic() - started + spent, 3)
-    if result.files is None or sum(record.planned for record in result.files) == result.samples:
+    whole = result.files is None or sum(record.planned for record in result.files) == result.samples
+    if whole and not isinstance(shards, Chunk):
         check()
         publish(node, place, result, inputs, seconds)
         if not _put_in_place(place, out) and out.status() != "complete":
