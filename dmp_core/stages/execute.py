@@ -23,6 +23,7 @@ from dmp_core.stages.plan import find, plan
 from dmp_core.stages.registry import stage_module
 from dmp_core.stages.select import waves
 from dmp_core.store import Artefact, Chunk, Lock, Manifest, Workspace, record_files
+from dmp_core.store.folders import remove
 from dmp_core.weights.resolve import registered
 
 PACKAGES = ("dmp-pipeline", "torch", "diffusers", "transformers", "peft", "mitsuba", "webdataset", "numpy", "pillow")
@@ -173,6 +174,8 @@ def _make(
         publish(node, place, result, inputs, seconds)
         if not _put_in_place(place, out) and out.status() != "complete":
             raise OSError(f"{out.address}: its new content has been removed meanwhile; rerun to make it")
+        if result.files is None and not out.workspace.is_local:
+            remove(out.workspace.fs, out.workspace.shared_scratch(out))
         announce(node, out)
     _notify("finished", node.id, seconds, False)
     return StageOutput(node.id, out.address, out.fingerprint, False, result.made, seconds)
