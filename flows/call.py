@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.deployments import run_deployment
 from prefect.exceptions import CancelledRun, ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging import get_run_logger
@@ -33,7 +33,9 @@ from dmp_core.stages import (
     shard_text,
     statuses,
 )
+from dmp_core.stages.preflight import models_of
 from dmp_core.store import Chunk, Lock, Manifest, Workspace
+from flows.pools import lacks_models
 from flows.stages import STAGE_FLOWS
 from tasks.progress import ProgressArtifact
 
@@ -98,19 +100,34 @@ def call_stage(
     return outputs
 
 
-def check_deployments(config: PipelineConfig) -> None:
-    """Raise InputError, before any work, if the server lacks a deployment of `runtime.deployments`."""
+def check_deployments(config: PipelineConfig, nodes: Sequence[Node]) -> None:
+    """Raise InputError, before any work, if the server lacks a deployment of `runtime.deployments`, or it its models.
+
+    nodes: those that are run.
+    """
     if not config.runtime.deployments:
         return
     with get_client(sync_client=True) as client:
         for stage, name in config.runtime.deployments.items():
             try:
-                client.read_deployment_by_name(name)
+                deployment = client.read_deployment_by_name(name)
             except (ObjectNotFound, ValueError):
                 raise InputError(
                     f"runtime.deployments.{stage}: no deployment {name!r} on {client.api_url}; `make deploy` makes "
                     "those of prefect.yaml, `prefect deployment ls` lists them"
                 ) from None
+            needed = list(models_of(node for node in nodes if node.stage == stage)[0])
+            if needed and deployment.work_pool_name:
+                _check_models(client.read_work_pool(deployment.work_pool_name), f"runtime.deployments.{stage}", needed)
+
+
+def _check_models(pool: WorkPool, field: str, needed: list[str]) -> None:
+    if pool.type == "kubernetes" and lacks_models(pool.base_job_template):
+        raise InputError(
+            f"{field}: pods of the pool {pool.name!r} have no volume with models, and {', '.join(needed)} must be "
+            'pulled: `make deploy DEPLOY_FLAGS="--models-volume CLAIM"`; if its image contains them, set '
+            "DMP_MODELS_DIR in the pool's env"
+        )
 
 
 def _check_made(nodes: Sequence[Node], place: Workspace, deployment: str) -> None:

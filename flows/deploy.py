@@ -52,6 +52,9 @@ def main(
     volume: Annotated[
         list[str] | None, typer.Option(help="For docker, FOLDER_HERE:FOLDER_IN_CONTAINER; may be repeated.")
     ] = None,
+    models_volume: Annotated[
+        str | None, typer.Option(help="For kubernetes: claim (PVC) of the volume with pulled models.")
+    ] = None,
     gpus: Annotated[
         int | None, typer.Option(min=1, help="Parallel runs of the gpu pool, one per GPU; 1 for a new pool.")
     ] = None,
@@ -67,7 +70,11 @@ def main(
     if get_current_settings().api.url is None:
         raise InputError("PREFECT_API_URL is not set; start a server (prefect server start), then export its address")
     root = _pools(
-        pool_type, {"image": image, "volumes": volume}, {"image": gpu_image or image, "volumes": volume}, gpus
+        pool_type,
+        {"image": image, "volumes": volume},
+        {"image": gpu_image or image, "volumes": volume},
+        gpus,
+        models_volume,
     )
     for automation in (_lost_runs(lost_after), _stuck_runs(stuck_after)):
         _save(automation)
@@ -76,12 +83,16 @@ def main(
     raise SystemExit(subprocess.run(prefect, env=env, check=False).returncode)
 
 
-def _pools(kind: str | None, cpu: dict[str, Any], gpu: dict[str, Any], gpus: int | None) -> str:
+def _pools(
+    kind: str | None, cpu: dict[str, Any], gpu: dict[str, Any], gpus: int | None, models_volume: str | None
+) -> str:
     """Make both pools with these variables; returns the folder that runs start in (prefect.yaml has only one)."""
     with get_client(sync_client=True) as client:
         kinds = {
-            "cpu": make_pool(client, "cpu", kind, variables=cpu),
-            "gpu": make_pool(client, "gpu", kind, variables=gpu, limit=gpus, first_limit=1),
+            "cpu": make_pool(client, "cpu", kind, variables=cpu, models_volume=models_volume),
+            "gpu": make_pool(
+                client, "gpu", kind, variables=gpu, limit=gpus, first_limit=1, models_volume=models_volume
+            ),
         }
     in_processes = [kind == "process" for kind in kinds.values()]
     if any(in_processes) and not all(in_processes):
