@@ -44,7 +44,7 @@ _SECONDS_BETWEEN_LOOKS = 2.0
 _OUTAGE = 600.0
 """Seconds for which the server may be away before the wait for other runs ends."""
 _SHARE = "the worker must share the workspace, under the same path or URL"
-_MOST_CHUNKS = 100
+MOST_CHUNKS = 100
 """Runs that one artefact is divided into; each costs a process's start, and the server a look every few seconds."""
 _GRACE = 60
 """Seconds by which a child's own time limit exceeds its parent's; it takes effect if the parent has died."""
@@ -197,7 +197,7 @@ class _Elsewhere:
         parts = [_Part(node, before)]
         if runtime.chunk_shards and runtime.task_runner == "thread" and node.kind.chunked and not self._selected:
             missing = self._missing(node)
-            size = max(runtime.chunk_shards, math.ceil(len(missing) / _MOST_CHUNKS))
+            size = max(runtime.chunk_shards, math.ceil(len(missing) / MOST_CHUNKS))
             if len(missing) > size:
                 starts = range(0, len(missing), size)
                 parts = [_Part(node, before, Chunk(missing[start : start + size])) for start in starts]

@@ -303,7 +303,7 @@ def test_chunks_that_end_elsewhere_are_reported_and_not_made_by_the_last_run(ser
 
 
 def test_chunks_are_not_too_many_and_only_where_tasks_do_not_divide_the_work(server, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(call, "_MOST_CHUNKS", 2)
+    monkeypatch.setattr(call, "MOST_CHUNKS", 2)
     server.state = Completed()
     for runtime, expected in (("", ["0-2", "3-4"]), (", task_runner: process", [None])):
         server.sent.clear()
