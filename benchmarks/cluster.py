@@ -16,6 +16,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
+from pathlib import Path
+from statistics import fmean
 from typing import Annotated
 
 import typer
@@ -187,17 +189,52 @@ def _parts(node: Node, seconds: float) -> list[float]:
     return [seconds / count] * count
 
 
-def row(overrides: list[str], fleet: Fleet, per_shard: int, chunk_shards: int | None, repeats: int) -> list[str]:
-    """Means over the seeds."""
+def fleets(workers: int, life: float) -> dict[str, Fleet]:
+    """life: on the spot market, hours."""
+    spot = Fleet(workers, START, life * 3600, NOTICED, REPLACED)
+    return {"on demand": Fleet(workers, START), f"spot, {life:g} h": spot}
+
+
+def outcomes(
+    overrides: list[str], fleet: Fleet, per_shard: int, chunk_shards: int | None, repeats: int
+) -> list[Outcome]:
     stages = stages_of([*overrides, f"shards.samples_per_shard={per_shard}"], chunk_shards)
-    outs = [simulate(stages, fleet, seed) for seed in range(repeats if fleet.mean_life else 1)]
-    hours = sum(out.seconds for out in outs) / len(outs) / 3600
-    busy = sum(out.busy(fleet) for out in outs) / len(outs)
-    paid = sum(out.gpu_hours(fleet) for out in outs) / len(outs)
-    losses = sum(out.losses for out in outs) / len(outs)
-    wasted = sum(out.wasted for out in outs) / sum(out.useful for out in outs)
-    price = SPOT_PRICE if fleet.mean_life else PRICE
-    return [f"{hours:.1f}", f"{busy:.0%}", f"{paid:.0f}", f"{paid * price:.0f}", f"{losses:.0f}", f"{wasted:.1%}"]
+    return [simulate(stages, fleet, seed) for seed in range(repeats if fleet.mean_life else 1)]
+
+
+def row(outs: list[Outcome], fleet: Fleet) -> list[str]:
+    """Means over the seeds."""
+    paid = fmean(out.gpu_hours(fleet) for out in outs)
+    return [
+        f"{fmean(out.seconds for out in outs) / 3600:.1f}",
+        f"{fmean(out.busy(fleet) for out in outs):.0%}",
+        f"{paid:.0f}",
+        f"{paid * (SPOT_PRICE if fleet.mean_life else PRICE):.0f}",
+        f"{fmean(out.losses for out in outs):.0f}",
+        f"{fmean(out.wasted / out.useful for out in outs):.1%}",
+    ]
+
+
+def draw(file: Path, life: float, chunk_shards: int, repeats: int) -> None:
+    """Hours of the paper preset, and the GPUs' busy share, by their number."""
+    import matplotlib.pyplot as plt
+
+    plt.rcParams["svg.hashsalt"] = "cluster"
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    numbers = [1, 2, 4, 8, 16, 32, 64]
+    for (schedule, (per_shard, divided)), colour in zip(SCHEDULES.items(), ("tab:orange", "tab:blue"), strict=True):
+        for machines, style in zip(fleets(1, life), ("-", "--"), strict=True):
+            points = []
+            for fleet in (fleets(number, life)[machines] for number in numbers):
+                outs = outcomes([], fleet, per_shard, chunk_shards if divided else None, repeats)
+                points.append((fmean(o.seconds for o in outs) / 3600, 100 * fmean(o.busy(fleet) for o in outs)))
+            for axis, values in zip(axes, zip(*points, strict=True), strict=True):
+                axis.plot(numbers, values, style, color=colour, label=f"{schedule.partition(',')[0]}, {machines}")
+    for axis, label in zip(axes, ("hours", "busy share of the GPUs, %"), strict=True):
+        axis.set(xscale="log", xlabel="GPUs", ylabel=label, ylim=(0, None), xticks=numbers, xticklabels=numbers)
+        axis.minorticks_off()
+    axes[0].legend(fontsize=7)
+    figure.savefig(file, metadata={"Date": None})
 
 
 def main(
@@ -205,18 +242,17 @@ def main(
     life: Annotated[float, typer.Option(help="Mean life of a machine on the spot market, hours.")] = 2.0,
     chunk_shards: Annotated[int, typer.Option(help="Shards of 200 samples per run.")] = 5,
     repeats: Annotated[int, typer.Option(help="Seeds of the spot market.")] = 20,
+    plot: Annotated[Path | None, typer.Option(help="Draw hours and busy share by the number of GPUs here.")] = None,
 ) -> None:
-    fleets = {
-        "on demand": Fleet(workers, START),
-        f"spot, {life:g} h": Fleet(workers, START, life * 3600, NOTICED, REPLACED),
-    }
     columns = ("plan", "machines", "scheduling", "hours", "busy", "GPU hours", "cost", "losses", "work lost")
     table = Table(*columns, title=f"{workers} GPUs", title_justify="left")
-    for (plan_name, overrides), (machines, fleet) in itertools.product(PLANS.items(), fleets.items()):
+    for (name, overrides), (machines, fleet) in itertools.product(PLANS.items(), fleets(workers, life).items()):
         for schedule, (per_shard, divided) in SCHEDULES.items():
-            size = chunk_shards if divided else None
-            table.add_row(plan_name, machines, schedule, *row(overrides, fleet, per_shard, size, repeats))
+            outs = outcomes(overrides, fleet, per_shard, chunk_shards if divided else None, repeats)
+            table.add_row(name, machines, schedule, *row(outs, fleet))
     Console(width=160).print(table)
+    if plot is not None:
+        draw(plot, life, chunk_shards, repeats)
 
 
 if __name__ == "__main__":
