@@ -236,9 +236,11 @@ class _Elsewhere:
         return f"{node.id} ({self.deployment})"
 
     def _send(self, part: _Part) -> None:
-        parameters = {**self.parameters, "only": [part.node.id], "spent": self.spent[part.node.id]}
+        parameters = {**self.parameters, "only": [part.node.id]}
         if part.chunk is not None:
             parameters |= {"shards": shard_text(part.chunk), "missing": True}
+        elif part.node.id in self.chunks:
+            parameters["spent"] = self.spent[part.node.id]
         given = {"parameters": parameters, "timeout": 0, "idempotency_key": str(uuid4())}
         # With the key, a request whose answer was lost makes no second run.
         part.run = _through_outages(lambda: run_deployment(self.deployment, **given)).id

@@ -212,7 +212,7 @@ class Worker(Server):
         numbers = Chunk(shard_numbers(parameters["shards"], "labels") or ())
         finished = self.dies_after.pop(parameters["shards"], None)
         self.state = Completed() if finished is None else Crashed(message="machine lost")
-        given = {"force": parameters["force"], "spent": parameters["spent"]}
+        given = {"force": parameters["force"], "spent": parameters.get("spent", 0.0)}
         if numbers:
             given["shards"] = Chunk(numbers[:finished])
         execute(config, node_id, parameters["workspace"], **given)
@@ -262,6 +262,7 @@ def divisions(worker: Server) -> list[tuple[str | None, bool]]:
 def test_an_artefact_divided_among_runs_is_the_undivided_one(worker, images, tmp_path):
     _, whole = labels_elsewhere(images, tmp_path / "whole")
     assert divisions(worker) == [(None, False)]
+    assert not worker.sent[0].keys() & {"missing", "spent"}, "so that an older deployment takes it"
     worker.sent.clear()
     output, divided = labels_elsewhere(images, tmp_path / "divided", "runtime.chunk_shards=2")
     assert divisions(worker) == [("0-1", True), ("2-3", True), ("4", True), (None, False)]
