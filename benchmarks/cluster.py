@@ -37,8 +37,8 @@ MOST_CHUNKS = 100
 
 
 START = 25.0
-"""10 s from a run's request to its stage (Prefect's queue, process and imports, measured on two cores by the drills of
-tests/e2e), and 15 s in which the model is loaded."""
+"""5 s until a worker looks (every 10 s), 10 s of a core for Prefect's process and imports (measured in the drills of
+tests/e2e), and 10 s in which the model is loaded."""
 NOTICED, REPLACED = 300.0, 300.0
 """The limit of `make deploy --lost-after`; a spot market's usual delay."""
 PRICE, SPOT_PRICE = 2.0, 0.8
