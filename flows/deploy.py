@@ -76,8 +76,8 @@ def main(
         gpus,
         models_volume,
     )
-    for automation in (_lost_runs(lost_after), _stuck_runs(stuck_after)):
-        _save(automation)
+    for automation in (lost_runs(lost_after), _stuck_runs(stuck_after)):
+        save(automation)
     prefect = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     env = {**os.environ, "PYTHONPATH": _import_path(), "DMP_DEPLOYED_ROOT": root}
     raise SystemExit(subprocess.run(prefect, env=env, check=False).returncode)
@@ -105,7 +105,7 @@ def _import_path() -> str:
     return os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
 
 
-def _lost_runs(seconds: int) -> Automation:
+def lost_runs(seconds: int) -> Automation:
     """Fails runs whose machine has died; without this they would keep their place in the queue for ever."""
     return Automation(
         name="DMP: a run that fell silent has crashed",
@@ -139,7 +139,8 @@ def _stuck_runs(seconds: int) -> Automation:
     )
 
 
-def _save(automation: Automation) -> None:
+def save(automation: Automation) -> None:
+    """Create the automation, or update the one of its name."""
     try:
         automation.id = Automation.read(name=automation.name).id
     except ValueError:

@@ -24,6 +24,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "DMP_TEST_NODE"
 PATIENCE = 900.0
+LOST_AFTER = 90
+"""The automation's limit, of `make deploy`."""
+POLL = "5"
+"""Seconds between two polls of a worker: one gives up after its twelfth failed poll, the last of which are rarer."""
 T = TypeVar("T")
 
 
@@ -82,7 +86,7 @@ class Orchestra:
             subprocess.Popen(
                 [sys.executable, "-m", "prefect", *arguments],
                 cwd=self.home,
-                env={**self.env, MARK: self._mark(node), "PREFECT_WORKER_QUERY_SECONDS": "2"},
+                env={**self.env, MARK: self._mark(node), "PREFECT_WORKER_QUERY_SECONDS": POLL},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -161,7 +165,7 @@ def orchestra(home: Path, pools: tuple[str, ...] = ("cpu", "gpu")) -> Iterator[O
     made = Orchestra(home)
     try:
         made.start()
-        made.command("flows.deploy", "--lost-after", "90")
+        made.command("flows.deploy", "--lost-after", str(LOST_AFTER))
         for pool in pools:
             made.worker(pool, f"{pool}-node")
         with temporary_settings({PREFECT_API_URL: made.url}):
