@@ -42,7 +42,7 @@ demo: $(VENV)/.mini $(VENV)/.smollm2 ## the whole pipeline on this machine: data
 test: lint ## linters, types, layers, then every test
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
-e2e: $(VENV)/.e2e ## servers, workers, clusters, buckets, a browser, and drills that kill them (20 minutes)
+e2e: $(VENV)/.e2e ## servers, workers, clusters, buckets, a browser, and drills that kill them (30 minutes)
 	$(INSTALL) -e '.[ray]'
 	DMP_E2E=1 $(BIN)/python -m pytest -v -m 'e2e or not e2e' tests/e2e/test_prefect.py tests/e2e/test_ui.py \
 	  tests/e2e/test_deploy.py tests/e2e/test_machines.py tests/flows/test_task_runners.py tests/store/test_s3.py tests/training/test_compile.py $(PYTEST_FLAGS)

@@ -69,7 +69,8 @@ class RuntimeConfig(Settings):
     parallel: PositiveInt = 1
     """Number of parallel tasks; each of them may use `workers`. A cluster given by `cluster` decides itself."""
     chunk_shards: PositiveInt | None = None
-    """Shards per task, for stages whose shards do not depend on each other; None: all shards of an artefact."""
+    """Shards per task, for stages whose shards do not depend on each other; None: all shards of an artefact. With the
+    task runner `thread`, shards per run of a stage in `deployments`."""
     cluster: str | None = None
     """Address of a running Dask scheduler (`tcp://host:8786`) or Ray cluster (`ray://host:10001`); None: one is started
     on this machine for the run."""

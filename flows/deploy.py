@@ -52,6 +52,9 @@ def main(
     volume: Annotated[
         list[str] | None, typer.Option(help="For docker, FOLDER_HERE:FOLDER_IN_CONTAINER; may be repeated.")
     ] = None,
+    models_volume: Annotated[
+        str | None, typer.Option(help="For kubernetes: claim (PVC) of the volume with pulled models.")
+    ] = None,
     gpus: Annotated[
         int | None, typer.Option(min=1, help="Parallel runs of the gpu pool, one per GPU; 1 for a new pool.")
     ] = None,
@@ -67,21 +70,29 @@ def main(
     if get_current_settings().api.url is None:
         raise InputError("PREFECT_API_URL is not set; start a server (prefect server start), then export its address")
     root = _pools(
-        pool_type, {"image": image, "volumes": volume}, {"image": gpu_image or image, "volumes": volume}, gpus
+        pool_type,
+        {"image": image, "volumes": volume},
+        {"image": gpu_image or image, "volumes": volume},
+        gpus,
+        models_volume,
     )
-    for automation in (_lost_runs(lost_after), _stuck_runs(stuck_after)):
-        _save(automation)
+    for automation in (lost_runs(lost_after), _stuck_runs(stuck_after)):
+        save(automation)
     prefect = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     env = {**os.environ, "PYTHONPATH": _import_path(), "DMP_DEPLOYED_ROOT": root}
     raise SystemExit(subprocess.run(prefect, env=env, check=False).returncode)
 
 
-def _pools(kind: str | None, cpu: dict[str, Any], gpu: dict[str, Any], gpus: int | None) -> str:
+def _pools(
+    kind: str | None, cpu: dict[str, Any], gpu: dict[str, Any], gpus: int | None, models_volume: str | None
+) -> str:
     """Make both pools with these variables; returns the folder that runs start in (prefect.yaml has only one)."""
     with get_client(sync_client=True) as client:
         kinds = {
-            "cpu": make_pool(client, "cpu", kind, variables=cpu),
-            "gpu": make_pool(client, "gpu", kind, variables=gpu, limit=gpus, first_limit=1),
+            "cpu": make_pool(client, "cpu", kind, variables=cpu, models_volume=models_volume),
+            "gpu": make_pool(
+                client, "gpu", kind, variables=gpu, limit=gpus, first_limit=1, models_volume=models_volume
+            ),
         }
     in_processes = [kind == "process" for kind in kinds.values()]
     if any(in_processes) and not all(in_processes):
@@ -94,7 +105,7 @@ def _import_path() -> str:
     return os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
 
 
-def _lost_runs(seconds: int) -> Automation:
+def lost_runs(seconds: int) -> Automation:
     """Fails runs whose machine has died; without this they would keep their place in the queue for ever."""
     return Automation(
         name="DMP: a run that fell silent has crashed",
@@ -128,7 +139,8 @@ def _stuck_runs(seconds: int) -> Automation:
     )
 
 
-def _save(automation: Automation) -> None:
+def save(automation: Automation) -> None:
+    """Create the automation, or update the one of its name."""
     try:
         automation.id = Automation.read(name=automation.name).id
     except ValueError:

@@ -16,9 +16,10 @@ def pipeline_run_name() -> str:
 def stage_run_name() -> str:
     """`labels depth train shards 3-7: bedrooms (mini) in runs/demo`"""
     given = flow_run.parameters
-    chosen = [given["modality"], given["split"], given["shards"] and f"shards {given['shards']}"]
+    chosen = [given["modality"], given["split"]]
     if len(only := given["only"] or []) == 1:
         chosen = [only[0].partition("/")[2]]
+    chosen.append(given["shards"] and f"shards {given['shards']}")
     words = [flow_run.flow_name, *(str(word) for word in chosen if word), "again" if given["force"] else ""]
     return f"{' '.join(word for word in words if word)}: {pipeline_run_name()}"
 

@@ -55,11 +55,11 @@ def run_dag(
     shards: str | None = None,
 ) -> list[StageOutput] | State[Any]:
     """Every stage of the plan in turn; ends as Cancelled if a stage on another pool was cancelled."""
-    check_deployments(config)
     outputs: list[StageOutput] = []
     try:
         with one_plan(config) as planned:
             nodes = chosen(planned, only)
+            check_deployments(config, nodes)
             check_overwrites(nodes, Workspace(workspace))
             for node in nodes if shards else []:
                 shard_numbers(shards, node.stage)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from pydantic import Field
 
 from dmp_core.config import PipelineConfig
 from dmp_core.stages import STAGES, StageOutput, plan, select, shard_numbers
+from dmp_core.store import Chunk
 from flows.naming import stage_run_name
 from flows.settings import chosen, with_overrides
 from flows.task_runners import run_nodes
@@ -35,7 +36,9 @@ def _stage_flow(stage: str) -> Flow[Any, Any]:
         modality: str | None = None,
         split: str | None = None,
         shards: str | None = None,
+        missing: bool = False,
         only: list[str] | None = None,
+        spent: float = 0.0,
         overrides: Overrides = [],  # noqa: B006 (becomes the schema's default; never changed)
         config: PipelineConfig,
     ) -> list[StageOutput]:
@@ -47,15 +50,20 @@ def _stage_flow(stage: str) -> Flow[Any, Any]:
             modality: only this one, e.g. `normal`.
             split: only this split.
             shards: redo these shards only, e.g. `3-7` or `0,4`.
+            missing: of `shards`, make only those that are missing, and publish nothing: a later run without shards
+                does that. A flow that divides an artefact sends such runs.
             only: ids of artefacts (`stage/name`) as `dmp plan` lists them.
+            spent: seconds that those runs took, for the artefact's manifest.
             overrides: `field.subfield=value`, overrides the configuration.
             config: all settings; see `dmp config show`.
         """
         settings = with_overrides(config, overrides)
-        numbers = shard_numbers(shards, stage)
+        numbers: Sequence[int] | None = shard_numbers(shards, stage)
+        if missing and numbers is not None:
+            numbers = Chunk(numbers)
         nodes = select(plan(settings), stage, modality, split)
         with _time_limit(stage, settings.runtime.timeouts.get(stage)):
-            outputs = run_nodes(settings, chosen(nodes, only), workspace, force, numbers)
+            outputs = run_nodes(settings, chosen(nodes, only), workspace, force, numbers, spent)
         show_artefacts(outputs, f"{settings.dataset} {stage}")
         return outputs
 

@@ -184,7 +184,12 @@ def _shared_server(runtime: RuntimeConfig) -> Iterator[None]:
 
 
 def run_nodes(
-    config: PipelineConfig, nodes: list[Node], workspace: str, force: bool, shards: list[int] | None
+    config: PipelineConfig,
+    nodes: list[Node],
+    workspace: str,
+    force: bool,
+    shards: Sequence[int] | None,
+    spent: float = 0.0,
 ) -> list[StageOutput]:
     """Run all nodes of one stage.
 
@@ -192,7 +197,7 @@ def run_nodes(
     """
     with runner_for(config.runtime) as runner:
         if runner is None:
-            given = {"force": force, "shards": shards}
+            given = {"force": force, "shards": shards, "spent": spent}
             return [
                 STAGE_TASKS[node.stage](config, node.id, workspace, **given)
                 for node in in_turn(nodes, Workspace(workspace))
@@ -206,7 +211,7 @@ def _run_wave(
     nodes: list[Node],
     workspace: str,
     force: bool,
-    shards: list[int] | None,
+    shards: Sequence[int] | None,
 ) -> Iterator[StageOutput]:
     """Submit all nodes that are not complete, then wait for them."""
     place, size = Workspace(workspace), config.runtime.chunk_shards

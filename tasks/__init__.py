@@ -16,7 +16,7 @@ from prefect.tasks import exponential_backoff
 from dmp_core.config import PipelineConfig
 from dmp_core.processes import unwinding_worker
 from dmp_core.progress import current_listener, listening
-from dmp_core.stages import STAGES, StageOutput, execute
+from dmp_core.stages import STAGES, StageOutput, execute, shard_text
 from dmp_core.store import Chunk
 from tasks.progress import ProgressArtifact
 
@@ -66,7 +66,8 @@ def run_stage(
     listener = None if isinstance(shards, Chunk) else ProgressArtifact(config.dataset, current_listener())
     with unwinding_worker(), listening(listener):
         output = execute(config, node_id, workspace_url, force=force, shards=shards, spent=spent)
-    summary = "was complete" if output.cached else f"made {output.samples} samples in {output.seconds:.1f} s"
+    what = f"shards {shard_text(shards)}" if isinstance(shards, Chunk) else f"{output.samples} samples"
+    summary = "was complete" if output.cached else f"made {what} in {output.seconds:.1f} s"
     get_run_logger().info("%s: %s: %s", output.id, summary, output.path)
     return output
 

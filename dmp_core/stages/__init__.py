@@ -9,7 +9,7 @@ from dmp_core.stages.execute import StageOutput, announce, artefact_lock, execut
 from dmp_core.stages.overwrites import check_overwrites
 from dmp_core.stages.plan import find, one_plan, plan
 from dmp_core.stages.registry import STAGES
-from dmp_core.stages.select import batches, chunks, select, shard_numbers, waves
+from dmp_core.stages.select import batches, chunks, missing_shards, select, shard_numbers, shard_text, waves
 from dmp_core.stages.status import statuses
 
 __all__ = [
@@ -25,11 +25,13 @@ __all__ = [
     "find",
     "in_turn",
     "making",
+    "missing_shards",
     "one_plan",
     "plan",
     "ready_inputs",
     "select",
     "shard_numbers",
+    "shard_text",
     "statuses",
     "waves",
 ]

@@ -61,7 +61,13 @@ def run(
     progress: Progress = silent,
 ) -> StageResult:
     """Render the pairs and train on them; resumes a killed run."""
+    from dmp_core.training.bucket import shared_checkpoints
+
     recipe = EditorRecipe(base=config.base, scenes=config.scenes, fit=config.fit, workers=runtime.workers)
-    with staged_folder(out) as folder, threads_of_work(folder) as threads:
-        train_editor(recipe, folder / EDITOR_FOLDER, folder / ".work", device=runtime.device, progress=progress)
+    with (
+        staged_folder(out) as folder,
+        shared_checkpoints(out, folder, progress) as reported,
+        threads_of_work(folder) as threads,
+    ):
+        train_editor(recipe, folder / EDITOR_FOLDER, folder / ".work", device=runtime.device, progress=reported)
     return StageResult(samples=config.scenes.scenes, details={"steps": config.fit.steps, "threads": threads})

@@ -23,6 +23,7 @@ from dmp_core.stages.plan import find, plan
 from dmp_core.stages.registry import stage_module
 from dmp_core.stages.select import waves
 from dmp_core.store import Artefact, Chunk, Lock, Manifest, Workspace, record_files
+from dmp_core.store.folders import remove
 from dmp_core.weights.resolve import registered
 
 PACKAGES = ("dmp-pipeline", "torch", "diffusers", "transformers", "peft", "mitsuba", "webdataset", "numpy", "pillow")
@@ -55,8 +56,8 @@ def execute(
     Args:
         node_id: `stage/name` as `dmp plan` lists it.
         force: make it again even if it is complete.
-        shards: redo these shard numbers only (of a `Chunk`: make the missing ones); the artefact is published once
-            all its shards exist.
+        shards: redo these shard numbers only; the artefact is published once all its shards exist. Of a `Chunk`, the
+            missing ones are made, and nothing is published: that is done by the call without shards that follows.
         spent: seconds that its chunks took in other calls; the manifest's time includes them.
     Raises:
         InputError: an input is missing, or the stage found bad input.
@@ -167,11 +168,14 @@ def _make(
         also = _same_pass(node, nodes, out.workspace) if shards is None or isinstance(shards, Chunk) else {}
         result = run(node.config, inputs, place, runtime=runtime, shards=shards, progress=_progress(node.id), **also)
     seconds = round(time.monotonic() - started + spent, 3)
-    if result.files is None or sum(record.planned for record in result.files) == result.samples:
+    whole = result.files is None or sum(record.planned for record in result.files) == result.samples
+    if whole and not isinstance(shards, Chunk):
         check()
         publish(node, place, result, inputs, seconds)
         if not _put_in_place(place, out) and out.status() != "complete":
             raise OSError(f"{out.address}: its new content has been removed meanwhile; rerun to make it")
+        if result.files is None and not out.workspace.is_local:
+            remove(out.workspace.fs, out.workspace.shared_scratch(out))
         announce(node, out)
     _notify("finished", node.id, seconds, False)
     return StageOutput(node.id, out.address, out.fingerprint, False, result.made, seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import ceil
 
 from dmp_core.errors import InputError
@@ -59,8 +59,8 @@ def waves(nodes: list[Node]) -> Iterator[list[Node]]:
         yield ready
 
 
-def chunks(node: Node, place: Artefact, size: int) -> list[Chunk]:
-    """The shards of a node that are still to be made in `place`, in chunks of `size`; its inputs must be complete."""
+def missing_shards(node: Node, place: Artefact) -> list[int]:
+    """The shards of a node that are still to be made in `place`; its inputs must be complete."""
     source = next(node.inputs[role] for role in ("column", "labels", "images", "prompts") if role in node.inputs)
     made = source.artefact(place.workspace).published()
     count = (
@@ -68,8 +68,21 @@ def chunks(node: Node, place: Artefact, size: int) -> list[Chunk]:
         if isinstance(node.config, ImagesStage)
         else len(made.files)
     )
-    missing = unfinished(place, count)
+    return unfinished(place, count)
+
+
+def chunks(node: Node, place: Artefact, size: int) -> list[Chunk]:
+    """`missing_shards` in chunks of `size`."""
+    missing = missing_shards(node, place)
     return [Chunk(missing[start : start + size]) for start in range(0, len(missing), size)]
+
+
+def shard_text(numbers: Iterable[int]) -> str:
+    """The text that `shard_numbers` reads as these numbers: [3, 4, 5, 9] → `3-5,9`."""
+    ordered = sorted(numbers)
+    starts = [n for n, number in enumerate(ordered) if n == 0 or number != ordered[n - 1] + 1]
+    runs = (ordered[start:end] for start, end in zip(starts, [*starts[1:], len(ordered)], strict=False))
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def shard_numbers(text: str | None, stage: str) -> list[int] | None:

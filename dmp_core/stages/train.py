@@ -140,6 +140,7 @@ def run(
     """Fit a method to one modality, resuming from its last checkpoint; or install a finished adapter."""
     if config.train is None:
         return _install(config, out)
+    from dmp_core.training.bucket import shared_checkpoints
     from dmp_core.training.ranks import fit_in_ranks, ranks_on
     from dmp_core.weights.load import choose_device
 
@@ -157,11 +158,15 @@ def run(
         config.modality, config.base, config.code, editor_of(config.editor, inputs),
         classes, tuple(shares.values()) or None,
     )  # fmt: skip
-    with staged_folder(out) as folder, threads_of_work(folder) as threads:
+    with (
+        staged_folder(out) as folder,
+        shared_checkpoints(out, folder, progress) as reported,
+        threads_of_work(folder) as threads,
+    ):
         fit = partial(_fit, config.train, problem, data, folder)
         device = choose_device(runtime.device)
         ranks = ranks_on(device, config.train.processes_of_fit)
-        summary = fit(device, progress) if ranks == 1 else fit_in_ranks(fit, ranks, device, progress)
+        summary = fit(device, reported) if ranks == 1 else fit_in_ranks(fit, ranks, device, reported)
         if (folder / ".work" / "tensorboard").is_dir():
             shutil.copytree(folder / ".work" / "tensorboard", folder / "tensorboard", dirs_exist_ok=True)
     details = {"source": "trained here", "images": len(data), "dropped": drop_counts(data.dropped), **summary}

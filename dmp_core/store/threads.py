@@ -8,6 +8,9 @@ from pathlib import Path
 
 from dmp_core.store.files import write_file
 
+NOTE = ".threads"
+"""File with the number, in a folder of work."""
+
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[int]:
@@ -28,7 +31,7 @@ def torch_threads(count: int | None) -> Iterator[int]:
 @contextmanager
 def threads_of_work(folder: Path) -> Iterator[int]:
     """Resume work in a folder with the number of threads that it was begun with; yields the number."""
-    note, known = folder / ".threads", None
+    note, known = folder / NOTE, None
     with suppress(FileNotFoundError, ValueError):  # a new folder, or one of an older version
         known = int(note.read_text())
     with torch_threads(known) as count:

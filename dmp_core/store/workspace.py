@@ -147,8 +147,15 @@ class Workspace:
 
     def scratch(self, artefact: Artefact) -> Path:
         """A local folder that survives a killed process, so that work in it can be resumed."""
-        local_root = Path(self.root) if self.is_local else _cache() / "scratch"
-        return local_root / ".scratch" / artefact.stage / f"{artefact.name.replace('/', '-')}-{artefact.fingerprint}"
+        return (Path(self.root) if self.is_local else _cache() / "scratch") / _scratch(artefact)
+
+    def shared_scratch(self, artefact: Artefact) -> str:
+        """A folder in the workspace for what another machine needs to resume that work."""
+        return f"{self.root}/{_scratch(artefact)}"
+
+
+def _scratch(artefact: Artefact) -> str:
+    return f".scratch/{artefact.stage}/{artefact.name.replace('/', '-')}-{artefact.fingerprint}"
 
 
 def _cache() -> Path:

@@ -30,7 +30,7 @@ LOG = "log"
 """Entry of a state with the logged rows. Only there may a number be infinite: the gradient of a step that was
 skipped in half precision."""
 
-_FILE, _DIGEST = "state.pt", "state.sha256"
+STATE_FILE, DIGEST_FILE = "state.pt", "state.sha256"
 # Errors raised by reading a file whose bytes have changed.
 _DAMAGE = (
     ArithmeticError,
@@ -48,6 +48,10 @@ _DAMAGE = (
 )
 
 logger = logging.getLogger(__name__)
+
+
+class OtherTraining(InputError):
+    """The checkpoints belong to another training run."""
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
@@ -81,15 +85,15 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
 def load_checkpoint(folder: Path, identity: str) -> dict[str, Any] | None:
     """The newest intact state, or None; damaged ones are skipped with a warning.
 
-    identity: identifies the run (`identity_of`); a checkpoint of another run is refused with InputError.
+    identity: identifies the run (`identity_of`); a checkpoint of another run is refused with OtherTraining.
     """
     found = _finished(folder)
     for path in reversed(found):
-        state = read_checkpoint(path / _FILE)
+        state = read_checkpoint(path / STATE_FILE)
         if state is None:
             continue
         if state.get("identity") != identity:
-            raise InputError(
+            raise OtherTraining(
                 f"{path}: checkpoint of another training run (its settings, data or base model differ); "
                 f"delete {folder} to start from the beginning"
             )
@@ -124,14 +128,14 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def _write(folder: Path, state: dict[str, Any]) -> None:
-    path = folder / _FILE
+    path = folder / STATE_FILE
     with naming(path), path.open("w+b") as stream:
         _save(state, stream)
         stream.flush()
         os.fsync(stream.fileno())
         stream.seek(0)
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    path = folder / _DIGEST
+    path = folder / DIGEST_FILE
     with naming(path), path.open("w") as note:
         note.write(digest)
         note.flush()
@@ -151,7 +155,7 @@ def _save(state: dict[str, Any], stream: BinaryIO) -> None:
 
 def _read(file: Path) -> dict[str, Any]:
     """Raises one of `_DAMAGE`."""
-    digest = file.with_name(_DIGEST)
+    digest = file.with_name(DIGEST_FILE)
     if digest.exists():
         with file.open("rb") as stream:
             changed = hashlib.file_digest(stream, "sha256").hexdigest() != digest.read_text()

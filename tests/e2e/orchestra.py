@@ -24,6 +24,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "DMP_TEST_NODE"
 PATIENCE = 900.0
+LOST_AFTER = 90
+"""The automation's limit, of `make deploy`."""
+POLL = "5"
+"""Seconds between two polls of a worker: one gives up after its twelfth failed poll, the last of which are rarer."""
 T = TypeVar("T")
 
 
@@ -46,6 +50,7 @@ class Orchestra:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/api"
+        self.nodes: set[str] = set()
         self.env = {
             **os.environ,
             "PREFECT_HOME": str(home),
@@ -60,6 +65,7 @@ class Orchestra:
         }
 
     def start(self) -> None:
+        """Start the server, or start it again with the same address and database."""
         self._spawn("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
         wait_for("the server", self._healthy)
 
@@ -75,11 +81,12 @@ class Orchestra:
         self._spawn(node, "worker", "start", "--pool", pool, "--type", "process", "--name", node, "--limit", "1")
 
     def _spawn(self, node: str, *arguments: str) -> None:
+        self.nodes.add(node)
         with (self.home / f"{node}.log").open("ab") as log:
             subprocess.Popen(
                 [sys.executable, "-m", "prefect", *arguments],
                 cwd=self.home,
-                env={**self.env, MARK: self._mark(node), "PREFECT_WORKER_QUERY_SECONDS": "2"},
+                env={**self.env, MARK: self._mark(node), "PREFECT_WORKER_QUERY_SECONDS": POLL},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -111,12 +118,15 @@ class Orchestra:
         """With the home, since another orchestra's machines may have the same names."""
         return f"{self.home}:{node}"
 
-    def kill(self, node: str, *, flows_only: bool = False, by: int = signal.SIGKILL) -> None:
-        """End a machine's processes with a signal, or only those of its flow runs."""
+    def kill(self, node: str, *, flows_only: bool = False, by: int = signal.SIGKILL) -> int:
+        """End a machine's processes with a signal, or only those of its flow runs; returns how many."""
+        killed = 0
         for pid, command in self.processes(node).items():
             if not (flows_only and "worker start" in command):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, by)
+                    killed += 1
+        return killed
 
     # ------------------------------------------------------------------------------------ runs
     def submit(self, deployment: str, **parameters: Any) -> UUID:
@@ -153,14 +163,13 @@ class Orchestra:
 def orchestra(home: Path, pools: tuple[str, ...] = ("cpu", "gpu")) -> Iterator[Orchestra]:
     """Started, deployed, with one worker for each of these pools; everything is killed at the end."""
     made = Orchestra(home)
-    nodes = ("server", "cpu-node", "gpu-node")
     try:
         made.start()
-        made.command("flows.deploy", "--lost-after", "90")
+        made.command("flows.deploy", "--lost-after", str(LOST_AFTER))
         for pool in pools:
             made.worker(pool, f"{pool}-node")
         with temporary_settings({PREFECT_API_URL: made.url}):
             yield made
     finally:
-        for node in reversed(nodes):
+        for node in sorted(made.nodes):
             made.kill(node)

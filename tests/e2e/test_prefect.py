@@ -7,8 +7,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import random
 import re
 import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,16 +25,18 @@ from uuid import UUID
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
 from dmp_core.config import load_config
 from dmp_core.experiments.settings import experiment_names
-from dmp_core.stages import STAGES, plan, statuses
+from dmp_core.stages import STAGES, execute, plan, statuses
 from dmp_core.store import Workspace
+from flows.deploy import lost_runs, save
 from tests.chaos.drills import LIMIT, LINE, Run
-from tests.e2e.orchestra import ROOT, Orchestra, orchestra, wait_for
+from tests.e2e.orchestra import LOST_AFTER, PATIENCE, ROOT, Orchestra, orchestra, wait_for
 
 pytestmark = pytest.mark.slow
 log = logging.getLogger(__name__)
@@ -281,6 +291,112 @@ def test_killed_children_are_sent_again_until_the_parent_completes(prefect, tmp_
         prefect.kill("gpu-node", flows_only=True)
     assert prefect.end(parent).state.is_completed()
     assert complete(tmp_path, load_config("smoke", None, [*ONE_TASK, *steps]))
+
+
+@pytest.fixture
+def two_machines(prefect: Orchestra) -> Iterator[list[str]]:
+    """A second worker of the gpu pool."""
+    with get_client(sync_client=True) as client:
+        client.update_work_pool("gpu", WorkPoolUpdate(concurrency_limit=2))
+    prefect.worker("gpu", "gpu-node-2")
+    yield ["gpu-node", "gpu-node-2"]
+    prefect.kill("gpu-node-2")
+    with get_client(sync_client=True) as client:
+        client.update_work_pool("gpu", WorkPoolUpdate(concurrency_limit=1))
+
+
+DIVIDED = ["images={resolution: 64, samples_per_pixel: 256}", "splits.train.count=12"]
+BY_CHUNKS = "runtime={device: cpu, workers: 1, chunk_shards: 2, deployments: {images: images/gpu}}"
+
+
+def images_of(workspace: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in workspace.glob("images/train-*/shard-*")}
+
+
+@pytest.mark.e2e
+def test_two_machines_share_one_artefact_though_two_of_its_three_runs_are_killed(prefect, two_machines, tmp_path):
+    """In random moments; the parent completes without a human, and no finished shard is made twice."""
+    ids = [node.id for node in plan(SMOKE) if node.stage == "prompts"] + ["images/train"]
+    parent = prefect.submit("pipeline/smoke", **values(tmp_path / "divided", *DIVIDED, BY_CHUNKS), only=ids)
+    moments, done = random.Random(os.environ.get("DMP_SEED", "1")), {}
+    log.info("seed %s", os.environ.get("DMP_SEED", "1"))
+    for _ in range(2):
+        wait_for("work", lambda: at_work(tmp_path / "divided"))
+        time.sleep(moments.uniform(0, 6))
+        victim = moments.choice(wait_for("work", lambda: at_work(tmp_path / "divided")))
+        done |= finished_shards(tmp_path / "divided")
+        os.kill(victim, signal.SIGKILL)
+    assert prefect.end(parent).state.is_completed()
+    now = finished_shards(tmp_path / "divided")
+    assert {name: now[name] for name in done} == done
+    with get_client(sync_client=True) as client:
+        ours = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]))
+        sent = [run for run in client.read_flow_runs(flow_run_filter=ours) if run.name.startswith("images train")]
+    log.info("%s", [(run.name[:30], run.state.name) for run in sent])
+    assert sum(run.state.is_crashed() for run in sent) == 2
+    assert len(sent) == 3 + 2 + 1
+    assert all("'images train shards" in prefect.log(node) for node in two_machines)
+
+    config = load_config("smoke", None, [*ONE_TASK, *DIVIDED])
+    for node_id in ids:
+        execute(config, node_id, str(tmp_path / "alone"))
+    assert images_of(tmp_path / "divided") == images_of(tmp_path / "alone")
+
+
+def at_work(workspace: Path) -> list[int]:
+    """Processes that hold a shard's lock and live."""
+    found = []
+    for path in workspace.glob(".locks/images-train-*shard-*.lock"):
+        with suppress(OSError, ValueError):
+            holder = json.loads(path.read_text())["pid"]
+            os.kill(holder, 0)
+            found.append(holder)
+    return sorted(set(found))
+
+
+def finished_shards(workspace: Path) -> dict[str, tuple[int, int]]:
+    found = files(workspace / "images") if (workspace / "images").is_dir() else {}
+    shards = {name.removesuffix(".json") for name in found if "/shard-" in name and name.endswith(".json")}
+    return {f"{name}.tar": found[f"{name}.tar"] for name in shards if f"{name}.tar" in found}
+
+
+@pytest.mark.e2e
+def test_a_server_that_is_away_for_a_minute_ends_no_run(prefect, tmp_path):
+    """While a parent waits for its child, which trains on meanwhile; with the default limit for heartbeats."""
+    steps = ["train.steps=300", "train.checkpoint_every=50", ON_GPU]
+    before = len(prefect.log("gpu-node"))
+    save(lost_runs(300))
+    parent = prefect.submit("pipeline/smoke", **values(tmp_path, *steps))
+    wait_for("training", lambda: "train/normal-dmp: started" in prefect.log("gpu-node")[before:])
+    prefect.kill("server")
+    wait_for("the server's end", lambda: not prefect.processes("server"))
+    time.sleep(60)
+    prefect.start()
+    ended = prefect.end(parent)
+    save(lost_runs(LOST_AFTER))
+    assert ended.state.is_completed()
+    assert complete(tmp_path, load_config("smoke", None, [*ONE_TASK, *steps]))
+
+
+@pytest.mark.e2e
+def test_no_living_run_is_marked_as_crashed_under_full_load(prefect, two_machines, tmp_path):
+    """DMP_LOADED_RUNS of them (5), while other processes use every core; heartbeats then come late."""
+    count = int(os.environ.get("DMP_LOADED_RUNS", "5"))
+    burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        runs = [
+            prefect.submit("pipeline/smoke", **values(tmp_path / str(number), "train.steps=2", ON_GPU))
+            for number in range(count)
+        ]
+        ends = [prefect.end(run, patience=PATIENCE * count) for run in runs]
+    finally:
+        for burner in burners:
+            burner.kill()
+    assert [run.state.name for run in ends] == ["Completed"] * count
+    with get_client(sync_client=True) as client:
+        ours = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=runs))
+        states = Counter(run.state.name for run in client.read_flow_runs(flow_run_filter=ours, limit=200))
+    assert set(states) == {"Completed"}, states
 
 
 @pytest.mark.e2e

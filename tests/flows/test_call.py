@@ -22,18 +22,18 @@ from prefect.states import Cancelled, Completed, Crashed, Failed, Running
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate as validate_parameters
 
-from dmp_core.config import load_config, preset_names
+from dmp_core.config import PipelineConfig, load_config, preset_names
 from dmp_core.config.presets import validate
 from dmp_core.errors import InputError
-from dmp_core.stages import STAGES, StageOutput, artefact_lock, execute, plan
-from dmp_core.store import Workspace
+from dmp_core.stages import STAGES, StageOutput, artefact_lock, execute, find, plan, shard_numbers
+from dmp_core.store import Chunk, Workspace
 from flows import call
 from flows.call import StageFailed, _is_done, call_stage
 from flows.deploy import presets
 from flows.pipeline import pipeline, run_dag
 from flows.settings import with_overrides
 from flows.stages import STAGE_FLOWS
-from tasks import STAGE_TASKS, worth_retrying
+from tasks import STAGE_TASKS, progress, worth_retrying
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,8 +96,9 @@ class Server:
         self.sent: list[dict[str, Any]] = []
         self.cancelled: set[UUID] = set()
         self.state: State = Running()
+        self.shown: list[str] = []
 
-    def run_deployment(self, name: str, parameters: dict[str, Any], timeout: float) -> FlowRun:
+    def run_deployment(self, name: str, parameters: dict[str, Any], timeout: float, idempotency_key: str) -> FlowRun:
         run = FlowRun(flow_id=uuid4(), state=self.next_state(), start_time=datetime.now(UTC))
         self.runs[run.id] = run
         self.sent.append(parameters)
@@ -120,6 +121,7 @@ def server(monkeypatch) -> Iterator[Server]:
     made = Server()
     monkeypatch.setattr(call, "get_client", lambda sync_client: nullcontext(made))
     monkeypatch.setattr(call, "run_deployment", made.run_deployment)
+    monkeypatch.setattr(progress, "create_progress_artifact", lambda percent, key, text: made.shown.append(text))
     with disable_run_logger():
         yield made
 
@@ -195,6 +197,131 @@ def test_a_child_that_only_the_server_believes_lost_is_waited_for(server, tmp_pa
         monkeypatch.setattr(server, "read_flow_run", counted)
         call_stage("prompts", [node], config, str(tmp_path))
     assert (looks, len(server.sent)) == (5, 1)
+
+
+class Worker(Server):
+    """Makes what it is sent immediately, as the stage's flow does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dies_after: dict[str, int] = {}
+        """Shards → how many of them a run finishes before it is killed, once."""
+
+    def run_deployment(self, name: str, parameters: dict[str, Any], timeout: float, idempotency_key: str) -> FlowRun:
+        config, (node_id,) = PipelineConfig.model_validate(parameters["config"]), parameters["only"]
+        numbers = Chunk(shard_numbers(parameters["shards"], "labels") or ())
+        finished = self.dies_after.pop(parameters["shards"], None)
+        self.state = Completed() if finished is None else Crashed(message="machine lost")
+        given = {"force": parameters["force"], "spent": parameters.get("spent", 0.0)}
+        if numbers:
+            given["shards"] = Chunk(numbers[:finished])
+        execute(config, node_id, parameters["workspace"], **given)
+        run = super().run_deployment(name, parameters, timeout, idempotency_key)
+        run.total_run_time = timedelta(seconds=100)
+        return run
+
+
+@pytest.fixture
+def worker(monkeypatch, tmp_path) -> Iterator[Worker]:
+    made = Worker()
+    monkeypatch.setattr(call, "get_client", lambda sync_client: nullcontext(made))
+    monkeypatch.setattr(call, "run_deployment", made.run_deployment)
+    monkeypatch.setattr(call, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(progress, "create_progress_artifact", lambda percent, key, text: made.shown.append(text))
+    with disable_run_logger():
+        yield made
+
+
+SMALL = "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}"
+FIVE_SHARDS = [SMALL, "modalities=[normal]", "runtime.workers=1", "shards.samples_per_shard=1", "splits.train.count=5"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    """A workspace with five shards of images to be labelled."""
+    config, workspace = load_config("smoke", None, FIVE_SHARDS), tmp_path_factory.mktemp("images")
+    for node in plan(config):
+        if node.stage == "prompts" or node.id == "images/train":
+            execute(config, node.id, str(workspace))
+    return workspace
+
+
+def labels_elsewhere(
+    images: Path, workspace: Path, *overrides: str, **given: Any
+) -> tuple[StageOutput, dict[str, bytes]]:
+    shutil.copytree(images, workspace, dirs_exist_ok=True)
+    config = load_config("smoke", None, ["runtime.deployments={labels: labels/gpu}", *FIVE_SHARDS, *overrides])
+    (output,) = call_stage("labels", [find(plan(config), "labels/train-normal")], config, str(workspace), **given)
+    return output, {path.name: path.read_bytes() for path in workspace.glob("labels/*/shard-*")}
+
+
+def divisions(worker: Server) -> list[tuple[str | None, bool]]:
+    return [(sent["shards"], sent.get("missing", False)) for sent in worker.sent]
+
+
+def test_an_artefact_divided_among_runs_is_the_undivided_one(worker, images, tmp_path):
+    _, whole = labels_elsewhere(images, tmp_path / "whole")
+    assert divisions(worker) == [(None, False)]
+    assert not worker.sent[0].keys() & {"missing", "spent"}, "so that an older deployment takes it"
+    worker.sent.clear()
+    output, divided = labels_elsewhere(images, tmp_path / "divided", "runtime.chunk_shards=2")
+    assert divisions(worker) == [("0-1", True), ("2-3", True), ("4", True), (None, False)]
+    assert divided == whole
+    assert output.seconds > 300
+    assert worker.shown == [f"labels/train-normal: {n} of 3 chunks" for n in (1, 2, 3)]
+
+    worker.sent.clear()
+    inodes = {path.stat().st_ino for path in tmp_path.glob("divided/labels/*/shard-*")}
+    _, forced = labels_elsewhere(images, tmp_path / "divided", "runtime.chunk_shards=2", force=True)
+    assert forced == whole
+    assert len(worker.sent) == 4
+    assert not inodes & {path.stat().st_ino for path in tmp_path.glob("divided/labels/*/shard-*")}
+    for path in [*tmp_path.glob("divided/labels/*/manifest.json"), *tmp_path.glob("divided/labels/*/shard-000003.tar")]:
+        path.unlink()
+    worker.sent.clear()
+    assert labels_elsewhere(images, tmp_path / "divided", "runtime.chunk_shards=2")[1] == whole
+    assert divisions(worker) == [(None, False)], "what fits in one chunk is not divided"
+
+
+def test_a_crashed_chunk_is_sent_again_without_its_finished_shards(worker, images, tmp_path):
+    """A run that finished a shard does not count towards `runtime.resend`."""
+    worker.dies_after = {"0-2": 1, "1-2": 1}
+    _, divided = labels_elsewhere(images, tmp_path, "runtime={chunk_shards: 3, resend: 0}")
+    assert [text for text, _ in divisions(worker)] == ["0-2", "3-4", "1-2", "2", None]
+    assert len(divided) == 10
+
+    worker.dies_after = {"0-2": 0}
+    with pytest.raises(StageFailed, match=r"^labels/train-normal \(labels/gpu\): ended as Crashed: machine lost$"):
+        labels_elsewhere(images, tmp_path, "runtime={chunk_shards: 3, resend: 0}", force=True)
+
+
+def test_chunks_that_end_elsewhere_are_reported_and_not_made_by_the_last_run(server, images, tmp_path):
+    server.state = Completed()
+    nothing = rf"^labels/train-normal .*shards 0-4 of {tmp_path}/labels/\S+ are not there; the worker must share"
+    with pytest.raises(StageFailed, match=nothing):
+        labels_elsewhere(images, tmp_path, "runtime.chunk_shards=2")
+    assert len(server.sent) == 3
+
+
+def test_chunks_are_not_too_many_and_only_where_tasks_do_not_divide_the_work(server, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(call, "MOST_CHUNKS", 2)
+    server.state = Completed()
+    for runtime, expected in (("", ["0-2", "3-4"]), (", task_runner: process", [None])):
+        server.sent.clear()
+        with pytest.raises(StageFailed):
+            labels_elsewhere(images, tmp_path, f"runtime={{chunk_shards: 1{runtime}}}")
+        assert [text for text, _ in divisions(server)] == expected
+
+
+def test_what_was_there_before_a_run_crashed_is_not_taken_for_its_work(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(call, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    config = load_config("smoke", None, ["runtime.deployments={prompts: prompts/cpu}"])
+    node = next(node for node in plan(config) if node.stage == "prompts" and not node.inputs)
+    execute(config, node.id, str(tmp_path))
+    states = iter([Crashed(), Completed()])
+    monkeypatch.setattr(server, "next_state", lambda: next(states))
+    call_stage("prompts", [node], config, str(tmp_path), force=True)
+    assert len(server.sent) == 2
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for(server, monkeypatch):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import prefect.server.api.collections_data as collections_data
@@ -14,8 +16,10 @@ from prefect.client.schemas.objects import WorkPool
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.templating import apply_values
 
+from dmp_core.config import load_config
 from dmp_core.errors import InputError
-from flows import deploy, pools
+from dmp_core.stages import plan
+from flows import call, deploy, pools
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = yaml.safe_load((ROOT / "prefect.yaml").read_text())
@@ -71,6 +75,54 @@ def test_unsupported_settings_of_a_pool_are_reported(known):
     with pytest.raises(InputError, match="--pool-type lorry: unknown; choose process"):
         pools.job_template("lorry", "cpu", {})
     assert pools.job_template("process", "gpu", {}) == known["process"]
+
+
+def test_a_claim_is_mounted_where_the_image_looks_for_models(known):
+    server = Server()
+    server.pools.clear()
+    pools.make_pool(server, "gpu", "kubernetes", variables={"image": "dmp-pipeline:1"})
+    assert pools.lacks_models(server.pools["gpu"].base_job_template)
+    for claim in ("models", "models-2"):  # the second one replaces the first
+        pools.make_pool(server, "gpu", models_volume=claim)
+        template = server.pools["gpu"].base_job_template
+        entry = next(entry for entry in FILE["deployments"] if entry["work_pool"]["name"] == "gpu")
+        pod = job(template, entry)["job_manifest"]["spec"]["template"]["spec"]
+        assert pod["volumes"] == [{"name": "models", "persistentVolumeClaim": {"claimName": claim}}]
+        (container,) = pod["containers"]
+        assert container["volumeMounts"] == [{"name": "models", "mountPath": "/home/dmp/.cache/dmp/models"}]
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+        assert not pools.lacks_models(template)
+    for name in ("Dockerfile", "Dockerfile.gpu"):
+        made = re.findall(r"mkdir -p (.+)$", (ROOT / "docker" / name).read_text(), re.MULTILINE)
+        assert str(Path(pools.MODELS_IN_IMAGE).parent) in made[-1].split(), "or the volume's parent belongs to root"
+    with pytest.raises(InputError, match="--models-volume: for kubernetes; pools of docker take --volume"):
+        pools.with_models(known["docker"], "docker", "models")
+    with pytest.raises(InputError, match=r"--models-volume Models: not a name of a claim"):
+        pools.with_models(known["kubernetes"], "kubernetes", "Models")
+
+
+def test_a_plan_that_needs_models_is_refused_where_pods_have_none(known, monkeypatch):
+    config = load_config("paper", None, ["runtime.deployments={train: train/gpu}"])
+    nodes = plan(config)
+
+    def check(template: dict[str, Any], kind: str = "kubernetes") -> None:
+        pool = WorkPool(name="gpu", type=kind, base_job_template=template)
+        client = SimpleNamespace(
+            read_deployment_by_name=lambda name: SimpleNamespace(work_pool_name="gpu"), read_work_pool=lambda name: pool
+        )
+        monkeypatch.setattr(call, "get_client", lambda sync_client: nullcontext(client))
+        call.check_deployments(config, nodes)
+
+    pods = pools.job_template("kubernetes", "gpu", {"image": "dmp-pipeline:1"})
+    with pytest.raises(
+        InputError, match=r"^runtime\.deployments\.train: pods of the pool 'gpu' .*--models-volume CLAIM"
+    ):
+        check(pods)
+    check(pools.with_models(pods, "kubernetes", "models"))
+    check(pools.with_defaults(pods, "kubernetes", {"env": {"DMP_MODELS_DIR": "/models"}}))
+    check(known["docker"], "docker")
+    nodes = [node for node in nodes if not node.models]
+    check(pods)
 
 
 def test_runs_in_containers_start_where_the_image_has_the_checkout(monkeypatch):

@@ -155,7 +155,9 @@ def test_chunks_of_a_forced_artefact_are_made_next_to_it(made):
     assert out.verify() == []
     assert chunks(node, beside, 1) == [(0,)]
     execute(config, LABELS, url, force=True, shards=Chunk([0]))
+    assert chunks(node, beside, 1) == [], "and they stay there: the call for the whole finds them"
     assert not execute(config, LABELS, url, force=True).cached
+    assert not place.fs.exists(beside.path)
     assert contents(url) == before
 
 

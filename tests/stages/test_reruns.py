@@ -14,7 +14,18 @@ from dmp_core.dataset.reading import read_prompts
 from dmp_core.errors import InputError
 from dmp_core.progress import listening
 from dmp_core.requests.parts import dataset_config
-from dmp_core.stages import StageOutput, batches, execute, find, plan, select, shard_numbers, shards, statuses
+from dmp_core.stages import (
+    StageOutput,
+    batches,
+    execute,
+    find,
+    plan,
+    select,
+    shard_numbers,
+    shard_text,
+    shards,
+    statuses,
+)
 from dmp_core.stages.base import StageResult
 from dmp_core.stages.execute import publish
 from dmp_core.store import Workspace
@@ -57,6 +68,9 @@ def made(tmp_path_factory) -> tuple[Path, PipelineConfig]:
 def test_shard_numbers():
     assert shard_numbers("3-7,9, 3", "images") == [3, 4, 5, 6, 7, 9]
     assert shard_numbers(None, "train") is None
+    for numbers, text in (([3, 4, 5, 9], "3-5,9"), ([7], "7"), ([0, 2, 3], "0,2-3"), ([], "")):
+        assert shard_text(numbers) == text
+        assert (shard_numbers(text, "images") or []) == numbers
     for text in ("7-3", "a", "1,,2", "-1"):
         with pytest.raises(InputError, match="--shards 3-7"):
             shard_numbers(text, "labels")

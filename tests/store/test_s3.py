@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from dmp_core.config import PipelineConfig, load_config
+from dmp_core.progress import listening
 from dmp_core.requests.parts import dataset_config
-from dmp_core.stages import execute, plan, statuses
+from dmp_core.stages import execute, find, plan, statuses
 from dmp_core.store import Lock, Workspace, open_dataset
 from flows import visible
 from flows.pipeline import run_pipeline
@@ -94,8 +95,23 @@ def test_whole_dag_in_a_bucket(bucket, tmp_path):
     assert report.fs.exists(f"{report.root}/index.html")
 
 
+class Loses:
+    """A listener that ends the run at a step of one artefact."""
+
+    def __init__(self, name: str, at: int) -> None:
+        self.name, self.at = name, at
+
+    def started(self, name: str) -> None: ...
+
+    def advanced(self, name: str, done: int, total: int, message: str) -> None:
+        if (name, done) == (self.name, self.at):
+            raise KeyboardInterrupt
+
+    def finished(self, name: str, seconds: float, cached: bool) -> None: ...
+
+
 @pytest.mark.slow
-def test_a_flow_in_a_bucket_ends_with_its_report_shown(bucket, monkeypatch):
+def test_a_flow_in_a_bucket_ends_with_its_report_and_a_lost_training_moves(bucket, monkeypatch, tmp_path):
     shown: list[str] = []
     monkeypatch.setattr(visible, "create_markdown_artifact", lambda text, *_: shown.append(text))
     small = {split: {"keywords": ["bedroom"], "count": 2} for split in ("train", "in_domain")}
@@ -106,6 +122,16 @@ def test_a_flow_in_a_bucket_ends_with_its_report_shown(bucket, monkeypatch):
     assert report.id == "report/smoke"
     assert report.path.startswith(f"{bucket}/flow/reports/")
     assert [text.rpartition("provenance: ")[2] for text in shown] == [f"`{report.path}/index.html`"]
+
+    longer = config.model_copy(update={"train": config.train.model_copy(update={"steps": 6, "checkpoint_every": 2})})
+    with listening(Loses("train/normal-dmp", at=5)), pytest.raises(KeyboardInterrupt):
+        execute(longer, "train/normal-dmp", f"{bucket}/flow")
+    monkeypatch.setenv("HOME", str(tmp_path))  # another machine
+    execute(longer, "train/normal-dmp", f"{bucket}/flow")
+    place = Workspace(f"{bucket}/flow")
+    manifest = find(plan(longer), "train/normal-dmp").artefact(place).published()
+    assert (manifest.details["steps"], manifest.details["resumed_at"]) == (6, 4)
+    assert not place.fs.find(f"{place.root}/.scratch"), "its checkpoints are removed once it is complete"
 
 
 def test_a_lock_in_a_bucket_is_created_only_once(bucket):
