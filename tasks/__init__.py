@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from concurrent.futures import BrokenExecutor
+from contextlib import nullcontext
 from typing import Any
 
 from prefect import Task, task
@@ -16,7 +17,7 @@ from prefect.tasks import exponential_backoff
 from dmp_core.config import PipelineConfig
 from dmp_core.processes import unwinding_worker
 from dmp_core.progress import current_listener, listening
-from dmp_core.stages import STAGES, StageOutput, execute
+from dmp_core.stages import STAGES, StageOutput, execute, own_gpu
 from dmp_core.store import Chunk
 from tasks.progress import ProgressArtifact
 
@@ -58,13 +59,18 @@ def run_stage(
     force: bool = False,
     shards: Iterable[int] | None = None,
     spent: float = 0.0,
+    claims_gpu: bool = False,
 ) -> StageOutput:
     """`execute`, with its progress shown in Prefect's interface and a line in the log.
 
     A chunk of shards shows no progress: the flow that waits for all chunks shows the total.
+
+    claims_gpu: share out this machine's GPUs with other worker processes (`own_gpu`).
     """
     listener = None if isinstance(shards, Chunk) else ProgressArtifact(config.dataset, current_listener())
-    with unwinding_worker(), listening(listener):
+    gpu = own_gpu(config.runtime) if claims_gpu else nullcontext(config.runtime)
+    with unwinding_worker(), listening(listener), gpu as runtime:
+        config = config.model_copy(update={"runtime": runtime})
         output = execute(config, node_id, workspace_url, force=force, shards=shards, spent=spent)
     summary = "was complete" if output.cached else f"made {output.samples} samples in {output.seconds:.1f} s"
     get_run_logger().info("%s: %s: %s", output.id, summary, output.path)
