@@ -189,9 +189,8 @@ def _gpu_for(node: Node, runtime: RuntimeConfig, parameters: dict[str, Any]) -> 
     elif not _ray_has_gpus(runtime):
         yield parameters
     else:
-        config = parameters["config"]
         with _integration("ray", "context").remote_options(num_gpus=1):
-            yield {**parameters, "config": config.model_copy(update={"runtime": on_gpu(config.runtime)})}
+            yield {**parameters, "config": on_gpu(parameters["config"])}
 
 
 def _ray_has_gpus(runtime: RuntimeConfig) -> bool:

@@ -17,8 +17,9 @@ from prefect.tasks import exponential_backoff
 from dmp_core.config import PipelineConfig
 from dmp_core.processes import unwinding_worker
 from dmp_core.progress import current_listener, listening
-from dmp_core.stages import STAGES, StageOutput, execute, own_gpu
-from dmp_core.store import Chunk
+from dmp_core.stages import STAGES, StageOutput, execute, find, one_plan, own_gpu
+from dmp_core.store import Chunk, Workspace
+from tasks.events import emit_published
 from tasks.progress import ProgressArtifact
 
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -68,10 +69,11 @@ def run_stage(
     claims_gpu: share out this machine's GPUs with other worker processes (`own_gpu`).
     """
     listener = None if isinstance(shards, Chunk) else ProgressArtifact(config.dataset, current_listener())
-    gpu = own_gpu(config.runtime) if claims_gpu else nullcontext(config.runtime)
-    with unwinding_worker(), listening(listener), gpu as runtime:
-        config = config.model_copy(update={"runtime": runtime})
-        output = execute(config, node_id, workspace_url, force=force, shards=shards, spent=spent)
+    claim = own_gpu(config) if claims_gpu else nullcontext(config)
+    with unwinding_worker(), listening(listener), claim as settings, one_plan(settings) as nodes:
+        output = execute(settings, node_id, workspace_url, force=force, shards=shards, spent=spent)
+    if output.published:
+        emit_published(find(nodes, node_id), Workspace(workspace_url), output)
     summary = "was complete" if output.cached else f"made {output.samples} samples in {output.seconds:.1f} s"
     get_run_logger().info("%s: %s: %s", output.id, summary, output.path)
     return output

@@ -39,6 +39,8 @@ class StageOutput:
     cached: bool
     samples: int
     seconds: float
+    published: bool = False
+    """By this call: of an artefact's chunks only the last one publishes it."""
 
 
 def execute(
@@ -159,7 +161,7 @@ def _make(
     place = making(node, inputs, out, force and (shards is None or isinstance(shards, Chunk)))
     if place != out and (done := place.manifest()) is not None and _put_in_place(place, out):
         announce(node, out)  # an earlier run was killed between exchange and announcement
-        return StageOutput(node.id, out.address, out.fingerprint, False, done.samples, done.seconds)
+        return StageOutput(node.id, out.address, out.fingerprint, False, done.samples, done.seconds, published=True)
     run: Run = stage_module(node.stage).run
     _notify("started", node.id)
     started = time.monotonic()
@@ -167,14 +169,15 @@ def _make(
         also = _same_pass(node, nodes, out.workspace) if shards is None or isinstance(shards, Chunk) else {}
         result = run(node.config, inputs, place, runtime=runtime, shards=shards, progress=_progress(node.id), **also)
     seconds = round(time.monotonic() - started + spent, 3)
-    if result.files is None or sum(record.planned for record in result.files) == result.samples:
+    whole = result.files is None or sum(record.planned for record in result.files) == result.samples
+    if whole:
         check()
         publish(node, place, result, inputs, seconds)
         if not _put_in_place(place, out) and out.status() != "complete":
             raise OSError(f"{out.address}: its new content has been removed meanwhile; rerun to make it")
         announce(node, out)
     _notify("finished", node.id, seconds, False)
-    return StageOutput(node.id, out.address, out.fingerprint, False, result.made, seconds)
+    return StageOutput(node.id, out.address, out.fingerprint, False, result.made, seconds, published=whole)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from functools import cache
 from itertools import takewhile
 from pathlib import Path
 
+from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.errors import InputError
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.base import Node
@@ -76,25 +77,25 @@ def check_gpus(nodes: Iterable[Node], runtime: RuntimeConfig) -> None:
 
 
 @contextmanager
-def own_gpu(runtime: RuntimeConfig) -> Iterator[RuntimeConfig]:
+def own_gpu(config: PipelineConfig) -> Iterator[PipelineConfig]:
     """In a worker process, the settings for one task, which has one of the planned GPUs for itself.
 
     Waits while other tasks have all of them. Unchanged settings if there is nothing to choose.
     """
-    gpus = planned_gpus(runtime)
+    gpus = planned_gpus(config.runtime)
     if not gpus:
-        yield runtime
+        yield config
         return
     if os.environ.get(VISIBLE) in gpus:  # of an earlier task: torch may know no other by now
         gpus = (os.environ[VISIBLE],)
     with _claimed(gpus) as gpu:
         os.environ[VISIBLE] = gpu
-        yield on_gpu(runtime)
+        yield on_gpu(config)
 
 
-def on_gpu(runtime: RuntimeConfig) -> RuntimeConfig:
+def on_gpu(config: PipelineConfig) -> PipelineConfig:
     """A planned GPU that torch does not see is then an error; `auto` would compute on the processor."""
-    return runtime.model_copy(update={"device": "cuda"})
+    return config.model_copy(update={"runtime": config.runtime.model_copy(update={"device": "cuda"})})
 
 
 @contextmanager
