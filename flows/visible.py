@@ -46,15 +46,10 @@ def show_report(outputs: Sequence[StageOutput], dataset: str, workspace: str) ->
 
 
 def show_link(outputs: Sequence[StageOutput]) -> None:
-    """A link to every report among the outputs."""
+    """A link to every report. Its text is the address, to copy: browsers open no files from a server's page."""
     for output in outputs:
-        name = output.id.removeprefix("report/")
-        create_link_artifact(
-            f"{url_of(output.path)}/index.html",
-            "index.html",
-            artifact_key("report", name, "link"),
-            f"Report of {markdown(name)}",
-        )
+        name, url = output.id.removeprefix("report/"), f"{url_of(output.path)}/index.html"
+        create_link_artifact(url, markdown(url), artifact_key("report", name, "link"), f"Report of {markdown(name)}")
 
 
 def show_bad_input(flow: Flow[Any, Any], run: FlowRun, state: State[Any]) -> None:
