@@ -194,11 +194,9 @@ def _gpu_for(node: Node, runtime: RuntimeConfig, parameters: dict[str, Any]) -> 
 
 
 def _ray_has_gpus(runtime: RuntimeConfig) -> bool:
-    import ray
-
     if runtime.device in ("cpu", "mps"):
         return False
-    has = ray.cluster_resources().get("GPU", 0) >= 1
+    has = _integration("ray").ray.cluster_resources().get("GPU", 0) >= 1
     if not has and (runtime.gpus != "auto" or runtime.device == "cuda"):
         raise InputError(
             "runtime.gpus: GPUs are planned, and Ray has none to assign; start its machines with --num-gpus, or set "

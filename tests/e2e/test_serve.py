@@ -51,7 +51,7 @@ def served(tmp_path_factory):
 def events() -> list[dict[str, Any]]:
     """The events of artefacts, oldest first."""
     with get_client(sync_client=True) as client:
-        wanted = {"filter": {"event": {"name": [PUBLISHED]}, "order": "ASC"}, "limit": 200}
+        wanted = {"filter": {"event": {"name": [PUBLISHED]}, "order": "ASC"}, "limit": 50}
         found: list[dict[str, Any]] = client.request("POST", "/events/filter", json=wanted).json()["events"]
         return found
 
