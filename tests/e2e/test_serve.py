@@ -74,7 +74,9 @@ def test_a_run_sends_one_event_per_artefact_and_links_its_report(served: Orchest
         assert "flow-run" in {each["prefect.resource.role"] for each in related}
     with get_client(sync_client=True) as client:
         links = {artifact.key: artifact.data for artifact in client.read_artifacts()}
-    assert f"]({url_of(str(served.home / 'runs/laptop/report/smoke'))}" in links["report-smoke-link"]
+    page = next(f"{url}/index.html" for url, node in urls.items() if node.stage == "report")
+    assert links["report-smoke-link"].endswith(f"]({page})")
+    assert (served.home / page.removeprefix(f"file://{served.home}/")).exists()
 
     assert served.end(served.submit("prompts/mini", **wanted)).state.is_completed()
     assert len(events()) == len(nodes)
