@@ -15,10 +15,14 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 GRACE = 2.0
 """Seconds that a worker gets to release its locks and remove its temporary files."""
+SAVING = 3.0
+"""Seconds that a worker gets before, to finish a training step and save a checkpoint."""
+_ONE_PRESS = 0.5
+"""Seconds within which a second SIGINT is the same Ctrl-C."""
 
 
 class Interrupted(SystemExit):
@@ -53,11 +57,68 @@ def end_workers(pool: object) -> None:
     processes: list[BaseProcess] = list((getattr(pool, "_processes", None) or {}).values())
     for process in processes:
         process.terminate()
-    until = time.monotonic() + GRACE + 0.5
+    until = time.monotonic() + SAVING + 0.5
     while (alive := [process for process in processes if process.is_alive()]) and time.monotonic() < until:
         wait([process.sentinel for process in alive], timeout=until - time.monotonic())
     for process in alive:
         process.kill()
+
+
+class DeferredInterrupts:
+    """Keeps the first signal that would end this process, until it is delivered."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.number: int | None = None
+        self._seconds = seconds
+        self._received = 0.0
+        self._before: dict[int, Any] = {}
+
+    def start(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) not in (None, signal.SIG_IGN):
+                self._before[number] = signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.number is None:
+            self.number, self._received = number, time.monotonic()
+            if self._seconds is not None:
+                _exit_after(self._seconds, 128 + number)
+        elif number == signal.SIGINT and time.monotonic() - self._received > _ONE_PRESS:
+            self.deliver()
+
+    def deliver(self) -> None:
+        """Let a kept signal act as it would have acted without this; usually that raises."""
+        if self.number is None:
+            return
+        number, self.number = self.number, None
+        before = self._before[number]
+        self.stop()
+        # Not sent again: threads that watch the signals have noticed the first one.
+        if callable(before):
+            before(number, None)
+        else:
+            signal.raise_signal(number)
+
+    def stop(self) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        self._before = {}
+
+
+@contextmanager
+def deferred_interrupts(seconds: float | None = None) -> Iterator[DeferredInterrupts]:
+    """SIGTERM, SIGHUP and the first Ctrl-C take effect at the block's end, or at `deliver`.
+
+    Does nothing outside the main thread, where signals do not arrive. seconds: after which the process ends anyway.
+    """
+    interrupts = DeferredInterrupts(seconds)
+    if threading.current_thread() is threading.main_thread():
+        interrupts.start()
+    try:
+        yield interrupts
+    finally:
+        interrupts.deliver()
+        interrupts.stop()
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import (
+    Field,
     NonNegativeInt,
     PositiveInt,
     field_validator,
@@ -68,6 +69,9 @@ class RuntimeConfig(Settings):
     or on a Dask or Ray cluster."""
     parallel: PositiveInt = 1
     """Number of parallel tasks; each of them may use `workers`. A cluster given by `cluster` decides itself."""
+    gpus: Literal["auto"] | Annotated[list[NonNegativeInt], Field(min_length=1)] = "auto"
+    """GPUs for parallel tasks, by their numbers in torch: each task that computes on one has it for itself. `auto`: all
+    visible ones; where there is only one, parallel processes share it."""
     chunk_shards: PositiveInt | None = None
     """Shards per task, for stages whose shards do not depend on each other; None: all shards of an artefact. With the
     task runner `thread`, shards per run of a stage in `deployments`."""
@@ -86,4 +90,9 @@ class RuntimeConfig(Settings):
             raise ValueError("parallel: needs task_runner process, dask or ray; threads would share one random state")
         if self.cluster and self.task_runner not in ("dask", "ray"):
             raise ValueError("cluster: needs task_runner dask or ray")
+        if self.gpus != "auto" and (self.task_runner == "thread" or self.device in ("cpu", "mps")):
+            raise ValueError(
+                "gpus: needs task_runner process, dask or ray, and no other device; for one process, "
+                "set CUDA_VISIBLE_DEVICES"
+            )
         return self

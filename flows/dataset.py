@@ -18,9 +18,10 @@ from flows.naming import dataset_run_name, import_run_name
 from flows.pipeline import run_dag
 from flows.settings import with_overrides
 from flows.stages import Overrides
+from flows.visible import show_bad_input
 
 
-@flow(name="generate-dataset", flow_run_name=dataset_run_name, persist_result=False)
+@flow(name="generate-dataset", flow_run_name=dataset_run_name, persist_result=False, on_failure=[show_bad_input])
 def generate_dataset(
     *,
     keywords: Annotated[list[str], Field(min_length=1)],
@@ -52,7 +53,7 @@ def generate_dataset(
     )
 
 
-@flow(name="import-dataset", flow_run_name=import_run_name, persist_result=False)
+@flow(name="import-dataset", flow_run_name=import_run_name, persist_result=False, on_failure=[show_bad_input])
 def import_dataset(
     *,
     folder: str,

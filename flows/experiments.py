@@ -16,7 +16,7 @@ from dmp_core.store import Workspace
 from flows.naming import experiment_run_name
 from flows.pipeline import run_dag
 from flows.stages import Overrides
-from flows.visible import show_artefacts, show_experiment
+from flows.visible import show_artefacts, show_bad_input, show_experiment
 
 
 def _experiment_flow(name: str) -> Flow[Any, Any]:
@@ -27,6 +27,7 @@ def _experiment_flow(name: str) -> Flow[Any, Any]:
         description=f"{experiment.title}: variants of one configuration over one workspace, then tables and figures.",
         flow_run_name=experiment_run_name,
         persist_result=False,
+        on_failure=[show_bad_input],
     )
     def run_experiment(
         *,

@@ -21,10 +21,10 @@ from flows.server import TemporaryServer
 from flows.settings import chosen, with_overrides
 from flows.stages import Overrides
 from flows.task_runners import runner_for
-from flows.visible import show_artefacts, show_report
+from flows.visible import show_artefacts, show_bad_input, show_report
 
 
-@flow(name="pipeline", flow_run_name=pipeline_run_name, persist_result=False)
+@flow(name="pipeline", flow_run_name=pipeline_run_name, persist_result=False, on_failure=[show_bad_input])
 def pipeline(
     *,
     workspace: str = "runs/default",

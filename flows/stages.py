@@ -17,7 +17,7 @@ from dmp_core.store import Chunk
 from flows.naming import stage_run_name
 from flows.settings import chosen, with_overrides
 from flows.task_runners import run_nodes
-from flows.visible import show_artefacts
+from flows.visible import show_artefacts, show_bad_input, show_link
 
 Overrides = Annotated[list[str], Field(description="`field.subfield=value`, overrides the configuration.")]
 
@@ -28,6 +28,7 @@ def _stage_flow(stage: str) -> Flow[Any, Any]:
         description=f"The stage `{stage}` alone; its inputs are found in the workspace by their fingerprints.",
         flow_run_name=stage_run_name,
         persist_result=False,
+        on_failure=[show_bad_input],
     )
     def run_stage(
         *,
@@ -65,6 +66,8 @@ def _stage_flow(stage: str) -> Flow[Any, Any]:
         with _time_limit(stage, settings.runtime.timeouts.get(stage)):
             outputs = run_nodes(settings, chosen(nodes, only), workspace, force, numbers, spent)
         show_artefacts(outputs, f"{settings.dataset} {stage}")
+        if stage == "report":
+            show_link(outputs)
         return outputs
 
     return run_stage

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,11 +17,23 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from dmp_core.config import PipelineConfig
-from dmp_core.errors import MissingExtra
+from dmp_core.errors import InputError, MissingExtra
 from dmp_core.processes import end_with_parent, end_workers, without_interrupts
 from dmp_core.progress import current_listener, listening
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages import Node, StageOutput, chunks, in_turn, making, ready_inputs, statuses, waves
+from dmp_core.stages import (
+    Node,
+    StageOutput,
+    chunks,
+    in_turn,
+    making,
+    on_gpu,
+    planned_gpus,
+    ready_inputs,
+    statuses,
+    waves,
+)
+from dmp_core.stages.gpus import VISIBLE
 from dmp_core.store import Workspace
 from flows.server import TemporaryServer
 from tasks import STAGE_TASKS
@@ -31,7 +44,7 @@ from tasks.progress import ProgressArtifact
 class Job:
     """A submitted task, with the parameters to submit it again."""
 
-    stage: str
+    node: Node
     parameters: dict[str, Any]
     future: PrefectFuture[StageOutput]
     again: bool = False
@@ -46,16 +59,17 @@ class RenewingRunner:
         self.runner: TaskRunner[Any] | None = None
         self.unread: list[Job] = []
 
-    def submit(self, stage: str, **parameters: Any) -> Job:
-        job = Job(stage, parameters, self._send(stage, parameters))
+    def submit(self, node: Node, **parameters: Any) -> Job:
+        parameters["node_id"] = node.id
+        job = Job(node, parameters, self._send(node, parameters))
         self.unread.append(job)
         return job
 
-    def _send(self, stage: str, parameters: dict[str, Any]) -> PrefectFuture[StageOutput]:
+    def _send(self, node: Node, parameters: dict[str, Any]) -> PrefectFuture[StageOutput]:
         if self.runner is None:
-            self.runner = self.started.enter_context(task_runner(self.runtime))
-        with listening(None), without_interrupts():
-            return self.runner.submit(STAGE_TASKS[stage], parameters)
+            self.runner = self.started.enter_context(started(self.runtime))
+        with listening(None), without_interrupts(), _gpu_for(node, self.runtime, parameters) as given:
+            return self.runner.submit(STAGE_TASKS[node.stage], given)
 
     def result(self, job: Job) -> StageOutput:
         """Wait for the job's output; raises its task's error.
@@ -66,7 +80,7 @@ class RenewingRunner:
         if _lost(job, BrokenExecutor):
             if job.again:
                 raise BrokenExecutor(
-                    f"{job.parameters['node_id']}: its worker process was killed, twice; if for lack of memory, lower "
+                    f"{job.node.id}: its worker process was killed, twice; if for lack of memory, lower "
                     "runtime.parallel or runtime.workers"
                 )
             self._renew()
@@ -80,7 +94,7 @@ class RenewingRunner:
         lost = [job for job in self.unread if _lost(job, Exception)]
         get_run_logger().warning("a worker process was killed; %d tasks are sent again, to new processes", len(lost))
         for job in lost:
-            job.future, job.again = self._send(job.stage, job.parameters), True
+            job.future, job.again = self._send(job.node, job.parameters), True
 
     def kill(self) -> None:
         """End this machine's worker processes immediately: leaving a pool would wait for their work."""
@@ -122,6 +136,8 @@ def task_runner(runtime: RuntimeConfig) -> TaskRunner[Any]:
             return _dask(runtime)
         case "ray":
             init = {} if runtime.cluster else {"num_cpus": runtime.parallel, "include_dashboard": False}
+            if not runtime.cluster and (gpus := planned_gpus(runtime)):
+                init["num_gpus"] = len(gpus)
             return _integration("ray").RayTaskRunner(address=runtime.cluster, init_kwargs=init)
         case _:
             return EndableProcesses(runtime.parallel)
@@ -139,9 +155,59 @@ def _dask(runtime: RuntimeConfig) -> TaskRunner[Any]:
     return runners.DaskTaskRunner(cluster_kwargs=local)
 
 
-def _integration(name: str) -> Any:
+@contextmanager
+def started(runtime: RuntimeConfig) -> Iterator[TaskRunner[Any]]:
+    """The runner for these settings. A Ray that is started here sees the planned GPUs only."""
+    gpus = planned_gpus(runtime) if runtime.task_runner == "ray" and not runtime.cluster else ()
+    with ExitStack() as running:
+        with _visible(gpus) if gpus else nullcontext():
+            runner = running.enter_context(task_runner(runtime))
+        yield runner
+
+
+@contextmanager
+def _visible(gpus: Sequence[str]) -> Iterator[None]:
+    before = os.environ.get(VISIBLE)
+    os.environ[VISIBLE] = ",".join(gpus)
     try:
-        return importlib.import_module(f"prefect_{name}.task_runners")
+        yield
+    finally:
+        os.environ.pop(VISIBLE)
+        os.environ.update({} if before is None else {VISIBLE: before})
+
+
+@contextmanager
+def _gpu_for(node: Node, runtime: RuntimeConfig, parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Parameters with which a task has a GPU for itself, if its node computes on one.
+
+    Worker processes claim one. Ray assigns them, and hides them from tasks that request none.
+    """
+    if not node.config.on_device:
+        yield parameters
+    elif runtime.task_runner != "ray":
+        yield {**parameters, "claims_gpu": True}
+    elif not _ray_has_gpus(runtime):
+        yield parameters
+    else:
+        with _integration("ray", "context").remote_options(num_gpus=1):
+            yield {**parameters, "config": on_gpu(parameters["config"])}
+
+
+def _ray_has_gpus(runtime: RuntimeConfig) -> bool:
+    if runtime.device in ("cpu", "mps"):
+        return False
+    has = _integration("ray").ray.cluster_resources().get("GPU", 0) >= 1
+    if not has and (runtime.gpus != "auto" or runtime.device == "cuda"):
+        raise InputError(
+            "runtime.gpus: GPUs are planned, and Ray has none to assign; start its machines with --num-gpus, or set "
+            "runtime.device=cpu"
+        )
+    return has
+
+
+def _integration(name: str, module: str = "task_runners") -> Any:
+    try:
+        return importlib.import_module(f"prefect_{name}.{module}")
     except ImportError:
         raise MissingExtra(f"prefect-{name}", name) from None
 
@@ -224,11 +290,9 @@ def _run_wave(
             divided.discard(node.id)
         elif size and node.id in divided:
             parts = chunks(node, making(node, ready_inputs(node, place), node.artefact(place), force), size)
-            jobs[node.id] = [
-                runner.submit(node.stage, node_id=node.id, force=force, shards=part, **given) for part in parts
-            ]
+            jobs[node.id] = [runner.submit(node, force=force, shards=part, **given) for part in parts]
         else:
-            jobs[node.id] = [runner.submit(node.stage, node_id=node.id, force=force, shards=shards, **given)]
+            jobs[node.id] = [runner.submit(node, force=force, shards=shards, **given)]
     for node in nodes:
         if node.id in jobs and node.id not in divided:
             (output,) = _results(runner, node.id, jobs[node.id])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from concurrent.futures import BrokenExecutor
+from contextlib import nullcontext
 from typing import Any
 
 from prefect import Task, task
@@ -16,8 +17,9 @@ from prefect.tasks import exponential_backoff
 from dmp_core.config import PipelineConfig
 from dmp_core.processes import unwinding_worker
 from dmp_core.progress import current_listener, listening
-from dmp_core.stages import STAGES, StageOutput, execute, shard_text
-from dmp_core.store import Chunk
+from dmp_core.stages import STAGES, StageOutput, execute, find, one_plan, own_gpu, shard_text
+from dmp_core.store import Chunk, Workspace
+from tasks.events import emit_published
 from tasks.progress import ProgressArtifact
 
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -58,14 +60,20 @@ def run_stage(
     force: bool = False,
     shards: Iterable[int] | None = None,
     spent: float = 0.0,
+    claims_gpu: bool = False,
 ) -> StageOutput:
     """`execute`, with its progress shown in Prefect's interface and a line in the log.
 
     A chunk of shards shows no progress: the flow that waits for all chunks shows the total.
+
+    claims_gpu: share out this machine's GPUs with other worker processes (`own_gpu`).
     """
     listener = None if isinstance(shards, Chunk) else ProgressArtifact(config.dataset, current_listener())
-    with unwinding_worker(), listening(listener):
-        output = execute(config, node_id, workspace_url, force=force, shards=shards, spent=spent)
+    claim = own_gpu(config) if claims_gpu else nullcontext(config)
+    with unwinding_worker(), listening(listener), claim as settings, one_plan(settings) as nodes:
+        output = execute(settings, node_id, workspace_url, force=force, shards=shards, spent=spent)
+    if output.published:
+        emit_published(find(nodes, node_id), Workspace(workspace_url), output)
     what = f"shards {shard_text(shards)}" if isinstance(shards, Chunk) else f"{output.samples} samples"
     summary = "was complete" if output.cached else f"made {what} in {output.seconds:.1f} s"
     get_run_logger().info("%s: %s: %s", output.id, summary, output.path)

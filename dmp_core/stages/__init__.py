@@ -6,6 +6,7 @@ other packages, and writes one artefact. No stage depends on another.
 
 from dmp_core.stages.base import Node
 from dmp_core.stages.execute import StageOutput, announce, artefact_lock, execute, in_turn, making, ready_inputs
+from dmp_core.stages.gpus import on_gpu, own_gpu, planned_gpus
 from dmp_core.stages.overwrites import check_overwrites
 from dmp_core.stages.plan import find, one_plan, plan
 from dmp_core.stages.registry import STAGES
@@ -26,8 +27,11 @@ __all__ = [
     "in_turn",
     "making",
     "missing_shards",
+    "on_gpu",
     "one_plan",
+    "own_gpu",
     "plan",
+    "planned_gpus",
     "ready_inputs",
     "select",
     "shard_numbers",

@@ -125,6 +125,11 @@ class StageSettings(Settings):
         yield from ()
 
     @property
+    def on_device(self) -> bool:
+        """Whether it computes on `runtime.device`."""
+        return any(self.uses())
+
+    @property
     def passes(self) -> int:
         """Passes through a U-Net per sample, in addition to the stage's other work."""
         return 0

@@ -56,6 +56,10 @@ class EvaluateStage(OfModality):
     metrics: dict[str, int] = since({})
     """Version of every metric of the modality whose values have changed since the first one."""
 
+    @property
+    def on_device(self) -> bool:
+        return True
+
 
 class Roles(NamedTuple):
     """Names of a split's inputs."""

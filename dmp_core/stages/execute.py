@@ -40,6 +40,8 @@ class StageOutput:
     cached: bool
     samples: int
     seconds: float
+    published: bool = False
+    """By this call: of an artefact's chunks only the last one publishes it."""
 
 
 def execute(
@@ -160,7 +162,7 @@ def _make(
     place = making(node, inputs, out, force and (shards is None or isinstance(shards, Chunk)))
     if place != out and (done := place.manifest()) is not None and _put_in_place(place, out):
         announce(node, out)  # an earlier run was killed between exchange and announcement
-        return StageOutput(node.id, out.address, out.fingerprint, False, done.samples, done.seconds)
+        return StageOutput(node.id, out.address, out.fingerprint, False, done.samples, done.seconds, published=True)
     run: Run = stage_module(node.stage).run
     _notify("started", node.id)
     started = time.monotonic()
@@ -169,7 +171,8 @@ def _make(
         result = run(node.config, inputs, place, runtime=runtime, shards=shards, progress=_progress(node.id), **also)
     seconds = round(time.monotonic() - started + spent, 3)
     whole = result.files is None or sum(record.planned for record in result.files) == result.samples
-    if whole and not isinstance(shards, Chunk):
+    publishes = whole and not isinstance(shards, Chunk)
+    if publishes:
         check()
         publish(node, place, result, inputs, seconds)
         if not _put_in_place(place, out) and out.status() != "complete":
@@ -178,7 +181,7 @@ def _make(
             remove(out.workspace.fs, out.workspace.shared_scratch(out))
         announce(node, out)
     _notify("finished", node.id, seconds, False)
-    return StageOutput(node.id, out.address, out.fingerprint, False, result.made, seconds)
+    return StageOutput(node.id, out.address, out.fingerprint, False, result.made, seconds, published=publishes)
 
 
 @contextmanager

@@ -86,6 +86,10 @@ class PredictStage(OfModality, Coded):
         yield from editor_uses(self.editor)
 
     @property
+    def on_device(self) -> bool:
+        return True
+
+    @property
     def passes(self) -> int:
         """U-Net passes per image."""
         if self.row == CEILING:

@@ -14,6 +14,7 @@ from dmp_core.errors import InputError
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.base import ModelUse, Node
 from dmp_core.stages.estimate import estimate_seconds, ram_gb
+from dmp_core.stages.gpus import check_gpus
 from dmp_core.stages.hardware import find_gpu, memory_gb
 from dmp_core.stages.opening import open_uses
 from dmp_core.store import Workspace
@@ -109,6 +110,7 @@ def check_models(nodes: Iterable[Node]) -> None:
 def check_needs(nodes: Iterable[Node], runtime: RuntimeConfig) -> None:
     """Raise InputError, before any work, for models that are missing or invalid, or need a GPU where there is none."""
     nodes = list(nodes)
+    check_gpus(nodes, runtime)
     reason = lacks_gpu(nodes, runtime)
     try:
         check_models(nodes)

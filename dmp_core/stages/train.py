@@ -72,6 +72,10 @@ class TrainStage(OfModality, Coded):
             yield ModelUse(f"train.{own[0]}", own[1], own[2])
         yield from editor_uses(self.editor)
 
+    @property
+    def on_device(self) -> bool:
+        return self.train is not None
+
 
 class OwnModelTrainStage(TrainStage):
     """For a method that starts from its own model."""

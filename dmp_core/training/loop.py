@@ -11,6 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dmp_core.errors import InputError
+from dmp_core.processes import deferred_interrupts
 from dmp_core.progress import Progress, silent
 from dmp_core.training.checkpoints import LOG, load_checkpoint, save_checkpoint
 from dmp_core.training.logs import FILE, StepRecord, TrainingLog
@@ -123,17 +125,22 @@ def fit(
     resumed_at = run.step
     pace = Pace(config.steps, run.step)
     try:
-        while run.step < config.steps:
-            run.advance()
-            saves = run.step % config.checkpoint_every == 0 or run.step == config.steps
-            # The first one is read at once: its numbers tell the most errors.
-            read = run.read() if saves or run.step % config.log_every == 0 or run.step == resumed_at + 1 else []
-            if log is not None:
+        # Each step needs all processes, so the first one decides when to end.
+        with deferred_interrupts() if main else nullcontext() as interrupts:
+            while run.step < config.steps:
+                run.advance()
+                ends = interrupts is not None and interrupts.number is not None
+                saves = ends or run.step % config.checkpoint_every == 0 or run.step == config.steps
+                # The first one is read at once: its numbers tell the most errors.
+                read = run.read() if saves or run.step % config.log_every == 0 or run.step == resumed_at + 1 else []
+                if log is None or interrupts is None:
+                    continue
                 for record in read:
                     log.add(record)
                 progress(run.step, config.steps, f"loss {run.losses[-1]:.4f}{pace.step(run.step)}")
                 if saves:
                     run.save(log)
+                    interrupts.deliver()
     finally:
         if log is not None:
             log.close()

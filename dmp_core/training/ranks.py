@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from contextlib import nullcontext
 from functools import partial
 from multiprocessing import get_context
 from typing import Any, Literal, NamedTuple
@@ -15,7 +16,14 @@ import torch
 import torch.distributed as dist
 
 from dmp_core.errors import InputError, RunError
-from dmp_core.processes import without_interrupts, worker_pool
+from dmp_core.processes import (
+    SAVING,
+    DeferredInterrupts,
+    deferred_interrupts,
+    end_workers,
+    without_interrupts,
+    worker_pool,
+)
 from dmp_core.progress import Progress
 
 Fit = Callable[[str, Progress], dict[str, Any]]
@@ -58,17 +66,27 @@ def fit_in_ranks(fit: Fit, ranks: int, device: str, progress: Progress) -> dict[
     """
     reports = get_context("spawn").SimpleQueue()
     threads = max(1, torch.get_num_threads() // ranks)
-    with tempfile.TemporaryDirectory() as folder, worker_pool(ranks, partial(_report_to, reports)) as pool:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        deferred_interrupts() as interrupts,
+        worker_pool(ranks, partial(_report_to, reports)) as pool,
+    ):
         places = [Place(rank, ranks, f"{folder}/meeting", device, threads) for rank in range(ranks)]
         with without_interrupts():
             futures = [pool.submit(_rank, fit, place) for place in places]
-        _until_done(futures, reports, progress)
+        _until_done(futures, reports, progress, interrupts)
+        if interrupts.number:
+            end_workers(pool)  # before this process: they save a checkpoint
+            interrupts.deliver()
     return futures[0].result()
 
 
-def _until_done(futures: Sequence[Future[Any]], reports: Any, progress: Progress) -> None:
+def _until_done(
+    futures: Sequence[Future[Any]], reports: Any, progress: Progress, interrupts: DeferredInterrupts
+) -> None:
+    """Wait for all, or for a signal."""
     left = set(futures)
-    while left:
+    while left and not interrupts.number:
         done, left = wait(left, timeout=_LOOK, return_when=FIRST_COMPLETED)
         while not reports.empty():
             progress(*reports.get())
@@ -117,7 +135,9 @@ def _rank(fit: Fit, place: Place) -> dict[str, Any]:
         world_size=place.ranks,
     )
     try:
-        return fit(place.device, _report)
+        # The first process defers signals itself, for one step, in which it needs the others.
+        with deferred_interrupts(SAVING) if place.rank else nullcontext():
+            return fit(place.device, _report)
     finally:
         dist.destroy_process_group()
 

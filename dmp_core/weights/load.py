@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,8 +119,14 @@ def load_tokenizers(config: NamedModel) -> list[Any]:
 
 
 def choose_device(name: str) -> str:
-    """`auto` as the best device that is there; any other name as it is."""
+    """`auto` as the best device that is there; any other name as it is. Raises InputError if it is not there."""
     if name != "auto":
+        if not has_device(name):
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+            raise InputError(
+                f"runtime.device: torch sees no {name} device in this process (CUDA_VISIBLE_DEVICES: {visible}); check "
+                "the driver and torch's build, or set runtime.device=cpu"
+            )
         return name
     return next((accelerator for accelerator in ("cuda", "mps") if has_device(accelerator)), "cpu")
 

@@ -227,6 +227,25 @@ def test_a_killed_fit_resumes_to_the_same_weights(name, tmp_path):
 
 
 @every_method
+def test_a_terminated_fit_saves_its_last_step_first(method, tmp_path):
+    def end(*_):
+        raise KeyboardInterrupt
+
+    def terminate(done, total, message=""):
+        if done == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            method.fit(shapes(8), method.short, tmp_path, progress=terminate)
+        assert signal.getsignal(signal.SIGTERM) is end
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
+
+
+@every_method
 def test_checkpoints_of_another_run_are_refused(method, tmp_path):
     once = method.short.model_copy(update={"steps": 1})
     method.fit(shapes(4), once, tmp_path)

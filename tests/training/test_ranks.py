@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,20 @@ def fit(model: Path, folder: Path, disturbed: Any, device: str, progress: Progre
 def killed(rank: int, steps: Any, *_: Any) -> None:
     if next(steps) == 3 and rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def terminated(rank: int, steps: Any, *_: Any) -> None:
+    """In the third step, SIGTERM for the process that the run started in."""
+    if next(steps) == 2 and rank == 0:
+        os.kill(os.getppid() if "RANK" in os.environ else os.getpid(), signal.SIGTERM)
+        time.sleep(1.5 if "RANK" in os.environ else 0.0)  # until it has passed the signal on
+
+
+def terminated_in_ranks(model: Path, folder: Path, ranks: int) -> None:
+    if ranks == 1:
+        fit(model, folder, terminated, "cpu", silent)
+    else:
+        fit_in_ranks(partial(fit, model, folder, terminated), ranks, "cpu", silent)
 
 
 def refused(device: str, progress: Progress) -> dict[str, Any]:
@@ -82,6 +98,17 @@ def test_a_killed_process_ends_all_with_one_message_and_any_number_resumes(tiny_
     assert not (tmp_path / "out").exists()
     assert fit(tiny_folder, tmp_path, None, "cpu", silent)["resumed_at"] == 2
     assert difference(weights(tmp_path), alone) < 1e-5
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_terminated_run_saves_its_last_step_and_resumes_there(tiny_folder, tmp_path, alone, ranks):
+    child = get_context("spawn").Process(target=terminated_in_ranks, args=(tiny_folder, tmp_path, ranks))
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGTERM
+    assert not (tmp_path / "out").exists()
+    assert fit(tiny_folder, tmp_path, None, "cpu", silent)["resumed_at"] == 3
+    assert difference(weights(tmp_path), alone) < (1e-5 if ranks > 1 else 1e-9)
 
 
 def test_an_error_in_one_process_ends_all():

@@ -27,6 +27,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from dmp_core.errors import InputError
 from dmp_core.finite import check_before_writing, check_weights
 from dmp_core.methods.shared.settings import AdversarialConfig
+from dmp_core.processes import deferred_interrupts
 from dmp_core.progress import Progress
 from dmp_core.settings import raise_readable
 from dmp_core.training.checkpoints import LOG, load_checkpoint, save_checkpoint
@@ -191,20 +192,22 @@ def run(trainer: AdversarialTrainer, method: str, work: Path, progress: Progress
     log, pace = TrainingLog(work, step, config.log_every, state.get(LOG) if state else None), Pace(config.steps, step)
     try:
         trainer.networks.train()
-        while step < config.steps:
-            started = time.monotonic()
-            factor = _decay(config, step)
-            for optimizer in trainer.optimizers.values():
-                for group in optimizer.param_groups:
-                    group["lr"] = group["first_lr"] * factor
-            loss, norm, terms = trainer.step(step)
-            step += 1
-            rate = trainer.optimizers["generator"].param_groups[0]["lr"]
-            record = StepRecord(step, loss.item(), rate, norm.item(), time.monotonic() - started)
-            log.add(record, {name: term.item() for name, term in terms.items()})
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                save_checkpoint(checkpoints, step, _state(trainer, step, identity, log))
-            progress(step, config.steps, f"loss {record.loss:.4f}{pace.step(step)}")
+        with deferred_interrupts() as interrupts:
+            while step < config.steps:
+                started = time.monotonic()
+                factor = _decay(config, step)
+                for optimizer in trainer.optimizers.values():
+                    for group in optimizer.param_groups:
+                        group["lr"] = group["first_lr"] * factor
+                loss, norm, terms = trainer.step(step)
+                step += 1
+                rate = trainer.optimizers["generator"].param_groups[0]["lr"]
+                record = StepRecord(step, loss.item(), rate, norm.item(), time.monotonic() - started)
+                log.add(record, {name: term.item() for name, term in terms.items()})
+                if step % config.checkpoint_every == 0 or step == config.steps or interrupts.number:
+                    save_checkpoint(checkpoints, step, _state(trainer, step, identity, log))
+                    interrupts.deliver()
+                progress(step, config.steps, f"loss {record.loss:.4f}{pace.step(step)}")
     finally:
         log.close()
     trainer.networks.eval()
