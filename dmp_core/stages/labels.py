@@ -6,8 +6,7 @@ With `check_flip` also `{key}.<modality>.flip.json`: how much the labels of an i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import cache
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +19,12 @@ from dmp_core.labelers.registry import Labeler, build_labeler, labeler_options
 from dmp_core.labelers.settings import ExactLabels, LabelsConfig, ModelLabels
 from dmp_core.memory import Batches
 from dmp_core.modalities import Modality
+from dmp_core.modalities.base import Axes
 from dmp_core.progress import Progress, silent
 from dmp_core.quality.labels import flip_difference
 from dmp_core.render import PROVIDES
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.base import Draft, Inputs, ModelUse, Node, OfModality, StageKind, StageResult, pinned
+from dmp_core.stages.base import Draft, Inputs, ModelUse, Node, OfModality, StageKind, StageResult, pinned, share
 from dmp_core.store import (
     Artefact,
     Sample,
@@ -59,6 +59,12 @@ class LabelsStage(OfModality):
     def uses(self) -> Iterator[ModelUse]:
         if isinstance(self.labeler, ModelLabels):
             yield ModelUse(f"labels.{self.task}.weights", self.labeler.weights)
+
+    @property
+    def shared(self) -> dict[str, Any] | None:
+        if not isinstance(self.labeler, ModelLabels):
+            return None
+        return self.model_dump(mode="json", include={"labeler", "model_hash"})
 
 
 class PinnedLabelsStage(LabelsStage):
@@ -124,7 +130,6 @@ def run(
     read, plans = shard_reader(inputs["images"]), shard_plans(inputs["images"])
     threaded = isinstance(config.labeler, ModelLabels)
     others = [(artefact, stage.modality) for stage, artefact in also]
-    labeled = _labeled(config, runtime, f"{out.stage}/{out.name}", [modality for _, modality in others])
 
     def produce(plan: ShardPlan) -> Iterator[Sample | Skipped]:
         made: list[Sample] = []
@@ -135,24 +140,42 @@ def run(
             if [sample["__key__"] for sample in made if modality.member in sample] == list(plan.keys):
                 offer_shard(artefact, plan, [_column(sample, modality) for sample in made])
 
-    files = write_shards(
-        out,
-        plans,
-        produce,
-        only=shards,
-        threaded=threaded,
-        bounds=runtime.on_bad_sample.bounds,
-        progress=progress,
-    )
+    with _labeled(config, inputs, runtime, f"{out.stage}/{out.name}", [modality for _, modality in others]) as labeled:
+        files = write_shards(
+            out,
+            plans,
+            produce,
+            only=shards,
+            threaded=threaded,
+            bounds=runtime.on_bad_sample.bounds,
+            progress=progress,
+        )
     return StageResult(samples=sum(plan.planned for plan in plans), files=files)
 
 
-def _labeled(config: LabelsStage, runtime: RuntimeConfig, what: str, others: Sequence[Modality]) -> Labeled:
+@contextmanager
+def _labeled(
+    config: LabelsStage, inputs: Inputs, runtime: RuntimeConfig, what: str, others: Sequence[Modality]
+) -> Iterator[Labeled]:
     skips, modality = runtime.on_bad_sample.skips, config.modality
-    if isinstance(config.labeler, ModelLabels):
-        return _by_model(config.modality, config.labeler, runtime, skips, what, others)
+    if not isinstance(config.labeler, ModelLabels):
+        yield _exact(modality, config.labeler.axes, skips)
+        return
+    from dmp_core.weights.load import choose_device
 
-    axes = config.labeler.axes
+    name, settings, device = modality.name, config.labeler, choose_device(runtime.device)
+    fix = f"set labels.{name}.dtype=float16, a smaller images.resolution, or runtime.device=cpu"
+    batches = Batches(settings.batch_size, what, device, fix, item="one image")
+
+    def load() -> AbstractContextManager[Labeler]:
+        with batches.loading():
+            return nullcontext(labeler_on(device, name, settings))
+
+    with share(KIND, config, inputs, runtime, load) as labeler:
+        yield _by_model(modality, settings, labeler, batches, skips, others)
+
+
+def _exact(modality: Modality, axes: Axes, skips: bool) -> Labeled:
 
     def exact(samples: Sequence[Sample]) -> list[Sample]:
         truths = {sample["__key__"]: _truth(sample, modality.name) for sample in samples}
@@ -193,24 +216,15 @@ def _flip_member(modality: Modality) -> str:
 def _by_model(
     modality: Modality,
     settings: ModelLabels,
-    runtime: RuntimeConfig,
+    labeler: Callable[[], Labeler],
+    batches: Batches,
     skips: bool,
-    what: str,
     others: Sequence[Modality],
 ) -> Labeled:
     """others: modalities that are labelled too; a sample lacks those whose label is invalid or missing."""
     import torch
 
-    from dmp_core.weights.load import choose_device
-
-    name, device = modality.name, choose_device(runtime.device)
-    fix = f"set labels.{name}.dtype=float16, a smaller images.resolution, or runtime.device=cpu"
-    batches = Batches(settings.batch_size, what, device, fix, item="one image")
-
-    @cache
-    def labeler() -> Labeler:
-        with batches.loading():
-            return labeler_on(device, name, settings)
+    name = modality.name
 
     def predicted(images: NDArray[Any], keys: Sequence[str]) -> dict[str, NDArray[Any]]:
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import SerializeAsAny
@@ -37,6 +38,7 @@ from dmp_core.stages.base import (
     named_editor,
     of_modality,
     other_sources,
+    share,
 )
 from dmp_core.store import Artefact, Sample, ShardPlan, Skipped, shard_plans, shard_reader, write_shards
 from dmp_core.store.attempts import batch_or_each
@@ -80,10 +82,19 @@ class PredictStage(OfModality, Coded):
     """As in `TrainStage`."""
     editor_hash: str | None = since(None)
 
+    made_with: ClassVar[tuple[str, ...]] = ("adapter", "editor", "prompts")
+
     def uses(self) -> Iterator[ModelUse]:
         if self.editor is None:
             yield ModelUse("base.model", self.base.model, self.base.revision)
         yield from editor_uses(self.editor)
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The fitted method, or, of a ceiling, the autoencoder."""
+        if self.row == CEILING:
+            return self.model_dump(mode="json", include={"row", "base", "base_hash"})
+        return self.model_dump(mode="json", exclude={"split"})
 
     @property
     def passes(self) -> int:
@@ -144,33 +155,39 @@ def run(
 ) -> StageResult:
     """Predict one modality on one split, shard by shard, in batches."""
     from dmp_core.finite import finite_predictions
-    from dmp_core.weights.load import choose_device
+    from dmp_core.weights.load import choose_device, load_vae
 
     of_labels = config.row == CEILING
     fix = "set sampling.dtype=float16, a smaller latents.resolution, or runtime.device=cpu"
     device = choose_device(runtime.device)
     batches = Batches(config.sampling.batch_size, f"{out.stage}/{out.name}", device, fix, item="one image")
 
-    @cache
-    def predictor(dtype: Precision) -> Predictor:
+    def load() -> AbstractContextManager[Any]:
         with batches.loading():
-            if of_labels:
-                return _ceiling(config, device)
-            return _fitted(config, inputs, device, dtype)
+            return nullcontext(load_vae(config.base, device) if of_labels else _fitted(config, inputs, device))
 
+    @cache
+    def in_float32() -> Predictor:
+        with batches.loading():
+            return _fitted(config, inputs, device, "float32")
+
+    def predictor() -> Predictor:
+        return _ceiling(config, model()) if of_labels else model()
+
+    again = predictor if of_labels or config.sampling.dtype == "float32" else in_float32
     modality = config.modality
     column, source = (modality, inputs["labels"]) if of_labels else (None, inputs["images"])
     read = shard_reader(source)
 
-    def labelled(batch: Batch, dtype: Precision) -> NDArray[Any]:
-        labels = predictor(dtype)(np.stack([array for _, array in batch]), [key for key, _ in batch])
+    def labelled(batch: Batch, by: Callable[[], Predictor]) -> NDArray[Any]:
+        labels = by()(np.stack([array for _, array in batch]), [key for key, _ in batch])
         check_labels(labels)
         return labels
 
-    own = partial(labelled, dtype=config.sampling.dtype)
-
     def finite(batch: Batch) -> list[NDArray[Any]]:
-        return finite_predictions(batch, [key for key, _ in batch], own, partial(labelled, dtype="float32"))
+        return finite_predictions(
+            batch, [key for key, _ in batch], partial(labelled, by=predictor), partial(labelled, by=again)
+        )
 
     def predicted(batch: Batch) -> list[Sample]:
         labels = [label for part in batches(batch, finite) for label in part]
@@ -181,13 +198,14 @@ def run(
 
     def produce(plan: ShardPlan) -> Iterator[Sample | Skipped]:
         for batch in same_size_batches(read(plan.index), column, config.sampling.batch_size):
-            predictor(config.sampling.dtype)  # errors here are not about a sample
+            predictor()  # errors here are not about a sample
             yield from batch_or_each(batch, [key for key, _ in batch], predicted, skips=runtime.on_bad_sample.skips)
 
     plans = shard_plans(source)
-    files = write_shards(
-        out, plans, produce, only=shards, threaded=True, bounds=runtime.on_bad_sample.bounds, progress=progress
-    )
+    with share(KIND, config, inputs, runtime, load) as model:
+        files = write_shards(
+            out, plans, produce, only=shards, threaded=True, bounds=runtime.on_bad_sample.bounds, progress=progress
+        )
     prompted = config.sampling.use_prompt and not of_labels
     cut = cut_prompts(config.base, read_prompts(inputs["prompts"])["prompt"]) if prompted else {}
     return StageResult(samples=sum(plan.planned for plan in plans), files=files, details=cut)
@@ -200,14 +218,14 @@ def check_labels(labels: NDArray[Any]) -> None:
             raise NotFinite(index, "the prediction holds NaN or infinity; is the fitted method damaged?")
 
 
-def _fitted(config: PredictStage, inputs: Inputs, device: str, dtype: Precision) -> Predictor:
+def _fitted(config: PredictStage, inputs: Inputs, device: str, dtype: Precision | None = None) -> Predictor:
     """dtype: instead of the settings' own."""
     captions: dict[str, str] = {}
     if config.sampling.use_prompt:
         table = read_prompts(inputs["prompts"])
         captions = dict(zip(table["key"], table["prompt"], strict=True))
     classes = inputs["adapter"].published().details.get("classes")
-    sampling = config.sampling.model_copy(update={"dtype": dtype})
+    sampling = config.sampling.model_copy(update={"dtype": dtype or config.sampling.dtype})
     return find_method(config.row).load(
         inputs["adapter"].local_path(),
         Problem(
@@ -222,11 +240,9 @@ def _fitted(config: PredictStage, inputs: Inputs, device: str, dtype: Precision)
     )
 
 
-def _ceiling(config: PredictStage, device: str) -> Predictor:
+def _ceiling(config: PredictStage, vae: Any) -> Predictor:
     from dmp_core.diffusion.labels import vae_ceiling
-    from dmp_core.weights.load import load_vae
 
-    vae = load_vae(config.base, device)
     return lambda labels, keys: vae_ceiling(
         vae,
         labels,
