@@ -36,7 +36,7 @@ from dmp_core.store import (
     shard_reader,
     write_shards,
 )
-from dmp_core.store.attempts import batch_or_each
+from dmp_core.store.attempts import batch_or_each, overlapped
 from dmp_core.synthesis.own_images import Listing
 from dmp_core.weights.resolve import resolve_model
 
@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 
 Images = Sequence[tuple[str, "NDArray[Any]"]]
 """(key, RGB uint8 (H, W, 3)) of consecutive samples of one size."""
+Labels = Mapping[str, "NDArray[Any]"]
+"""Modality → label, of one image or of a batch."""
+BothWays = tuple[Labels, Labels | None]
+"""The labels of an image, and those of its mirrored copy if they are checked."""
 Labeled = Callable[[list[Sample]], Iterator["Sample | Skipped"]]
 """Maps the samples of an image shard to those of the label shard."""
 
@@ -172,7 +176,7 @@ def _labeled(
             return nullcontext(labeler_on(device, name, settings))
 
     with share(KIND, config, inputs, runtime, load) as labeler:
-        yield _by_model(modality, settings, labeler, batches, skips, others)
+        yield _by_model(modality, settings, labeler, batches, skips, runtime.workers, others)
 
 
 def _exact(modality: Modality, axes: Axes, skips: bool) -> Labeled:
@@ -219,6 +223,7 @@ def _by_model(
     labeler: Callable[[], Labeler],
     batches: Batches,
     skips: bool,
+    workers: int,
     others: Sequence[Modality],
 ) -> Labeled:
     """others: modalities that are labelled too; a sample lacks those whose label is invalid or missing."""
@@ -226,7 +231,7 @@ def _by_model(
 
     name = modality.name
 
-    def predicted(images: NDArray[Any], keys: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def predicted(images: NDArray[Any], keys: Sequence[str]) -> Labels:
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
         try:
             answer = labeler()(pixels.float() / 255)
@@ -238,44 +243,44 @@ def _by_model(
         labels = {one.name: answer[one.name].cpu().numpy() for one in (modality, *others) if one.name in answer}
         return {name: np.moveaxis(array, 1, -1) if array.ndim == 4 else array for name, array in labels.items()}
 
-    def made(images: Images) -> list[Sample]:
+    def both_ways(images: Images) -> list[BothWays]:
         keys, pixels = [key for key, _ in images], np.stack([image for _, image in images])
-        labels = predicted(pixels, keys)
-        mirrored = predicted(np.ascontiguousarray(pixels[:, :, ::-1]), keys) if settings.check_flip else None
-        samples = []
-        for index, key in enumerate(keys):
-            sample = _members(modality, key, index, labels, mirrored)
-            for other in others:
-                with suppress(InputError, KeyError):  # its own stage reports it
-                    sample |= _members(other, key, index, labels, mirrored)
-            samples.append(sample)
-        return samples
+        labels = _of_each(predicted(pixels, keys), len(keys))
+        if not settings.check_flip:
+            return [(label, None) for label in labels]
+        mirrored = _of_each(predicted(np.ascontiguousarray(pixels[:, :, ::-1]), keys), len(keys))
+        return [*zip(labels, mirrored, strict=True)]
 
-    def batch(images: Images) -> list[Sample]:
+    def batch(images: Images) -> list[BothWays]:
         if not getattr(labeler(), "batch_independent", True):
-            return made(images)  # a smaller batch would give other labels
-        return [sample for part in batches(images, made) for sample in part]
+            return both_ways(images)  # a smaller batch would give other labels
+        return [labels for part in batches(images, both_ways) for labels in part]
+
+    def encoded(key: str, labels: BothWays) -> Sample:
+        sample = _members(modality, key, *labels)
+        for other in others:
+            with suppress(InputError, KeyError):  # its own stage reports it
+                sample |= _members(other, key, *labels)
+        return sample
 
     def by_model(samples: list[Sample]) -> Iterator[Sample | Skipped]:
-        for images in same_size_batches(samples, None, settings.batch_size):
-            labeler()  # errors here are not about a sample
-            yield from batch_or_each(images, [key for key, _ in images], batch, skips=skips)
+        images = same_size_batches(samples, None, settings.batch_size)
+        return overlapped(images, batch, encoded, opened=labeler, skips=skips, workers=workers)
 
     return by_model
 
 
-def _members(
-    modality: Modality,
-    key: str,
-    index: int,
-    labels: Mapping[str, NDArray[Any]],
-    mirrored: Mapping[str, NDArray[Any]] | None,
-) -> Sample:
-    """One modality of one sample of a batch. Raises InputError for an invalid label."""
-    label = labels[modality.name][index]
+def _of_each(labels: Labels, count: int) -> list[Labels]:
+    """The labels of a batch's images, by modality, as those of each image."""
+    return [{name: batch[index] for name, batch in labels.items()} for index in range(count)]
+
+
+def _members(modality: Modality, key: str, labels: Labels, mirrored: Labels | None) -> Sample:
+    """One modality of one sample. Raises InputError for an invalid label."""
+    label = labels[modality.name]
     sample = _encoded(modality, key, label)
     if mirrored is not None:
-        difference = flip_difference(modality, label, mirrored[modality.name][index])
+        difference = flip_difference(modality, label, mirrored[modality.name])
         sample[_flip_member(modality)] = canonical_json(difference).encode()
     return sample
 

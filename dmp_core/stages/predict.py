@@ -41,7 +41,7 @@ from dmp_core.stages.base import (
     share,
 )
 from dmp_core.store import Artefact, Sample, ShardPlan, Skipped, shard_plans, shard_reader, write_shards
-from dmp_core.store.attempts import batch_or_each
+from dmp_core.store.attempts import overlapped
 from dmp_core.weights.prompt_limit import cut_prompts
 from dmp_core.weights.settings import BaseConfig, EditorConfig
 
@@ -189,17 +189,21 @@ def run(
             batch, [key for key, _ in batch], partial(labelled, by=predictor), partial(labelled, by=again)
         )
 
-    def predicted(batch: Batch) -> list[Sample]:
-        labels = [label for part in batches(batch, finite) for label in part]
-        return [
-            {"__key__": key, modality.member: modality.encode(label)}
-            for (key, _), label in zip(batch, labels, strict=True)
-        ]
+    def predicted(batch: Batch) -> list[NDArray[Any]]:
+        return [label for part in batches(batch, finite) for label in part]
+
+    def encoded(key: str, label: NDArray[Any]) -> Sample:
+        return {"__key__": key, modality.member: modality.encode(label)}
 
     def produce(plan: ShardPlan) -> Iterator[Sample | Skipped]:
-        for batch in same_size_batches(read(plan.index), column, config.sampling.batch_size):
-            predictor()  # errors here are not about a sample
-            yield from batch_or_each(batch, [key for key, _ in batch], predicted, skips=runtime.on_bad_sample.skips)
+        return overlapped(
+            same_size_batches(read(plan.index), column, config.sampling.batch_size),
+            predicted,
+            encoded,
+            opened=predictor,
+            skips=runtime.on_bad_sample.skips,
+            workers=runtime.workers,
+        )
 
     plans = shard_plans(source)
     with share(KIND, config, inputs, runtime, load) as model:
