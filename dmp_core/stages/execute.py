@@ -199,13 +199,17 @@ def _own_memory(node: Node, nodes: list[Node], workspace: Workspace, runtime: Ru
     try:
         yield
     finally:
-        others = (other for other in nodes if other.stage == node.stage == "prompts" and other.id != node.id)
-        if all(other.artefact(workspace).manifest() is not None for other in others):
+        others = [other for other in nodes if other.stage == node.stage and other.id != node.id]
+        if node.stage != "prompts" or _all_made(others, workspace):
             free_generator()
-        alike = (other for other in nodes if node.shares is not None and other.shares == node.shares)
-        if runtime.task_runner != "thread" or all(other.artefact(workspace).manifest() is not None for other in alike):
+        alike = [other for other in others if node.shares is not None and other.shares == node.shares]
+        if runtime.task_runner != "thread" or _all_made(alike, workspace):
             SHARED.clear()
         release_memory()
+
+
+def _all_made(nodes: Iterable[Node], workspace: Workspace) -> bool:
+    return all(node.artefact(workspace).manifest() is not None for node in nodes)
 
 
 def _same_pass(node: Node, nodes: list[Node], workspace: Workspace) -> dict[str, Any]:
