@@ -36,7 +36,7 @@ class ProgressArtifact:
             self.then.started(name)
 
     def advanced(self, name: str, done: int, total: int, message: str) -> None:
-        """Shown every two seconds, a message also at once, and the end once: a request takes longer than a tiny stage."""
+        """Shown every two seconds, a message also at once, and the end once: requests take longer than tiny stages."""
         due = time.monotonic() - self.said > _SECONDS_BETWEEN_UPDATES or (bool(message) and self.id is None)
         if not self.done and (due or done >= total):
             self.said, self.done = time.monotonic(), done >= total

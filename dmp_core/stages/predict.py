@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -154,13 +154,45 @@ def run(
     progress: Progress = silent,
 ) -> StageResult:
     """Predict one modality on one split, shard by shard, in batches."""
+    of_labels, modality = config.row == CEILING, config.modality
+    column, source = (modality, inputs["labels"]) if of_labels else (None, inputs["images"])
+    read, plans = shard_reader(source), shard_plans(source)
+
+    def encoded(key: str, label: NDArray[Any]) -> Sample:
+        return {"__key__": key, modality.member: modality.encode(label)}
+
+    with _predicted(config, inputs, runtime, f"{out.stage}/{out.name}") as (predictor, predicted):
+
+        def produce(plan: ShardPlan) -> Iterator[Sample | Skipped]:
+            return overlapped(
+                same_size_batches(read(plan.index), column, config.sampling.batch_size),
+                predicted,
+                encoded,
+                opened=predictor,
+                skips=runtime.on_bad_sample.skips,
+                workers=runtime.workers,
+            )
+
+        files = write_shards(
+            out, plans, produce, only=shards, threaded=True, bounds=runtime.on_bad_sample.bounds, progress=progress
+        )
+    prompted = config.sampling.use_prompt and not of_labels
+    cut = cut_prompts(config.base, read_prompts(inputs["prompts"])["prompt"]) if prompted else {}
+    return StageResult(samples=sum(plan.planned for plan in plans), files=files, details=cut)
+
+
+@contextmanager
+def _predicted(
+    config: PredictStage, inputs: Inputs, runtime: RuntimeConfig, what: str
+) -> Iterator[tuple[Callable[[], Predictor], Callable[[Batch], list[NDArray[Any]]]]]:
+    """Inside, a function that loads the predictor, and one that predicts a batch as memory and precision allow."""
     from dmp_core.finite import finite_predictions
     from dmp_core.weights.load import choose_device, load_vae
 
     of_labels = config.row == CEILING
     fix = "set sampling.dtype=float16, a smaller latents.resolution, or runtime.device=cpu"
     device = choose_device(runtime.device)
-    batches = Batches(config.sampling.batch_size, f"{out.stage}/{out.name}", device, fix, item="one image")
+    batches = Batches(config.sampling.batch_size, what, device, fix, item="one image")
 
     def load() -> AbstractContextManager[Any]:
         with batches.loading():
@@ -171,48 +203,23 @@ def run(
         with batches.loading():
             return _fitted(config, inputs, device, "float32")
 
-    def predictor() -> Predictor:
-        return _ceiling(config, model()) if of_labels else model()
-
-    again = predictor if of_labels or config.sampling.dtype == "float32" else in_float32
-    modality = config.modality
-    column, source = (modality, inputs["labels"]) if of_labels else (None, inputs["images"])
-    read = shard_reader(source)
-
     def labelled(batch: Batch, by: Callable[[], Predictor]) -> NDArray[Any]:
         labels = by()(np.stack([array for _, array in batch]), [key for key, _ in batch])
         check_labels(labels)
         return labels
 
-    def finite(batch: Batch) -> list[NDArray[Any]]:
-        return finite_predictions(
-            batch, [key for key, _ in batch], partial(labelled, by=predictor), partial(labelled, by=again)
-        )
-
-    def predicted(batch: Batch) -> list[NDArray[Any]]:
-        return [label for part in batches(batch, finite) for label in part]
-
-    def encoded(key: str, label: NDArray[Any]) -> Sample:
-        return {"__key__": key, modality.member: modality.encode(label)}
-
-    def produce(plan: ShardPlan) -> Iterator[Sample | Skipped]:
-        return overlapped(
-            same_size_batches(read(plan.index), column, config.sampling.batch_size),
-            predicted,
-            encoded,
-            opened=predictor,
-            skips=runtime.on_bad_sample.skips,
-            workers=runtime.workers,
-        )
-
-    plans = shard_plans(source)
     with share(KIND, config, inputs, runtime, load) as model:
-        files = write_shards(
-            out, plans, produce, only=shards, threaded=True, bounds=runtime.on_bad_sample.bounds, progress=progress
-        )
-    prompted = config.sampling.use_prompt and not of_labels
-    cut = cut_prompts(config.base, read_prompts(inputs["prompts"])["prompt"]) if prompted else {}
-    return StageResult(samples=sum(plan.planned for plan in plans), files=files, details=cut)
+
+        def predictor() -> Predictor:
+            return _ceiling(config, model()) if of_labels else model()
+
+        own = partial(labelled, by=predictor)
+        again = own if of_labels or config.sampling.dtype == "float32" else partial(labelled, by=in_float32)
+
+        def finite(batch: Batch) -> list[NDArray[Any]]:
+            return finite_predictions(batch, [key for key, _ in batch], own, again)
+
+        yield predictor, lambda batch: [label for part in batches(batch, finite) for label in part]
 
 
 def check_labels(labels: NDArray[Any]) -> None:
