@@ -1,4 +1,4 @@
-"""Memory of the device: batches that shrink when it runs out, and its release between stages."""
+"""Memory of the device: batches that shrink when it runs out, what artefacts share, and its release between stages."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import gc
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from threading import Lock
+from typing import Any, TypeVar
 
 from dmp_core.errors import WrongSetting
 
@@ -61,6 +62,67 @@ class Batches:
 
     def _does_not_fit(self, what: str) -> WrongSetting:
         return WrongSetting(f"{self.what}: {what} does not fit into the memory of {self.device}; {self.fix}")
+
+
+class Slot:
+    """Keeps what an artefact worked with (a model, worker processes) for the next one that needs the same.
+
+    It holds one thing at most, and whoever works with that has it alone: while it is lent, the slot is empty.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._kept: tuple[tuple[str, str], ExitStack, Any] | None = None
+        """Stage and key, what closes it, and the thing itself."""
+
+    @contextmanager
+    def lend(
+        self, stage: str, key: str, make: Callable[[], AbstractContextManager[Result]]
+    ) -> Iterator[Callable[[], Result]]:
+        """Inside, a function that returns what the slot holds under this key, or else what `make` opens, once.
+
+        key: all that determines it. Anything else in the slot is closed before `make` is called. After an error in the
+        block nothing is kept.
+        """
+        with ExitStack() as opened:
+            lent: list[Result] = []
+
+            def get() -> Result:
+                if not lent:
+                    lent.extend(self._take((stage, key), opened) or [opened.enter_context(make())])
+                return lent[0]
+
+            yield get
+            if lent:
+                self._replace(((stage, key), opened.pop_all(), lent[0]))
+
+    def clear(self, *, but: str | None = None) -> None:
+        """Close what it holds, and return its memory; `but` is a stage whose things may stay."""
+        if self._kept is None or self._kept[0][0] != but:
+            self._replace(None)
+
+    def _take(self, key: tuple[str, str], owner: ExitStack) -> list[Any]:
+        """What it holds under this key, which `owner` closes from now on; nothing otherwise, and the slot is empty."""
+        with self._lock:
+            if self._kept is not None and self._kept[0] == key:
+                _, opened, thing = self._kept
+                self._kept = None
+                owner.push(opened)
+                return [thing]
+        self.clear()
+        return []
+
+    def _replace(self, new: tuple[tuple[str, str], ExitStack, Any] | None) -> None:
+        with self._lock:
+            kept, self._kept = self._kept, new
+        if kept is not None:
+            kept[1].close()
+            del kept
+            release_memory()
+
+
+SHARED = Slot()
+"""What the stages' artefacts share in this process; `dmp_core.stages.execute` clears it between stages."""
 
 
 def out_of_memory(error: BaseException) -> bool:

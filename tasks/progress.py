@@ -26,7 +26,8 @@ class ProgressArtifact:
         self.dataset = dataset
         self.then = then
         self.id: UUID | None = None
-        self.said = 0.0
+        self.said = time.monotonic()
+        self.done = False
         self.broken = False
 
     def started(self, name: str) -> None:
@@ -35,8 +36,10 @@ class ProgressArtifact:
             self.then.started(name)
 
     def advanced(self, name: str, done: int, total: int, message: str) -> None:
-        if time.monotonic() - self.said > _SECONDS_BETWEEN_UPDATES or done >= total:
-            self.said = time.monotonic()
+        """Shown every two seconds, a message also at once, and the end once: requests take longer than tiny stages."""
+        due = time.monotonic() - self.said > _SECONDS_BETWEEN_UPDATES or (bool(message) and self.id is None)
+        if not self.done and (due or done >= total):
+            self.said, self.done = time.monotonic(), done >= total
             self._show(name, done, total, message)
         if self.then:
             self.then.advanced(name, done, total, message)

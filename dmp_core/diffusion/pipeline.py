@@ -294,11 +294,11 @@ class DMPPipeline(DiffusionPipeline):
     def _denoiser(
         self, prompt: str | Sequence[str] | None, batch: int, guidance_scale: float, device: torch.device
     ) -> Denoiser:
-        empty = self._embed_empty(device)
         if prompt is None:
-            return unet_denoiser(self.unet, empty)
+            return unet_denoiser(self.unet, self._embed_empty(device))
         if not isinstance(prompt, str) and len(prompt) != batch:
             raise InputError(f"prompt: {len(prompt)} prompts for {batch} images; give one, or one each")
+        empty = None if guidance_scale == 1 else self._embed_empty(device)
         return unet_denoiser(self.unet, self.encode_prompt(prompt, device), empty, guidance_scale)
 
     def _embed_empty(self, device: torch.device) -> Tensor:

@@ -13,14 +13,16 @@ where `run` needs them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 from pydantic import Field
 
 from dmp_core.config.pipeline import PipelineConfig
+from dmp_core.memory import SHARED
 from dmp_core.methods.protocol import Needs
 from dmp_core.methods.registry import find_method
 from dmp_core.modalities import Code, Modality, find_modality
@@ -33,12 +35,13 @@ from dmp_core.quality.gates import IMAGE, Gates
 from dmp_core.quality.tables import score_role
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.settings import Settings, since
-from dmp_core.store import Artefact, FileRecord, Workspace, fingerprint
+from dmp_core.store import Artefact, FileRecord, Workspace, canonical_json, fingerprint
 from dmp_core.synthesis.own_images import Listing
 from dmp_core.weights.resolve import identity, model_hash
 from dmp_core.weights.settings import EditorConfig
 
 Inputs = dict[str, Artefact]
+Shared = TypeVar("Shared")
 
 
 # ------------------------------------------------------------------------------------- stages
@@ -120,6 +123,9 @@ class ModelUse:
 class StageSettings(Settings):
     """The settings a stage reads: exactly these are fingerprinted, and stored in the manifest."""
 
+    made_with: ClassVar[tuple[str, ...]] = ()
+    """Roles of the inputs that what `shared` describes is made from."""
+
     def uses(self) -> Iterator[ModelUse]:
         """The models that it loads."""
         yield from ()
@@ -128,6 +134,11 @@ class StageSettings(Settings):
     def on_device(self) -> bool:
         """Whether it computes on `runtime.device`."""
         return any(self.uses())
+
+    @property
+    def shared(self) -> dict[str, Any] | None:
+        """The settings that determine what artefacts of the stage can share, a model or processes; None: nothing."""
+        return None
 
     @property
     def passes(self) -> int:
@@ -230,6 +241,19 @@ def latents_name(config: PipelineConfig, modality: Modality, column: str) -> str
 
 
 # --------------------------------------------------------------------------------------- plan
+def share(
+    kind: StageKind,
+    config: StageSettings,
+    inputs: Inputs,
+    runtime: RuntimeConfig,
+    make: Callable[[], AbstractContextManager[Shared]],
+) -> AbstractContextManager[Callable[[], Shared]]:
+    """As `Slot.lend`: what the last artefact worked with if that fits this one, else what `make` opens."""
+    made_with = {role: source.published().content() for role, source in inputs.items() if role in config.made_with}
+    key = [config.shared, made_with, runtime.model_dump(mode="json")]
+    return SHARED.lend(kind.name, canonical_json(key), make)
+
+
 @dataclass(frozen=True)
 class Node:
     """One artefact to be made: its stage, that stage's settings, and its inputs."""
@@ -259,6 +283,14 @@ class Node:
         inputs = {role: node.fingerprint for role, node in self.inputs.items()}
         read = self.config.model_dump(mode="json", context={"fingerprint": True})
         return fingerprint(self.stage, self.kind.version, read, inputs)
+
+    @cached_property
+    def shares(self) -> str | None:
+        """Equal for nodes whose artefacts can share what they are made with; None: with no other."""
+        if self.config.shared is None:
+            return None
+        made_with = {role: node.fingerprint for role, node in self.inputs.items() if role in self.config.made_with}
+        return canonical_json([self.stage, self.config.shared, made_with])
 
     @property
     def models(self) -> tuple[ModelUse, ...]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.errors import InputError
-from dmp_core.memory import release_memory
+from dmp_core.memory import SHARED, release_memory
 from dmp_core.progress import Progress, current_listener, silent
 from dmp_core.prompts.base import free_generator
 from dmp_core.runtime import RuntimeConfig
@@ -90,12 +92,20 @@ def in_turn(nodes: list[Node], workspace: Workspace) -> Iterator[Node]:
     """Nodes of one stage, each after its inputs; what another run makes at the moment comes last where it can."""
     for wave in waves(nodes):
         held = []
-        for node in wave:
+        for node in _by_what_they_share(wave):
             if node.kind.chunked or artefact_lock(node, workspace).holder() is None:
                 yield node
             else:
                 held.append(node)
         yield from held
+
+
+def _by_what_they_share(nodes: list[Node]) -> list[Node]:
+    """Nodes that can share a model one after another, otherwise in their order."""
+    first: dict[str, int] = {}
+    for node in nodes:
+        first.setdefault(node.shares or node.id, len(first))
+    return sorted(nodes, key=lambda node: first[node.shares or node.id])
 
 
 def _found(node: Node, out: Artefact, force: bool, shards: Iterable[int] | None) -> StageOutput | None:
@@ -166,7 +176,7 @@ def _make(
     run: Run = stage_module(node.stage).run
     _notify("started", node.id)
     started = time.monotonic()
-    with _own_memory(node, nodes, out.workspace):
+    with _own_memory(node, nodes, out.workspace, runtime):
         also = _same_pass(node, nodes, out.workspace) if shards is None or isinstance(shards, Chunk) else {}
         result = run(node.config, inputs, place, runtime=runtime, shards=shards, progress=_progress(node.id), **also)
     seconds = round(time.monotonic() - started + spent, 3)
@@ -185,17 +195,28 @@ def _make(
 
 
 @contextmanager
-def _own_memory(node: Node, nodes: list[Node], workspace: Workspace) -> Iterator[None]:
-    """No stage inherits another's memory: a language model stays only for further captions of the plan."""
+def _own_memory(node: Node, nodes: list[Node], workspace: Workspace, runtime: RuntimeConfig) -> Iterator[None]:
+    """No stage inherits another's memory: what artefacts share stays only for further ones of the plan.
+
+    runtime: several processes at a time would each keep theirs while another one's stage runs.
+    """
     if node.stage != "prompts":
         free_generator()
+    SHARED.clear(but=node.stage)
     try:
         yield
     finally:
-        others = (other for other in nodes if other.stage == node.stage == "prompts" and other.id != node.id)
-        if all(other.artefact(workspace).manifest() is not None for other in others):
+        others = [other for other in nodes if other.stage == node.stage and other.id != node.id]
+        if node.stage != "prompts" or _all_made(others, workspace):
             free_generator()
+        alike = [other for other in others if node.shares is not None and other.shares == node.shares]
+        if runtime.task_runner != "thread" or _all_made(alike, workspace):
+            SHARED.clear()
         release_memory()
+
+
+def _all_made(nodes: Iterable[Node], workspace: Workspace) -> bool:
+    return all(node.artefact(workspace).manifest() is not None for node in nodes)
 
 
 def _same_pass(node: Node, nodes: list[Node], workspace: Workspace) -> dict[str, Any]:
@@ -243,7 +264,7 @@ def publish(node: Node, out: Artefact, result: StageResult, inputs: Inputs, seco
         samples=result.made,
         seconds=seconds,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        packages=_versions(),
+        packages=dict(_versions()),
         details=(result.details or {}) | _model(node),
     )
     out.write_bytes("manifest.json", manifest.model_dump_json(indent=1).encode())
@@ -261,14 +282,15 @@ def _model(node: Node) -> dict[str, Any]:
     return {"model": entries[0]} | ({"further_models": entries[1:]} if entries[1:] else {}) if entries else {}
 
 
-def _versions() -> dict[str, str]:
+@cache
+def _versions() -> Mapping[str, str]:
     found = {}
     for name in PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return MappingProxyType(found)
 
 
 def _progress(node_id: str) -> Progress:

@@ -11,7 +11,7 @@ from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.dataset.reading import read_prompts
 from dmp_core.progress import Progress, silent
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.base import Draft, Inputs, ModelUse, StageKind, StageResult, StageSettings
+from dmp_core.stages.base import Draft, Inputs, ModelUse, StageKind, StageResult, StageSettings, share
 from dmp_core.store import Artefact, plan_shards, write_shards
 from dmp_core.synthesis.own_images import Listing
 from dmp_core.synthesis.settings import DiffusionImages, FolderImages, RenderImages
@@ -36,6 +36,13 @@ class ImagesStage(StageSettings):
     def uses(self) -> Iterator[ModelUse]:
         if isinstance(self.images, DiffusionImages):
             yield ModelUse("images.model", self.images.model, self.images.revision)
+
+    @property
+    def shared(self) -> dict[str, Any] | None:
+        """The renderer's processes, or the network; a folder is another one for every split."""
+        if isinstance(self.images, FolderImages):
+            return None
+        return self.model_dump(mode="json", include={"images", "model_hash"})
 
 
 class DiffusionImagesStage(ImagesStage):
@@ -77,11 +84,11 @@ def run(
     """Make one image per prompt, shard by shard."""
     rows: dict[str, Row] = {row["key"]: row for row in _records(inputs["prompts"])}
     plans = plan_shards(rows, config.samples_per_shard, inputs["prompts"].published().skipped)
-    with open_source(config.images, runtime) as source:
+    with share(KIND, config, inputs, runtime, lambda: open_source(config.images, runtime)) as source:
         files = write_shards(
             out,
             plans,
-            lambda plan: source.samples([rows[key] for key in plan.keys]),
+            lambda plan: source().samples([rows[key] for key in plan.keys]),
             only=shards,
             threaded=isinstance(config.images, DiffusionImages),
             bounds=runtime.on_bad_sample.bounds,

@@ -6,8 +6,7 @@ With `check_flip` also `{key}.<modality>.flip.json`: how much the labels of an i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import cache
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +19,12 @@ from dmp_core.labelers.registry import Labeler, build_labeler, labeler_options
 from dmp_core.labelers.settings import ExactLabels, LabelsConfig, ModelLabels
 from dmp_core.memory import Batches
 from dmp_core.modalities import Modality
+from dmp_core.modalities.base import Axes
 from dmp_core.progress import Progress, silent
 from dmp_core.quality.labels import flip_difference
 from dmp_core.render import PROVIDES
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.base import Draft, Inputs, ModelUse, Node, OfModality, StageKind, StageResult, pinned
+from dmp_core.stages.base import Draft, Inputs, ModelUse, Node, OfModality, StageKind, StageResult, pinned, share
 from dmp_core.store import (
     Artefact,
     Sample,
@@ -36,7 +36,7 @@ from dmp_core.store import (
     shard_reader,
     write_shards,
 )
-from dmp_core.store.attempts import batch_or_each
+from dmp_core.store.attempts import batch_or_each, overlapped
 from dmp_core.synthesis.own_images import Listing
 from dmp_core.weights.resolve import resolve_model
 
@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 
 Images = Sequence[tuple[str, "NDArray[Any]"]]
 """(key, RGB uint8 (H, W, 3)) of consecutive samples of one size."""
+Labels = Mapping[str, "NDArray[Any]"]
+"""Modality → label, of one image or of a batch."""
+BothWays = tuple[Labels, Labels | None]
+"""The labels of an image, and those of its mirrored copy if they are checked."""
 Labeled = Callable[[list[Sample]], Iterator["Sample | Skipped"]]
 """Maps the samples of an image shard to those of the label shard."""
 
@@ -59,6 +63,12 @@ class LabelsStage(OfModality):
     def uses(self) -> Iterator[ModelUse]:
         if isinstance(self.labeler, ModelLabels):
             yield ModelUse(f"labels.{self.task}.weights", self.labeler.weights)
+
+    @property
+    def shared(self) -> dict[str, Any] | None:
+        if not isinstance(self.labeler, ModelLabels):
+            return None
+        return self.model_dump(mode="json", include={"labeler", "model_hash"})
 
 
 class PinnedLabelsStage(LabelsStage):
@@ -124,7 +134,6 @@ def run(
     read, plans = shard_reader(inputs["images"]), shard_plans(inputs["images"])
     threaded = isinstance(config.labeler, ModelLabels)
     others = [(artefact, stage.modality) for stage, artefact in also]
-    labeled = _labeled(config, runtime, f"{out.stage}/{out.name}", [modality for _, modality in others])
 
     def produce(plan: ShardPlan) -> Iterator[Sample | Skipped]:
         made: list[Sample] = []
@@ -135,24 +144,42 @@ def run(
             if [sample["__key__"] for sample in made if modality.member in sample] == list(plan.keys):
                 offer_shard(artefact, plan, [_column(sample, modality) for sample in made])
 
-    files = write_shards(
-        out,
-        plans,
-        produce,
-        only=shards,
-        threaded=threaded,
-        bounds=runtime.on_bad_sample.bounds,
-        progress=progress,
-    )
+    with _labeled(config, inputs, runtime, f"{out.stage}/{out.name}", [modality for _, modality in others]) as labeled:
+        files = write_shards(
+            out,
+            plans,
+            produce,
+            only=shards,
+            threaded=threaded,
+            bounds=runtime.on_bad_sample.bounds,
+            progress=progress,
+        )
     return StageResult(samples=sum(plan.planned for plan in plans), files=files)
 
 
-def _labeled(config: LabelsStage, runtime: RuntimeConfig, what: str, others: Sequence[Modality]) -> Labeled:
+@contextmanager
+def _labeled(
+    config: LabelsStage, inputs: Inputs, runtime: RuntimeConfig, what: str, others: Sequence[Modality]
+) -> Iterator[Labeled]:
     skips, modality = runtime.on_bad_sample.skips, config.modality
-    if isinstance(config.labeler, ModelLabels):
-        return _by_model(config.modality, config.labeler, runtime, skips, what, others)
+    if not isinstance(config.labeler, ModelLabels):
+        yield _exact(modality, config.labeler.axes, skips)
+        return
+    from dmp_core.weights.load import choose_device
 
-    axes = config.labeler.axes
+    name, settings, device = modality.name, config.labeler, choose_device(runtime.device)
+    fix = f"set labels.{name}.dtype=float16, a smaller images.resolution, or runtime.device=cpu"
+    batches = Batches(settings.batch_size, what, device, fix, item="one image")
+
+    def load() -> AbstractContextManager[Labeler]:
+        with batches.loading():
+            return nullcontext(labeler_on(device, name, settings))
+
+    with share(KIND, config, inputs, runtime, load) as labeler:
+        yield _by_model(modality, settings, labeler, batches, skips, runtime.workers, others)
+
+
+def _exact(modality: Modality, axes: Axes, skips: bool) -> Labeled:
 
     def exact(samples: Sequence[Sample]) -> list[Sample]:
         truths = {sample["__key__"]: _truth(sample, modality.name) for sample in samples}
@@ -193,26 +220,18 @@ def _flip_member(modality: Modality) -> str:
 def _by_model(
     modality: Modality,
     settings: ModelLabels,
-    runtime: RuntimeConfig,
+    labeler: Callable[[], Labeler],
+    batches: Batches,
     skips: bool,
-    what: str,
+    workers: int,
     others: Sequence[Modality],
 ) -> Labeled:
     """others: modalities that are labelled too; a sample lacks those whose label is invalid or missing."""
     import torch
 
-    from dmp_core.weights.load import choose_device
+    name = modality.name
 
-    name, device = modality.name, choose_device(runtime.device)
-    fix = f"set labels.{name}.dtype=float16, a smaller images.resolution, or runtime.device=cpu"
-    batches = Batches(settings.batch_size, what, device, fix, item="one image")
-
-    @cache
-    def labeler() -> Labeler:
-        with batches.loading():
-            return labeler_on(device, name, settings)
-
-    def predicted(images: NDArray[Any], keys: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def predicted(images: NDArray[Any], keys: Sequence[str]) -> Labels:
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
         try:
             answer = labeler()(pixels.float() / 255)
@@ -224,44 +243,44 @@ def _by_model(
         labels = {one.name: answer[one.name].cpu().numpy() for one in (modality, *others) if one.name in answer}
         return {name: np.moveaxis(array, 1, -1) if array.ndim == 4 else array for name, array in labels.items()}
 
-    def made(images: Images) -> list[Sample]:
+    def both_ways(images: Images) -> list[BothWays]:
         keys, pixels = [key for key, _ in images], np.stack([image for _, image in images])
-        labels = predicted(pixels, keys)
-        mirrored = predicted(np.ascontiguousarray(pixels[:, :, ::-1]), keys) if settings.check_flip else None
-        samples = []
-        for index, key in enumerate(keys):
-            sample = _members(modality, key, index, labels, mirrored)
-            for other in others:
-                with suppress(InputError, KeyError):  # its own stage reports it
-                    sample |= _members(other, key, index, labels, mirrored)
-            samples.append(sample)
-        return samples
+        labels = _of_each(predicted(pixels, keys), len(keys))
+        if not settings.check_flip:
+            return [(label, None) for label in labels]
+        mirrored = _of_each(predicted(np.ascontiguousarray(pixels[:, :, ::-1]), keys), len(keys))
+        return [*zip(labels, mirrored, strict=True)]
 
-    def batch(images: Images) -> list[Sample]:
+    def batch(images: Images) -> list[BothWays]:
         if not getattr(labeler(), "batch_independent", True):
-            return made(images)  # a smaller batch would give other labels
-        return [sample for part in batches(images, made) for sample in part]
+            return both_ways(images)  # a smaller batch would give other labels
+        return [labels for part in batches(images, both_ways) for labels in part]
+
+    def encoded(key: str, labels: BothWays) -> Sample:
+        sample = _members(modality, key, *labels)
+        for other in others:
+            with suppress(InputError, KeyError):  # its own stage reports it
+                sample |= _members(other, key, *labels)
+        return sample
 
     def by_model(samples: list[Sample]) -> Iterator[Sample | Skipped]:
-        for images in same_size_batches(samples, None, settings.batch_size):
-            labeler()  # errors here are not about a sample
-            yield from batch_or_each(images, [key for key, _ in images], batch, skips=skips)
+        images = same_size_batches(samples, None, settings.batch_size)
+        return overlapped(images, batch, encoded, opened=labeler, skips=skips, workers=workers)
 
     return by_model
 
 
-def _members(
-    modality: Modality,
-    key: str,
-    index: int,
-    labels: Mapping[str, NDArray[Any]],
-    mirrored: Mapping[str, NDArray[Any]] | None,
-) -> Sample:
-    """One modality of one sample of a batch. Raises InputError for an invalid label."""
-    label = labels[modality.name][index]
+def _of_each(labels: Labels, count: int) -> list[Labels]:
+    """The labels of a batch's images, by modality, as those of each image."""
+    return [{name: batch[index] for name, batch in labels.items()} for index in range(count)]
+
+
+def _members(modality: Modality, key: str, labels: Labels, mirrored: Labels | None) -> Sample:
+    """One modality of one sample. Raises InputError for an invalid label."""
+    label = labels[modality.name]
     sample = _encoded(modality, key, label)
     if mirrored is not None:
-        difference = flip_difference(modality, label, mirrored[modality.name][index])
+        difference = flip_difference(modality, label, mirrored[modality.name])
         sample[_flip_member(modality)] = canonical_json(difference).encode()
     return sample
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 from dmp_core.dataset.reading import column_array
@@ -25,6 +25,7 @@ from dmp_core.stages.base import (
     code_read,
     latents_name,
     learns_from,
+    share,
 )
 from dmp_core.store import Artefact, Sample, shard_plans, shard_reader, write_shards
 from dmp_core.weights.settings import BaseConfig
@@ -44,6 +45,11 @@ class LatentsStage(Coded):
 
     def uses(self) -> Iterator[ModelUse]:
         yield ModelUse("base.model", self.base.model, self.base.revision)
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The autoencoder."""
+        return self.model_dump(mode="json", include={"base", "base_hash"})
 
 
 def add(draft: Draft, modality: Modality) -> None:
@@ -87,10 +93,9 @@ def run(
     device, fix = choose_device(runtime.device), "set a smaller latents.resolution, or runtime.device=cpu"
     batches = Batches(config.batch_size, f"{out.stage}/{out.name}", device, fix, item="one image")
 
-    @cache
-    def vae() -> Any:
+    def load() -> AbstractContextManager[Any]:
         with batches.loading():
-            return load_vae(config.base, device)
+            return nullcontext(load_vae(config.base, device))
 
     def encode(samples: list[Sample]) -> bytes:
         if not samples:
@@ -108,7 +113,8 @@ def run(
         )
 
     plans = [replace(plan, suffix="safetensors") for plan in shard_plans(column)]
-    files = write_shards(
-        out, plans, lambda plan: read(plan.index), only=shards, encode=encode, threaded=True, progress=progress
-    )
+    with share(KIND, config, inputs, runtime, load) as vae:
+        files = write_shards(
+            out, plans, lambda plan: read(plan.index), only=shards, encode=encode, threaded=True, progress=progress
+        )
     return StageResult(samples=sum(plan.planned for plan in plans), files=files)

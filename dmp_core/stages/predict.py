@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import SerializeAsAny
@@ -37,9 +38,10 @@ from dmp_core.stages.base import (
     named_editor,
     of_modality,
     other_sources,
+    share,
 )
 from dmp_core.store import Artefact, Sample, ShardPlan, Skipped, shard_plans, shard_reader, write_shards
-from dmp_core.store.attempts import batch_or_each
+from dmp_core.store.attempts import overlapped
 from dmp_core.weights.prompt_limit import cut_prompts
 from dmp_core.weights.settings import BaseConfig, EditorConfig
 
@@ -80,6 +82,8 @@ class PredictStage(OfModality, Coded):
     """As in `TrainStage`."""
     editor_hash: str | None = since(None)
 
+    made_with: ClassVar[tuple[str, ...]] = ("adapter", "editor", "prompts")
+
     def uses(self) -> Iterator[ModelUse]:
         if self.editor is None:
             yield ModelUse("base.model", self.base.model, self.base.revision)
@@ -88,6 +92,13 @@ class PredictStage(OfModality, Coded):
     @property
     def on_device(self) -> bool:
         return True
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The fitted method, or, of a ceiling, the autoencoder."""
+        if self.row == CEILING:
+            return self.model_dump(mode="json", include={"row", "base", "base_hash"})
+        return self.model_dump(mode="json", exclude={"split"})
 
     @property
     def passes(self) -> int:
@@ -147,54 +158,72 @@ def run(
     progress: Progress = silent,
 ) -> StageResult:
     """Predict one modality on one split, shard by shard, in batches."""
+    of_labels, modality = config.row == CEILING, config.modality
+    column, source = (modality, inputs["labels"]) if of_labels else (None, inputs["images"])
+    read, plans = shard_reader(source), shard_plans(source)
+
+    def encoded(key: str, label: NDArray[Any]) -> Sample:
+        return {"__key__": key, modality.member: modality.encode(label)}
+
+    with _predicted(config, inputs, runtime, f"{out.stage}/{out.name}") as (predictor, predicted):
+
+        def produce(plan: ShardPlan) -> Iterator[Sample | Skipped]:
+            return overlapped(
+                same_size_batches(read(plan.index), column, config.sampling.batch_size),
+                predicted,
+                encoded,
+                opened=predictor,
+                skips=runtime.on_bad_sample.skips,
+                workers=runtime.workers,
+            )
+
+        files = write_shards(
+            out, plans, produce, only=shards, threaded=True, bounds=runtime.on_bad_sample.bounds, progress=progress
+        )
+    prompted = config.sampling.use_prompt and not of_labels
+    cut = cut_prompts(config.base, read_prompts(inputs["prompts"])["prompt"]) if prompted else {}
+    return StageResult(samples=sum(plan.planned for plan in plans), files=files, details=cut)
+
+
+@contextmanager
+def _predicted(
+    config: PredictStage, inputs: Inputs, runtime: RuntimeConfig, what: str
+) -> Iterator[tuple[Callable[[], Predictor], Callable[[Batch], list[NDArray[Any]]]]]:
+    """Inside, a function that loads the predictor, and one that predicts a batch as memory and precision allow."""
     from dmp_core.finite import finite_predictions
-    from dmp_core.weights.load import choose_device
+    from dmp_core.weights.load import choose_device, load_vae
 
     of_labels = config.row == CEILING
     fix = "set sampling.dtype=float16, a smaller latents.resolution, or runtime.device=cpu"
     device = choose_device(runtime.device)
-    batches = Batches(config.sampling.batch_size, f"{out.stage}/{out.name}", device, fix, item="one image")
+    batches = Batches(config.sampling.batch_size, what, device, fix, item="one image")
+
+    def load() -> AbstractContextManager[Any]:
+        with batches.loading():
+            return nullcontext(load_vae(config.base, device) if of_labels else _fitted(config, inputs, device))
 
     @cache
-    def predictor(dtype: Precision) -> Predictor:
+    def in_float32() -> Predictor:
         with batches.loading():
-            if of_labels:
-                return _ceiling(config, device)
-            return _fitted(config, inputs, device, dtype)
+            return _fitted(config, inputs, device, "float32")
 
-    modality = config.modality
-    column, source = (modality, inputs["labels"]) if of_labels else (None, inputs["images"])
-    read = shard_reader(source)
-
-    def labelled(batch: Batch, dtype: Precision) -> NDArray[Any]:
-        labels = predictor(dtype)(np.stack([array for _, array in batch]), [key for key, _ in batch])
+    def labelled(batch: Batch, by: Callable[[], Predictor]) -> NDArray[Any]:
+        labels = by()(np.stack([array for _, array in batch]), [key for key, _ in batch])
         check_labels(labels)
         return labels
 
-    own = partial(labelled, dtype=config.sampling.dtype)
+    with share(KIND, config, inputs, runtime, load) as model:
 
-    def finite(batch: Batch) -> list[NDArray[Any]]:
-        return finite_predictions(batch, [key for key, _ in batch], own, partial(labelled, dtype="float32"))
+        def predictor() -> Predictor:
+            return _ceiling(config, model()) if of_labels else model()
 
-    def predicted(batch: Batch) -> list[Sample]:
-        labels = [label for part in batches(batch, finite) for label in part]
-        return [
-            {"__key__": key, modality.member: modality.encode(label)}
-            for (key, _), label in zip(batch, labels, strict=True)
-        ]
+        own = partial(labelled, by=predictor)
+        again = own if of_labels or config.sampling.dtype == "float32" else partial(labelled, by=in_float32)
 
-    def produce(plan: ShardPlan) -> Iterator[Sample | Skipped]:
-        for batch in same_size_batches(read(plan.index), column, config.sampling.batch_size):
-            predictor(config.sampling.dtype)  # errors here are not about a sample
-            yield from batch_or_each(batch, [key for key, _ in batch], predicted, skips=runtime.on_bad_sample.skips)
+        def finite(batch: Batch) -> list[NDArray[Any]]:
+            return finite_predictions(batch, [key for key, _ in batch], own, again)
 
-    plans = shard_plans(source)
-    files = write_shards(
-        out, plans, produce, only=shards, threaded=True, bounds=runtime.on_bad_sample.bounds, progress=progress
-    )
-    prompted = config.sampling.use_prompt and not of_labels
-    cut = cut_prompts(config.base, read_prompts(inputs["prompts"])["prompt"]) if prompted else {}
-    return StageResult(samples=sum(plan.planned for plan in plans), files=files, details=cut)
+        yield predictor, lambda batch: [label for part in batches(batch, finite) for label in part]
 
 
 def check_labels(labels: NDArray[Any]) -> None:
@@ -204,14 +233,14 @@ def check_labels(labels: NDArray[Any]) -> None:
             raise NotFinite(index, "the prediction holds NaN or infinity; is the fitted method damaged?")
 
 
-def _fitted(config: PredictStage, inputs: Inputs, device: str, dtype: Precision) -> Predictor:
+def _fitted(config: PredictStage, inputs: Inputs, device: str, dtype: Precision | None = None) -> Predictor:
     """dtype: instead of the settings' own."""
     captions: dict[str, str] = {}
     if config.sampling.use_prompt:
         table = read_prompts(inputs["prompts"])
         captions = dict(zip(table["key"], table["prompt"], strict=True))
     classes = inputs["adapter"].published().details.get("classes")
-    sampling = config.sampling.model_copy(update={"dtype": dtype})
+    sampling = config.sampling.model_copy(update={"dtype": dtype or config.sampling.dtype})
     return find_method(config.row).load(
         inputs["adapter"].local_path(),
         Problem(
@@ -226,11 +255,9 @@ def _fitted(config: PredictStage, inputs: Inputs, device: str, dtype: Precision)
     )
 
 
-def _ceiling(config: PredictStage, device: str) -> Predictor:
+def _ceiling(config: PredictStage, vae: Any) -> Predictor:
     from dmp_core.diffusion.labels import vae_ceiling
-    from dmp_core.weights.load import load_vae
 
-    vae = load_vae(config.base, device)
     return lambda labels, keys: vae_ceiling(
         vae,
         labels,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -25,7 +26,7 @@ from dmp_core.quality import (
 from dmp_core.quality.tables import QUALITY_FILE, read_scores
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.settings import since
-from dmp_core.stages.base import Draft, Inputs, ModelUse, OfModality, StageKind, StageResult, StageSettings
+from dmp_core.stages.base import Draft, Inputs, ModelUse, OfModality, StageKind, StageResult, StageSettings, share
 from dmp_core.store import Artefact, Sample, read_artefact
 from dmp_core.weights.resolve import identity
 
@@ -46,6 +47,12 @@ class QualityStage(StageSettings):
     def uses(self) -> Iterator[ModelUse]:
         if self.clip_model is not None:
             yield ModelUse("quality.clip_model", self.clip_model)
+
+    @property
+    def shared(self) -> dict[str, Any] | None:
+        if self.task is not None or self.clip_model is None:
+            return None
+        return self.model_dump(mode="json", include={"clip_model", "clip_hash"})
 
 
 def add(draft: Draft, split: str) -> None:
@@ -92,7 +99,7 @@ def run(
 def _image_table(config: QualityStage, inputs: Inputs, runtime: RuntimeConfig, progress: Progress) -> pd.DataFrame:
     images = inputs["images"]
     total, rows = images.published().samples, []
-    for row in _image_rows(images, config.clip_model, runtime):
+    for row in _image_rows(config, inputs, runtime):
         rows.append(row)
         progress(len(rows), total)
     table = pd.DataFrame(rows).astype({"flagged": "boolean"})
@@ -106,20 +113,21 @@ def _image_table(config: QualityStage, inputs: Inputs, runtime: RuntimeConfig, p
     return table
 
 
-def _image_rows(images: Artefact, clip_model: str | None, runtime: RuntimeConfig) -> Iterator[dict[str, Any]]:
+def _image_rows(config: QualityStage, inputs: Inputs, runtime: RuntimeConfig) -> Iterator[dict[str, Any]]:
     """Key, prompt and the scores that depend on one image alone."""
-    samples = read_artefact(images)
+    samples, clip_model = read_artefact(inputs["images"]), config.clip_model
     if clip_model is None:
         yield from (_image_row(sample)[0] for sample in samples)
         return
     from dmp_core.quality.clip import ClipScorer
     from dmp_core.weights.load import choose_device
 
-    scorer = ClipScorer(clip_model, choose_device(runtime.device))
-    while batch := [_image_row(sample) for sample in islice(samples, _CLIP_BATCH)]:
-        cosines = scorer([rgb for _, rgb in batch], [row["prompt"] for row, _ in batch])
-        for (row, _), cosine in zip(batch, cosines, strict=True):
-            yield row | {"clip_score": cosine}
+    device = choose_device(runtime.device)
+    with share(KIND, config, inputs, runtime, lambda: nullcontext(ClipScorer(clip_model, device))) as scorer:
+        while batch := [_image_row(sample) for sample in islice(samples, _CLIP_BATCH)]:
+            cosines = scorer()([rgb for _, rgb in batch], [row["prompt"] for row, _ in batch])
+            for (row, _), cosine in zip(batch, cosines, strict=True):
+                yield row | {"clip_score": cosine}
 
 
 def _image_row(sample: Sample) -> tuple[dict[str, Any], Any]:

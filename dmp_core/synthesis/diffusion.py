@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from dmp_core.errors import InputError
 from dmp_core.memory import Batches, release_memory
 from dmp_core.names import Precision
+from dmp_core.overlap import behind
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.store import Sample, Skipped
 from dmp_core.store.attempts import next_seed
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
+
+Made = tuple[Row, "NDArray[np.uint8]", dict[str, Any]]
+"""A prompt's row, its image (H, W, 3), and further entries of the sample's json."""
 
 
 class DiffusedImages:
@@ -53,6 +57,7 @@ class DiffusedImages:
             item=f"one image of {settings.resolution} pixels",
         )
         self.skips = runtime.on_bad_sample.skips
+        self.workers = runtime.workers
         self.pipeline: Any = None
         self.safety: SafetyChecker | None = None
 
@@ -64,15 +69,16 @@ class DiffusedImages:
         release_memory()
 
     def samples(self, rows: list[Row]) -> Iterator[Sample | Skipped]:
-        """See `ImageSource`. Yields a batch's samples as soon as it is done.
+        """See `ImageSource`. Threads encode a batch's images while the next batch is made.
 
         Raises InputError when the model cannot be loaded or does not fit the settings, when not even one image fits
         into memory, or, unless such samples are skipped, when an image is black or not finite.
         """
         if self.pipeline is None:
             self._load()
-        for samples in self.batches(rows, self._samples):
-            yield from samples
+        for futures in behind(self.batches(rows, self._made), self._packed, self.workers):
+            for future in futures:
+                yield future.result()
 
     def _load(self) -> None:
         settings = self.settings
@@ -96,24 +102,27 @@ class DiffusedImages:
             if self.safety is not None:
                 self.safety.network.to(self.device)
 
-    def _samples(self, rows: Sequence[Row]) -> Sequence[Sample | Skipped]:
+    def _made(self, rows: Sequence[Row]) -> Sequence[Made | Skipped]:
         with _quiet_libraries():
             images = self._images(rows)
             faults = [self._fault(row, image) for row, image in zip(rows, images, strict=True)]
             if not any(faults):
-                return self._packed(rows, images)
+                return self._checked(rows, images)
             return [
-                self._again(row, fault) if fault else self._packed([row], image[None])[0]
+                self._again(row, fault) if fault else self._checked([row], image[None])[0]
                 for row, image, fault in zip(rows, images, faults, strict=True)
             ]
 
-    def _packed(self, rows: Sequence[Row], images: NDArray[np.floating[Any]]) -> list[Sample]:
+    def _checked(self, rows: Sequence[Row], images: NDArray[np.floating[Any]]) -> list[Made]:
         codes: NDArray[np.uint8] = (images * 255).round().astype(np.uint8)
         flags = [{}] * len(rows) if self.safety is None else self.safety(codes)
-        generator = self._provenance()
-        return [
-            image_sample(row, image, generator, **flag) for row, image, flag in zip(rows, codes, flags, strict=True)
-        ]
+        return [*zip(rows, codes, flags, strict=True)]
+
+    def _packed(self, made: Made | Skipped) -> Sample | Skipped:
+        if isinstance(made, Skipped):
+            return made
+        row, image, flag = made
+        return image_sample(row, image, self._provenance(), **flag)
 
     def _fault(self, row: Row, image: NDArray[np.floating[Any]]) -> str:
         """The fault of an image that the model made; empty if there is none."""
@@ -127,7 +136,7 @@ class DiffusedImages:
             )
         return ""
 
-    def _again(self, row: Row, fault: str) -> Sample | Skipped:
+    def _again(self, row: Row, fault: str) -> Made | Skipped:
         """The sample from its next seed, `Skipped` if that fails too. Raises InputError if none may be skipped."""
         if not self.skips:
             raise InputError(f"{row['key']}: {fault}")
@@ -135,7 +144,7 @@ class DiffusedImages:
         images = self._images([row])
         if fault := self._fault(row, images[0]):
             return Skipped(row["key"], fault)
-        return self._packed([row], images)[0]
+        return self._checked([row], images)[0]
 
     def _images(self, rows: Sequence[Row]) -> NDArray[np.floating[Any]]:
         """(B, H, W, 3) in [0, 1]."""

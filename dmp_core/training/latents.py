@@ -28,6 +28,7 @@ from dmp_core.finite import check_outputs, check_weights
 from dmp_core.images import image_to_vae, resize_image
 from dmp_core.memory import Batches
 from dmp_core.modalities import Code, Modality, modality_of
+from dmp_core.overlap import ahead
 
 IMAGE = "image"
 """The column of the images themselves; the others are modalities."""
@@ -54,7 +55,7 @@ def encode_column(
 
     column: `image`, or a modality.
     keys, arrays: the samples, in order; RGB images uint8 (H, W, 3), labels as in `dmp_core.modalities`.
-        All of one size. Read one batch at a time.
+        All of one size. While a batch is encoded, a thread reads the next one.
     flip: also encode them mirrored.
     code: how labels become images; None: the configuration's defaults.
     resolution: shorter side that images are resized to, in pixels; None keeps their size.
@@ -68,8 +69,7 @@ def encode_column(
     encoder = _ColumnEncoder(vae, modality, code or Code(), resolution, dtype, batches)
     plain: list[Tensor] = []
     mirrored: list[Tensor] = []
-    for batch in _batches(arrays, batch_size):
-        prepared = [encoder.prepare(array) for array in batch]
+    for prepared in ahead(_batches((encoder.prepare(array) for array in arrays), batch_size)):
         plain.append(encoder.encode(prepared))
         if flip:
             mirrored.append(encoder.encode([encoder.flip(array) for array in prepared]))

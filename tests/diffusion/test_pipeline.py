@@ -400,3 +400,15 @@ def test_outputs_that_are_not_finite_are_refused(fresh: DMPPipeline, images: Ten
         fresh.unet.conv_out.bias.fill_(float("inf"))
     with pytest.raises(NotFinite, match="sample 0 of the batch: the model's output holds NaN or infinity"):
         fresh(images, num_inference_steps=1, resolution="input", output_type=output_type)
+
+
+# ----------------------------------------------------------------------------- cost
+@pytest.mark.parametrize(("scale", "texts", "rows"), [(1.0, [1], 3), (2.0, [1, 1], 6)])
+def test_guidance_costs_nothing_where_it_is_one(fresh, scale, texts, rows):
+    """Texts embedded, and rows that the U-Net computes per step, for three images."""
+    embedded: list[int] = []
+    computed: list[int] = []
+    fresh.text_encoder.register_forward_pre_hook(lambda module, given: embedded.append(len(given[0])))
+    fresh.unet.register_forward_pre_hook(lambda module, given: computed.append(len(given[0])))
+    fresh(torch.rand(3, 3, 16, 16), "a bed", num_inference_steps=2, guidance_scale=scale, resolution="input")
+    assert (embedded, computed) == (texts, [rows, rows])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from benchmarks import full_size
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.config.presets import validate
 from dmp_core.errors import InputError
+from dmp_core.memory import SHARED
 from dmp_core.prompts.base import build_generator
-from dmp_core.stages import execute, find, plan
+from dmp_core.stages import Node, batches, execute, find, in_turn, plan
 from dmp_core.store import Artefact, Workspace, read_artefact
 from dmp_core.training.latents import read_column
 from tests.packages import installed_package
@@ -29,10 +31,12 @@ import torch
 class Intrinsics(torch.nn.Module):
     """Albedo and shading from one small network, as PIE-Net gives them."""
 
-    passes = 0
+    passes = built = 0
+    broken = False
 
     def __init__(self):
         super().__init__()
+        Intrinsics.built += 1
         self.last = torch.nn.Conv2d(3, 4, 3, padding=1)
         generator = torch.Generator().manual_seed(0)
         for parameter in self.parameters():
@@ -40,7 +44,7 @@ class Intrinsics(torch.nn.Module):
 
     def forward(self, images):
         Intrinsics.passes += 1
-        return self.last(images).sigmoid()
+        return self.last(images).sigmoid() * (float("nan") if Intrinsics.broken else 1)
 
 def build(weights, device):
     network = Intrinsics()
@@ -54,6 +58,7 @@ TINY = [
     "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1", "sampling.num_steps=1",
     "shards.samples_per_shard=5", "train.steps=1",
 ]  # fmt: skip
+ADAPTERS = "adapters={normal: 'shipped:normal', depth: 'shipped:depth'}"
 LABELERS = "labels={albedo: {kind: intrinsics, weights: any}, shading: {kind: intrinsics, weights: any}}"
 
 
@@ -243,15 +248,74 @@ def networks() -> set[str]:
     return {type(found).__name__ for found in gc.get_objects() if issubclass(type(found), kinds)}
 
 
+def in_order(settings: PipelineConfig, workspace: Path) -> list[Node]:
+    """The nodes of a plan, as a run makes them."""
+    return [node for _, batch in batches(plan(settings)) for node in in_turn(batch, Workspace(workspace))]
+
+
 def test_no_network_outlives_its_stage(fresh):
+    """What a stage loads stays for those of its artefacts that need the same, and no longer."""
     settings, workspace = config(LABELERS, modalities="albedo"), fresh("here")
     before, seen = networks(), set()
-    for node in plan(settings):
+    order = in_order(settings, workspace)
+    for number, node in enumerate(order, start=1):
         execute(settings, node.id, str(workspace))
         seen.add(node.stage)
-        if node.stage in ("labels", "latents", "train", "predict"):
+        if not any(node.shares is not None and node.shares == later.shares for later in order[number:]):
             assert networks() <= before, f"{node.id} leaves networks behind"
     assert {"labels", "latents", "train", "predict"} <= seen
+
+
+def test_another_stage_frees_the_network_of_the_last_one(fresh):
+    settings, workspace = config(LABELERS, modalities="albedo"), fresh("here")
+    assert "Intrinsics" not in networks()
+    execute(settings, "labels/train-albedo", str(workspace))
+    assert "Intrinsics" in networks()  # labels/in_domain-albedo needs it, too
+    execute(settings, "latents/image", str(workspace))
+    assert "Intrinsics" not in networks()
+
+
+@pytest.mark.parametrize("runner", ["thread", "process"])
+def test_one_labeler_labels_all_splits_unless_several_processes_would_keep_theirs(fresh, runner):
+    settings, workspace = config(LABELERS, f"runtime.task_runner={runner}", modalities="albedo"), fresh("here")
+    network = network_of_labels()
+    network.built = 0
+    for split in ("in_domain", "train"):
+        execute(settings, f"labels/{split}-albedo", str(workspace))
+    assert network.built == (1 if runner == "thread" else 2)
+
+
+def test_a_labeler_that_failed_is_not_used_again(fresh):
+    settings, workspace = config(LABELERS, modalities="albedo"), fresh("here")
+    network = network_of_labels()
+    network.built, network.broken = 0, True
+    with pytest.raises(InputError, match="NaN"):
+        execute(settings, "labels/in_domain-albedo", str(workspace))
+    network.broken = False
+    execute(settings, "labels/in_domain-albedo", str(workspace))
+    assert network.built == 2
+
+
+def test_no_adapter_reaches_another_artefact(fresh):
+    """Predictions by two adapters on one base, in turn and again: the bytes of each one alone."""
+    settings, together = config(ADAPTERS, modalities="normal, depth"), fresh("together")
+    nodes = {name: (f"train/{name}-dmp", f"predict/in_domain-{name}-dmp") for name in ("normal", "depth")}
+    alone = {}
+    for name, needed in nodes.items():
+        alone[name] = shards(made(settings, fresh(name), *needed))
+        SHARED.clear()
+    for force in (False, True):
+        for needed in nodes.values():
+            for node in needed:
+                execute(settings, node, str(together), force=force)
+        assert {name: shards(made(settings, together, *needed)) for name, needed in nodes.items()} == alone
+
+
+def test_a_plan_runs_what_shares_a_network_one_after_another(fresh):
+    settings = config(ADAPTERS, modalities="normal, depth")
+    order = in_order(settings, fresh("here"))
+    shared = [node.shares for node in order if node.shares is not None]
+    assert len(set(shared)) == sum(one != other for one, other in pairwise([None, *shared]))
 
 
 def test_the_language_model_is_freed_with_the_last_captions(tmp_path):

@@ -238,9 +238,10 @@ def edit_latents(
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     drawn = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
     start = drawn if noise is None else noise.expand(len(images), *shape)
+    without = None if guidance_scale == 1 else embed_texts(editor, [""]).to(editor.device, editor.unet.dtype)
     result = editor(
         prompt_embeds=embeds.to(editor.device, editor.unet.dtype),
-        negative_prompt_embeds=embed_texts(editor, [""]).to(editor.device, editor.unet.dtype).expand_as(embeds),
+        negative_prompt_embeds=None if without is None else without.expand_as(embeds),
         image=images.to(editor.device),
         latents=start.to(editor.device, editor.unet.dtype),
         num_inference_steps=num_steps,
