@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: str | torch.device) -> Tensor:
-    """The tensor on the device. To a GPU with its own memory it is copied from pinned memory, and the host does not wait.
+    """The tensor on the device. To a GPU with its own memory it is copied from pinned memory: the host does not wait.
 
     A batch of latents is a megabyte: keeping all of them on the device would save nothing that can be measured.
     """
