@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from multiprocessing.util import Finalize
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -74,6 +75,7 @@ class Slot:
         self._lock = Lock()
         self._kept: tuple[tuple[str, str], ExitStack, Any] | None = None
         """Stage and key, what closes it, and the thing itself."""
+        self._closed_at_exit = False
 
     @contextmanager
     def lend(
@@ -115,6 +117,10 @@ class Slot:
     def _replace(self, new: tuple[tuple[str, str], ExitStack, Any] | None) -> None:
         with self._lock:
             kept, self._kept = self._kept, new
+            if new is not None and not self._closed_at_exit:
+                # Before a process joins its children at its end: worker processes wait for work until they are closed.
+                Finalize(None, self.clear, exitpriority=10)
+                self._closed_at_exit = True
         if kept is not None:
             kept[1].close()
             del kept

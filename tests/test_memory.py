@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
 from threading import Barrier
 
 import pytest
 
 from dmp_core.memory import Slot
+from dmp_core.processes import worker_pool
 
 
 class Models:
@@ -98,3 +101,19 @@ def test_threads_never_share_it(models):
     assert sum("close" in event for event in models.events) == 1
     slot.clear()
     assert sum("close" in event for event in models.events) == 2
+
+
+def keep_a_pool() -> None:
+    with Slot().lend("images", "a", partial(worker_pool, 1)) as pool:
+        assert pool().submit(int, "7").result() == 7
+
+
+def test_a_process_that_keeps_worker_processes_ends() -> None:
+    """One of `multiprocessing` joins its own at its end."""
+    process = get_context("spawn").Process(target=keep_a_pool)
+    process.start()
+    process.join(120)
+    try:
+        assert process.exitcode == 0
+    finally:
+        process.kill()
