@@ -183,9 +183,11 @@ def test_no_setting_that_could_depart_is_left_out() -> None:
             "colour_error",
             "class_balance",
             "processes",
+            "tf32",
+            "compile",
         },
         "latents": {"batch_size", "resolutions"},
-        "sampling": {"batch_size"},
+        "sampling": {"batch_size", "compile"},
     }
     stated = {field.path for field in FIELDS}
     config = load_config("paper")

@@ -47,7 +47,7 @@ def test_a_published_artefact_sends_one_event_with_its_inputs_and_a_complete_one
         make(images.id, shards=Chunk([0])),
         make(images.id, shards=Chunk([1])),
     ]
-    assert [*counts, make(images.id), make(images.id, force=True)] == [1, 1, 1, 2, 2, 3]
+    assert [*counts, make(images.id), make(images.id, force=True)] == [1, 1, 1, 1, 2, 3], "a chunk publishes nothing"
     assert [event["resource"]["prefect.resource.id"] for event in sent] == [*urls, urls[1]]
     assert {event["event"] for event in sent} == {PUBLISHED}
     assert sent[0]["related"] == []
