@@ -255,7 +255,7 @@ def test_no_network_outlives_its_stage(fresh):
 
 
 def test_the_language_model_is_freed_with_the_last_captions(tmp_path):
-    model = full_size.build("bloom", tmp_path)
+    model = full_size.build("bloomz-7b1", tmp_path)
     generator = f"{{kind: transformers, model: {model}, chat: false, min_new_tokens: 5, max_new_tokens: 60}}"
     settings = config(f"prompts.generator={generator}")
     build_generator.cache_clear()
