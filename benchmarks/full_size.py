@@ -169,7 +169,7 @@ def pienet(folder: Path) -> Path:
     return _saved({"iters": 0, "model": PIENet().state_dict(), "optimizer": {}}, folder / "real_world_model.t7")
 
 
-def bloom(folder: Path) -> Path:
+def bloom(folder: Path, width: int = 512, layers: int = 6) -> Path:
     """BLOOM's architecture, small, with words as tokens: its random texts pass as captions."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BloomConfig, BloomForCausalLM, PreTrainedTokenizerFast
@@ -184,7 +184,7 @@ def bloom(folder: Path) -> Path:
         tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     ).save_pretrained(folder)
     BloomForCausalLM(
-        BloomConfig(vocab_size=len(vocabulary), hidden_size=512, n_layer=6, n_head=8, initializer_range=0.002)
+        BloomConfig(vocab_size=len(vocabulary), hidden_size=width, n_layer=layers, n_head=8, initializer_range=0.002)
     ).save_pretrained(folder)
     return folder
 

@@ -86,16 +86,16 @@ def use_registry(root: Path) -> None:
     os.environ[registry.OWN] = str(root.absolute() / "registry.yaml")
 
 
-def rehearsal_config(device: Literal["cpu", "cuda"], steps: int, size: int) -> PipelineConfig:
-    """The paper preset with two images per split and few steps; it names its own models.
+def rehearsal_config(device: Literal["cpu", "cuda"], steps: int, size: int, images: int = 2) -> PipelineConfig:
+    """The paper preset with few images per split and few steps; it names its own models.
 
     On a CPU the preset's float16 becomes bfloat16, which CPUs support.
     """
     paper = load_config("paper").model_dump(mode="json")
     dtype = {"dtype": "bfloat16"} if device == "cpu" else {"dtype": "float16"}
     paper["splits"] = {
-        "train": {"keywords": ["bedroom"], "count": 2},
-        "in_domain": {"keywords": ["bedroom"], "count": 2},
+        "train": {"keywords": ["bedroom"], "count": images},
+        "in_domain": {"keywords": ["bedroom"], "count": images},
     }
     paper["prompts"]["generator"] |= dtype
     paper["images"] |= {"num_inference_steps": steps, "resolution": size} | dtype
@@ -313,6 +313,7 @@ def main(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     steps: Annotated[int, typer.Option(help="Denoising steps per image; the preset has 50.")] = 2,
     size: Annotated[int, typer.Option(help="Height and width of the images; the preset has 512.")] = 512,
+    images: Annotated[int, typer.Option(min=1, help="Images per split.")] = 2,
     methods: Annotated[bool, typer.Option(help="Also the compared methods, on normals.")] = False,
     write: Annotated[bool, typer.Option(help="Also put the tables into docs/paper.md.")] = False,
 ) -> None:
@@ -322,7 +323,7 @@ def main(
         models.append(built)
         console.print(f"  ✓ {built[0]}: {built[1] / 1e6:.0f} M weights", highlight=False)
     use_registry(workspace)
-    config = rehearsal_config("cuda" if device == "cuda" else "cpu", steps, size)
+    config = rehearsal_config("cuda" if device == "cuda" else "cpu", steps, size, images)
     others = list(method_configs(config)) if methods else []
     measuring = Measuring(workspace, counted_gib)
     with listening(measuring):

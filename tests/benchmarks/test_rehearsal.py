@@ -67,7 +67,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("DMP_MODELS_DIR", "")  # restored afterwards
     monkeypatch.setenv(registry.OWN, "")
     folder = tmp_path / "mirror"
-    full_size.build("bloomz-7b1", folder)
+    full_size.bloom(folder / "bloomz-7b1", width=64, layers=1)
     base = write_kind(tmp_path / "sd15", "sd15")
     shutil.rmtree(base / "raw_tokenizer")
     base.rename(folder / "stable-diffusion-v1-4")
@@ -89,16 +89,18 @@ def write_registry(mirror: Path) -> Path:
 
 
 def tiny_config() -> PipelineConfig:
-    values = rehearsal.rehearsal_config("cpu", steps=1, size=64).model_dump(mode="json")
+    values = rehearsal.rehearsal_config("cpu", steps=1, size=64, images=1).model_dump(mode="json")
     values |= {"modalities": ["depth", "albedo"]}
     values["labels"] = {
         "depth": values["labels"]["depth"] | {"options": {"pad": True, "flip": True}},
         "albedo": {"kind": "tiny", "weights": "pienet"},
     }
     values["sampling"] |= {"num_steps": 1}
+    values["evaluate"] |= {"sources": []}
     return validate(values, "tiny")
 
 
+@pytest.mark.slow
 def test_one_process_pulls_from_a_mirror_runs_and_writes_the_tables(mirror, tmp_path):
     write_registry(mirror)
     config, measuring = tiny_config(), rehearsal.Measuring(tmp_path, lambda name: None)
