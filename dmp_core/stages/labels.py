@@ -122,9 +122,9 @@ def run(
     also: missing artefacts of `same_pass`, whose shards are written along with this one's.
     """
     read, plans = shard_reader(inputs["images"]), shard_plans(inputs["images"])
-    threaded = isinstance(config.labeler, ModelLabels)
     others = [(artefact, stage.modality) for stage, artefact in also]
-    labeled = _labeled(config, runtime, f"{out.stage}/{out.name}", [modality for _, modality in others])
+    batches = _batches(config.labeler, config.task, runtime, f"{out.stage}/{out.name}")
+    labeled = _labeled(config, runtime, batches, [modality for _, modality in others])
 
     def produce(plan: ShardPlan) -> Iterator[Sample | Skipped]:
         made: list[Sample] = []
@@ -132,26 +132,41 @@ def run(
             yield sample if isinstance(sample, Skipped) else _column(sample, config.modality)
             made += [] if isinstance(sample, Skipped) else [sample]
         for artefact, modality in others:
-            if [sample["__key__"] for sample in made if modality.member in sample] == list(plan.keys):
-                offer_shard(artefact, plan, [_column(sample, modality) for sample in made])
+            complete = [sample["__key__"] for sample in made if modality.member in sample] == list(plan.keys)
+            if batches and complete:
+                offer_shard(artefact, plan, [_column(sample, modality) for sample in made], batches)
 
     files = write_shards(
         out,
         plans,
         produce,
         only=shards,
-        threaded=threaded,
+        threaded=batches is not None,
+        batches=batches,
         bounds=runtime.on_bad_sample.bounds,
         progress=progress,
     )
     return StageResult(samples=sum(plan.planned for plan in plans), files=files)
 
 
-def _labeled(config: LabelsStage, runtime: RuntimeConfig, what: str, others: Sequence[Modality]) -> Labeled:
-    skips, modality = runtime.on_bad_sample.skips, config.modality
-    if isinstance(config.labeler, ModelLabels):
-        return _by_model(config.modality, config.labeler, runtime, skips, what, others)
+def _batches(labeler: LabelsConfig, name: str, runtime: RuntimeConfig, what: str) -> Batches | None:
+    """None for exact labels, which take no device."""
+    if not isinstance(labeler, ModelLabels):
+        return None
+    from dmp_core.weights.load import choose_device
 
+    fix = f"set labels.{name}.dtype=float16, a smaller images.resolution, or runtime.device=cpu"
+    return Batches(labeler.batch_size, what, choose_device(runtime.device), fix, item="one image")
+
+
+def _labeled(
+    config: LabelsStage, runtime: RuntimeConfig, batches: Batches | None, others: Sequence[Modality]
+) -> Labeled:
+    skips, modality = runtime.on_bad_sample.skips, config.modality
+    if isinstance(config.labeler, ModelLabels) and batches is not None:
+        return _by_model(config.modality, config.labeler, batches, skips, others)
+
+    assert isinstance(config.labeler, ExactLabels)
     axes = config.labeler.axes
 
     def exact(samples: Sequence[Sample]) -> list[Sample]:
@@ -193,24 +208,19 @@ def _flip_member(modality: Modality) -> str:
 def _by_model(
     modality: Modality,
     settings: ModelLabels,
-    runtime: RuntimeConfig,
+    batches: Batches,
     skips: bool,
-    what: str,
     others: Sequence[Modality],
 ) -> Labeled:
     """others: modalities that are labelled too; a sample lacks those whose label is invalid or missing."""
     import torch
 
-    from dmp_core.weights.load import choose_device
-
-    name, device = modality.name, choose_device(runtime.device)
-    fix = f"set labels.{name}.dtype=float16, a smaller images.resolution, or runtime.device=cpu"
-    batches = Batches(settings.batch_size, what, device, fix, item="one image")
+    name = modality.name
 
     @cache
     def labeler() -> Labeler:
         with batches.loading():
-            return labeler_on(device, name, settings)
+            return labeler_on(batches.device, name, settings)
 
     def predicted(images: NDArray[Any], keys: Sequence[str]) -> dict[str, NDArray[Any]]:
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2)

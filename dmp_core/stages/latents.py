@@ -109,6 +109,13 @@ def run(
 
     plans = [replace(plan, suffix="safetensors") for plan in shard_plans(column)]
     files = write_shards(
-        out, plans, lambda plan: read(plan.index), only=shards, encode=encode, threaded=True, progress=progress
+        out,
+        plans,
+        lambda plan: read(plan.index),
+        only=shards,
+        encode=encode,
+        threaded=True,
+        batches=batches,
+        progress=progress,
     )
     return StageResult(samples=sum(plan.planned for plan in plans), files=files)

@@ -186,7 +186,14 @@ def run(
 
     plans = shard_plans(source)
     files = write_shards(
-        out, plans, produce, only=shards, threaded=True, bounds=runtime.on_bad_sample.bounds, progress=progress
+        out,
+        plans,
+        produce,
+        only=shards,
+        threaded=True,
+        batches=batches,
+        bounds=runtime.on_bad_sample.bounds,
+        progress=progress,
     )
     prompted = config.sampling.use_prompt and not of_labels
     cut = cut_prompts(config.base, read_prompts(inputs["prompts"])["prompt"]) if prompted else {}

@@ -140,5 +140,5 @@ def test_a_wrong_one_ends_in_a_line_that_names_it(file: Path, content: Any, prob
 
 def test_a_folder_is_none(file: Path) -> None:
     file.mkdir()
-    with pytest.raises(InputError, match="own.yaml: a folder, not a file"):
+    with pytest.raises(InputError, match=r"own\.yaml: a folder, not a file"):
         registry.registry()
