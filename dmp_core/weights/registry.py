@@ -226,9 +226,19 @@ def registry() -> list[Model]:
 def present_name(reference: str, revision: str | None = None) -> str:
     """The hub id under which a withdrawn repository is kept; any other reference as it is.
 
-    A revision is a commit of the repository that is gone, so that it means no other one.
+    A revision is a commit of the repository that is gone, so that it means no other one, unless it is the kept copy's,
+    or the main branch.
     """
-    return _registry().moved.get(reference, reference) if revision is None else reference
+    kept = kept_copy(reference)
+    if kept is None:
+        return reference
+    known = {None, "main", *(model.revision for model in registry() if model.hub == kept)}
+    return kept if revision in known else reference
+
+
+def kept_copy(reference: str) -> str | None:
+    """The hub id under which a withdrawn repository is kept; None for others."""
+    return _registry().moved.get(reference)
 
 
 def find(reference: str, revision: str | None = None) -> Model | None:
