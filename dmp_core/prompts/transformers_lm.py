@@ -15,6 +15,7 @@ from dmp_core.prompts.gguf_cache import converted_gguf, locate_language_model, q
 from dmp_core.prompts.sentences import abbreviations, is_abbreviated
 from dmp_core.prompts.settings import TransformersPrompts, caption_bounds
 from dmp_core.prompts.subject import phrase_of
+from dmp_core.weights.load import choose_device
 from dmp_core.weights.resolve import UNREADABLE, why_unreadable
 
 try:
@@ -44,7 +45,7 @@ class TransformersGenerator:
     def __init__(self, settings: TransformersPrompts, device: str = "auto") -> None:
         self.settings = settings
         self.name = f"transformers:{Path(settings.gguf_file).stem if settings.gguf_file else Path(settings.model).name}"
-        self.device = _pick_device(device)
+        self.device = choose_device(device)
         self.model, self.tokenizer = _load(settings, self.device)
         self.facts = {"device": self.device, "dtype": str(self.model.dtype).removeprefix("torch.")}
         self._chat = settings.chat and bool(self.tokenizer.chat_template)
@@ -254,12 +255,6 @@ def _load(settings: TransformersPrompts, device: str) -> tuple[Any, Any]:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.to(device).eval(), tokenizer
-
-
-def _pick_device(device: str) -> str:
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _shared_start(requests: list[list[int]]) -> int:

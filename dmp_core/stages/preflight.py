@@ -122,15 +122,18 @@ def lacks_gpu(nodes: Iterable[Node], runtime: RuntimeConfig) -> str | None:
     """Which models need a GPU that this machine does not have, and the fix; None if it can run them."""
     if runtime.device == "cpu" or runtime.cluster is not None:
         return None
+    nodes = list(nodes)
     large = [name for name in models_of(nodes)[0] if registry.get(name).vram_gb > NEEDS_GPU_GB]
-    if not large:
+    if not large and (runtime.device == "auto" or not any(list(node.config.uses()) for node in nodes)):
         return None
     try:
-        from dmp_core.weights.load import has_device
+        from dmp_core.weights.load import has_device, no_device
     except ImportError:  # what needs torch says so itself
         return None
     if any(has_device(name) for name in (("cuda", "mps") if runtime.device == "auto" else (runtime.device,))):
         return None
+    if not large:
+        return no_device(runtime.device)
     return (
         f"runtime.device: {', '.join(large)} {'needs' if len(large) == 1 else 'need'} a GPU, and "
         f"{'none' if runtime.device == 'auto' else f'no {runtime.device} device'} is found here; run it on a machine "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from dmp_core.errors import InputError
+from dmp_core.errors import InputError, WrongSetting
 from dmp_core.finite import check_parts
 from dmp_core.weights.bases import check_base
 from dmp_core.weights.resolve import UNREADABLE, resolve_model, why_unreadable
@@ -118,8 +118,10 @@ def load_tokenizers(config: NamedModel) -> list[Any]:
 
 
 def choose_device(name: str) -> str:
-    """`auto` as the best device that is there; any other name as it is."""
+    """`auto` as the best device that is there; any other name as it is. Raises InputError if it is not there."""
     if name != "auto":
+        if not has_device(name):
+            raise WrongSetting(no_device(name))
         return name
     return next((accelerator for accelerator in ("cuda", "mps") if has_device(accelerator)), "cpu")
 
@@ -127,6 +129,10 @@ def choose_device(name: str) -> str:
 def has_device(name: str) -> bool:
     """Whether torch can use this kind of device here: cuda, mps or cpu."""
     return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(name, True)
+
+
+def no_device(name: str) -> str:
+    return f"runtime.device: no {name} device is found here; set runtime.device=auto, or cpu"
 
 
 def _where(config: NamedModel) -> tuple[str, dict[str, Any]]:
