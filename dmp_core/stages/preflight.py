@@ -153,6 +153,8 @@ def preflight(
     models = [_needed(registry.get(name), fields) for name, fields in known.items()]
     found = Preflight(models, others, gpu_hours=gpu_seconds / 3600)
     needs = [(Path(workspace.root), size)] if workspace.is_local else []
+    if runtime is not None:
+        found.lacks_gpu = lacks_gpu((node for node in todo if node.stage not in runtime.deployments), runtime)
     if models or others:
         found.vram_needed_gb = max((model.vram_gb + CONTEXT_GB for model in models), default=0.0)
         found.gpu, found.vram_found_gb = find_gpu()
@@ -161,8 +163,6 @@ def preflight(
             ram_gb(node, max((sizes[name] for name in models_of([node])[0]), default=0)) for node in todo
         )
         found.ram_found_gb = memory_gb()
-        here = [node for node in todo if runtime is not None and node.stage not in runtime.deployments]
-        found.lacks_gpu = None if runtime is None else lacks_gpu(here, runtime)
         needs.append((registry.models_dir(), sum(model.bytes for model in found.missing)))
     try:
         _check_rights(todo, workspace)
