@@ -221,7 +221,7 @@ def build(name: str, root: Path) -> Path:
 
 
 def write_registry(mirror: Path, file: Path) -> dict[str, Any]:
-    """A registry of one's own (`DMP_MODELS_REGISTRY`) for the models in a mirror: the package's entries, with these
+    """A registry of your own (`DMP_MODELS_REGISTRY`) for the models in a mirror: the package's entries, with these
     files and their digests. Returns it."""
     known = {model.id: model for model in Registry.model_validate(read_yaml(manifest_path("models.yaml"))).models}
     folders = sorted(path for path in mirror.iterdir() if path.is_dir())

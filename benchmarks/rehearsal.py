@@ -207,7 +207,7 @@ def apart(work: Callable[..., T], *arguments: Any) -> T:
 
 
 def reset_peaks() -> None:
-    """Measure anew from here; without Linux's way to do so, peaks are those since the process began."""
+    """Measure from here on; without Linux's way to do so, peaks are those since the process began."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     torch = sys.modules.get("torch")

@@ -185,15 +185,9 @@ def run(
             yield from batch_or_each(batch, [key for key, _ in batch], predicted, skips=runtime.on_bad_sample.skips)
 
     plans = shard_plans(source)
+    bounds = runtime.on_bad_sample.bounds
     files = write_shards(
-        out,
-        plans,
-        produce,
-        only=shards,
-        threaded=True,
-        batches=batches,
-        bounds=runtime.on_bad_sample.bounds,
-        progress=progress,
+        out, plans, produce, only=shards, threaded=True, batches=batches, bounds=bounds, progress=progress
     )
     prompted = config.sampling.use_prompt and not of_labels
     cut = cut_prompts(config.base, read_prompts(inputs["prompts"])["prompt"]) if prompted else {}

@@ -1,6 +1,6 @@
 """Which weights there are (`data_manifests/models.yaml`), where they lie, and whether they are what they should be.
 
-`DMP_MODELS_REGISTRY` names a registry of one's own; its entries replace the package's of the same id or hub id.
+`DMP_MODELS_REGISTRY` names a registry of your own; its entries replace the package's of the same id or hub id.
 
 Weights lie below `DMP_MODELS_DIR`. A file is held to the digest that the registry states, or, where its publisher
 states none, to that of the first copy that was used; `models.lock.json` keeps these, and what was checked when, so
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 LOCK = "models.lock.json"
 OWN = "DMP_MODELS_REGISTRY"
-"""Environment variable: the file of one's own registry."""
+"""Environment variable: the file of your own registry."""
 Fault = Literal["missing", "truncated", "tampered", "unusable"]
 _PAGES = (b"<!doctype", b"<!--", b"<html", b"<head", b"<body", b"<script", b"<?xml", b"<error")
 _LFS = b"version https://git-lfs.github.com/spec"
@@ -88,7 +88,7 @@ class Model(Settings):
     """What its files are opened as, once they are here: a labeler's name, `diffusers` or `transformers`."""
     files: Annotated[list[ModelFile], Field(min_length=1)]
     registry: str | None = None
-    """Name of one's own registry that it is from, which fills this in; None is the package's."""
+    """Name of your own registry that it is from, which fills this in; None is the package's."""
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Model:
@@ -124,7 +124,7 @@ class Model(Settings):
     def identity(self) -> str:
         """What a fingerprint holds of it, the same whether it is here or not, where its bytes are known before.
 
-        A commit fixes them; without one, and in one's own registry, the digests do, stated or locked, and None
+        A commit fixes them; without one, and in your own registry, the digests do, stated or locked, and None
         represents a file that neither knows before its first use.
         """
         if self.hub and self.revision and not self.registry:
@@ -138,7 +138,7 @@ class Registry(Settings):
     """The whole file."""
 
     name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$")] | None = None
-    """Of one's own registry, whose weights lie in a folder of this name; None is the package's."""
+    """Of your own registry, whose weights lie in a folder of this name; None is the package's."""
     models: list[Model]
     moved: dict[str, str] = {}
     """Hub repository that was withdrawn → the copy that is kept."""
@@ -189,7 +189,7 @@ def _shipped() -> Registry:
 
 @lru_cache(maxsize=8)
 def _with_own(path: Path, time: int) -> Registry:
-    """One's own entries, then the package's that they do not replace; with a notice, once."""
+    """Your own entries, then the package's that they do not replace; with a notice, once."""
     del time  # part of the cache key: what was edited is read again
     own, shipped = _validated(path, f"{OWN}: {path}"), _shipped()
     if own.name is None:

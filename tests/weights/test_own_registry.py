@@ -1,4 +1,4 @@
-"""A registry of one's own: explicit, shown, and apart from the package's."""
+"""A registry of your own: explicit, shown, and apart from the package's."""
 
 from __future__ import annotations
 
