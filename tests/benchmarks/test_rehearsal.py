@@ -18,7 +18,7 @@ from dmp_core.config import PipelineConfig, load_config
 from dmp_core.config.presets import validate
 from dmp_core.experiments.settings import load_experiment
 from dmp_core.progress import listening
-from dmp_core.stages import plan
+from dmp_core.stages import find, plan
 from dmp_core.store import Workspace
 from dmp_core.weights import registry
 from tests.labelers.test_zoedepth import HEADS, PROCESSOR, tiny
@@ -118,6 +118,8 @@ def test_one_process_pulls_from_a_mirror_runs_and_writes_the_tables(mirror, tmp_
     assert "png 64×64×3 8 bit" in described["images/train"]
     assert "depth.npy 64×64 float16" in described["predict/in_domain-depth-dmp"]
     assert all(row.memory_gib > 0 for row in rows)
+    (images,) = find(plan(config), "images/train").artefact(Workspace(tmp_path)).published().files
+    assert images.batch == 32  # as many pixels as one image of 512
     assert f"| {rows[1].node} | {rows[1].output} |" in rehearsal.markdown([("tiny", 10**6, 2**30)], rows, config)
     for table in ("table1", "table3"):
         text = (tmp_path / f"experiments/compare/{table}.md").read_text()
