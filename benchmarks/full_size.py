@@ -6,16 +6,19 @@ the values are random. Each builder writes one model and frees its memory.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from dmp_core.resources import manifest_path
+from dmp_core.settings import read_yaml
+from dmp_core.store import sha256_file
+from dmp_core.weights.registry import Model, Registry
 
 _VIT_L = {
     "hidden_size": 1024,
@@ -26,6 +29,7 @@ _VIT_L = {
     "image_size": 224,
 }
 """CLIP ViT-L/14's image side."""
+_WEIGHTS = (".safetensors", ".ckpt", ".pth", ".t7")
 
 
 def autoencoder() -> Any:
@@ -99,7 +103,7 @@ def instruct_pix2pix(folder: Path) -> Path:
     )
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    base = folder.parent / "stable-diffusion"
+    base = folder.parent / "stable-diffusion-v1-4"
     pipeline = StableDiffusionInstructPix2PixPipeline(
         vae=AutoencoderKL.from_pretrained(base / "vae"),
         text_encoder=CLIPTextModel.from_pretrained(base / "text_encoder"),
@@ -165,7 +169,7 @@ def pienet(folder: Path) -> Path:
     return _saved({"iters": 0, "model": PIENet().state_dict(), "optimizer": {}}, folder / "real_world_model.t7")
 
 
-def bloom(folder: Path) -> Path:
+def bloom(folder: Path, width: int = 512, layers: int = 6) -> Path:
     """BLOOM's architecture, small, with words as tokens: its random texts pass as captions."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BloomConfig, BloomForCausalLM, PreTrainedTokenizerFast
@@ -180,36 +184,62 @@ def bloom(folder: Path) -> Path:
         tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     ).save_pretrained(folder)
     BloomForCausalLM(
-        BloomConfig(vocab_size=len(vocabulary), hidden_size=512, n_layer=6, n_head=8, initializer_range=0.002)
+        BloomConfig(vocab_size=len(vocabulary), hidden_size=width, n_layer=layers, n_head=8, initializer_range=0.002)
     ).save_pretrained(folder)
     return folder
 
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
-    "stable-diffusion": stable_diffusion,
-    "zoedepth": zoedepth,
-    "omnidata": omnidata,
-    "eva02": eva02,
+    "stable-diffusion-v1-4": stable_diffusion,
+    "zoedepth-nyu": zoedepth,
+    "omnidata-normal-v2": omnidata,
+    "eva02-ade20k": eva02,
     "pienet": pienet,
-    "bloom": bloom,
+    "bloomz-7b1": bloom,
 }
+"""By the registry's id."""
 
 
-FOR_METHODS: dict[str, Callable[[Path], Path]] = {"instruct-pix2pix": instruct_pix2pix, "clip": clip}
+FOR_METHODS: dict[str, Callable[[Path], Path]] = {
+    "instruct-pix2pix": instruct_pix2pix,
+    "clip-vit-large-patch14": clip,
+}
 """Additional models of the compared methods."""
 
 
 def build(name: str, root: Path) -> Path:
-    """The model under `root`, built unless it is complete; returns the path for a configuration."""
-    folder, done = root / name, root / name / "built.json"
+    """The model's folder under `root`, built unless it is complete."""
+    folder, done = root / name, root / f"{name}.built"
     if not done.exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         torch.manual_seed(0)
         with torch.no_grad():
-            path = (BUILDERS | FOR_METHODS)[name](folder)
-        done.write_text(json.dumps({"path": str(path.relative_to(root))}))
-    return root / json.loads(done.read_text())["path"]
+            (BUILDERS | FOR_METHODS)[name](folder)
+        done.touch()
+    return folder
+
+
+def write_registry(mirror: Path, file: Path) -> dict[str, Any]:
+    """A registry of your own (`DMP_MODELS_REGISTRY`) for the models in a mirror: the package's entries, with these
+    files and their digests. Returns it."""
+    known = {model.id: model for model in Registry.model_validate(read_yaml(manifest_path("models.yaml"))).models}
+    folders = sorted(path for path in mirror.iterdir() if path.is_dir())
+    models = [_entry(known[folder.name], folder) for folder in folders]
+    registry = {"name": "rehearsal", "models": models}
+    file.write_text(yaml.safe_dump(registry, sort_keys=False))
+    return registry
+
+
+def _entry(model: Model, folder: Path) -> dict[str, Any]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [
+        {"path": str(path.relative_to(folder)), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in paths
+    ]
+    size = sum(path.stat().st_size for path in paths) / 1e9
+    own = {"page": model.address, "manual": model.hub is None, "approximate_gb": size, "files": files}
+    return model.model_dump(mode="json", exclude={"registry"}) | own
 
 
 def _saved(value: dict[str, object], path: Path) -> Path:
@@ -217,15 +247,16 @@ def _saved(value: dict[str, object], path: Path) -> Path:
     return path
 
 
-def weights_of(path: Path) -> tuple[int, int]:
+def weights_of(folder: Path) -> tuple[int, int]:
     """(weights, bytes) in a model's files."""
-    if path.is_file():
-        return _count(torch.load(path, map_location="cpu", weights_only=True, mmap=True)), path.stat().st_size
     from safetensors import safe_open
 
     count = size = 0
-    for file in path.rglob("*.safetensors"):
+    for file in (path for path in folder.rglob("*") if path.suffix in _WEIGHTS):
         size += file.stat().st_size
+        if file.suffix != ".safetensors":
+            count += _count(torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+            continue
         with safe_open(file, "pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (a file, not a dict)
                 count += torch.Size(tensors.get_slice(name).get_shape()).numel()

@@ -19,6 +19,10 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
+class SmallerBatches(Exception):
+    """Memory ran out inside `Batches.alike`; the batches are halved by now."""
+
+
 class Batches:
     """Work in batches that are halved whenever memory runs out, and never grow again.
 
@@ -27,7 +31,9 @@ class Batches:
 
     def __init__(self, size: int, what: str, device: str, fix: str, *, item: str = "one sample") -> None:
         """For messages: `what` is the artefact or setting, `fix` names settings that need less memory."""
-        self.size, self.what, self.device, self.fix, self.item = size, what, device, fix, item
+        self.first = self.size = size
+        self.what, self.device, self.fix, self.item = what, device, fix, item
+        self._alike = False
 
     def __call__(self, items: Sequence[Item], make: Callable[[Sequence[Item]], Result]) -> Iterator[Result]:
         """What `make` returns for consecutive parts of `items`, each as soon as it is done.
@@ -45,6 +51,15 @@ class Batches:
             start += len(part)
 
     @contextmanager
+    def alike(self) -> Iterator[None]:
+        """Inside, all batches are of one size: raises SmallerBatches if memory runs out, to begin again."""
+        before, self._alike = self._alike, True
+        try:
+            yield
+        finally:
+            self._alike = before
+
+    @contextmanager
     def loading(self) -> Iterator[None]:
         """Inside, lack of memory means that the model itself does not fit: raises WrongSetting."""
         try:
@@ -60,6 +75,8 @@ class Batches:
             raise self._does_not_fit(self.item)
         self.size = failed // 2
         log.warning("%s: out of memory at a batch of %d; continuing with batches of %d", self.what, failed, self.size)
+        if self._alike:
+            raise SmallerBatches
 
     def _does_not_fit(self, what: str) -> WrongSetting:
         return WrongSetting(f"{self.what}: {what} does not fit into the memory of {self.device}; {self.fix}")

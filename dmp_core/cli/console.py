@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from dmp_core.errors import InputError
+from dmp_core.progress import Listener
 from dmp_core.store import Workspace
 from dmp_core.text import plain
 
@@ -63,8 +64,10 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 class ProgressDisplay:
     """Bars on a terminal; elsewhere one line per finished stage, and one every 15 s for a long one."""
 
-    def __init__(self, console: Console = stdout) -> None:
+    def __init__(self, console: Console = stdout, then: Listener | None = None) -> None:
+        """then: receives the same, as a program has that calls commands."""
         self.console = console
+        self.then = then
         self.live = console.is_terminal
         self.said = 0.0
         self.tasks: dict[str, TaskID] = {}
@@ -89,10 +92,14 @@ class ProgressDisplay:
         self.bars.stop()
 
     def started(self, name: str) -> None:
+        if self.then:
+            self.then.started(name)
         self.said = time.monotonic()
         self.tasks[name] = self.bars.add_task(plain(name), total=None, message="")
 
     def advanced(self, name: str, done: int, total: int, message: str) -> None:
+        if self.then:
+            self.then.advanced(name, done, total, message)
         if name in self.tasks:
             self.bars.update(self.tasks[name], completed=done, total=total, message=plain(message))
         if not self.live and time.monotonic() - self.said > 15:
@@ -100,6 +107,8 @@ class ProgressDisplay:
             self.console.print(f"  … {name} {done}/{total} {message}".rstrip())
 
     def finished(self, name: str, seconds: float, cached: bool) -> None:
+        if self.then:
+            self.then.finished(name, seconds, cached)
         if name in self.tasks:
             self.bars.remove_task(self.tasks.pop(name))
         note = ("cached", "dim") if cached else (f"{seconds:6.1f} s", "green")

@@ -14,6 +14,7 @@ from dmp_core.cli.needs import describe_needs, describe_sources, duration
 from dmp_core.cli.running import run_nodes
 from dmp_core.experiments.planning import PlannedVariant, choose, distinct_nodes, plan_experiment, run_experiment
 from dmp_core.experiments.settings import Experiment, load_experiment
+from dmp_core.stages import Node
 from dmp_core.stages.estimate import estimate_seconds
 from dmp_core.stages.preflight import check_needs, preflight
 from dmp_core.store import Workspace
@@ -100,7 +101,7 @@ def show(planned: Sequence[PlannedVariant], workspace: str, as_json: bool = Fals
     """Show what a run of these variants would make; each artefact counts for the first variant that needs it."""
     place = Workspace(workspace)
     rows = {variant.name: _row(variant) for variant in planned}
-    missing = []
+    missing: list[Node] = []
     estimates: list[dict[str, Any]] = []
     size = on_gpu = 0.0
     for variant, node in distinct_nodes(planned):
@@ -108,7 +109,7 @@ def show(planned: Sequence[PlannedVariant], workspace: str, as_json: bool = Fals
         if node.artefact(place).status() == "complete":
             row["cached"] += 1
             continue
-        estimate = estimate_seconds(node, place, variant.config.runtime)
+        estimate = estimate_seconds(node, place, variant.config.runtime, missing)
         seconds, size_of_node = estimate.seconds, estimate.bytes
         estimates.append({"source": estimate.source, "bytes_source": estimate.size_source, "seconds": seconds})
         row["to_make"] += 1

@@ -33,12 +33,15 @@ def show_list(as_json: Json = False) -> None:
         states = [model.model_dump(mode="json") | {"size": model.size, "state": _state(model)} for model in models]
         typer.echo(json.dumps(states, indent=1))
         return
-    table = Table(title=f"models → {registry.models_dir()}", title_justify="left")
+    own = registry.own_registry()
+    title = f"models → {registry.models_dir()}" + (f" (own registry: {own})" if own else "")
+    table = Table(title=title, title_justify="left")
     for column in ("id", "stages", "size", "licence", "gated", "state"):
         table.add_column(column, justify="right" if column == "size" else "left", no_wrap=column == "id")
     for model in models:
         gated = "yes" if model.gated else "-"
-        table.add_row(model.id, ", ".join(model.stages), _size(model), model.licence, gated, _state(model))
+        name = f"{model.id} ({model.registry})" if model.registry else model.id
+        table.add_row(name, ", ".join(model.stages), _size(model), model.licence, gated, _state(model))
     stdout.print(table)
 
 
@@ -66,7 +69,8 @@ def _pull(model: Model, mirror: str | None) -> None:
     started = time.monotonic()
     with ProgressDisplay() as display:
         if not ready:
-            stdout.print(f"{model.id}: {_size(model)}, {model.licence}: {model.terms}", soft_wrap=True)
+            source = f" (registry {model.registry})" if model.registry else ""
+            stdout.print(f"{model.id}{source}: {_size(model)}, {model.licence}: {model.terms}", soft_wrap=True)
         display.started(model.id)
         fetch(model, mirror, lambda *report: display.advanced(model.id, *report), open_model)
         display.finished(model.id, time.monotonic() - started, ready)

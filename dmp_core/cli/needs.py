@@ -36,6 +36,7 @@ def describe_needs(needs: Preflight) -> Iterator[str]:
     if needs.refused:
         yield f"cannot be written: {needs.refused}"
     if not needs.models and not needs.unregistered:
+        yield from _refusal(needs)
         yield from (_disk_line(disk) for disk in needs.disks if disk.free < disk.needed)
         return
     missing = needs.missing
@@ -53,12 +54,16 @@ def describe_needs(needs: Preflight) -> Iterator[str]:
     found = f"{needs.gpu} with {needs.vram_found_gb:.0f} GB" if needs.gpu else "no GPU found"
     enough = "" if needs.vram_found_gb >= needs.vram_needed_gb else "  (not enough)"
     yield f"GPU: about {needs.vram_needed_gb:.0f} GB needed; {found}{enough}"
-    if needs.lacks_gpu:
-        yield f"dmp run will refuse: {needs.lacks_gpu}"
+    yield from _refusal(needs)
     yield from map(_disk_line, needs.disks)
     short = "" if needs.ram_found_gb >= needs.ram_needed_gb or not needs.ram_found_gb else "  (not enough)"
     yield f"memory: about {needs.ram_needed_gb:.0f} GB needed (computed), {needs.ram_found_gb:.0f} GB found{short}"
     yield f"GPU time: about {needs.gpu_hours:.0f} h"
+
+
+def _refusal(needs: Preflight) -> Iterator[str]:
+    if needs.lacks_gpu:
+        yield f"dmp run will refuse: {needs.lacks_gpu}"
 
 
 def _disk_line(disk: Disk) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Annotated, Any
 
 import typer
@@ -100,9 +101,9 @@ def show_plan(
     check_overwrites(nodes, place)
     found = statuses(nodes, place)
     notice_other_preset(settings, place, found)
-    rows = [_row(node, place, found[node.id], settings.runtime) for node in nodes]
+    unmade = [node for node in nodes if found[node.id] != "complete"]
+    rows = [_row(node, place, found[node.id], settings.runtime, unmade) for node in nodes]
     todo = [row for row in rows if row["status"] != "complete"]
-    unmade = [node for node, row in zip(nodes, rows, strict=True) if row["status"] != "complete"]
     on_gpu = sum(row["seconds"] for row, node in zip(todo, unmade, strict=True) if node.models)
     needs = preflight(unmade, place, sum(row["bytes"] for row in todo), on_gpu, settings.runtime)
     if as_json:
@@ -124,9 +125,13 @@ def show_plan(
         stdout.print(line, soft_wrap=True)
 
 
-def _row(node: Node, place: Workspace, status: str, runtime: RuntimeConfig) -> dict[str, Any]:
-    done = status == "complete"
-    seconds, size, source, size_source = (0.0, 0, "", "") if done else estimate_seconds(node, place, runtime)
+def _row(node: Node, place: Workspace, status: str, runtime: RuntimeConfig, unmade: list[Node]) -> dict[str, Any]:
+    """unmade: all that a run would make, in its order."""
+    if status == "complete":
+        seconds, size, source, size_source = 0.0, 0, "", ""
+    else:
+        before = takewhile(lambda other: other is not node, unmade)
+        seconds, size, source, size_source = estimate_seconds(node, place, runtime, before)
     return {
         "id": node.id,
         "fingerprint": node.fingerprint,

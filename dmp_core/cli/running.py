@@ -11,7 +11,7 @@ from typing import Any
 from dmp_core.cli.console import ProgressDisplay, stderr
 from dmp_core.config import PipelineConfig
 from dmp_core.errors import InputError
-from dmp_core.progress import listening
+from dmp_core.progress import current_listener, listening
 from dmp_core.stages import (
     Node,
     StageOutput,
@@ -54,7 +54,7 @@ def run_nodes(
     check_workspace(todo, place)
     if _last_preset(place) != settings.preset:
         place.write_bytes(place.root, _LAST, settings.preset.encode())
-    with ProgressDisplay() as display, listening(display):
+    with ProgressDisplay(then=current_listener()) as display, listening(display):
         outputs: list[StageOutput] = runner(
             settings, workspace, force=force, only=[node.id for node in nodes], shards=shards
         )

@@ -6,13 +6,14 @@ of what is stored. `default`: typical rates (`StageKind`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 from dmp_core.modalities import Modality
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.base import Node, OfModality
 from dmp_core.stages.hardware import Speed, find_speed
+from dmp_core.stages.registry import stage_module
 from dmp_core.store import Workspace, sidecars
 from dmp_core.store.folders import files_below
 from dmp_core.store.workspace import known_manifests
@@ -49,8 +50,13 @@ class Estimate(NamedTuple):
     """Of the bytes."""
 
 
-def estimate_seconds(node: Node, workspace: Workspace, runtime: RuntimeConfig | None = None) -> Estimate:
-    """Estimate of the node, without its finished shards. runtime: the device; None: that of the defaults."""
+def estimate_seconds(
+    node: Node, workspace: Workspace, runtime: RuntimeConfig | None = None, before: Iterable[Node] = ()
+) -> Estimate:
+    """Estimate of the node, without its finished shards, and without the time of those that others fill.
+
+    runtime: the device; None: that of the defaults. before: the nodes that are to be made before this one.
+    """
     measured = _measured(node, workspace)
     if measured is not None:
         (seconds, size), source, size_source = measured, "measured", "measured"
@@ -60,10 +66,24 @@ def estimate_seconds(node: Node, workspace: Workspace, runtime: RuntimeConfig | 
         computed, stored = speed and _computed(node, speed), _stored(node)
         source, size_source = "computed" if computed else "default", "computed" if stored else "default"
         seconds, size = computed or seconds, stored or size
+    left = _left(node, workspace)
+    filled = max((_left(other, workspace) for other in _same_pass(node, before)), default=0)
+    return Estimate(seconds * max(0, left - filled), int(size * left), source, size_source)  # type: ignore[arg-type]
+
+
+def _left(node: Node, workspace: Workspace) -> int:
+    """Samples that are still to be made; all, if the artefact is complete."""
     out = node.artefact(workspace)
+    if out.manifest() is not None:
+        return node.samples
     made = sum(record.samples for record in sidecars(out) if record.fingerprint == out.fingerprint)
-    left = max(0, node.samples - made) if out.manifest() is None else node.samples
-    return Estimate(seconds * left, int(size * left), source, size_source)  # type: ignore[arg-type]
+    return max(0, node.samples - made)
+
+
+def _same_pass(node: Node, before: Iterable[Node]) -> list[Node]:
+    """Which of these fill this node's shards along with their own, as one network that gives two modalities does."""
+    find: Callable[[Node, Iterable[Node]], list[Node]] | None = getattr(stage_module(node.stage), "same_pass", None)
+    return [] if find is None else find(node, [other for other in before if other.stage == node.stage])
 
 
 def _is_big(node: Node) -> bool:

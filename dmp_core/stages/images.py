@@ -91,6 +91,7 @@ def run(
             lambda plan: source().samples([rows[key] for key in plan.keys]),
             only=shards,
             threaded=isinstance(config.images, DiffusionImages),
+            batches=source().batches,
             bounds=runtime.on_bad_sample.bounds,
             progress=progress,
         )

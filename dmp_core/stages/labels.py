@@ -132,8 +132,8 @@ def run(
     also: missing artefacts of `same_pass`, whose shards are written along with this one's.
     """
     read, plans = shard_reader(inputs["images"]), shard_plans(inputs["images"])
-    threaded = isinstance(config.labeler, ModelLabels)
     others = [(artefact, stage.modality) for stage, artefact in also]
+    batches = _batches(config.labeler, config.task, runtime, f"{out.stage}/{out.name}")
 
     def produce(plan: ShardPlan) -> Iterator[Sample | Skipped]:
         made: list[Sample] = []
@@ -141,39 +141,47 @@ def run(
             yield sample if isinstance(sample, Skipped) else _column(sample, config.modality)
             made += [] if isinstance(sample, Skipped) else [sample]
         for artefact, modality in others:
-            if [sample["__key__"] for sample in made if modality.member in sample] == list(plan.keys):
-                offer_shard(artefact, plan, [_column(sample, modality) for sample in made])
+            complete = [sample["__key__"] for sample in made if modality.member in sample] == list(plan.keys)
+            if batches and complete:
+                offer_shard(artefact, plan, [_column(sample, modality) for sample in made], batches)
 
-    with _labeled(config, inputs, runtime, f"{out.stage}/{out.name}", [modality for _, modality in others]) as labeled:
+    with _labeled(config, inputs, runtime, batches, [modality for _, modality in others]) as labeled:
         files = write_shards(
             out,
             plans,
             produce,
             only=shards,
-            threaded=threaded,
+            threaded=batches is not None,
+            batches=batches,
             bounds=runtime.on_bad_sample.bounds,
             progress=progress,
         )
     return StageResult(samples=sum(plan.planned for plan in plans), files=files)
 
 
-@contextmanager
-def _labeled(
-    config: LabelsStage, inputs: Inputs, runtime: RuntimeConfig, what: str, others: Sequence[Modality]
-) -> Iterator[Labeled]:
-    skips, modality = runtime.on_bad_sample.skips, config.modality
-    if not isinstance(config.labeler, ModelLabels):
-        yield _exact(modality, config.labeler.axes, skips)
-        return
+def _batches(labeler: LabelsConfig, name: str, runtime: RuntimeConfig, what: str) -> Batches | None:
+    """None for exact labels, which take no device."""
+    if not isinstance(labeler, ModelLabels):
+        return None
     from dmp_core.weights.load import choose_device
 
-    name, settings, device = modality.name, config.labeler, choose_device(runtime.device)
     fix = f"set labels.{name}.dtype=float16, a smaller images.resolution, or runtime.device=cpu"
-    batches = Batches(settings.batch_size, what, device, fix, item="one image")
+    return Batches(labeler.batch_size, what, choose_device(runtime.device), fix, item="one image")
+
+
+@contextmanager
+def _labeled(
+    config: LabelsStage, inputs: Inputs, runtime: RuntimeConfig, batches: Batches | None, others: Sequence[Modality]
+) -> Iterator[Labeled]:
+    skips, modality, settings = runtime.on_bad_sample.skips, config.modality, config.labeler
+    if batches is None or not isinstance(settings, ModelLabels):
+        assert isinstance(settings, ExactLabels)
+        yield _exact(modality, settings.axes, skips)
+        return
 
     def load() -> AbstractContextManager[Labeler]:
         with batches.loading():
-            return nullcontext(labeler_on(device, name, settings))
+            return nullcontext(labeler_on(batches.device, modality.name, settings))
 
     with share(KIND, config, inputs, runtime, load) as labeler:
         yield _by_model(modality, settings, labeler, batches, skips, runtime.workers, others)

@@ -115,6 +115,13 @@ def run(
     plans = [replace(plan, suffix="safetensors") for plan in shard_plans(column)]
     with share(KIND, config, inputs, runtime, load) as vae:
         files = write_shards(
-            out, plans, lambda plan: read(plan.index), only=shards, encode=encode, threaded=True, progress=progress
+            out,
+            plans,
+            lambda plan: read(plan.index),
+            only=shards,
+            encode=encode,
+            threaded=True,
+            batches=batches,
+            progress=progress,
         )
     return StageResult(samples=sum(plan.planned for plan in plans), files=files)

@@ -158,6 +158,8 @@ def run(
     progress: Progress = silent,
 ) -> StageResult:
     """Predict one modality on one split, shard by shard, in batches."""
+    from dmp_core.weights.load import choose_device
+
     of_labels, modality = config.row == CEILING, config.modality
     column, source = (modality, inputs["labels"]) if of_labels else (None, inputs["images"])
     read, plans = shard_reader(source), shard_plans(source)
@@ -165,7 +167,10 @@ def run(
     def encoded(key: str, label: NDArray[Any]) -> Sample:
         return {"__key__": key, modality.member: modality.encode(label)}
 
-    with _predicted(config, inputs, runtime, f"{out.stage}/{out.name}") as (predictor, predicted):
+    fix = "set sampling.dtype=float16, a smaller latents.resolution, or runtime.device=cpu"
+    what, device = f"{out.stage}/{out.name}", choose_device(runtime.device)
+    batches = Batches(config.sampling.batch_size, what, device, fix, item="one image")
+    with _predicted(config, inputs, runtime, batches) as (predictor, predicted):
 
         def produce(plan: ShardPlan) -> Iterator[Sample | Skipped]:
             return overlapped(
@@ -177,8 +182,9 @@ def run(
                 workers=runtime.workers,
             )
 
+        bounds = runtime.on_bad_sample.bounds
         files = write_shards(
-            out, plans, produce, only=shards, threaded=True, bounds=runtime.on_bad_sample.bounds, progress=progress
+            out, plans, produce, only=shards, threaded=True, batches=batches, bounds=bounds, progress=progress
         )
     prompted = config.sampling.use_prompt and not of_labels
     cut = cut_prompts(config.base, read_prompts(inputs["prompts"])["prompt"]) if prompted else {}
@@ -187,16 +193,13 @@ def run(
 
 @contextmanager
 def _predicted(
-    config: PredictStage, inputs: Inputs, runtime: RuntimeConfig, what: str
+    config: PredictStage, inputs: Inputs, runtime: RuntimeConfig, batches: Batches
 ) -> Iterator[tuple[Callable[[], Predictor], Callable[[Batch], list[NDArray[Any]]]]]:
     """Inside, a function that loads the predictor, and one that predicts a batch as memory and precision allow."""
     from dmp_core.finite import finite_predictions
-    from dmp_core.weights.load import choose_device, load_vae
+    from dmp_core.weights.load import load_vae
 
-    of_labels = config.row == CEILING
-    fix = "set sampling.dtype=float16, a smaller latents.resolution, or runtime.device=cpu"
-    device = choose_device(runtime.device)
-    batches = Batches(config.sampling.batch_size, what, device, fix, item="one image")
+    of_labels, device = config.row == CEILING, batches.device
 
     def load() -> AbstractContextManager[Any]:
         with batches.loading():

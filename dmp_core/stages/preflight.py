@@ -124,15 +124,18 @@ def lacks_gpu(nodes: Iterable[Node], runtime: RuntimeConfig) -> str | None:
     """Which models need a GPU that this machine does not have, and the fix; None if it can run them."""
     if runtime.device == "cpu" or runtime.cluster is not None:
         return None
+    nodes = list(nodes)
     large = [name for name in models_of(nodes)[0] if registry.get(name).vram_gb > NEEDS_GPU_GB]
-    if not large:
+    if not large and (runtime.device == "auto" or not any(list(node.config.uses()) for node in nodes)):
         return None
     try:
-        from dmp_core.weights.load import has_device
+        from dmp_core.weights.load import has_device, no_device
     except ImportError:  # what needs torch says so itself
         return None
     if any(has_device(name) for name in (("cuda", "mps") if runtime.device == "auto" else (runtime.device,))):
         return None
+    if not large:
+        return no_device(runtime.device)
     return (
         f"runtime.device: {', '.join(large)} {'needs' if len(large) == 1 else 'need'} a GPU, and "
         f"{'none' if runtime.device == 'auto' else f'no {runtime.device} device'} is found here; run it on a machine "
@@ -152,6 +155,8 @@ def preflight(
     models = [_needed(registry.get(name), fields) for name, fields in known.items()]
     found = Preflight(models, others, gpu_hours=gpu_seconds / 3600)
     needs = [(Path(workspace.root), size)] if workspace.is_local else []
+    if runtime is not None:
+        found.lacks_gpu = lacks_gpu((node for node in todo if node.stage not in runtime.deployments), runtime)
     if models or others:
         found.vram_needed_gb = max((model.vram_gb + CONTEXT_GB for model in models), default=0.0)
         found.gpu, found.vram_found_gb = find_gpu()
@@ -160,8 +165,6 @@ def preflight(
             ram_gb(node, max((sizes[name] for name in models_of([node])[0]), default=0)) for node in todo
         )
         found.ram_found_gb = memory_gb()
-        here = [node for node in todo if runtime is not None and node.stage not in runtime.deployments]
-        found.lacks_gpu = None if runtime is None else lacks_gpu(here, runtime)
         needs.append((registry.models_dir(), sum(model.bytes for model in found.missing)))
     try:
         _check_rights(todo, workspace)

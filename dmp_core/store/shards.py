@@ -6,12 +6,13 @@ import io
 import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, BinaryIO
 
 from dmp_core.errors import InputError
+from dmp_core.memory import Batches, SmallerBatches
 from dmp_core.progress import Progress, silent
 from dmp_core.store.fingerprint import sha256_stream
 from dmp_core.store.folders import files_below
@@ -79,6 +80,7 @@ def write_shards(
     only: Iterable[int] | None = None,
     encode: Callable[[list[Sample]], bytes] | None = None,
     threaded: bool = False,
+    batches: Batches | None = None,
     bounds: Bounds | None = None,
     progress: Progress = silent,
 ) -> list[FileRecord]:
@@ -93,6 +95,8 @@ def write_shards(
         encode: turns the samples into the file's bytes; a tar by default.
         threaded: torch computes the samples, and its rounding depends on the number of threads: it is recorded with
             each shard, and used again for all shards of this artefact.
+        batches: those of `produce` and `encode`. Where memory runs out, the shard begins again in smaller ones, so that
+            it depends on one size, which is recorded, and used again when it is redone.
         bounds: how many samples may fail; if None, `produce` yields no `Skipped`.
     Raises:
         InputError: a redone shard differs from the one in the manifest (it is not published then), samples are
@@ -105,7 +109,7 @@ def write_shards(
     redo = wanted is not None and not isinstance(only, Chunk)
     total = sum(len(plan.keys) for plan in plans)
     failures = None if bounds is None else SkipCount(f"{out.stage}/{out.name}", total, bounds)
-    writer = _Writer(out, produce, encode or _tar_bytes, threaded, progress, total, failures)
+    writer = _Writer(out, produce, encode or _tar_bytes, threaded, progress, total, failures, batches)
     records: dict[int, FileRecord] = {}
     waiting = plans
     while waiting:
@@ -128,16 +132,17 @@ def write_shards(
     return [records[index] for index in sorted(records)]
 
 
-def offer_shard(out: Artefact, plan: ShardPlan, samples: list[Sample]) -> None:
+def offer_shard(out: Artefact, plan: ShardPlan, samples: list[Sample], batches: Batches) -> None:
     """Write a shard whose samples were made along with another artefact's; its own run then finds it.
 
     Nothing happens if it exists, if another run is making it, or if this artefact's shards are made with another number
-    of threads than torch has now.
+    of threads, or this shard in another batch, than now.
     """
     import torch
 
-    writer = _Writer(out, lambda _: samples, _tar_bytes, True, silent, 0, None)
-    if finished_shard(out, plan) is None and writer._threads(plan) in (None, torch.get_num_threads()):
+    writer = _Writer(out, lambda _: samples, _tar_bytes, True, silent, 0, None, batches)
+    threads_fit = writer._threads(plan) in (None, torch.get_num_threads())
+    if finished_shard(out, plan) is None and threads_fit and writer._batch(plan) == batches.size:
         writer.locked(plan, redo=False)
 
 
@@ -153,7 +158,9 @@ class _Writer:
         progress: Progress,
         total: int,
         failures: SkipCount | None,
+        batches: Batches | None,
     ) -> None:
+        self.batches = batches
         self.out, self.produce, self.encode, self.threaded = out, produce, encode, threaded
         self.progress, self.total, self.done, self.failures = progress, total, 0, failures
         manifest = out.manifest()
@@ -194,7 +201,7 @@ class _Writer:
 
     def _write(self, plan: ShardPlan, lock: Lock) -> FileRecord:
         with torch_threads(self._threads(plan)) if self.threaded else nullcontext() as threads:
-            data, keys, failed = self._made(plan)
+            data, keys, failed = self._made_alike(plan)
         record = FileRecord(
             name=plan.name,
             bytes=len(data),
@@ -204,6 +211,7 @@ class _Writer:
             last_key=keys[-1] if keys else None,
             fingerprint=self.out.fingerprint,
             threads=threads,
+            batch=None if self.batches is None else self.batches.size,
             skipped=dict(sorted({**plan.skipped, **failed}.items())),
         )
         published = self.expected.get(record.name)
@@ -213,6 +221,18 @@ class _Writer:
         self.out.write_bytes(plan.name, data)
         self.out.write_bytes(plan.sidecar, record.model_dump_json(indent=1).encode())
         return record
+
+    def _made_alike(self, plan: ShardPlan) -> tuple[bytes, list[str], dict[str, str]]:
+        """As `_made`, in batches of one size: the shard's own, or the first that memory suffices for."""
+        if self.batches is None:
+            return self._made(plan)
+        self.batches.size = self._batch(plan)
+        while True:
+            in_a_row = self.failures and self.failures.in_a_row
+            with suppress(SmallerBatches), self.batches.alike():
+                return self._made(plan)
+            if self.failures is not None:
+                self.failures.in_a_row = in_a_row or 0
 
     def _made(self, plan: ShardPlan) -> tuple[bytes, list[str], dict[str, str]]:
         """The file's bytes, the keys of the samples in it, and key → reason of those that failed."""
@@ -241,6 +261,12 @@ class _Writer:
         elif self.failures is not None:
             self.failures.good()
 
+    def _batch(self, plan: ShardPlan) -> int:
+        """The batch that this shard was made in, the configured one if that is unknown; of a new one the present."""
+        assert self.batches is not None
+        own = self.expected.get(plan.name)
+        return self.batches.size if own is None else own.batch or self.batches.first
+
     def _threads(self, plan: ShardPlan) -> int | None:
         """The number of threads that this shard was made with, or else the rest of the artefact; None if unknown."""
         own = self.expected.get(plan.name)
@@ -254,10 +280,11 @@ class _Writer:
 
 def _differs(out: Artefact, record: FileRecord, published: FileRecord) -> str:
     threads = "" if record.threads == published.threads else f", or on another number of threads than {record.threads}"
+    batch = "" if record.batch == published.batch else f", or in another batch than {record.batch}"
     return (
         f"{out.file(record.name)}: made again, it differs from the one that the manifest records, which was made on "
-        f"another processor or with other versions of packages{threads}; nothing was changed; make the whole artefact "
-        f"again: `dmp stage {out.stage} --force`, then `dmp run`"
+        f"another processor or with other versions of packages{threads}{batch}; nothing was changed; make the whole "
+        f"artefact again: `dmp stage {out.stage} --force`, then `dmp run`"
     )
 
 

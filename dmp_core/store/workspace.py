@@ -49,6 +49,8 @@ class FileRecord(BaseModel):
     """Of the artefact that the shard was made for; shards of an older configuration are not reused."""
     threads: int | None = Field(default=None, exclude_if=lambda threads: threads is None)
     """Of torch, if the last digits of the content depend on them."""
+    batch: int | None = Field(default=None, exclude_if=lambda batch: batch is None)
+    """Samples per batch, likewise: all of the shard were made with it."""
     skipped: dict[str, str] = Field(default={}, exclude_if=lambda skipped: not skipped)
     """Key → reason of every sample that belongs in this shard and failed, here or in an input."""
 

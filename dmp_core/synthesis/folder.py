@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 class FolderSource:
     """A split's user-provided images, with their labels as `truth.npz`."""
 
+    batches = None
+
     def __init__(self, settings: FolderImages, runtime: RuntimeConfig) -> None:
         self.settings = settings
         self.modalities = [find_modality(name, settings.own_modalities.get(name)) for name in settings.labels]

@@ -21,6 +21,8 @@ from dmp_core.synthesis.sources import Row, image_sample
 class RenderedImages:
     """Images with their exact truth (`truth.npz`) from Mitsuba 3."""
 
+    batches = None
+
     def __init__(self, settings: RenderImages, runtime: RuntimeConfig) -> None:
         self.settings = settings
         self.workers = runtime.workers

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any, Protocol
 
+from dmp_core.memory import Batches
 from dmp_core.modalities.files import png_bytes
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.store import Sample, Skipped, canonical_json
@@ -29,6 +30,11 @@ class ImageSource(AbstractContextManager["ImageSource"], Protocol):
     Its constructor takes its settings and the runtime. Heavy parts start with the first sample, so that a run whose
     shards are all finished starts nothing.
     """
+
+    @property
+    def batches(self) -> Batches | None:
+        """In which a network makes the images; None where each is made alone."""
+        ...
 
     def samples(self, rows: list[Row]) -> Iterable[Sample | Skipped]:
         """One sample per row, in order (see `image_sample`), a function of row and settings alone.

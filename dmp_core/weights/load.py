@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from dmp_core.errors import InputError
+from dmp_core.errors import InputError, WrongSetting
 from dmp_core.finite import check_parts
 from dmp_core.weights.bases import check_base
 from dmp_core.weights.resolve import UNREADABLE, resolve_model, why_unreadable
@@ -122,11 +122,7 @@ def choose_device(name: str) -> str:
     """`auto` as the best device that is there; any other name as it is. Raises InputError if it is not there."""
     if name != "auto":
         if not has_device(name):
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
-            raise InputError(
-                f"runtime.device: torch sees no {name} device in this process (CUDA_VISIBLE_DEVICES: {visible}); check "
-                "the driver and torch's build, or set runtime.device=cpu"
-            )
+            raise WrongSetting(no_device(name))
         return name
     return next((accelerator for accelerator in ("cuda", "mps") if has_device(accelerator)), "cpu")
 
@@ -134,6 +130,12 @@ def choose_device(name: str) -> str:
 def has_device(name: str) -> bool:
     """Whether torch can use this kind of device here: cuda, mps or cpu."""
     return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(name, True)
+
+
+def no_device(name: str) -> str:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = "" if visible is None else f" (CUDA_VISIBLE_DEVICES={visible})"
+    return f"runtime.device: no {name} device is found here{chosen}; set runtime.device=auto, or cpu"
 
 
 def _where(config: NamedModel) -> tuple[str, dict[str, Any]]:

@@ -1,5 +1,7 @@
 """Which weights there are (`data_manifests/models.yaml`), where they lie, and whether they are what they should be.
 
+`DMP_MODELS_REGISTRY` names a registry of your own; its entries replace the package's of the same id or hub id.
+
 Weights lie below `DMP_MODELS_DIR`. A file is held to the digest that the registry states, or, where its publisher
 states none, to that of the first copy that was used; `models.lock.json` keeps these, and what was checked when, so
 that a file is read again only when its size or time changed. What is no weights at all (`what_is_wrong`) never gets
@@ -30,6 +32,8 @@ from dmp_core.store import canonical_json, sha256_file
 log = logging.getLogger(__name__)
 
 LOCK = "models.lock.json"
+OWN = "DMP_MODELS_REGISTRY"
+"""Environment variable: the file of your own registry."""
 Fault = Literal["missing", "truncated", "tampered", "unusable"]
 _PAGES = (b"<!doctype", b"<!--", b"<html", b"<head", b"<body", b"<script", b"<?xml", b"<error")
 _LFS = b"version https://git-lfs.github.com/spec"
@@ -83,6 +87,8 @@ class Model(Settings):
     network: str | None = None
     """What its files are opened as, once they are here: a labeler's name, `diffusers` or `transformers`."""
     files: Annotated[list[ModelFile], Field(min_length=1)]
+    registry: str | None = None
+    """Name of your own registry that it is from, which fills this in; None is the package's."""
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Model:
@@ -100,8 +106,9 @@ class Model(Settings):
 
     @property
     def folder(self) -> str:
-        """Its name below the models directory; another revision is another folder."""
-        return f"{self.id}-{self.revision[:8]}" if self.revision else self.id
+        """Its name below the models directory; another revision, or registry, is another folder."""
+        name = f"{self.id}-{self.revision[:8]}" if self.revision else self.id
+        return f"{self.registry}/{name}" if self.registry else name
 
     @property
     def size(self) -> int:
@@ -117,10 +124,10 @@ class Model(Settings):
     def identity(self) -> str:
         """What a fingerprint holds of it, the same whether it is here or not, where its bytes are known before.
 
-        A commit fixes them; without one the digests do, stated or locked, and None represents a file that
-        neither knows before its first use.
+        A commit fixes them; without one, and in your own registry, the digests do, stated or locked, and None
+        represents a file that neither knows before its first use.
         """
-        if self.hub and self.revision:
+        if self.hub and self.revision and not self.registry:
             return f"{self.hub}@{self.revision}"
         known = Lock(models_dir()).digests
         digests = {file.path: file.sha256 or known.get(f"{self.folder}/{file.path}") for file in self.files}
@@ -130,6 +137,8 @@ class Model(Settings):
 class Registry(Settings):
     """The whole file."""
 
+    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$")] | None = None
+    """Of your own registry, whose weights lie in a folder of this name; None is the package's."""
     models: list[Model]
     moved: dict[str, str] = {}
     """Hub repository that was withdrawn → the copy that is kept."""
@@ -162,26 +171,74 @@ def models_dir() -> Path:
     return Path(os.environ.get("DMP_MODELS_DIR") or "~/.cache/dmp/models").expanduser()
 
 
+def own_registry() -> Path | None:
+    """The file that `DMP_MODELS_REGISTRY` names; None if it is not set."""
+    named = os.environ.get(OWN)
+    return Path(named).expanduser().absolute() if named else None
+
+
+def _registry() -> Registry:
+    own = own_registry()
+    return _shipped() if own is None else _with_own(own, _time_of(own))
+
+
 @lru_cache(maxsize=1)
-def _read() -> Registry:
-    path = manifest_path("models.yaml")
+def _shipped() -> Registry:
+    return _validated(manifest_path("models.yaml"), "models.yaml")
+
+
+@lru_cache(maxsize=8)
+def _with_own(path: Path, time: int) -> Registry:
+    """Your own entries, then the package's that they do not replace; with a notice, once."""
+    del time  # part of the cache key: what was edited is read again
+    own, shipped = _validated(path, f"{OWN}: {path}"), _shipped()
+    if own.name is None:
+        raise InputError(f"{OWN}: {path}: name: missing; give the registry a name, e.g. name: our-lab")
+    unstated = [f"{model.id}: {file.path}" for model in own.models for file in model.files if file.sha256 is None]
+    if unstated:
+        raise InputError(f"{OWN}: {path}: {unstated[0]}: sha256: missing; state it for every file")
+    models = [model.model_copy(update={"registry": own.name}) for model in own.models]
+    names = {name for model in models for name in (model.id, model.hub) if name}
+    kept = [model for model in shipped.models if names.isdisjoint({model.id, model.hub})]
+    log.warning("models: registry %r (%s) states %s", own.name, path, ", ".join(model.id for model in models))
+    return Registry(name=own.name, models=[*models, *kept], moved=shipped.moved | own.moved)
+
+
+def _validated(path: Path, source: str) -> Registry:
     try:
         return Registry.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise_readable(error, path.name)
+        raise_readable(error, source)
+
+
+def _time_of(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError as error:
+        raise InputError(f"{OWN}: {path}: {error.strerror}; name a registry's file, or unset it") from None
 
 
 def registry() -> list[Model]:
     """All models, in the file's order. Raises InputError that names the field when the file is broken."""
-    return _read().models
+    return _registry().models
 
 
 def present_name(reference: str, revision: str | None = None) -> str:
     """The hub id under which a withdrawn repository is kept; any other reference as it is.
 
-    A revision is a commit of the repository that is gone, so that it means no other one.
+    A revision is a commit of the repository that is gone, so that it means no other one, unless it is the kept copy's,
+    or the main branch.
     """
-    return _read().moved.get(reference, reference) if revision is None else reference
+    kept = kept_copy(reference)
+    if kept is None:
+        return reference
+    known = {None, "main", *(model.revision for model in registry() if model.hub == kept)}
+    return kept if revision in known else reference
+
+
+def kept_copy(reference: str) -> str | None:
+    """The hub id under which a withdrawn repository is kept; None for others."""
+    return _registry().moved.get(reference)
 
 
 def find(reference: str, revision: str | None = None) -> Model | None:

@@ -74,10 +74,17 @@ def resolve_model(reference: str, field: str, *, kind: Kind | None = None, revis
 
 @lru_cache(maxsize=64)
 def notice_moved(reference: str, revision: str | None, field: str) -> None:
-    """Log, once per setting, that a repository is not the one that was named."""
-    name = registry.present_name(reference, revision)
-    if name != reference and not Path(reference).exists():
-        log.warning("%s: %s was withdrawn by its publisher; %s, the copy that is kept, is used", field, reference, name)
+    """Log, once per setting, that a repository is not the one that was named, or is gone with its revision."""
+    kept = registry.kept_copy(reference)
+    if kept is None or Path(reference).exists():
+        return
+    if registry.present_name(reference, revision) == kept:
+        log.warning("%s: %s was withdrawn by its publisher; %s, the copy that is kept, is used", field, reference, kept)
+        return
+    log.warning(
+        "%s: %s was withdrawn by its publisher, so that its revision %s is found in the hub's cache of this machine at "
+        "most; leave the revision out to use %s, the copy that is kept", field, reference, revision, kept,
+    )  # fmt: skip
 
 
 def _named_adapter(path: Path) -> Path | None:

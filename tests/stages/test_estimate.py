@@ -13,7 +13,7 @@ from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages import execute, find, plan
 from dmp_core.stages.estimate import estimate_seconds, ram_gb
 from dmp_core.stages.hardware import find_speed, speed_of
-from dmp_core.store import Workspace
+from dmp_core.store import Workspace, plan_shards, write_shards
 
 PAPER = load_config("paper")
 
@@ -56,6 +56,40 @@ def test_times_are_computed_from_operations_and_the_device(nodes, tmp_path):
     assert estimate.seconds / images.samples == pytest.approx((100 * 0.80 + 2.52) / speed.half)
     assert estimate_seconds(images, place).source == "default"
     assert estimate_seconds(find(nodes, "prompts/train"), place, runtime).source == "default"
+
+
+def test_columns_of_one_pass_take_its_time_once(nodes, tmp_path):
+    place, runtime = Workspace(str(tmp_path)), RuntimeConfig(device="cpu")
+    albedo, shading, other = (
+        find(nodes, f"labels/{name}") for name in ("train-albedo", "train-shading", "in_domain-albedo")
+    )
+    full = estimate_seconds(albedo, place, runtime, [other])
+    assert full.seconds > 0
+    after = estimate_seconds(shading, place, runtime, [albedo])
+    assert (after.seconds, after.bytes) == (0, estimate_seconds(shading, place, runtime).bytes)
+    assert estimate_seconds(shading, place, runtime, [other]).seconds == full.seconds
+    arguments = ["plan", "-p", "paper", "-w", str(tmp_path), "--set", "runtime.device=cpu"]
+    for more, key in ((["--json"], "artefacts"), (["--json", "--methods", "dmp"], "variants")):
+        shown = json.loads(CliRunner().invoke(app, [*arguments, *more]).output)[key]
+        if key == "artefacts":
+            seconds = {row["id"]: row["seconds"] for row in shown}
+            assert (seconds["labels/train-albedo"], seconds["labels/train-shading"]) == (round(full.seconds, 1), 0)
+        else:
+            total = sum(seconds.values())
+            assert total - seconds["labels/train-albedo"] < shown[0]["seconds"] <= total
+
+
+def test_a_column_that_is_ahead_leaves_the_rest_of_the_other(tmp_path):
+    """One network gives both; the first has a shard that the other lacks, as of a run with the other left out."""
+    own = ["modalities=[albedo, shading]", "images.resolution=16", "shards.samples_per_shard=1",
+           "labels={albedo: {kind: pienet, weights: pienet}, shading: {kind: pienet, weights: pienet}}"]  # fmt: skip
+    place, nodes = Workspace(str(tmp_path)), plan(load_config("smoke", None, own))
+    albedo, shading = (find(nodes, f"labels/train-{name}") for name in ("albedo", "shading"))
+    plans = plan_shards([f"train-{n:08d}" for n in range(albedo.samples)], 1)
+    before = estimate_seconds(albedo, place)
+    write_shards(albedo.artefact(place), plans, lambda plan: [{"__key__": key} for key in plan.keys], only=[0])
+    left = estimate_seconds(shading, place, before=[albedo])
+    assert left.seconds == pytest.approx(before.seconds / albedo.samples)
 
 
 def test_rates_are_measured_for_the_same_kind_of_work_only(tmp_path):

