@@ -68,15 +68,15 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".writing-*"):
         shutil.rmtree(leftover, ignore_errors=True)
+    final = folder / f"step-{step:08d}"
     temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
     try:
         _write(temporary, state)
+        _remove(final)
+        temporary.rename(final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    final = folder / f"step-{step:08d}"
-    _remove(final)
-    temporary.rename(final)
     sync_folder(folder)
     _drop_old(folder, step)
     return final

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import math
+import os
 import random
 import resource
 import shutil
@@ -297,6 +298,18 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_older_ones(tmp_path):
         save_checkpoint(tmp_path, 3, {"identity": "a", "step": 3, "weights": {"w": torch.ones(10**5)}})
     assert caught.value.errno == errno.EFBIG
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+
+
+def test_a_checkpoint_that_cannot_be_renamed_leaves_no_part(tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    save_checkpoint(tmp_path, 1, {"identity": "a", "step": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            save_checkpoint(tmp_path, 2, {"identity": "a", "step": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
 def test_a_log_that_cannot_be_written_is_named(tmp_path):
