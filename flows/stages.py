@@ -12,6 +12,7 @@ from prefect.utilities.timeout import timeout
 from pydantic import Field
 
 from dmp_core.config import PipelineConfig
+from dmp_core.errors import InputError
 from dmp_core.stages import STAGES, StageOutput, plan, select, shard_numbers
 from dmp_core.store import Chunk
 from flows.naming import stage_run_name
@@ -63,7 +64,7 @@ def _stage_flow(stage: str) -> Flow[Any, Any]:
         if missing and numbers is not None:
             numbers = Chunk(numbers)
         nodes = select(plan(settings), stage, modality, split)
-        with _time_limit(stage, settings.runtime.timeouts.get(stage)):
+        with _one_kind_of_bad_input(), _time_limit(stage, settings.runtime.timeouts.get(stage)):
             outputs = run_nodes(settings, chosen(nodes, only), workspace, force, numbers, spent)
         show_artefacts(outputs, f"{settings.dataset} {stage}")
         if stage == "report":
@@ -71,6 +72,15 @@ def _stage_flow(stage: str) -> Flow[Any, Any]:
         return outputs
 
     return run_stage
+
+
+@contextmanager
+def _one_kind_of_bad_input() -> Iterator[None]:
+    """Bad input of any kind ends a run as `InputError`: a run that waits for this one reads that name in its state."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error)) from error
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from prefect.utilities.schema_tools.validation import validate as validate_param
 
 from dmp_core.config import PipelineConfig, load_config, preset_names
 from dmp_core.config.presets import validate
-from dmp_core.errors import InputError
+from dmp_core.errors import InputError, MissingExtra
 from dmp_core.stages import STAGES, StageOutput, artefact_lock, execute, find, plan, shard_numbers
 from dmp_core.store import Chunk, Workspace
 from flows import call
@@ -59,6 +59,18 @@ def test_a_child_run_is_done_waited_for_or_an_error():
         done(Crashed(message="machine lost"))
     with pytest.raises(InputError, match=r"^latents/image: not made yet$"):
         done(Failed(message="Flow run encountered an exception: InputError: latents/image: not made yet"))
+
+
+def test_bad_input_of_any_kind_is_known_by_its_name(monkeypatch):
+    """In the state of a run elsewhere there is only text."""
+
+    def fail(*_: object) -> None:
+        raise MissingExtra("timm", "labelers")
+
+    monkeypatch.setattr("flows.stages.run_nodes", fail)
+    state = STAGE_FLOWS["labels"](config=load_config("smoke"), workspace="unused", return_state=True)
+    with pytest.raises(InputError, match=r"^timm is not installed; run: pip install 'dmp-pipeline\[labelers\]'$"):
+        done(state)
 
 
 def test_only_temporary_errors_are_retried():
