@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.exceptions import CancelledRun
 from prefect.logging import get_run_logger
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, get_current_settings, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    get_current_settings,
+    temporary_settings,
+)
 from prefect.states import Cancelled
 
 from dmp_core.config import PipelineConfig
@@ -17,7 +23,7 @@ from dmp_core.stages import StageOutput, batches, check_overwrites, one_plan, sh
 from dmp_core.store import Workspace
 from flows.call import call_stage, check_deployments
 from flows.naming import pipeline_run_name
-from flows.server import TemporaryServer
+from flows.server import temporary_server
 from flows.settings import chosen, with_overrides
 from flows.stages import Overrides
 from flows.task_runners import runner_for
@@ -86,10 +92,13 @@ def run_pipeline(
     shards: str | None = None,
 ) -> list[StageOutput]:
     """The flow as a plain function; `dmp run` finds it by the entry point `dmp.runners`."""
-    alone = get_current_settings().api.url is None
-    # Without a server nothing receives heartbeats, and ending their thread takes up to a second per stage.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}) if alone else nullcontext():
-        if alone:
-            TemporaryServer().start()
+    with _own_server() if get_current_settings().api.url is None else nullcontext():
         outputs: list[StageOutput] = pipeline(config=config, workspace=workspace, force=force, only=only, shards=shards)
     return outputs
+
+
+@contextmanager
+def _own_server() -> Iterator[None]:
+    # Nobody looks at its heartbeats, and ending their thread takes up to a second per stage.
+    with temporary_settings({PREFECT_API_URL: temporary_server(), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield

@@ -10,6 +10,7 @@ import atexit
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,10 +18,10 @@ import threading
 import time
 import urllib.request
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_HOME, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, get_current_settings
 
 from dmp_core.errors import InputError, RunError
@@ -30,29 +31,47 @@ _ATTEMPTS = 3
 _BETWEEN_LOOKS = 0.5
 
 
-class TemporaryServer(SubprocessASGIServer):
-    """Prefect keeps one instance per process, so its own code uses this one, too, once it exists."""
+@cache
+def temporary_server() -> str:
+    """The API's URL of the server of this process, which is started at the first call.
 
-    def start(self, timeout: int | None = None) -> None:
-        """Start once; raises InputError if PREFECT_HOME is not writable, RunError if no server starts."""
-        if self.running:
-            return
-        _check_home()
-        seconds = timeout or PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
-        self.running = True
+    Prefect is given this URL as a setting: its own class for a server imports all of the server into this process.
+
+    Raises InputError if PREFECT_HOME is not writable, RunError if no server starts.
+    """
+    _check_home()
+    return _TemporaryServer().start(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+
+
+class _TemporaryServer:
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[Any] | None = None
+
+    def start(self, seconds: float) -> str:
         atexit.register(self.stop)
         with tempfile.TemporaryFile() as log:
             for _ in range(_ATTEMPTS):
-                self.port = self.find_available_port()
-                self.server_process = self._spawn(log)
-                if self._answers(seconds):
-                    return
-            self.stop()
+                port = _free_port()
+                self.process = self._spawn(port, log)
+                url = f"http://127.0.0.1:{port}/api"
+                if self._answers(url, seconds):
+                    return url
+                self.stop()
             log.seek(0)
             *_, last = log.read().decode(errors="replace").strip().splitlines() or ["no message"]
         raise RunError(f"Prefect's temporary server did not start ({last}); see PREFECT_HOME, {PREFECT_HOME.value()}")
 
-    def _spawn(self, log: Any) -> subprocess.Popen[Any]:
+    def stop(self) -> None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _spawn(self, port: int, log: Any) -> subprocess.Popen[Any]:
         environment = {
             **os.environ,
             "PREFECT_UI_ENABLED": "0",
@@ -61,18 +80,24 @@ class TemporaryServer(SubprocessASGIServer):
             **get_current_settings().to_environment_variables(exclude_unset=True),
         }
         # -P: this file's folder contains modules with common names.
-        command = [sys.executable, "-P", __file__, str(self.port), str(os.getpid())]
+        command = [sys.executable, "-P", __file__, str(port), str(os.getpid())]
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
 
-    def _answers(self, seconds: float) -> bool:
+    def _answers(self, url: str, seconds: float) -> bool:
         """Wait until the server answers; False if it has ended, or takes longer."""
         until = time.monotonic() + seconds
         here = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        while self.server_process and self.server_process.poll() is None and time.monotonic() < until:
-            with suppress(OSError), here.open(f"{self.api_url}/health", timeout=5):
+        while self.process and self.process.poll() is None and time.monotonic() < until:
+            with suppress(OSError), here.open(f"{url}/health", timeout=5):
                 return True
             time.sleep(0.1)
         return False
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def _check_home() -> None:

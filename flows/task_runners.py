@@ -35,7 +35,7 @@ from dmp_core.stages import (
 )
 from dmp_core.stages.gpus import VISIBLE
 from dmp_core.store import Workspace
-from flows.server import TemporaryServer
+from flows.server import temporary_server
 from tasks import STAGE_TASKS
 from tasks.progress import ProgressArtifact
 
@@ -243,9 +243,7 @@ def _shared_server(runtime: RuntimeConfig) -> Iterator[None]:
     if get_current_settings().api.url is not None or runtime.cluster:
         yield
         return
-    server = TemporaryServer()
-    server.start()
-    with temporary_settings({PREFECT_API_URL: server.api_url}):
+    with temporary_settings({PREFECT_API_URL: temporary_server()}):
         yield
 
 
