@@ -289,11 +289,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_holds_code_and_manifests(wheel: Path) -> None:
+    """`flows` and `tasks` are names that others use, too: in a wheel they are in `dmp_pipeline`."""
     files = [path for folder in (*PACKAGES, "data_manifests") for path in (ROOT / folder).rglob("*") if path.is_file()]
     names = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
-    expected = {re.sub("^data_manifests/", "dmp_core/_data_manifests/", name) for name in names}
+    expected = {re.sub("^(flows|tasks)/", r"dmp_pipeline/\1/", name) for name in names}
+    expected = {re.sub("^data_manifests/", "dmp_core/_data_manifests/", name) for name in expected}
     with zipfile.ZipFile(wheel) as archive:
-        assert expected <= set(archive.namelist())
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+        assert held == expected | {"dmp_pipeline/__init__.py", "dmp_pipeline/prefect.yaml"}
+        texts = {name: archive.read(name).decode() for name in held if name.startswith("dmp_pipeline/")}
+    assert not [name for name, text in texts.items() if re.search(r"(?m)^\s*(from|import) (flows|tasks)\b", text)]
+    for name in (name for name in names if name.startswith(("flows/", "tasks/"))):
+        assert texts[f"dmp_pipeline/{name}"].replace("dmp_pipeline.", "") == (ROOT / name).read_text()
 
 
 def test_wheel_works_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
@@ -310,7 +317,18 @@ def test_wheel_announces_command_and_runner(wheel: Path) -> None:
         name = next(item for item in archive.namelist() if item.endswith("entry_points.txt"))
         entries = archive.read(name).decode()
     assert "dmp = dmp_core.cli:main" in entries
-    assert "prefect = flows.pipeline:run_pipeline" in entries
+    assert "prefect = dmp_pipeline.flows.pipeline:run_pipeline" in entries
+
+
+def test_wheel_serves_its_deployments(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = (
+        "from dmp_pipeline.flows.serve import listed, served; import dmp_pipeline.tasks; "
+        "print(sorted({served(entry).entrypoint for entry in listed()}))"
+    )
+    served = run_python(code, tmp_path)
+    assert "'dmp_pipeline.flows.pipeline.pipeline'" in served
+    assert "'dmp_pipeline.flows.stages.train'" in served
 
 
 def test_modalities_are_named_where_they_are_made_and_nowhere_else():
