@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test e2e screenshots docker-check deploy chaos lint format fuzz mutants audit adapters rehearsal freeze clean distclean
+.PHONY: help demo test e2e screenshots docs docker-check deploy chaos lint format fuzz mutants audit adapters rehearsal freeze clean distclean
 
 # What you may set: make demo WORKSPACE=/data/demo DEMO_FLAGS="--set train.steps=300"
 # The first Python that runs and is new enough (a version manager's shim may exist and yet not run).
@@ -53,6 +53,9 @@ chaos: $(VENV)/.dev ## kills, signals, failing disks, damage, runs at once: prin
 
 screenshots: $(VENV)/.e2e ## renew the pictures of docs/prefect.md; needs Chromium
 	DMP_WRITE_SCREENSHOTS=1 $(BIN)/python -m pytest -v -m e2e tests/e2e/test_ui.py $(PYTEST_FLAGS)
+
+docs: $(VENV)/.dev ## build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/python -m mkdocs build --strict
 
 docker-check: $(VENV)/.dev ## check docker/ without an engine, and execute the CPU image's installation (minutes)
 	$(BIN)/python -m pytest -v -m 'e2e or not e2e' tests/docker $(PYTEST_FLAGS)

@@ -1,0 +1,58 @@
+"""The documentation site builds without a warning, loads nothing from elsewhere, and its references are complete."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dmp_core.config.pipeline import PipelineConfig
+from docs.writing.site import commands, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
+    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(build, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return folder
+
+
+def test_every_document_is_a_page_in_the_navigation(site):
+    names = set(re.findall(r"[\w/]+\.md", yaml.safe_dump(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])))
+    written = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    generated = {"index.md", "changelog.md", "contributing.md", "reference/commands.md", "reference/settings.md"}
+    assert names == written | generated
+    folders = {name.removesuffix(".md").removesuffix("index") for name in names}
+    assert all((site / folder / "index.html").is_file() for folder in folders)
+
+
+def test_pages_load_nothing_from_elsewhere(site):
+    loads = re.compile(
+        r"<(?:script|img|iframe|source)[^>]+src=.?https?:|<link[^>]+stylesheet[^>]+href=.?https?:|@import"
+    )
+    assert not [page for page in site.rglob("*.html") if loads.search(page.read_text())]
+
+
+def test_every_setting_is_listed_with_its_meaning():
+    text = settings()
+    for name, field in PipelineConfig.model_json_schema()["properties"].items():
+        assert f"| `{name}` |" in text
+        assert field.get("description", "") in text
+    assert "| `batch_size` | integer > 0 |" in text
+    for section in ("train.lora", "images (kind: diffusion)", "splits.NAME", "train (method: spade)"):
+        assert f"## `{section}`" in text
+
+
+def test_every_command_is_listed():
+    text = commands()
+    assert {"## `dmp run`", "## `dmp dataset`", "### `dmp dataset new`"} <= set(text.splitlines())
