@@ -35,6 +35,7 @@ HEAVY = {
     "accelerate",
     "datasets",
     "diffusers",
+    "gradio",
     "huggingface_hub",
     "matplotlib",
     "mitsuba",
