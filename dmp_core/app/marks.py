@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from threading import Lock
 
@@ -20,7 +21,9 @@ class Marks:
 
     @property
     def address(self) -> str:
-        return f"{self.place.address(self.folder)}/{REJECTS_FILE}"
+        """As a command takes it; below the present folder without that."""
+        address = f"{self.place.address(self.folder)}/{REJECTS_FILE}"
+        return address.removeprefix(f"{os.getcwd()}/") if self.place.is_local else address
 
     def keys(self) -> frozenset[str]:
         """The marked ones."""

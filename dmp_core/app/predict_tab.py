@@ -34,14 +34,7 @@ def predict_tab(gr: Any, studio: Studio) -> None:
             relief = gr.Model3D(label="Relief", display_mode="solid", height=300, elem_id="predict-relief")
             fov = gr.Slider(10, 120, _FOV, step=1, label="Horizontal field of view, degrees")
         with gr.Column():
-            relit = gr.Image(
-                label="Another light",
-                format="png",
-                interactive=False,
-                height=300,
-                elem_id="predict-relit",
-                buttons=_BUTTONS,
-            )
+            relit = gr.HTML(label="Another light", elem_id="predict-relit")
             azimuth = gr.Slider(
                 -180,
                 180,
@@ -64,7 +57,7 @@ def predict_tab(gr: Any, studio: Studio) -> None:
     fov.release(lambda made, angle: made and _relief(made, angle), [state, fov], relief)
     for angle in (azimuth, elevation):
         angle.change(
-            lambda made, *light: made and made.relit(*light),
+            lambda made, *light: made and _relit(made, *light),
             [state, azimuth, elevation],
             relit,
             trigger_mode="always_last",
@@ -109,9 +102,14 @@ def _predict(
         gr.Dropdown(choices=list(made.views), value=first),
         (made.image, made.views[first]),
         _relief(made, fov),
-        made.relit(*light),
+        _relit(made, *light),
         [str(file) for file in made.write(_folder(), Path(path).stem)],
     )
+
+
+def _relit(made: Maps, *light: float) -> str:
+    image = made.relit(*light)
+    return "" if image is None else figures({"another light": image}, "the image")
 
 
 def _relief(made: Maps, fov: float) -> str | None:

@@ -74,7 +74,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def workspace(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("workspace")
+    folder = tmp_path_factory.mktemp("workspace", numbered=False)
     make(configuration(photos), folder)
     return folder
 
@@ -96,8 +96,11 @@ def address(browser: api.Browser, workspace: Path, tmp_path_factory: pytest.Temp
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     log = tmp_path_factory.mktemp("log") / "app.log"
-    command = [sys.executable, "-m", "dmp_core.cli", "app", "--workspace", str(workspace), "--port", str(port)]
-    with log.open("w") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as server:
+    command = [sys.executable, "-m", "dmp_core.cli", "app", "--workspace", workspace.name, "--port", str(port)]
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, cwd=workspace.parent, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
+    ):
         try:
             line = server.stdout.readline()
             assert f"http://127.0.0.1:{port}" in line, log.read_text()
@@ -126,6 +129,7 @@ def page(browser: api.Browser, address: str) -> Iterator[api.Page]:
 def keep_screenshot(page: api.Page, name: str, height: int) -> None:
     """Save docs/images/NAME.png if screenshots were requested; it is not empty in any case."""
     page.set_viewport_size({"width": 1280, "height": height})
+    page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(3000)
     seen = Image.open(io.BytesIO(page.screenshot()))
     assert len(seen.getcolors(1 << 24)) > 20, "an empty page"
@@ -158,6 +162,7 @@ def test_bad_labels_are_found_and_rejected_by_keyboard_alone(page: api.Page, pho
     tab_to(page, "#browse-highest")
     page.keyboard.press("Space")
     api.expect(status).not_to_contain_text(lowest)
+    assert page.locator("ul[role=listbox]").count() == 0, "a list is open"
     for number in range(1, ROOMS + 1):  # the deepest first, as long as no room can be so deep
         api.expect(status).to_contain_text(f"{number} of {ROOMS} · train-")
         api.expect(status).to_contain_text("depth.far")
@@ -240,7 +245,7 @@ def test_one_image_is_predicted_compared_relit_and_downloaded(page: api.Page, ph
     before = relit.get_attribute("src")
     page.locator("#predict-azimuth input[type=range]").fill("-120")
     api.expect(relit).not_to_have_attribute("src", before)
-    keep_screenshot(page, "app_predict", 1300)
+    keep_screenshot(page, "app_predict", 1400)
 
 
 def test_without_an_image_the_page_says_what_to_do(page: api.Page) -> None:
