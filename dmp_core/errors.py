@@ -33,6 +33,7 @@ EXTRAS = {
     "prefect_ray": "ray",
     "ray": "ray",
     "datasets": "datasets",
+    "gradio": "app",
     "playwright": "e2e",
     "pip_audit": "audit",
 }

@@ -37,6 +37,7 @@ HEAVY = {
     "accelerate",
     "datasets",
     "diffusers",
+    "gradio",
     "huggingface_hub",
     "matplotlib",
     "mitsuba",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from dmp_core.cli import dataset, experiments, export, models, own_images, prior, run, settings, verify
+from dmp_core.cli import dataset, experiments, export, models, own_images, prior, run, settings, verify, web_app
 from dmp_core.cli import predict as prediction
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app.command("run")(run.run)
 app.command("plan")(run.show_plan)
 app.command("stage")(run.stage)
 app.command("predict")(prediction.predict)
+app.command("app")(web_app.open_app)
 app.command("export")(export.export_dataset)
 app.command("compare")(experiments.compare)
 app.command("ablate")(experiments.ablate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from dmp_core.dataset.settings import MOST_SAMPLES
 from dmp_core.errors import InputError
 from dmp_core.prompts.keywords import read_keywords
 from dmp_core.requests.parts import dataset_config, dataset_name
+from dmp_core.requests.rejects import is_rejects, rejects_of
 from dmp_core.stages import plan
 from dmp_core.store import Artefact, Manifest, Workspace
 from dmp_core.store.folders import names_in
@@ -64,9 +66,13 @@ def verify(path: Annotated[str, typer.Argument(help="A dataset folder, or one of
 
 @app.command()
 def show(
-    path: Annotated[str, typer.Argument(help="A dataset folder, or one of its splits.")], as_json: Json = False
+    path: Annotated[str, typer.Argument(help="A dataset folder, one of its splits, or SPLIT.rejects.")],
+    as_json: Json = False,
 ) -> None:
-    """Show splits, samples, size and prompts."""
+    """Show splits, samples and size; of SPLIT.rejects, why each sample was left out."""
+    if is_rejects(path):
+        _show_rejects(path, as_json)
+        return
     rows = [_row(folder, manifest) for folder, manifest in _manifests(path)]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
@@ -76,6 +82,17 @@ def show(
         table.add_column(column)
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
+    stdout.print(table)
+
+
+def _show_rejects(path: str, as_json: bool) -> None:
+    rows = [asdict(reject) for reject in rejects_of(path)]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    table = Table("key", "gate", "reason", title=path, title_justify="left")
+    for row in rows:
+        table.add_row(*row.values())
     stdout.print(table)
 
 

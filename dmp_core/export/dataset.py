@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from dmp_core.errors import InputError
 from dmp_core.modalities import Modality
 from dmp_core.modalities.classes import ClassMap
 from dmp_core.modalities.registry import modalities_of
-from dmp_core.store import Artefact, Manifest, Workspace, open_image, read_artefact
+from dmp_core.store import Artefact, Manifest, Workspace, open_image, read_artefact, shard_reader
 from dmp_core.store import Sample as Members
 from dmp_core.store.folders import names_in
 from dmp_core.store.workspace import read_manifest
@@ -52,6 +52,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Shards of a split, each read by its number: the members of its samples."""
+
+    shards: int
+    read: Callable[[int], Iterable[Members]]
+
+
+@dataclass(frozen=True)
 class Dataset:
     """splits: split → its folder and parts, in order; modalities: those of which samples have labels."""
 
@@ -61,11 +69,17 @@ class Dataset:
 
     def samples(self, split: str) -> Iterator[Sample]:
         """In the order of the keys, part by part; every shard's bytes are compared with its digest."""
-        for artefact in self.splits[split]:
-            for members in read_artefact(artefact):
-                yield self._sample(members, split)
+        for part in self.parts(split):
+            for number in range(part.shards):
+                for members in part.read(number):
+                    yield self.sample(members, split)
 
-    def _sample(self, members: Members, split: str) -> Sample:
+    def parts(self, split: str) -> Iterator[Part]:
+        """In the order of their making."""
+        for artefact in self.splits[split]:
+            yield Part(len(artefact.published().files), shard_reader(artefact))
+
+    def sample(self, members: Members, split: str) -> Sample:
         suffix = "png" if "png" in members else "jpg"
         labels = {one.name: members[one.member] for one in self.modalities}
         record = json.loads(members["json"])

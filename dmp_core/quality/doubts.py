@@ -46,7 +46,7 @@ def doubts(
                 continue
             table, score = tables[name], gate.partition("_")[2]
             keys = failing(table, gate, bound)
-            if keys:
+            if keys and not isinstance(bound, list):
                 middle = table[table["key"].isin(keys)][score].median()
                 cause = _CAUSES[gate].format(values=modalities[name].stored_values)
                 lines.append(

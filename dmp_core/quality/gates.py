@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from dmp_core.modalities import Modality, modality_of
@@ -14,8 +14,13 @@ if TYPE_CHECKING:
 IMAGE = "image"
 """The table with scores of image and prompt; the others are named after a modality and score its label."""
 
-Gates = dict[str, dict[str, float]]
+Bound = float | list[str]
+"""Of a score; of the gate `rejects`, the keys that it drops."""
+Gates = dict[str, dict[str, Bound]]
 """Table → gate → bound, only gates that are set."""
+
+REJECTS = "rejects"
+"""The gate that people write; it reads no score."""
 
 IMAGE_GATES = (
     "drop_flagged",
@@ -29,11 +34,20 @@ IMAGE_GATES = (
 )
 
 
-def gates_for(quality: QualityConfig, modalities: Iterable[Modality | str]) -> Gates:
-    """The gates that are set, for the images and these modalities' labels."""
+def gates_for(
+    quality: QualityConfig, modalities: Iterable[Modality | str], splits: Container[str] | None = None
+) -> Gates:
+    """The gates that are set, for the images and these modalities' labels.
+
+    splits: those that are read, so that a stage does not depend on rejected samples of others; None: all.
+    """
     # 0 is a valid bound.
     bounds = {name: value for name, value in quality.model_dump().items() if value is not None and value is not False}
-    known = {IMAGE: IMAGE_GATES} | {one.name: (*one.gates, one.flip_gate) for one in map(modality_of, modalities)}
+    rejects = [key for key in bounds.pop(REJECTS, ()) if splits is None or key.rpartition("-")[0] in splits]
+    bounds |= {REJECTS: rejects} if rejects else {}
+    known = {IMAGE: (*IMAGE_GATES, REJECTS)} | {
+        one.name: (*one.gates, one.flip_gate) for one in map(modality_of, modalities)
+    }
     tables = {table: {gate: bounds[gate] for gate in gates if gate in bounds} for table, gates in known.items()}
     return {table: gates for table, gates in tables.items() if gates}
 
@@ -55,11 +69,21 @@ def kept(tables: Mapping[str, pd.DataFrame], gates: Gates) -> tuple[list[str], d
 
 
 def bounds_by_name(gates: Gates) -> dict[str, float]:
-    """Gate, by its name in reasons → bound."""
-    return {name: bound for name, (_, _, bound) in _named(gates).items()}
+    """Gate, by its name in reasons → bound of its score."""
+    return {name: bound for name, (_, _, bound) in _named(gates).items() if not isinstance(bound, list)}
 
 
-def _named(gates: Gates) -> dict[str, tuple[str, str, float]]:
+def explain(tables: Mapping[str, pd.DataFrame], gates: Gates, key: str, name: str) -> str:
+    """Why the gate with this name in reasons dropped the sample: its score and the bound."""
+    table, gate, bound = _named(gates)[name]
+    if isinstance(bound, list):
+        return "rejected by hand"
+    kind, _, score = gate.partition("_")
+    value = tables[table].set_index("key")[score][key]
+    return score if kind == "drop" else f"{score} {value:.4g}, {kind} {bound:g}"
+
+
+def _named(gates: Gates) -> dict[str, tuple[str, str, Bound]]:
     return {
         gate if table == IMAGE else f"{table}.{gate}": (table, gate, bound)
         for table, bounds in gates.items()
@@ -67,7 +91,9 @@ def _named(gates: Gates) -> dict[str, tuple[str, str, float]]:
     }
 
 
-def failing(table: pd.DataFrame, gate: str, bound: float) -> list[str]:
+def failing(table: pd.DataFrame, gate: str, bound: Bound) -> list[str]:
+    if isinstance(bound, list):
+        return list(table["key"][table["key"].isin(bound)])
     kind, _, score = gate.partition("_")
     if score not in table:
         return []

@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from dmp_core.names import Fraction
-from dmp_core.settings import Settings
+from dmp_core.settings import Settings, since
 
 Bits = Annotated[int, Field(ge=1, le=65)]
 
@@ -62,6 +62,10 @@ class QualityConfig(Settings):
     """With `check_flip`: share of pixels of the same class."""
     max_flip_mse: PositiveFloat | None = None
     """With `check_flip`: mean squared difference of albedo, and of shading."""
+    rejects: list[str] | None = since(None)
+    """Keys of samples to drop, whatever their scores."""
+    rejects_file: str | None = since(None)
+    """A file with such keys, one per line, as `dmp app` writes it: `rejects.txt`; they are added to `rejects`."""
 
     @model_validator(mode="after")
     def _scored(self) -> QualityConfig:

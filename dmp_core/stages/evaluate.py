@@ -81,11 +81,11 @@ def source_role(method: str, source: str, split: str) -> str:
 def add(draft: Draft, modality: Modality) -> None:
     """Scores of all splits that have labels; no node if no split has any."""
     config, name, method = draft.config, modality.name, draft.config.train.method
-    gates = gates_for(config.quality, [modality])
+    scored = [split for split in config.splits if draft.get(f"predict/{split}-{name}-ceiling")]
+    gates = gates_for(config.quality, [modality], ["train", *scored])
     learnt = draft.get(f"labels/train-{name}")
     inputs = {"labels_train": learnt, **draft.scores("train", gates)} if learnt else {}
     sources = other_sources(config)
-    scored = [split for split in config.splits if draft.get(f"predict/{split}-{name}-ceiling")]
     for split in scored:
         nodes = (f"labels/{split}-{name}", f"predict/{split}-{name}-{method}", f"predict/{split}-{name}-ceiling")
         inputs |= {role: draft[node] for role, node in zip(roles(method, split), nodes, strict=True)}

@@ -17,6 +17,7 @@ from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.errors import InputError
 from dmp_core.prompts.keywords import split_keywords
 from dmp_core.prompts.subject import refuse_unusable
+from dmp_core.quality.rejects import with_rejects
 from dmp_core.stages.base import Draft, Node
 from dmp_core.stages.registry import LAST, PER_MODALITY, PER_SPLIT, stage_module
 from dmp_core.synthesis.listing import read_folder
@@ -69,7 +70,10 @@ def plan(config: PipelineConfig) -> list[Node]:
         for name in keywords
     }
     refuse_unusable(given, config.prompts.max_characters)
-    draft = Draft(config, listings, keywords)
+    counts = {name: split.count or 0 for name, split in config.splits.items()}
+    counts |= {name: len(listing.images) for name, listing in listings.items()}
+    quality = with_rejects(config.quality, counts)
+    draft = Draft(config.model_copy(update={"quality": quality}), listings, keywords)
     for split in sorted(config.splits, key=lambda name: name == "train"):
         for stage in PER_SPLIT:
             stage_module(stage).add(draft, split)

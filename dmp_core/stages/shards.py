@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -65,7 +65,7 @@ def add(draft: Draft, split: str) -> None:
         split=split,
         shards=config.shards,
         palette=config.latents.palette,
-        gates=gates_for(config.quality, labelled),
+        gates=gates_for(config.quality, labelled, [split]),
         own_modalities={m.name: config.own_modalities[m.name] for m in labelled if m.name in config.own_modalities},
     )
     scores = draft.scores(split, [IMAGE, *(modality.name for modality in labelled)])
@@ -82,33 +82,42 @@ def run(
     progress: Progress = silent,
 ) -> StageResult:
     """Join the columns by key into samples; shards keep the images' layout, without dropped samples."""
-    tables = score_tables(inputs, config.split)
-    columns = {role: artefact for role, artefact in inputs.items() if not role.startswith("quality_")}
+    tables, columns = score_tables(inputs, config.split), _columns(inputs)
     dropped = left_out(tables, config.gates, config.split) | failed(columns.values())
-    scores = score_records(tables)
     plans = [plan for plan in _without(shard_plans(inputs["images"]), dropped) if plan.keys]
     if not plans:
         counts = drop_counts(dropped)
         raise InputError(f"datasets/{config.dataset}/{config.split}: no sample is left of {len(dropped)} ({counts})")
     _drop_surplus(out, plans)
-    readers = {role: shard_reader(artefact) for role, artefact in columns.items()}
-    modalities = {role: config.modality(role) for role in columns if role != "images"}
-    schema = record_schema(modalities.values())
-
-    def produce(plan: ShardPlan) -> Iterator[Sample]:
-        shard = {role: _by_key(read(plan.index)) for role, read in readers.items()}
-        for key in shard["images"]:
-            if key not in dropped:
-                parts = {role: column[key] for role, column in shard.items() if key in column}
-                yield _merge(key, parts, scores.get(key, {}), config, modalities, schema)
-
-    files = write_shards(out, plans, produce, only=shards, progress=progress)
+    read = joined(config, inputs, lambda key: key not in dropped)
+    files = write_shards(out, plans, lambda plan: read(plan.index), only=shards, progress=progress)
     shardlist = [{"url": record.name, "nsamples": record.samples} for record in files]
     out.write_bytes("index.json", json.dumps({"wids_version": 1, "shardlist": shardlist}, indent=1).encode())
     details = _details(columns) | {"dropped": drop_counts(dropped)}
     if lost := skipped(columns.values()):
         details["skipped"] = dict(sorted(lost.items()))
     return StageResult(samples=sum(len(plan.keys) for plan in plans), files=files, details=details)
+
+
+def joined(config: ShardsStage, inputs: Inputs, wanted: Callable[[str], bool]) -> Callable[[int], Iterator[Sample]]:
+    """Reads the wanted samples of one of the images' shards, by its number, as the merged dataset has them."""
+    scores, columns = score_records(score_tables(inputs, config.split)), _columns(inputs)
+    readers = {role: shard_reader(artefact) for role, artefact in columns.items()}
+    modalities = {role: config.modality(role) for role in columns if role != "images"}
+    schema = record_schema(modalities.values())
+
+    def read(number: int) -> Iterator[Sample]:
+        shard = {role: _by_key(read(number)) for role, read in readers.items()}
+        for key in filter(wanted, shard["images"]):
+            parts = {role: column[key] for role, column in shard.items() if key in column}
+            yield _merge(key, parts, scores.get(key, {}), config, modalities, schema)
+
+    return read
+
+
+def _columns(inputs: Inputs) -> Inputs:
+    """Images and labels."""
+    return {role: artefact for role, artefact in inputs.items() if not role.startswith("quality_")}
 
 
 def _by_key(samples: Iterable[Sample]) -> dict[str, Sample]:

@@ -88,7 +88,7 @@ def add(draft: Draft, modality: Modality) -> None:
     config, name = draft.config, modality.name
     finished, fitted = config.adapters.get(name), config.train.fitted.for_modality(modality)
     learns = learns_from(config, modality) != "nothing"
-    gates: Gates = gates_for(config.quality, [modality]) if learns else {}
+    gates: Gates = gates_for(config.quality, [modality], ["train"]) if learns else {}
     if finished:
         check_finished(finished, modality, config.latents.code, captions=config.sampling.use_prompt)
     stage = TrainStage(

@@ -1,7 +1,6 @@
 """Prefect's bundled interface in a headless Chromium: its pages of deployments, runs and artifacts.
 
-The browser is the one that DMP_CHROMIUM names, the system's, or Playwright's own. It can reach this machine only.
-Where there is none the tests are skipped; under `make e2e`, which sets DMP_E2E, the run ends immediately with an error.
+Which browser, and what happens without one: tests/e2e/browser.py.
 `make screenshots` runs these tests and writes their screenshots to docs/images/.
 """
 
@@ -10,10 +9,8 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -25,42 +22,15 @@ from prefect.states import Cancelling
 
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.stages import plan
+from tests.e2e.browser import HEADLESS, PATIENCE, api, find_browser
 from tests.e2e.orchestra import ROOT, Orchestra, orchestra, wait_for
 
-if os.environ.get("DMP_E2E"):
-    import playwright.sync_api as api
-else:
-    api = pytest.importorskip("playwright.sync_api", reason="the browser tests need Playwright: pip install '.[e2e]'")
 pytestmark = pytest.mark.e2e
 
 IMAGES = ROOT / "docs" / "images"
 LARGEST = 150_000
 SMALL = ["modalities=[normal, depth]", "runtime.device=cpu", "runtime.workers=1"]
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-PATIENCE = 180_000  # milliseconds
-HEADLESS = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-
-
-def find_browser() -> str | None:
-    """Path of a Chromium, None for Playwright's own; without any, skips the test, or fails under `make e2e`."""
-    if named := os.environ.get("DMP_CHROMIUM"):
-        return named
-    if found := next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None):
-        return found
-    with api.sync_playwright() as playwright:
-        if Path(playwright.chromium.executable_path).exists():
-            return None
-    missing = (
-        "no browser for tests/e2e/test_ui.py: install one (apt install chromium, or .venv/bin/playwright install "
-        "--with-deps chromium), or name one by DMP_CHROMIUM"
-    )
-    if os.environ.get("DMP_E2E"):
-        pytest.fail(f"{missing}; all other tests: make e2e PYTEST_FLAGS=--continue-on-collection-errors", pytrace=False)
-    pytest.skip(missing)
-
-
-if os.environ.get("DMP_E2E"):
-    find_browser()  # during collection: one message immediately, instead of eight after twenty minutes
 
 
 class Window:
@@ -71,7 +41,7 @@ class Window:
         self.wrong: list[str] = []
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        page.on("response", self._hear)
+        page.on("response", self._record_error)
 
     def _record_error(self, answer: api.Response) -> None:
         # 503 is SQLite under load; the interface retries. For a flow's artifact it also requests the task run "".

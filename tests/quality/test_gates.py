@@ -55,8 +55,12 @@ def test_only_gates_that_are_set_and_concern_the_tasks_are_applied() -> None:
 def test_every_setting_is_a_gate_of_some_table() -> None:
     values = {name: 0.5 for name in QualityConfig.model_fields} | {"clip_model": "x", "drop_flagged": True}
     values |= dict.fromkeys(("min_hash_distance", "min_test_distance", "min_classes"), 1)
+    values |= {"rejects": ["train-00000000"], "rejects_file": None}  # the file's keys become `rejects`
     gates = gates_for(QualityConfig(**values), BUILT_IN)
-    assert {gate for bounds in gates.values() for gate in bounds} == set(QualityConfig.model_fields) - {"clip_model"}
+    assert {gate for bounds in gates.values() for gate in bounds} == set(QualityConfig.model_fields) - {
+        "clip_model",
+        "rejects_file",
+    }
 
 
 @pytest.mark.parametrize(
