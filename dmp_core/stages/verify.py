@@ -26,7 +26,7 @@ from dmp_core.store import Artefact, Manifest, Sample, Workspace, shard_plans, s
 from dmp_core.store.folders import hidden_in, names_in
 from dmp_core.store.folders import remove as remove_path
 from dmp_core.store.members import open_image
-from dmp_core.store.workspace import FileRecord, read_manifest, sidecars
+from dmp_core.store.workspace import README, FileRecord, read_manifest, sidecars
 
 OLD = 3600.0
 """Seconds after which a temporary file belongs to no running process."""
@@ -188,7 +188,7 @@ def _read_json(artefact: Artefact, name: str) -> Any:
 
 def _unlisted_files(artefact: Artefact, manifest: Manifest) -> Iterator[Finding]:
     """Files in a finished artefact that its manifest does not list."""
-    stated = {record.name for record in manifest.files} | {"manifest.json", "index.json"}
+    stated = {record.name for record in manifest.files} | {"manifest.json", "index.json", README}
     stated |= {f"{record.name.rsplit('.', 1)[0]}.json" for record in manifest.files}
     for path in artefact.workspace.fs.find(artefact.path):
         name = path.removeprefix(artefact.path).lstrip("/")
