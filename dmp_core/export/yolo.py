@@ -65,8 +65,9 @@ def polygons(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.float64]]:
     """
     from contourpy import FillType, contour_generator
 
-    middles = [np.arange(-1, size + 1) + 0.5 for size in mask.shape[::-1]]  # a border of pixels that are not set
-    found = contour_generator(*middles, np.pad(mask, 1).astype(float), fill_type=FillType.OuterOffset)
+    height, width = mask.shape
+    columns, rows = np.arange(-1, width + 1) + 0.5, np.arange(-1, height + 1) + 0.5  # a border of pixels not set
+    found = contour_generator(columns, rows, np.pad(mask, 1).astype(float), fill_type=FillType.OuterOffset)
     for points, offsets in zip(*found.filled(0.5, 2.0), strict=True):
         outer, *holes = (points[start:end] for start, end in pairwise(offsets))
         yield np.concatenate([outer, *(part for hole in holes for part in (hole, outer[:1]))])
