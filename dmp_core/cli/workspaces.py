@@ -23,7 +23,6 @@ from dmp_core.stages.overwrites import stored_path
 from dmp_core.stages.registry import kind_of
 from dmp_core.store import Workspace
 from dmp_core.store.folders import names_in
-from dmp_core.store.locks import locks_in
 
 if TYPE_CHECKING:
     from dmp_core.requests.state import WorkspaceState
@@ -86,12 +85,11 @@ def gc(
     Kept: every report and dataset and what they were made from, what `dmp compare` and `dmp ablate` scored, what a
     preset or the configuration given here would use, and whatever was written within the last hour.
     """
-    from dmp_core.requests.garbage import delete, find_garbage
+    from dmp_core.requests.garbage import busy, delete, find_garbage
 
     place = _opened(workspace)
-    held = [lock for lock in locks_in(place) if lock.alive]
-    if yes and held:
-        raise InputError(f"{workspace}: {held[0].name} is being made ({held[0].holder}); wait until that run has ended")
+    if yes and (reason := busy(place)):
+        raise InputError(f"{workspace}: {reason}")
     given = plan(load_config(preset, config, overrides)) if config or overrides else []
     found = find_garbage(place, chain(given, _planned(place)))
     if yes:

@@ -11,6 +11,7 @@ from dmp_core.stages.base import Node
 from dmp_core.stages.verify import OLD, artefacts_in, left_over
 from dmp_core.store import Artefact, Workspace
 from dmp_core.store.folders import age_of, names_in, remove
+from dmp_core.store.locks import locks_in
 
 KEPT = ("report", "shards")
 """Stages whose artefacts are never removed: a report is what is stored of a run, a dataset is the product."""
@@ -28,7 +29,8 @@ class Garbage:
 def find_garbage(workspace: Workspace, nodes: Iterable[Node]) -> list[Garbage]:
     """Artefacts that neither these nodes nor a stored report, dataset or experiment refers to, directly or not.
 
-    nodes: of the plans whose artefacts stay. What was written within the last hour stays too: a run may need it.
+    nodes: of the plans whose artefacts stay. What was written within the last hour stays too, and what it was made
+        from: a run may need it.
     Raises InputError for an unreadable manifest, since it may refer to any artefact.
     """
     found = artefacts_in(workspace)
@@ -38,14 +40,23 @@ def find_garbage(workspace: Workspace, nodes: Iterable[Node]) -> list[Garbage]:
                 f"{artefact.file('manifest.json')}: damaged, or of another artefact, so what it needs is unknown; run "
                 "`dmp verify` first"
             )
-    needed = _needed(found, {node.fingerprint for node in nodes} | _scored(workspace))
+    old = {one.path: _old(one.path, workspace) for one in found}
+    recent = {one.fingerprint for one in found if not old[one.path]}
+    needed = _needed(found, {node.fingerprint for node in nodes} | _scored(workspace) | recent)
     unused = [one for one in found if one.stage not in KEPT and one.fingerprint not in needed]
-    listed = [
-        Garbage(one.path, f"no run needs this {one.stage}", size)
-        for one in unused
-        if (size := _old(one.path, workspace))
-    ]
+    listed = [Garbage(one.path, f"no run needs this {one.stage}", old[one.path]) for one in unused]
     return [*listed, *_leftovers(workspace, needed)]
+
+
+def busy(workspace: Workspace) -> str | None:
+    """What a run seems to make now: something has a lock, or was begun within the last hour; None if nothing."""
+    for lock in locks_in(workspace):
+        if lock.alive:
+            return f"{lock.name} is being made ({lock.holder}); wait until that run has ended"
+    for one in artefacts_in(workspace):
+        if not one.exists("manifest.json") and not _old(one.path, workspace):
+            return f"{one.path} was begun within the last hour; finish that run, or wait"
+    return None
 
 
 def delete(workspace: Workspace, garbage: Iterable[Garbage]) -> None:

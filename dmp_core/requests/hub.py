@@ -76,7 +76,8 @@ def dataset_upload(path: str) -> Upload:
         for split in manifests
         for name in files_below(place.fs, f"{root}/{split}")
     }
-    card = card_from_manifests(manifests).encode()
+    written = root / README  # it may state a licence by now
+    card = written if written.is_file() else card_from_manifests(manifests).encode()
     known = [manifest.fingerprint for manifest in manifests.values()]
     return Upload("dataset", {README: card, **found, **_about_run(Workspace(workspace), known)})
 
@@ -91,7 +92,8 @@ def adapter_upload(reference: str) -> Upload:
     made = _artefact_of(folder)
     scores = adapter_scores(made) if made else []
     written = folder / README
-    card = model_card(folder, scores).encode() if scores or not written.is_file() else written.read_bytes()
+    edited = written.is_file() and written.read_bytes() != model_card(folder).encode()
+    card = written.read_bytes() if edited else model_card(folder, scores).encode()
     about = _about_run(made.workspace, [made.fingerprint]) if made else {}
     return Upload("model", {README: card, **found, **about})
 

@@ -15,6 +15,7 @@ from huggingface_hub import constants
 from dmp_core.config import load_config
 from dmp_core.errors import InputError, RunError
 from dmp_core.requests.hub import adapter_upload, dataset_upload, pull_adapter, pull_dataset
+from dmp_core.resources import manifest_root
 from dmp_core.store import open_dataset
 from tests.cli.hub_stand_in import Hub
 from tests.commands import in_process
@@ -49,7 +50,7 @@ def test_a_dataset_goes_and_comes_back(smoke: Path, hub: Hub, tmp_path: Path, ca
     assert hub.tokens - {None} == {f"Bearer {TOKEN}"}
     assert TOKEN not in shown + caplog.text
     files = hub.repositories["datasets/me/rooms"]
-    assert files["README.md"].startswith(b"---\npretty_name: smoke")
+    assert files["README.md"] == (folder / "README.md").read_bytes()
     assert b"<title>" in files["report/index.html"]
     Path("again.yaml").write_bytes(files["config.yaml"])
     assert load_config(file="again.yaml", preset="mini").splits == load_config("smoke").splits
@@ -131,6 +132,7 @@ def test_an_adapter_goes_comes_back_and_predicts(smoke: Path, hub: Hub) -> None:
 
 def test_a_shipped_adapter_keeps_its_card(hub: Hub) -> None:
     shown = in_process("adapter", "card", "shipped:normal").output
+    assert shown == (manifest_root() / "adapters" / "normal" / "README.md").read_text()
     assert "14.2°" in shown
     assert set(adapter_upload("shipped:normal").files) == {
         "README.md", "adapter_config.json", "adapter_model.safetensors", "dmp.json", "loss.csv",

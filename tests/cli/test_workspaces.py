@@ -120,6 +120,12 @@ def test_nothing_is_deleted_while_a_run_works_or_a_manifest_is_unreadable(copy: 
         assert lock.acquire()
         with pytest.raises(InputError, match=r"train-x is being made \(process .*wait until that run has ended"):
             in_process("gc", copy, "--yes")
+    begun = copy / "adapters" / "depth-dmp-0123456789ab"
+    begun.mkdir()
+    (begun / "dmp.json").write_text("{}")
+    with pytest.raises(InputError, match="0123456789ab was begun within the last hour"):
+        in_process("gc", copy, "--yes")
+    shutil.rmtree(begun)
     next((copy / "labels").glob("*/manifest.json")).write_bytes(b"\0\0")
     with pytest.raises(InputError, match=r"manifest\.json: damaged, or of another artefact"):
         in_process("gc", copy)
