@@ -76,7 +76,8 @@ class _Rate(ProgressColumn):
     """Units of work per second."""
 
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+        early = task.speed is None or (task.elapsed or 0) < 2  # a few units that came at once say nothing
+        return Text("" if early else f"{task.speed:.1f}/s")
 
 
 class _Bars(Progress):
@@ -166,7 +167,8 @@ class ProgressDisplay:
         if not self.expected:
             return None
         left = sum(seconds for name, seconds in self.expected.items() if name not in self.done)
-        title = f"{len(self.done)}/{len(self.expected)} artefacts, about {left / 60:.0f} min left"
+        rest = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
+        title = f"{len(self.done)}/{len(self.expected)} artefacts, about {rest} left"
         table = Table(title=title, title_justify="left", box=None)
         for column in ("stage", "made", "cached", "running", "to make"):
             table.add_column(column, justify="left" if column == "stage" else "right")
