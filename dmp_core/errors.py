@@ -22,6 +22,7 @@ EXTRAS = {
     "httpx": "flows",
     "prefect": "flows",
     "uvicorn": "flows",
+    "contourpy": "report",
     "matplotlib": "report",
     "omnidata_tools": "labelers",
     "timm": "labelers",

@@ -6,13 +6,14 @@ import os
 import re
 import reprlib
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dmp_core.errors import InputError
 from dmp_core.passwords import masked
 from dmp_core.reading import is_utf8, read_text, shown
+from dmp_core.text import did_you_mean
 from dmp_core.yaml import DEEPEST, load_yaml
 
 _LONGEST_FILE = 2**24  # bytes
@@ -92,26 +93,52 @@ def shortened(value: object) -> str:
     return _brief.repr(value)
 
 
-def raise_readable(error: ValidationError, source: str) -> NoReturn:
+def raise_readable(error: ValidationError, source: str, model: type[BaseModel] | None = None) -> NoReturn:
     """Raise InputError with pydantic's errors in the form of `readable`."""
-    raise InputError(readable(error, source)) from None
+    raise InputError(readable(error, source, model)) from None
 
 
-def readable(error: ValidationError, source: str) -> str:
-    """Pydantic's errors: per field its name, the problem, and the given value unless it is a whole section."""
+def readable(error: ValidationError, source: str, model: type[BaseModel] | None = None) -> str:
+    """Pydantic's errors: per field its name, the problem, and the given value unless it is a whole section.
+
+    model: what was validated; with it, misspelt fields come with the name that was probably meant.
+    """
     found: list[str] = []
     for item in error.errors():
         # A field's path contains the tags of unions, which the user never wrote.
         field = ".".join(str(part) for part in item["loc"] if not str(part).startswith("<"))
         known = item["type"] in ("missing", "extra_forbidden") or isinstance(item["input"], dict | BaseModel)
         given = "" if known else f" (given: {shortened(item['input'])})"
-        found.append(f"{field}: {_plain(item['type'], item['msg'])}{given}".removeprefix(": "))
+        meant = did_you_mean(item["loc"][-1], _fields_at(model, item["loc"])) if item["type"] == _MISSPELT else ""
+        found.append(f"{field}: {_plain(item['type'], item['msg'])}{given}{meant}".removeprefix(": "))
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return masked(f"{source}: {'; '.join(found[:_SHOWN])}{more}")
 
 
+_MISSPELT = "extra_forbidden"
+
+
+def _fields_at(model: type[BaseModel] | None, place: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields that the section may have in which an error's last part lies."""
+    sections = [] if model is None else [model]
+    for part in place[:-1]:
+        below = [field.annotation for one in sections if (field := one.model_fields.get(str(part)))]
+        if below:
+            sections = [one for annotation in below for one in _models_in(annotation)]
+        else:  # the tag of a union, which is the default of its `kind`; or a key of a mapping
+            tagged = [one for one in sections if part in [field.default for field in one.model_fields.values()]]
+            sections = tagged or sections
+    return [name for one in sections for name in one.model_fields]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]
+
+
 def _plain(kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
+    if kind == _MISSPELT:
         return "unknown setting; remove it or correct its spelling (see `dmp config show`)"
     message = message.removeprefix("Value error, ")
     return message[0].lower() + message[1:]

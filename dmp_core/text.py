@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import html
 import re
 import unicodedata
+from collections.abc import Iterable
 
 _JOINERS = "\u200c\u200d"
 """Format characters that are part of words and emoji; others, such as a change of direction, are escaped."""
@@ -35,6 +37,12 @@ def markdown(text: str) -> str:
 def markdown_code(text: str) -> str:
     """Text as inline code, also in a table; backticks and bars, which would end it, are replaced by look-alikes."""
     return f"`{one_line(text).replace('`', chr(0x2BC)).replace('|', '¦')}`"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """`; did you mean X?` for a name that is close to a known one, to be put into an error; else nothing."""
+    found = difflib.get_close_matches(str(name)[:100], list(known), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def _is_control(char: str) -> bool:

@@ -20,8 +20,8 @@ def main() -> None:
 
 
 def _rename_old_options(arguments: list[str]) -> list[str]:
-    """Read `--task` and `--tasks` under their current names, with a notice."""
-    words = {"--task": "--modality", "--tasks": "--modalities", "-t": "--modalities"}
+    """Read `--task`, `--tasks` and `--methods` under their current names, with a notice."""
+    words = {"--task": "--modality", "--tasks": "--modalities", "-t": "--modalities", "--methods": "--variants"}
     older = {argument.partition("=")[0] for argument in arguments} & words.keys()
     for word in sorted(older):
         sys.stderr.write(f"{word} is read as {words[word]}, its current name\n")

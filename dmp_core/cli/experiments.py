@@ -23,14 +23,13 @@ OtherPreset = Annotated[str | None, typer.Option("--preset", "-p", help="Instead
 Modalities = Annotated[list[str] | None, typer.Option("--modalities", help="Only these; repeatable, or with commas.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would be made and what is cached, with times.")]
 _CHOICE = "Only these variants; repeatable, or with commas; all by default."
-Methods = Annotated[list[str] | None, typer.Option("--methods", "-m", help=_CHOICE)]
-Variants = Annotated[list[str] | None, typer.Option("--variants", help=_CHOICE)]
+Variants = Annotated[list[str] | None, typer.Option("--variants", "-m", help=_CHOICE)]
 
 
 def compare(
     preset: OtherPreset = None,
     modalities: Modalities = None,
-    methods: Methods = None,
+    variants: Variants = None,
     workspace: WorkspaceOption = "runs/default",
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -40,7 +39,7 @@ def compare(
     """Compare the methods: Tables 1-3 and Figures 3-5 of the paper, from one workspace; resumes after a kill."""
     experiment = load_experiment("compare")
     planned = plan_experiment(experiment, preset, config, overrides or [], split_commas(modalities))
-    _run("compare", experiment, planned, split_commas(methods), workspace, dry_run, as_json)
+    _run("compare", experiment, planned, split_commas(variants), workspace, dry_run, as_json)
 
 
 def ablate(

@@ -88,12 +88,12 @@ def show_plan(
     workspace: WorkspaceOption = "runs/default",
     config: ConfigFile = None,
     overrides: Overrides = None,
-    methods: Annotated[list[str] | None, typer.Option(help="For `dmp compare` with these, or `all`.")] = None,
+    variants: Annotated[list[str] | None, typer.Option(help="For `dmp compare` with these, or `all`.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show what a run would do: what is cached, how many samples, how long; runs nothing."""
-    if methods:
-        compare(preset, None, methods, workspace, config, overrides, dry_run=True, as_json=as_json)
+    if variants:
+        compare(preset, None, variants, workspace, config, overrides, dry_run=True, as_json=as_json)
         return
     settings = load_config(preset, config, overrides)
     place = Workspace(workspace)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from dmp_core.cli.console import ProgressDisplay, stderr
+from dmp_core.cli.console import ProgressDisplay, stderr, stdout
 from dmp_core.config import PipelineConfig
 from dmp_core.errors import InputError
 from dmp_core.progress import current_listener, listening
@@ -25,6 +25,7 @@ from dmp_core.stages import (
     shard_numbers,
     statuses,
 )
+from dmp_core.stages.estimate import estimate_seconds
 from dmp_core.stages.preflight import check_needs, check_workspace
 from dmp_core.store import Workspace
 
@@ -54,11 +55,24 @@ def run_nodes(
     check_workspace(todo, place)
     if _last_preset(place) != settings.preset:
         place.write_bytes(place.root, _LAST, settings.preset.encode())
-    with ProgressDisplay(then=current_listener()) as display, listening(display):
+    expected = _expected(nodes, found, place, settings)
+    with ProgressDisplay(then=current_listener(), expected=expected) as display, listening(display):
         outputs: list[StageOutput] = runner(
             settings, workspace, force=force, only=[node.id for node in nodes], shards=shards
         )
     return outputs
+
+
+def _expected(
+    nodes: list[Node], found: Mapping[str, str], place: Workspace, settings: PipelineConfig
+) -> dict[str, float]:
+    """Estimated seconds per artefact, for the display on a terminal."""
+    if not stdout.is_terminal:
+        return dict.fromkeys((node.id for node in nodes), 0.0)
+    return {
+        node.id: 0.0 if found[node.id] == "complete" else estimate_seconds(node, place, settings.runtime).seconds
+        for node in nodes
+    }
 
 
 def notice_other_preset(settings: PipelineConfig, place: Workspace, found: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Copy finished adapters into the package: fp16 weights, card, a short loss curve. `make adapters` calls it.
+"""Copy finished adapters into the package: fp16 weights, cards, a short loss curve. `make adapters` calls it.
 
 python -m dmp_core.cli.ship --preset mini-adapters --workspace runs/adapters
 """
@@ -30,7 +30,9 @@ def ship_adapter(artefact: Artefact, folder: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
+    from dmp_core.diffusion.model_card import model_card
     from dmp_core.finite import check_before_writing
+    from dmp_core.requests.scores import adapter_scores
 
     if artefact.manifest() is None:
         raise InputError(f"{artefact.path}: no finished adapter here; run `dmp run` with the same preset first")
@@ -47,6 +49,8 @@ def ship_adapter(artefact: Artefact, folder: Path) -> None:
     means = {"step": "last", "loss": "mean", "learning_rate": "last", "grad_norm": "mean", "seconds": "sum"}
     log.groupby(log.index // every).agg(means).to_csv(folder / "loss.csv", index=False, float_format="%.6g")
     save_file(halved, folder / "adapter_model.safetensors", {"format": "pt"})
+    card = model_card(folder, adapter_scores(artefact), f"data_manifests/adapters/{folder.name}")
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def main(

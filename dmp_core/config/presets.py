@@ -14,6 +14,7 @@ from dmp_core.errors import InputError
 from dmp_core.overrides import layered, merge, renamed
 from dmp_core.resources import manifest_path
 from dmp_core.settings import Settings, raise_readable, read_yaml, shortened
+from dmp_core.text import did_you_mean
 
 
 def preset_names() -> list[str]:
@@ -42,7 +43,10 @@ def load_config(
 def _read_preset(name: object, place: str = "") -> dict[str, Any]:
     """place: start of the error, which names the field that refers to the preset."""
     if name not in preset_names():
-        raise InputError(f"{place}preset {shortened(name)} does not exist; choose one of: {', '.join(preset_names())}")
+        raise InputError(
+            f"{place}preset {shortened(name)} does not exist; choose one of: {', '.join(preset_names())}"
+            f"{did_you_mean(name, preset_names())}"
+        )
     return read_yaml(manifest_path("presets", f"{name}.yaml"))
 
 
@@ -51,7 +55,7 @@ def validate(settings: dict[str, Any], source: str) -> PipelineConfig:
     try:
         return PipelineConfig.model_validate(settings)
     except ValidationError as error:
-        raise_readable(error, source)
+        raise_readable(error, source, PipelineConfig)
 
 
 def _resolve_parent(settings: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dmp_core.experiments.settings import Experiment, Variant
 from dmp_core.modalities import Modality, built_in, modalities_of
 from dmp_core.overrides import layered, merge
 from dmp_core.stages import Node, plan
+from dmp_core.text import did_you_mean
 from dmp_core.weights.resolve import same_model
 
 RunNodes = Callable[[PipelineConfig, str, list[Node]], Any]
@@ -104,7 +105,8 @@ def choose(planned: Sequence[PlannedVariant], names: Sequence[str]) -> list[Plan
         return list(planned)
     known = {variant.name: variant for variant in planned}
     if unknown := [name for name in names if name not in known]:
-        raise InputError(f"no such variant: {', '.join(unknown)}; choose from: {', '.join(known)}, or all")
+        meant = did_you_mean(unknown[0], known)
+        raise InputError(f"no such variant: {', '.join(unknown)}; choose from: {', '.join(known)}, or all{meant}")
     return [known[name] for name in known if name in names]
 
 

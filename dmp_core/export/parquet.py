@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dmp_core.export.croissant import IMAGE, TEXT, write_croissant
 from dmp_core.export.dataset import Dataset, Sample
 from dmp_core.modalities import Modality
 
@@ -23,17 +24,30 @@ _FILE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def write(dataset: Dataset, folder: Path, options: Options) -> int:
-    """data/SPLIT-00000-of-00001.parquet: key, image, prompt, keyword, one column per modality, and the whole record."""
+    """data/SPLIT-00000-of-00001.parquet: key, image, prompt, keyword, one column per modality, and the whole record.
+
+    croissant.json describes these.
+    """
     schema = _schema(dataset)
     (folder / "data").mkdir()
     count = 0
-    for split in dataset.splits:
-        with pq.ParquetWriter(folder / "data" / f"{split}-00000-of-00001.parquet", schema) as writer:
+    tables = {split: f"data/{split}-00000-of-00001.parquet" for split in dataset.splits}
+    for split, table in tables.items():
+        with pq.ParquetWriter(folder / table, schema) as writer:
             rows: Iterator[dict[str, Any]] = (_row(sample, dataset) for sample in dataset.samples(split))
             while some := list(islice(rows, _ROWS)):
                 writer.write_table(pa.Table.from_pylist(some, schema))
                 count += len(some)
+    write_croissant(dataset, folder, tables, "application/x-parquet", _columns(schema))
     return count
+
+
+def _columns(schema: pa.Schema) -> dict[str, Mapping[str, Any]]:
+    """The columns' properties for Croissant."""
+    numbers = {"dataType": "sc:Float", "isArray": True, "arrayShape": "-1,-1"}
+    return {
+        field.name: IMAGE if field.type == _FILE else TEXT if field.type == pa.string() else numbers for field in schema
+    }
 
 
 def _is_image(modality: Modality) -> bool:

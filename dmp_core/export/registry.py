@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dmp_core.errors import InputError
 from dmp_core.export.dataset import Dataset
+from dmp_core.text import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Options:
 FORMATS = {
     "voc": "dmp_core.export.voc",
     "coco": "dmp_core.export.coco",
+    "yolo": "dmp_core.export.yolo",
     "parquet": "dmp_core.export.parquet",
     "imagefolder": "dmp_core.export.imagefolder",
     "png16": "dmp_core.export.png16",
@@ -43,7 +45,7 @@ def export(dataset: Dataset, name: str, out: Path, options: Options) -> int:
     an unknown format.
     """
     if name not in FORMATS:
-        raise InputError(f"--format {name}: unknown; choose one of: {', '.join(FORMATS)}")
+        raise InputError(f"--format {name}: unknown; choose one of: {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
     if os.path.lexists(out) and (not out.is_dir() or out.is_symlink() or any(out.iterdir())):
         raise InputError(f"--out {out}: exists, and is not an empty folder; choose another one, nothing is overwritten")
     write: Write = import_module(FORMATS[name]).write

@@ -21,6 +21,7 @@ from pydantic import Field, TypeAdapter
 from dmp_core.errors import InputError
 from dmp_core.modalities.base import Modality
 from dmp_core.modalities.settings import OwnModality
+from dmp_core.text import did_you_mean
 
 ENTRY_POINTS = "dmp.modalities"
 BUILT_IN = ("normal", "depth", "segmentation", "albedo", "shading")
@@ -67,7 +68,7 @@ def find_modality(name: str, own: OwnModality | None = None) -> Modality:
         return _loaded(name)
     raise InputError(
         f"modality {name!r} is unknown; choose one of: {', '.join(modality_names())}; or describe it under "
-        "`own_modalities`"
+        f"`own_modalities`{did_you_mean(name, modality_names())}"
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from dmp_core.errors import InputError
 from dmp_core.reading import read_text, shown
 from dmp_core.resources import manifest_path
+from dmp_core.text import did_you_mean
 
 
 def keyword_files() -> list[str]:
@@ -49,7 +50,8 @@ def _locate(source: str | Path) -> Path:
     for candidate in (Path(source), manifest_path("keywords") / Path(source).name):
         if os.path.isfile(candidate) and (candidate == Path(source) or Path(source).parent == Path(".")):
             return candidate
-    raise InputError(f"keyword file {shown(repr(str(source)))} not found; {_available()}")
+    meant = did_you_mean(Path(source).name, keyword_files())
+    raise InputError(f"keyword file {shown(repr(str(source)))} not found; {_available()}{meant}")
 
 
 def _available() -> str:

@@ -11,6 +11,7 @@ from dmp_core.stages.base import Node
 from dmp_core.stages.images import ImagesStage
 from dmp_core.stages.registry import STAGES, kind_of
 from dmp_core.store import Artefact, Chunk, unfinished
+from dmp_core.text import did_you_mean
 
 MOST_SHARDS = 10_000_000
 """Of one artefact; a larger number is presumed a typing error."""
@@ -22,7 +23,9 @@ def select(nodes: list[Node], stage: str, modality: str | None = None, split: st
     Raises InputError if there is no such stage, or no node matches.
     """
     if stage not in STAGES:
-        raise InputError(f"stage {stage!r} does not exist; choose one of: {', '.join(STAGES)}")
+        raise InputError(
+            f"stage {stage!r} does not exist; choose one of: {', '.join(STAGES)}{did_you_mean(stage, STAGES)}"
+        )
     chosen = [node for node in nodes if node.stage == stage and _matches(node, modality, split)]
     if not chosen:
         raise InputError(

@@ -11,6 +11,7 @@ from typing import Any
 from dmp_core.dataset.reading import editor_of
 from dmp_core.dataset.training import TrainingSplit
 from dmp_core.diffusion.card import CARD_FILE, read_card
+from dmp_core.diffusion.model_card import write_model_card
 from dmp_core.errors import InputError
 from dmp_core.methods.protocol import Problem
 from dmp_core.methods.registry import MethodSettings, find_method
@@ -173,6 +174,7 @@ def run(
         summary = fit(device, reported) if ranks == 1 else fit_in_ranks(fit, ranks, device, reported)
         if (folder / ".work" / "tensorboard").is_dir():
             shutil.copytree(folder / ".work" / "tensorboard", folder / "tensorboard", dirs_exist_ok=True)
+        write_model_card(folder)
     details = {"source": "trained here", "images": len(data), "dropped": drop_counts(data.dropped), **summary}
     details["threads"] = threads
     if config.train.reads_prompts:
@@ -199,4 +201,5 @@ def _install(config: TrainStage, out: Artefact) -> StageResult:
         shutil.copytree(source, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
         if not (folder / CARD_FILE).exists():
             write_card(folder, read_card(source, config.task))
+        write_model_card(folder)
     return StageResult(samples=0, details={"source": "finished adapter", "adapter": str(config.adapter)})

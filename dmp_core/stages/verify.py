@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,10 +22,10 @@ from dmp_core.modalities.registry import modalities_of, modality_of_stage
 from dmp_core.progress import Progress, silent
 from dmp_core.stages.registry import STAGES, kind_of
 from dmp_core.store import Artefact, Manifest, Sample, Workspace, shard_plans, shard_reader
-from dmp_core.store.folders import hidden_in, names_in
+from dmp_core.store.folders import age_of, hidden_in, names_in
 from dmp_core.store.folders import remove as remove_path
 from dmp_core.store.members import open_image
-from dmp_core.store.workspace import FileRecord, read_manifest, sidecars
+from dmp_core.store.workspace import README, FileRecord, read_manifest, sidecars
 
 OLD = 3600.0
 """Seconds after which a temporary file belongs to no running process."""
@@ -49,17 +48,21 @@ class Finding:
 
 def verify_workspace(workspace: Workspace, progress: Progress = silent) -> Iterator[Finding]:
     """Problems of a workspace, artefact by artefact; reads every file once."""
-    folders = [(stage, path) for stage in STAGES for path in _artefact_folders(workspace, stage)]
+    found = artefacts_in(workspace)
     images: dict[str, Artefact] = {}
-    for number, (stage, path) in enumerate(folders):
-        progress(number, len(folders), path.removeprefix(f"{workspace.root}/"))
-        artefact = _artefact(workspace, stage, path)
-        if stage == "images":
+    for number, artefact in enumerate(found):
+        progress(number, len(found), artefact.path.removeprefix(f"{workspace.root}/"))
+        if artefact.stage == "images":
             images[artefact.fingerprint] = artefact
         yield from verify_artefact(artefact, images)
     yield from _latest_report(workspace)
-    yield from _left_over(workspace)
-    progress(len(folders), len(folders), "")
+    yield from left_over(workspace)
+    progress(len(found), len(found), "")
+
+
+def artefacts_in(workspace: Workspace) -> list[Artefact]:
+    """Every artefact's folder in a workspace, complete or not, in the order of the DAG."""
+    return [_artefact(workspace, stage, path) for stage in STAGES for path in _artefact_folders(workspace, stage)]
 
 
 def verify_artefact(artefact: Artefact, images: dict[str, Artefact] | None = None) -> Iterator[Finding]:
@@ -188,7 +191,7 @@ def _read_json(artefact: Artefact, name: str) -> Any:
 
 def _unlisted_files(artefact: Artefact, manifest: Manifest) -> Iterator[Finding]:
     """Files in a finished artefact that its manifest does not list."""
-    stated = {record.name for record in manifest.files} | {"manifest.json", "index.json"}
+    stated = {record.name for record in manifest.files} | {"manifest.json", "index.json", README}
     stated |= {f"{record.name.rsplit('.', 1)[0]}.json" for record in manifest.files}
     for path in artefact.workspace.fs.find(artefact.path):
         name = path.removeprefix(artefact.path).lstrip("/")
@@ -211,14 +214,14 @@ def _latest_report(workspace: Workspace) -> Iterator[Finding]:
 
 
 # ------------------------------------------------------------------------------- left over
-def _left_over(workspace: Workspace) -> Iterator[Finding]:
+def left_over(workspace: Workspace) -> Iterator[Finding]:
     """Temporary files and folders of runs that have ended, and working folders of finished artefacts."""
     for path, info in sorted(workspace.fs.find(workspace.root, detail=True).items()):
-        if _is_temporary(path) and _age(info) > OLD:
+        if _is_temporary(path) and age_of(info) > OLD:
             yield Finding(path, "left over", "temporary file of a run that has ended", (path,))
     for stage in STAGES:
         for path in _hidden_folders(workspace, stage):
-            if all(_age(info) > OLD for info in workspace.fs.find(path, detail=True).values()):
+            if all(age_of(info) > OLD for info in workspace.fs.find(path, detail=True).values()):
                 yield Finding(path, "left over", "begun by an interrupted remake", (path,))
     if not workspace.is_local:
         return
@@ -239,11 +242,6 @@ def _hidden_folders(workspace: Workspace, stage: str) -> Iterator[str]:
 def _is_temporary(path: str) -> bool:
     name = path.rsplit("/", 1)[-1]
     return name.startswith(".") and name.endswith(".tmp")
-
-
-def _age(info: dict[str, Any]) -> float:
-    changed = next((info[name] for name in ("mtime", "LastModified") if name in info), time.time())
-    return time.time() - (changed.timestamp() if hasattr(changed, "timestamp") else float(changed))
 
 
 # -------------------------------------------------------------------------------- contents

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -55,6 +56,12 @@ def files_below(fs: FileSystem, folder: str) -> list[str]:
     """Sorted paths, relative to the folder, of all files below it that are neither hidden nor in a hidden folder."""
     found = (path.removeprefix(folder).lstrip("/") for path in fs.find(folder))
     return sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
+
+
+def age_of(info: dict[str, Any]) -> float:
+    """Seconds since a file was written, by its entry in a listing."""
+    changed = next((info[name] for name in ("mtime", "LastModified") if name in info), time.time())
+    return time.time() - (changed.timestamp() if hasattr(changed, "timestamp") else float(changed))
 
 
 def remove(fs: FileSystem, path: str) -> None:

@@ -21,6 +21,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +29,7 @@ from pydantic import BaseModel, ValidationError
 
 from dmp_core.store.files import create_file, write_file
 from dmp_core.store.files import machine as _machine
+from dmp_core.store.folders import age_of, names_in
 from dmp_core.store.workspace import Workspace
 
 BEAT = 10.0
@@ -53,6 +55,32 @@ class Holder(BaseModel):
     machine: str
     pid: int
     started: str | None
+
+
+@dataclass(frozen=True)
+class Held:
+    """A lock's file, as it was found."""
+
+    name: str
+    holder: str
+    silent: float
+    """Seconds since its holder last rewrote it, by this machine's clock."""
+    alive: bool
+    """False if the holder has ended, or has been silent for too long."""
+
+
+def locks_in(workspace: Workspace) -> list[Held]:
+    """All locks of a workspace, by name."""
+    fs, folder = workspace.fs, f"{workspace.root}/.locks"
+    found = []
+    for name in names_in(fs, folder):
+        if not name.endswith(".lock"):
+            continue
+        with suppress(FileNotFoundError):  # released meanwhile
+            content, silent = bytes(fs.cat_file(f"{folder}/{name}")), age_of(fs.info(f"{folder}/{name}"))
+            alive = silent <= STALE and not _has_ended(content)
+            found.append(Held(name.removesuffix(".lock"), _describe(content), silent, alive))
+    return found
 
 
 class Lock:

@@ -27,6 +27,8 @@ from dmp_core.store.folders import exchange, files_below, hidden_in, names_in, o
 Status = Literal["complete", "partial", "stale", "missing"]
 
 
+README = "README.md"
+"""For readers, made from the other files of an artefact: manifests do not list it, and it may be missing or edited."""
 LOG_FILES, LOG_FOLDERS = frozenset({"loss.csv"}), frozenset({"tensorboard"})
 """Names of training's logs: recorded in manifests, but nothing becomes stale when they differ."""
 
@@ -471,11 +473,11 @@ def _disk_errors_at(path: Path) -> Iterator[None]:
 
 
 def record_files(out: Artefact) -> list[FileRecord]:
-    """Size and digest of every file of an unsharded artefact."""
+    """Size and digest of every file of an unsharded artefact, except its README."""
     records = []
     for path in sorted(out.workspace.fs.find(out.path)):
         name = path.removeprefix(out.path).lstrip("/")
-        if name == "manifest.json" or name.startswith("."):
+        if name in ("manifest.json", README) or name.startswith("."):
             continue
         with out.workspace.fs.open(path, "rb") as stream:
             digest = sha256_stream(stream)

@@ -6,7 +6,7 @@
 
 Fills the text between the markers `compare` and `ablate`, writes the figures to docs/images, and keeps the numbers in
 docs/results. `cp -r docs/results/* runs/full/experiments/` beforehand continues from these: results that the settings
-still need stay in the tables, and `dmp compare --methods` adds to them.
+still need stay in the tables, and `dmp compare --variants` adds to them.
 """
 
 from __future__ import annotations

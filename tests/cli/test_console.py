@@ -43,6 +43,29 @@ def test_progress_shows_names_as_they_are(terminal):
     assert ("[red]\\x1b]0;title\\x07" in shown.file.getvalue()) == terminal
 
 
+def test_a_run_shows_all_its_stages_and_what_stopped():
+    shown = console(force_terminal=True)
+    expected = {"images/train": 60.0, "images/test": 60.0, "train/normal": 120.0}
+
+    def run() -> None:
+        with ProgressDisplay(shown, expected=expected) as display:
+            display.finished("images/train", 0.0, True)
+            display.started("images/test")
+            display.finished("images/test", 3.0, False)
+            display.started("train/normal")
+            display.advanced("train/normal", 5, 10, "loss 0.1")
+            shown.print(display._overview())
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        run()
+    lines = [line.split() for line in shown.file.getvalue().splitlines()]
+    assert ["images", "1", "1", "·", "·"] in lines
+    assert ["train", "·", "·", "1", "·"] in lines
+    assert "2/3 artefacts, about 2 min left" in shown.file.getvalue()
+    assert "✗ train/normal" in shown.file.getvalue()
+
+
 def test_control_characters_are_escaped():
     assert plain("a\x1b[2Jb\x07\r\x9b1m\n\t") == "a\\x1b[2Jb\\x07\\r\\x9b1m\\n\\t"
     assert plain("a\nb\x00", keep="\n") == "a\nb\\x00"

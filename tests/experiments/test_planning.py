@@ -190,7 +190,7 @@ def test_mini_full_has_the_sizes_of_the_issue():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["compare", "--methods", "gan2", "--dry-run"], "no such variant: gan2; choose from: spade, "),
+        (["compare", "--variants", "gan2", "--dry-run"], "no such variant: gan2; choose from: spade, "),
         (["compare", "-p", "nothing"], "choose one of"),
         (["compare", "--modalities", "mood"], "--modalities mood: unknown"),
         (["ablate", "-p", "smoke", "--set", "train.stepz=3"], "train.stepz: unknown setting"),
@@ -211,7 +211,7 @@ def test_bad_input_is_one_clear_error(arguments, message):
 
 def test_a_plan_for_the_methods_lists_the_weights_they_need(tmp_path, monkeypatch):
     monkeypatch.setenv("DMP_MODELS_DIR", str(tmp_path / "none"))
-    arguments = ["plan", "-p", "paper", "--methods", "all", "-w", str(tmp_path / "runs")]
+    arguments = ["plan", "-p", "paper", "--variants", "all", "-w", str(tmp_path / "runs")]
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     for needed in ("Random weights", "VISII", "omnidata", "stable-diffusion", "dmp models pull", *EDITORS):

@@ -74,7 +74,7 @@ def test_exports_take_rejects_by_name_and_never_by_default(dataset: Path, tmp_pa
     assert [json.loads(line)["key"] for line in lines] == [key(BLANK)]
     both = [str(dataset), "--split", "train", "--split", "train.rejects"]
     app([*command, str(tmp_path / "both"), *both], standalone_mode=False)
-    assert {path.name for path in (tmp_path / "both").iterdir()} == {"train", "train.rejects"}
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {"train", "train.rejects", "croissant.json"}
     app([*command, str(tmp_path / "plain"), str(dataset)], standalone_mode=False)
     assert {path.name for path in (tmp_path / "plain").iterdir()} == {"train"}
 

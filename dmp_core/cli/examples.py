@@ -1,0 +1,36 @@
+"""An example of every command, shown at the end of its help."""
+
+from __future__ import annotations
+
+EXAMPLES = {
+    "dmp run": "dmp run --preset mini --workspace runs/demo --set train.steps=200",
+    "dmp plan": "dmp plan --preset mini --workspace runs/demo",
+    "dmp stage": "dmp stage train --workspace runs/demo --modality shading --force",
+    "dmp status": "dmp status runs/demo",
+    "dmp gc": "dmp gc runs/demo",
+    "dmp diff": "dmp diff runs/demo runs/other",
+    "dmp predict": "dmp predict photos/*.jpg --out predictions --modality normal",
+    "dmp app": "dmp app --workspace runs/kitchen",
+    "dmp export": "dmp export runs/kitchen/datasets/kitchen --format coco --out kitchen-coco",
+    "dmp compare": "dmp compare --preset smoke --workspace runs/compare --dry-run",
+    "dmp ablate": "dmp ablate --preset smoke --workspace runs/compare --variants steps-1,steps-5 --dry-run",
+    "dmp verify": "dmp verify runs/demo --repair",
+    "dmp dataset new": "dmp dataset new --keyword kitchen --count 24 --workspace runs/kitchen",
+    "dmp dataset import": "dmp dataset import photos --hold-out 0.2 --workspace runs/photos",
+    "dmp dataset show": "dmp dataset show runs/kitchen/datasets/kitchen",
+    "dmp dataset verify": "dmp dataset verify runs/kitchen/datasets/kitchen",
+    "dmp dataset card": "dmp dataset card runs/kitchen/datasets/kitchen",
+    "dmp dataset push": "dmp dataset push runs/kitchen/datasets/kitchen USER/kitchen --dry-run",
+    "dmp dataset pull": "dmp dataset pull USER/kitchen --workspace runs/kitchen",
+    "dmp adapter push": "dmp adapter push shipped:normal USER/normal --dry-run",
+    "dmp adapter pull": "dmp adapter pull USER/normal --out adapters/normal",
+    "dmp adapter card": "dmp adapter card shipped:normal",
+    "dmp config show": "dmp config show --preset paper --set train.steps=200",
+    "dmp models list": "dmp models list",
+    "dmp models pull": "dmp models pull --preset paper",
+    "dmp models check": "dmp models check --preset paper --full",
+    "dmp prior train": "dmp prior train --out priors/mine --work runs/prior",
+    "dmp prior edit": "dmp prior edit --out editors/mine --work runs/editor",
+    "dmp prior quality": "dmp prior quality shipped:mini --scenes runs/prior/scenes --out quality",
+    "dmp prior card": "dmp prior card shipped:mini",
+}
