@@ -76,7 +76,7 @@ def test_exports_take_rejects_by_name_and_never_by_default(dataset: Path, tmp_pa
     app([*command, str(tmp_path / "both"), *both], standalone_mode=False)
     assert {path.name for path in (tmp_path / "both").iterdir()} == {"train", "train.rejects", "croissant.json"}
     app([*command, str(tmp_path / "plain"), str(dataset)], standalone_mode=False)
-    assert {path.name for path in (tmp_path / "plain").iterdir()} == {"train"}
+    assert {path.name for path in (tmp_path / "plain").iterdir()} == {"train", "croissant.json"}
 
 
 def test_show_lists_them(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
