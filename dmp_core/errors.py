@@ -37,6 +37,9 @@ EXTRAS = {
     "gradio": "app",
     "playwright": "e2e",
     "pip_audit": "audit",
+    "mlflow": "mlflow",
+    "trackio": "trackio",
+    "wandb": "wandb",
 }
 """Package, as it is imported → the extra that installs it; if several do, the first that is needed."""
 

@@ -18,6 +18,7 @@ from dmp_core.stages.gpus import check_gpus
 from dmp_core.stages.hardware import find_gpu, memory_gb
 from dmp_core.stages.opening import open_uses
 from dmp_core.store import Workspace
+from dmp_core.training.trackers import check_trackers
 from dmp_core.weights import registry
 from dmp_core.weights.bases import check_base
 from dmp_core.weights.resolve import registered, resolve_model
@@ -108,9 +109,13 @@ def check_models(nodes: Iterable[Node]) -> None:
 
 
 def check_needs(nodes: Iterable[Node], runtime: RuntimeConfig) -> None:
-    """Raise InputError, before any work, for models that are missing or invalid, or need a GPU where there is none."""
+    """Raise InputError, before any work, for models that are missing or invalid, or need a GPU where there is none.
+
+    Likewise for trackers that are not installed.
+    """
     nodes = list(nodes)
     check_gpus(nodes, runtime)
+    check_trackers({name for node in nodes for name in getattr(node.config, "trackers", ())})
     reason = lacks_gpu(nodes, runtime)
     try:
         check_models(nodes)

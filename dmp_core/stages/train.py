@@ -77,6 +77,10 @@ class TrainStage(OfModality, Coded):
     def on_device(self) -> bool:
         return self.train is not None
 
+    @property
+    def trackers(self) -> list[str]:
+        return list(getattr(self.train, "trackers", ()))
+
 
 class OwnModelTrainStage(TrainStage):
     """For a method that starts from its own model."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dmp_core.training.checkpoints import naming
+from dmp_core.training.trackers import Track
 
 COLUMNS = ("step", "loss", "learning_rate", "grad_norm", "seconds")
 FILE = "loss.csv"
@@ -35,10 +36,13 @@ class StepRecord(NamedTuple):
 class TrainingLog:
     """Writes `loss.csv` and TensorBoard's files under a folder; continues both after a resumed run."""
 
-    def __init__(self, folder: Path, start: int, log_every: int, table: Tensor | None = None) -> None:
+    def __init__(
+        self, folder: Path, start: int, log_every: int, table: Tensor | None = None, track: Track | None = None
+    ) -> None:
         """start: steps done so far; later rows were written by a killed run and are dropped.
 
         table: the rows up to there, from the checkpoint; None: from the file (old checkpoints have no rows).
+        track: receives what TensorBoard receives.
         """
         folder.mkdir(parents=True, exist_ok=True)
         path = self.path = folder / FILE
@@ -50,6 +54,7 @@ class TrainingLog:
         self.log_every = log_every
         self.window: list[StepRecord] = []
         self.board = _Board(folder / "tensorboard", purge_step=start + 1)
+        self.track = track
 
     def add(self, record: StepRecord, terms: Mapping[str, float] | None = None) -> None:
         """Log a step. TensorBoard gets the mean over `log_every` steps, less noisy than one batch.
@@ -84,6 +89,8 @@ class TrainingLog:
             "train/steps_per_second": len(window) / max(sum(record.seconds for record in window), 1e-9),
         }
         self.board.add(scalars, window[-1].step)
+        if self.track is not None:
+            self.track(scalars, window[-1].step)
 
 
 class _Board:

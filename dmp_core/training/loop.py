@@ -11,7 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -28,6 +28,7 @@ from dmp_core.training.optimisation import check_gradients, learning_rate, make_
 from dmp_core.training.pace import Pace
 from dmp_core.training.precision import keep_freed_memory
 from dmp_core.training.settings import FitConfig
+from dmp_core.training.trackers import check_trackers, tracked
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -121,29 +122,28 @@ def fit(
     run = _Run(config, network, parameters, loss_at, work, identity, accelerator)
     started = time.monotonic()
     main = accelerator.is_main_process
-    log = TrainingLog(work, run.step, config.log_every, run.recorded) if main else None
     resumed_at = run.step
     pace = Pace(config.steps, run.step)
-    try:
+    with (
+        tracked(accelerator, config, work, identity) as track,
+        closing(TrainingLog(work, run.step, config.log_every, run.recorded, track)) if main else nullcontext() as log,
         # Each step needs all processes, so the first one decides when to end.
-        with deferred_interrupts() if main else nullcontext() as interrupts:
-            while run.step < config.steps:
-                run.advance()
-                ends = interrupts is not None and interrupts.number is not None
-                saves = ends or run.step % config.checkpoint_every == 0 or run.step == config.steps
-                # The first one is read at once: its numbers tell the most errors.
-                read = run.read() if saves or run.step % config.log_every == 0 or run.step == resumed_at + 1 else []
-                if log is None or interrupts is None:
-                    continue
-                for record in read:
-                    log.add(record)
-                progress(run.step, config.steps, f"loss {run.losses[-1]:.4f}{pace.step(run.step)}")
-                if saves:
-                    run.save(log)
-                    interrupts.deliver()
-    finally:
-        if log is not None:
-            log.close()
+        deferred_interrupts() if main else nullcontext() as interrupts,
+    ):
+        while run.step < config.steps:
+            run.advance()
+            ends = interrupts is not None and interrupts.number is not None
+            saves = ends or run.step % config.checkpoint_every == 0 or run.step == config.steps
+            # The first one is read at once: its numbers tell the most errors.
+            read = run.read() if saves or run.step % config.log_every == 0 or run.step == resumed_at + 1 else []
+            if log is None or interrupts is None:
+                continue
+            for record in read:
+                log.add(record)
+            progress(run.step, config.steps, f"loss {run.losses[-1]:.4f}{pace.step(run.step)}")
+            if saves:
+                run.save(log)
+                interrupts.deliver()
     return FitResult(
         folder=work,
         log=work / FILE,
@@ -163,10 +163,12 @@ def make_accelerator(config: FitConfig, device: str) -> Accelerator:
     AcceleratorState._reset_state()
     if device == "cpu":
         keep_freed_memory()
+    check_trackers(config.trackers)
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation,
+        log_with=list(config.trackers) or None,
     )
     if config.batch_size % accelerator.num_processes:
         raise InputError(
@@ -176,10 +178,13 @@ def make_accelerator(config: FitConfig, device: str) -> Accelerator:
     return accelerator
 
 
+_TECHNICAL = ("checkpoint_every", "log_every", "processes", "trackers")
+
+
 def identity_of(card: Mapping[str, Any]) -> str:
     """A checkpoint continues a run only if all of this is the same. card["training"]: the dumped configuration."""
-    # How often to report or save changes no weight, and the number of processes only their last digits.
-    training = {k: v for k, v in card["training"].items() if k not in ("checkpoint_every", "log_every", "processes")}
+    # How often and where to report or save changes no weight, and the number of processes only their last digits.
+    training = {k: v for k, v in card["training"].items() if k not in _TECHNICAL}
     text = json.dumps({**card, "training": training}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -86,6 +86,8 @@ class FitConfig(Settings):
     processes: PositiveInt | Literal["auto"] = since(1)
     """Processes that share each batch, on a GPU each; `auto`: one per visible GPU. The result is the same up to
     rounding, so a fit is known by its other settings."""
+    trackers: list[Literal["mlflow", "trackio", "wandb"]] = since([])
+    """Where curves go besides `loss.csv` and TensorBoard; each is an extra of its own, and changes no result."""
 
     @model_validator(mode="after")
     def _divides_its_batch(self) -> Self:
@@ -94,10 +96,11 @@ class FitConfig(Settings):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_processes(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+    def _without_technical(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
         if info.context and info.context.get("fingerprint"):
-            values.pop("processes", None)
+            for technical in ("processes", "trackers"):
+                values.pop(technical, None)
         return values
 
     @property
