@@ -8,7 +8,7 @@ function takes the same `weights`, drawn once from a seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from dmp_core.errors import InputError
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Maps resample weights (S, N) to the statistic of each resample (S,)."""
+_MOST_VALUES = 2**22
+"""Weights that are drawn, or multiplied, at a time."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,25 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
-def resample_weights(images: int, samples: int, seed: int = 0) -> NDArray[np.float64]:
+def resample_weights(images: int, samples: int, seed: int = 0) -> NDArray[np.uint8]:
     """How often each image occurs in each bootstrap resample: (samples, images), rows sum to `images`.
 
-    Drawing counts instead of indices turns every resampled mean into one matrix product.
+    Drawing counts instead of indices turns every resampled mean into one matrix product. Counts fit into a byte: one
+    above 255 has a probability below 1e-500.
     """
     if images < 1 or samples < 1:
         raise InputError(f"bootstrap: needs at least one image and one resample (given: {images}, {samples})")
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(images, np.full(images, 1 / images), size=samples).astype(np.float64)
+    rng, weights = np.random.default_rng(seed), np.empty((samples, images), np.uint8)
+    for rows in _blocks(weights):
+        rows[:] = rng.multinomial(images, np.full(images, 1 / images), size=len(rows))
+    return weights
+
+
+def _blocks(weights: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Views of some resamples each, so that large sets need little memory."""
+    rows = max(_MOST_VALUES // weights.shape[1] // 64, 1) * 64
+    for start in range(0, len(weights), rows):
+        yield weights[start : start + rows]
 
 
 def weighted_mean(values: NDArray[np.floating]) -> Statistic:
@@ -64,14 +76,14 @@ def weighted_mean(values: NDArray[np.floating]) -> Statistic:
     return statistic
 
 
-def percentile_interval(statistic: Statistic, weights: NDArray[np.float64], level: float = 0.95) -> Interval:
+def percentile_interval(statistic: Statistic, weights: NDArray[np.uint8], level: float = 0.95) -> Interval:
     """The statistic of the whole set, and the percentile interval of its resamples.
 
     weights: (S, N) of `resample_weights`. Resamples without a value (a class that none of their
     images shows) are not in the percentiles.
     """
     whole = float(statistic(np.ones((1, weights.shape[1])))[0])
-    draws = statistic(weights)
+    draws = np.concatenate([statistic(rows.astype(np.float64)) for rows in _blocks(weights)])
     draws = draws[np.isfinite(draws)]
     if not np.isfinite(whole) or draws.size == 0:
         return Interval(whole, float("nan"), float("nan"))
@@ -80,6 +92,6 @@ def percentile_interval(statistic: Statistic, weights: NDArray[np.float64], leve
     return Interval(whole, float(low), float(high))
 
 
-def paired_interval(ours: Statistic, theirs: Statistic, weights: NDArray[np.float64], level: float = 0.95) -> Interval:
+def paired_interval(ours: Statistic, theirs: Statistic, weights: NDArray[np.uint8], level: float = 0.95) -> Interval:
     """Interval of `ours - theirs` over shared resamples: the noise that both share cancels."""
     return percentile_interval(lambda w: ours(w) - theirs(w), weights, level)

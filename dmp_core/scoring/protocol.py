@@ -190,14 +190,15 @@ def aggregate(tables: Iterable[ScoreTable], *, samples: int = 1000, seed: int = 
     result: dict[str, Any] = {}
     for (name, split), rows in groups.items():
         constant = rows.get(CONSTANT)
+        sizes = {len(table.values) for table in rows.values()}
+        weights = {size: resample_weights(size, samples, seed) for size in sizes}
         result.setdefault(name, {})[split] = {
-            row: _summary(table, constant, samples, seed) for row, table in rows.items()
+            row: _summary(table, constant, weights[len(table.values)]) for row, table in rows.items()
         }
     return result
 
 
-def _summary(table: ScoreTable, constant: ScoreTable | None, samples: int, seed: int) -> dict[str, Any]:
-    weights = resample_weights(len(table.values), samples, seed)
+def _summary(table: ScoreTable, constant: ScoreTable | None, weights: NDArray[np.uint8]) -> dict[str, Any]:
     metrics = {m.name: _plain(percentile_interval(table.statistic(m), weights)) for m in table.modality.metrics}
     entry: dict[str, Any] = {"images": len(table.values), "metrics": metrics}
     entry["beats_constant"], entry["versus_constant"] = None, None
@@ -206,7 +207,7 @@ def _summary(table: ScoreTable, constant: ScoreTable | None, samples: int, seed:
     return entry
 
 
-def _versus(table: ScoreTable, constant: ScoreTable, weights: NDArray[np.float64]) -> dict[str, Any]:
+def _versus(table: ScoreTable, constant: ScoreTable, weights: NDArray[np.uint8]) -> dict[str, Any]:
     if list(table.values["key"]) != list(constant.values["key"]):
         raise InputError(
             f"{table.modality.name}, split {table.split!r}: {table.row!r} and the constant were scored on "

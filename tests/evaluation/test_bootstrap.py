@@ -84,3 +84,15 @@ def test_pairing_removes_the_noise_that_both_share() -> None:
 def test_empty_input_is_an_input_error(images: int, samples: int) -> None:
     with pytest.raises(InputError, match="at least one image"):
         resample_weights(images, samples)
+
+
+@pytest.mark.parametrize("images", [17, 9000])
+def test_resamples_are_numpys_however_many_are_drawn_at_a_time(images):
+    """The second set is too large for one block."""
+    whole = np.random.default_rng(3).multinomial(images, np.full(images, 1 / images), size=1000).astype(np.float64)
+    weights = resample_weights(images, 1000, seed=3)
+    assert np.array_equal(weights, whole)
+    values = np.random.default_rng(0).random(images)
+    low, high = np.quantile(whole @ values / images, [0.025, 0.975])
+    interval = percentile_interval(weighted_mean(values), weights)
+    assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-12)
