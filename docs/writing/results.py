@@ -29,6 +29,7 @@ from docs.writing.documents import ROOT, fill
 DOCUMENT = "docs/results.md"
 IMAGES = ROOT / "docs" / "images"
 STORE = ROOT / "docs" / "results"
+TEXT = "differences.csv"
 
 
 def main(workspace: Annotated[str, typer.Option(help="Workspace of the experiments.")] = "runs/full") -> None:
@@ -40,6 +41,21 @@ def main(workspace: Annotated[str, typer.Option(help="Workspace of the experimen
             kept.mkdir(parents=True, exist_ok=True)
             for file in (INDEX, RESULTS, VERSUS):
                 shutil.copyfile(folder / file, kept / file)
+            as_text(kept)
+
+
+def as_text(kept: Path) -> None:
+    """The paired differences as a file that people read: rounded, and with the metric's direction."""
+    rows = [
+        {
+            "method": row.method, "modality": row.task, "split": split_name(row.split).lower(),
+            "metric": f"{(found := metric(row.task, row.metric)).label} {found.arrow}",
+            **{name: f"{getattr(row, name):+.{found.decimals}f}" for name in ("difference", "ci_low", "ci_high")},
+            "verdict": row.verdict,
+        }
+        for row in pd.read_parquet(kept / VERSUS).itertuples()
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(kept / TEXT, index=False)
 
 
 def section(folder: Path) -> str:
@@ -78,22 +94,14 @@ def _differences(folder: Path, index: dict[str, Any]) -> list[str]:
     if frame.empty:
         return []
     reference = index["variants"][index["reference"]]["title"]
+    where = f"{STORE.name}/{folder.name}/{TEXT}"
     lines = [
-        f"**Modalities on which each is better than {reference} / even / worse, by the paired intervals below**\n",
+        f"**Modalities on which each is better than {reference} / even / worse, on the same images**\n",
         *_tally(frame),
         "",
-        f"**Each row minus {reference}, on the same images (95 % interval)**\n",
-        "| | modality | split | metric | difference | verdict |",
-        "|---|---|---|---|---:|---|",
+        f"By the 95 % intervals of the paired differences: [{TEXT}]({where}).\n",
     ]
-    for row in frame.itertuples():
-        found = metric(row.task, row.metric)
-        amounts = [f"{value:+.{found.decimals}f}" for value in (row.difference, row.ci_low, row.ci_high)]
-        lines.append(
-            f"| {row.method} | {row.task} | {split_name(row.split).lower()} | {found.label} {found.arrow} "
-            f"| {amounts[0]} ({amounts[1]} to {amounts[2]}) | {row.verdict} |"
-        )
-    return ["\n".join(lines) + "\n"]
+    return ["\n".join(lines)]
 
 
 def _tally(frame: pd.DataFrame) -> list[str]:
