@@ -144,7 +144,7 @@ def walk(config: PipelineConfig, root: Path, pulled: Sequence[str], others: Iter
     app(["run", *command], standalone_mode=False)
     for other in others:
         run_nodes(other, str(root), list(nodes_of(other, "normal")))
-    app(["compare", *command, "--methods", "dmp"], standalone_mode=False)
+    app(["compare", *command, "--variants", "dmp"], standalone_mode=False)
 
 
 def nodes_of(config: PipelineConfig, modality: str) -> Iterator[Node]:

@@ -15,7 +15,6 @@ from dmp_core.prompts.gguf_cache import converted_gguf, locate_language_model, q
 from dmp_core.prompts.sentences import abbreviations, is_abbreviated
 from dmp_core.prompts.settings import TransformersPrompts, caption_bounds
 from dmp_core.prompts.subject import phrase_of
-from dmp_core.weights.load import choose_device
 from dmp_core.weights.resolve import UNREADABLE, why_unreadable
 
 try:

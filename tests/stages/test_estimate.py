@@ -69,7 +69,7 @@ def test_columns_of_one_pass_take_its_time_once(nodes, tmp_path):
     assert (after.seconds, after.bytes) == (0, estimate_seconds(shading, place, runtime).bytes)
     assert estimate_seconds(shading, place, runtime, [other]).seconds == full.seconds
     arguments = ["plan", "-p", "paper", "-w", str(tmp_path), "--set", "runtime.device=cpu"]
-    for more, key in ((["--json"], "artefacts"), (["--json", "--methods", "dmp"], "variants")):
+    for more, key in ((["--json"], "artefacts"), (["--json", "--variants", "dmp"], "variants")):
         shown = json.loads(CliRunner().invoke(app, [*arguments, *more]).output)[key]
         if key == "artefacts":
             seconds = {row["id"]: row["seconds"] for row in shown}

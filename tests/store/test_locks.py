@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -208,24 +207,21 @@ def test_a_shard_lock_that_is_renewed_is_waited_for(tmp_path, monkeypatch):
     assert made[0] > started + 1
 
 
-def test_a_shard_that_another_run_took_over_is_left_to_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "POLL", 0.02)
+def test_a_shard_that_another_run_took_over_is_left_to_it(tmp_path):
     out = kind_of("labels").artefact(Workspace(tmp_path), "train", "0123456789ab")
     plans, lock = plan_shards(["train-00000000"], 1), "labels-train-0123456789ab-shard-000000.tar"
 
     def slow(plan: ShardPlan) -> list[Sample]:
         """While it computes it is presumed dead; the other run makes the shard and releases the lock."""
         plant(out.workspace, lock, ABANDONED["foreign host"])
-        later.start()
+        other()
         return [{"__key__": plan.keys[0], "txt": b"mine"}]
 
     def other() -> None:
         out.workspace.fs.rm_file(f"{tmp_path}/.locks/{lock}.lock")
         write_shards(out, plans, lambda plan: [{"__key__": plan.keys[0], "txt": b"theirs"}])
 
-    later = threading.Timer(0.2, other)
     write_shards(out, plans, slow)
-    later.join()
     assert [sample["txt"] for sample in read_shard(out.workspace, out.file("shard-000000.tar"))] == [b"theirs"]
     assert left(out.workspace) == []
 
