@@ -93,6 +93,7 @@ def test_every_stage_and_every_flow_is_in_prefect_yaml():
     assert entrypoints == {*stages, *datasets, *experiments, "flows/pipeline.py:pipeline"}
 
 
+@pytest.mark.e2e
 def test_pipeline_runs_by_deployment_with_its_training_on_the_other_pool(prefect, workspace):
     assert complete(workspace)
     assert (workspace / "report" / "index.html").exists()

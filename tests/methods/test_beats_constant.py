@@ -129,12 +129,12 @@ def learns(name: str, problem: Problem, folder: Path) -> None:
     assert aggregate([ours, theirs])["shading"][""][ours.row]["beats_constant"]
 
 
-@pytest.mark.parametrize("name", ["sdedit", "ddib", "dmp"])
+@pytest.mark.parametrize("name", [pytest.param("sdedit", marks=pytest.mark.e2e), "ddib", "dmp"])  # ddib fits the same
 def test_what_starts_from_the_prior_beats_the_constant(name, prior, tmp_path):
     learns(name, prior, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["ip2p_learned", "visii"])
+@pytest.mark.parametrize("name", [pytest.param("ip2p_learned", marks=pytest.mark.e2e), "visii"])
 def test_learnt_instructions_beat_the_constant(name, editor, tmp_path):
     learns(name, editor, tmp_path)
 
