@@ -1,4 +1,4 @@
-"""all artefacts → index.html and metrics.json"""
+"""all artefacts → index.html, its images and values, single.html and metrics.json"""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from dmp_core.stages.base import Draft, Inputs, StageKind, StageResult, StageSet
 from dmp_core.store import Artefact, Lock, Manifest, read_artefact, staged_folder
 from dmp_core.store.folders import mirror
 
-KIND = StageKind("report", version=1, typical=(0.1, 10_000), on_a_gpu=(0.2, 10_000), folder="reports")
+KIND = StageKind("report", version=2, typical=(0.1, 10_000), on_a_gpu=(0.2, 10_000), folder="reports")
 
 
 class ReportStage(StageSettings):
