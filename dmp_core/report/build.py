@@ -9,7 +9,7 @@ import mimetypes
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -31,6 +31,9 @@ from dmp_core.report.tables import (
 from dmp_core.report.values import quantities
 from dmp_core.scoring.registry import CEILING, CONSTANT, DMP, describe
 from dmp_core.text import plain as plain_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 SINGLE = "single.html"
@@ -128,16 +131,7 @@ def render_page(data: ReportData, galleries: Sequence[SplitGallery], embed: Path
 
     embed: a folder whose files become part of the page.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        finalize=lambda value: plain_text(value, keep="\n\t") if type(value) is str else value,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters.update(
         number=format_number,
         duration=duration,
@@ -164,6 +158,20 @@ def render_page(data: ReportData, galleries: Sequence[SplitGallery], embed: Path
         quantities=quantities(data.modalities),
         single=None if embed else SINGLE,
         mailed=MAILED,
+    )
+
+
+def page_environment() -> Environment:
+    """Templates of pages; every value is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        finalize=lambda value: plain_text(value, keep="\n\t") if type(value) is str else value,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
