@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, WorkspaceOption, stdout
+from dmp_core.cli.console import ConfigFile, Json, Overrides, Preset, ProgressDisplay, WorkspaceOption, stdout
 from dmp_core.cli.running import run_nodes
 from dmp_core.config.presets import load_config
 from dmp_core.dataset.settings import MOST_SAMPLES
 from dmp_core.errors import InputError
+from dmp_core.progress import current_listener, listening
 from dmp_core.prompts.keywords import read_keywords
 from dmp_core.requests.parts import dataset_config, dataset_name
 from dmp_core.requests.rejects import is_rejects, rejects_of
@@ -48,6 +50,28 @@ def new(
     settings = dataset_config(base, workspace, words, count, name=title, split=split, part=part)
     run_nodes(settings, workspace, plan(settings))
     stdout.print(f"dataset: {workspace.rstrip('/')}/datasets/{title}/{next(iter(settings.splits))}", soft_wrap=True)
+
+
+@app.command()
+def preview(
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=MOST_SAMPLES, help="Number of images.")] = 8,
+    split: Annotated[str, typer.Option(help="Split whose first images are made.")] = "train",
+    out: Annotated[Path | None, typer.Option(help="Empty folder for the page; a temporary one by default.")] = None,
+    preset: Preset = "mini",
+    workspace: Annotated[
+        str | None, typer.Option("--workspace", "-w", help="Read finished captions here; nothing is written to it.")
+    ] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Make the first images of a split with their captions as one page, outside the workspace."""
+    from dmp_core.requests.preview import preview as make_preview
+
+    settings = load_config(preset, config, overrides)
+    folder = out or Path(mkdtemp(prefix="dmp-preview-"))
+    with ProgressDisplay(then=current_listener(), expected={f"prompts/{split}": 0.0}) as display, listening(display):
+        made = make_preview(settings, split, count, folder, workspace)
+    stdout.print(f"{made.made} of {made.planned} images of {split}: {made.page}", soft_wrap=True)
 
 
 @app.command()

@@ -16,6 +16,7 @@ EXAMPLES = {
     "dmp ablate": "dmp ablate --preset smoke --workspace runs/compare --variants steps-1,steps-5 --dry-run",
     "dmp verify": "dmp verify runs/demo --repair",
     "dmp dataset new": "dmp dataset new --keyword kitchen --count 24 --workspace runs/kitchen",
+    "dmp dataset preview": "dmp dataset preview --count 8 --preset mini --out preview",
     "dmp dataset import": "dmp dataset import photos --hold-out 0.2 --workspace runs/photos",
     "dmp dataset show": "dmp dataset show runs/kitchen/datasets/kitchen",
     "dmp dataset verify": "dmp dataset verify runs/kitchen/datasets/kitchen",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+import mimetypes
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
 from dmp_core.modalities import Modality, with_built_in
 from dmp_core.report.data import QualityRecord, ReportData, SplitStatistics, TrainingRecord
-from dmp_core.report.gallery import GalleryWriter, ImageFile, SplitGallery
+from dmp_core.report.gallery import GalleryWriter, ImageFile, Shown, SplitGallery
 from dmp_core.report.plots import distribution, loss_curve
 from dmp_core.report.tables import (
     DASH,
@@ -25,16 +28,24 @@ from dmp_core.report.tables import (
     split_name,
     wins,
 )
+from dmp_core.report.values import quantities
 from dmp_core.scoring.registry import CEILING, CONSTANT, DMP, describe
 from dmp_core.text import plain as plain_text
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 TEMPLATES = Path(__file__).parent / "templates"
+SINGLE = "single.html"
+MAILED = 8
+"""Most images per split in the single file, so that a mail takes it."""
 
 
 def build_report(data: ReportData, out_dir: str | Path) -> Path:
     """Write the report into `out_dir` (created if needed) and return the path of its `index.html`.
 
-    Equal data gives equal bytes. Images are in `images/`, numbers in `metrics.json`.
+    Equal data gives equal bytes. Images are in `images/`, the numbers behind the maps in `values/`, scores in
+    `metrics.json`; `single.html` is the page as one file, with at most `MAILED` images per split.
     """
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
@@ -43,7 +54,14 @@ def build_report(data: ReportData, out_dir: str | Path) -> Path:
     (out / "metrics.json").write_text(_json(metrics_record(data)))
     page = out / "index.html"
     page.write_text(render_page(data, galleries), encoding="utf-8")
+    first = [replace(gallery, shown=gallery.shown[:MAILED]) for gallery in galleries]
+    (out / SINGLE).write_text(render_page(data, first, embed=out), encoding="utf-8")
     return page
+
+
+def _data_url(file: Path) -> str:
+    kind = mimetypes.types_map.get(file.suffix, "text/plain")
+    return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 def metrics_record(data: ReportData) -> dict[str, Any]:
@@ -108,19 +126,18 @@ class SplitScores:
     """Modality's title and inline SVG."""
 
 
-def render_page(data: ReportData, galleries: Sequence[SplitGallery]) -> str:
-    """The page as text; the images that `galleries` refer to must be in the same folder."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+def render_page(data: ReportData, galleries: Sequence[SplitGallery], embed: Path | None = None) -> str:
+    """The page as text; the files that `galleries` refer to must be in the same folder.
 
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        finalize=lambda value: plain_text(value, keep="\n\t") if type(value) is str else value,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    embed: a folder whose files become part of the page.
+    """
+    environment = page_environment()
+    environment.filters.update(
+        number=format_number,
+        duration=duration,
+        thousands=lambda n: f"{n:,}".replace(",", " "),
+        address=(lambda path: _data_url(embed / path)) if embed else quote,
     )
-    environment.filters.update(number=format_number, duration=duration, thousands=lambda n: f"{n:,}".replace(",", " "))
     return environment.get_template("index.html").render(
         data=data,
         summary=data.summary or summary_sentence(data),
@@ -138,6 +155,23 @@ def render_page(data: ReportData, galleries: Sequence[SplitGallery]) -> str:
         split_name=split_name,
         references={"dmp": DMP, "ceiling": CEILING, "constant": CONSTANT},
         dash=DASH,
+        quantities=quantities(data.modalities),
+        single=None if embed else SINGLE,
+        mailed=MAILED,
+    )
+
+
+def page_environment() -> Environment:
+    """Templates of pages; every value is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        finalize=lambda value: plain_text(value, keep="\n\t") if type(value) is str else value,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
@@ -164,14 +198,14 @@ def _listed(titles: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def hero(galleries: Sequence[SplitGallery]) -> list[tuple[str, str, ImageFile, Sequence[tuple[str, ImageFile]]]]:
-    """The first image of every split with all its predictions: (split title, prompt, image, (modality, prediction))."""
-    strips: list[tuple[str, str, ImageFile, Sequence[tuple[str, ImageFile]]]] = []
+def hero(galleries: Sequence[SplitGallery]) -> list[tuple[str, Shown, Sequence[tuple[str, ImageFile]]]]:
+    """The first image of every split with all its predictions: (split title, sample, (modality, prediction))."""
+    strips: list[tuple[str, Shown, Sequence[tuple[str, ImageFile]]]] = []
     for gallery in galleries:
         if gallery.shown:
             first = gallery.shown[0]
             predictions = [(p.modality.short, p.prediction) for p in first.panels if p.prediction]
-            strips.append((gallery.title, first.prompt, first.rgb, predictions))
+            strips.append((gallery.title, first, predictions))
     return strips
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from dmp_core.modalities import Modality
 from dmp_core.modalities.classes import ClassMap
 from dmp_core.modalities.scalar import ScalarMap
+from dmp_core.report import values
 from dmp_core.report.data import ReportData, Sample
 from dmp_core.report.pictures import (
     ERROR_MAP,
@@ -46,6 +48,9 @@ class ImageFile:
     alt: str
     width: int
     height: int
+    kind: str = "image"
+    """image, label, prediction or error."""
+    modality: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class Panel:
     error: ImageFile | None
     score: str
     """Per-image score with its unit; empty when the split is not scored."""
+    value: float | None = None
+    """The same as a number, to sort by."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,15 @@ class Shown:
     rgb: ImageFile
     panels: Sequence[Panel]
     source: str = ""
+    values: str = ""
+    """Path of the script with the numbers behind the maps."""
+    classes: Sequence[str] = ()
+    """Names of the classes in the labels, or in the predictions if there are none."""
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Modality → per-image score."""
+        return {panel.modality.name: panel.value for panel in self.panels if panel.value is not None}
 
 
 @dataclass(frozen=True)
@@ -109,6 +125,21 @@ class SplitGallery:
     """Modality, label and range of its error map."""
     error_gradient: str
 
+    @property
+    def keywords(self) -> list[str]:
+        return sorted({shown.keyword for shown in self.shown} - {""})
+
+    @property
+    def classes(self) -> list[str]:
+        return sorted({name for shown in self.shown for name in shown.classes})
+
+    @property
+    def sortable(self) -> list[Modality]:
+        """Modalities that images have scores of."""
+        found = {name for shown in self.shown for name in shown.scores}
+        first = self.shown[0].panels if self.shown else ()
+        return [panel.modality for panel in first if panel.modality.name in found]
+
 
 def keys_to_show(tables: Iterable[ScoreTable], keys: Sequence[str], gallery: int = 8) -> list[str]:
     """Keys of the samples that a report needs of a split: the first `gallery` ones, then the cases of DMP's tables.
@@ -130,7 +161,9 @@ class GalleryWriter:
         self._scores = {(t.split, t.modality.name): t for t in data.tables if t.row == DMP}
         self._panels: dict[tuple[str, str, str], Panel] = {}
         self._inputs: dict[tuple[str, str], ImageFile] = {}
+        self._values: dict[tuple[str, str], str] = {}
         (out / FOLDER).mkdir(parents=True, exist_ok=True)
+        (out / values.FOLDER).mkdir(exist_ok=True)
 
     def split(self, split: str) -> SplitGallery:
         """Write the split's images."""
@@ -153,8 +186,25 @@ class GalleryWriter:
         )
 
     def _shown(self, split: str, sample: Sample, modalities: Sequence[Modality], spans: Spans) -> Shown:
-        panels = [self._panel(split, sample, modality, spans) for modality in modalities]
-        return Shown(sample.key, sample.prompt, sample.keyword, self._input(split, sample), panels, sample.source)
+        return Shown(
+            key=sample.key,
+            prompt=sample.prompt,
+            keyword=sample.keyword,
+            rgb=self._input(split, sample),
+            panels=[self._panel(split, sample, modality, spans) for modality in modalities],
+            source=sample.source,
+            values=self._numbers(split, sample),
+            classes=[name for m in modalities if isinstance(m, ClassMap) for name, _ in _legend(m, [sample])],
+        )
+
+    def _numbers(self, split: str, sample: Sample) -> str:
+        place = (split, sample.key)
+        if place not in self._values:
+            path = f"{values.FOLDER}/{_file_name(sample.key)}.js"
+            shown = [m for m in self.data.modalities if _seen(m, [sample])]
+            (self.out / path).write_text(values.values_script(sample, shown, split not in self.data.unscored))
+            self._values[place] = path
+        return self._values[place]
 
     def _cases(self, split: str, samples: Mapping[str, Sample], spans: Spans) -> dict[str, list[Case]]:
         cases: dict[str, list[Case]] = {}
@@ -186,13 +236,13 @@ class GalleryWriter:
         error = None
         if label is not None and prediction is not None and split not in self.data.unscored:
             image = colourise_error(modality, prediction, label)
-            error = self._write(image, f"{sample.key}-{name}-error", f"{name}: error map")
+            error = self._write(image, sample, modality, "error")
         return Panel(
             modality=modality,
             label=self._map(sample, modality, "label", label, span),
             prediction=self._map(sample, modality, "prediction", prediction, span),
             error=error,
-            score=self._score(split, sample.key, modality),
+            **self._score(split, sample.key, modality),
         )
 
     def _map(
@@ -205,41 +255,50 @@ class GalleryWriter:
     ) -> ImageFile | None:
         if array is None:
             return None
-        image, name = modality.colourise(array, span=span), modality.name
-        return self._write(image, f"{sample.key}-{name}-{kind}", f"{name}: {kind}", flat=modality.flat)
+        return self._write(modality.colourise(array, span=span), sample, modality, kind, flat=modality.flat)
 
-    def _score(self, split: str, key: str, modality: Modality) -> str:
+    def _score(self, split: str, key: str, modality: Modality) -> dict[str, Any]:
+        """The panel's `score` and `value`."""
         table = self._scores.get((split, modality.name))
         if table is None or split in self.data.unscored:
-            return ""
+            return {"score": ""}
         metric = modality.image_metric
         row = table.values.loc[table.values["key"] == key, metric.name]
         value = float(row.iloc[0]) if len(row) else None
         label = "" if metric.unit else f" {metric.label.removesuffix(' per image')}"
-        return format_number(value, metric.decimals, metric.unit) + label
+        text = format_number(value, metric.decimals, metric.unit) + label
+        return {"score": text, "value": value if value is not None and math.isfinite(value) else None}
 
     def _write_photo(self, sample: Sample) -> ImageFile:
         return self._save(
             enlarge(sample.rgb, PHOTO),
             f"{sample.key}-rgb.jpg",
-            f"Image: {sample.prompt or sample.source or sample.key}",
+            f"Image {sample.key}: {sample.prompt or sample.source or sample.keyword}".rstrip(": "),
         )
 
-    def _write(self, image: RGB, name: str, alt: str, *, flat: bool = False) -> ImageFile:
+    def _write(self, image: RGB, sample: Sample, modality: Modality, kind: str, *, flat: bool = False) -> ImageFile:
         longest = max(image.shape[:2])
         # PNG keeps class colours and tiny images exact; larger files would be too big.
         suffix = "png" if flat or longest <= THUMBNAIL // 2 else "jpg"
         small = image if longest <= THUMBNAIL else enlarge(image, THUMBNAIL, crisp=flat)
-        return self._save(small, f"{name}.{suffix}", alt)
+        saved = self._save(
+            small,
+            f"{sample.key}-{modality.name}-{kind}.{suffix}",
+            f"{modality.title}, {'error map' if kind == 'error' else kind} of {sample.key}",
+        )
+        return replace(saved, kind=kind, modality=modality.name)
 
     def _save(self, image: RGB, name: str, alt: str) -> ImageFile:
         from PIL import Image
 
-        file = re.sub(r"[^\w.-]", "_", name)
-        path = f"{FOLDER}/{file}"
+        path = f"{FOLDER}/{_file_name(name)}"
         options: dict[str, Any] = {"optimize": True} if name.endswith("png") else {"quality": 88, "subsampling": 0}
         Image.fromarray(np.ascontiguousarray(image)).save(self.out / path, **options)
         return ImageFile(path, alt, image.shape[1], image.shape[0])
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name)
 
 
 def _colour_bars(modalities: Iterable[Modality], spans: Spans) -> list[ColourBar]:

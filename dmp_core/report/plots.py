@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,8 @@ def loss_curve(curve: pd.DataFrame, name: str) -> str:
         axes.set_ylabel("loss")
         axes.grid(axis="y")
 
-    return _svg(draw, name, f"Training loss over {int(steps[-1]) if len(steps) else 0} steps")
+    title = f"Training loss over {int(steps[-1]) if len(steps) else 0} steps"
+    return _svg(draw, name, title, {"step": _numbers(steps), "loss": _numbers(loss)})
 
 
 def smooth(values: NDArray[np.float64], share: float = 0.08) -> NDArray[np.float64]:
@@ -102,7 +104,17 @@ def distribution(
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.set_xlim(bins[0], bins[-1])
 
-    return _svg(draw, name, f"Distribution of {label} over {len(shown)} images")
+    data = {
+        "quantity": label,
+        "values": _numbers(shown),
+        "lines": dict(zip(marks, _numbers(marks.values()), strict=True)),
+    }
+    return _svg(draw, name, f"Distribution of {label} over {len(shown)} images", data)
+
+
+def _numbers(values: Iterable[float]) -> list[float | None]:
+    """As JSON has them: six digits, None for NaN and infinities."""
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
 
 
 def line_colour(row: str) -> str:
@@ -116,7 +128,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _svg(draw: Any, name: str, title: str) -> str:
+def _svg(draw: Any, name: str, title: str, data: Mapping[str, Any]) -> str:
     matplotlib = load_matplotlib()
     from matplotlib.figure import Figure
 
@@ -124,13 +136,14 @@ def _svg(draw: Any, name: str, title: str) -> str:
         figure = Figure(figsize=(2.7, 1.75))
         draw(figure.add_subplot())
         figure.tight_layout(pad=0.4)
-        return inline_svg(figure, name, title)
+        return inline_svg(figure, name, title, data)
 
 
-def inline_svg(figure: Figure, name: str, title: str) -> str:
+def inline_svg(figure: Figure, name: str, title: str, data: Mapping[str, Any]) -> str:
     """A figure as an <svg> element: no prologue, no links, unique ids, the page's colours.
 
-    name: prefix of the ids, unique on the page. title: text for screen readers.
+    name: prefix of the ids, unique on the page. title: text for screen readers. data: what is drawn; it becomes the
+    element's <metadata>, as JSON.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -147,4 +160,6 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
     size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text)
     assert size is not None, "matplotlib writes the size in points"
     text = text.replace(size.group(0), f'class="plot" role="img" aria-label="{escape(title)}"', 1)
-    return re.sub(r"\s+", " ", text).replace("> <", "><").strip()
+    text = re.sub(r"\s+", " ", text).replace("> <", "><").strip()
+    held = escape(json.dumps(data, allow_nan=False), quote=False)
+    return text.replace("</svg>", f"<metadata>{held}</metadata></svg>")

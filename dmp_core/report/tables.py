@@ -39,6 +39,8 @@ class Cell:
     text: str
     interval: str = ""
     best: bool = False
+    exact: tuple[float | None, ...] = (None, None, None)
+    """Mean and bounds of the interval, not rounded: what the table's CSV holds."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ def _cell(row: Mapping[str, Any], metric: Metric, bold: bool = False, brief: boo
     # An interval that prints as one number (the constant's IoU of 0) is of no use.
     wide = low is not None and high is not None and not math.isclose(low, high, abs_tol=10.0**-decimals / 2)
     interval = f"{format_number(low, decimals)}–{format_number(high, decimals)}" if wide and not brief else ""
-    return Cell(text, interval, bold and mean is not None)
+    exact = tuple(value if value is not None and math.isfinite(value) else None for value in (mean, low, high))
+    return Cell(text, interval, bold and mean is not None, exact)
 
 
 # ------------------------------------------------------------------------------------- headline

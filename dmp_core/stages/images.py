@@ -82,7 +82,7 @@ def run(
     progress: Progress = silent,
 ) -> StageResult:
     """Make one image per prompt, shard by shard."""
-    rows: dict[str, Row] = {row["key"]: row for row in _records(inputs["prompts"])}
+    rows: dict[str, Row] = {row["key"]: row for row in rows_of(inputs["prompts"])}
     plans = plan_shards(rows, config.samples_per_shard, inputs["prompts"].published().skipped)
     with share(KIND, config, inputs, runtime, lambda: open_source(config.images, runtime)) as source:
         files = write_shards(
@@ -104,5 +104,6 @@ def run(
     return StageResult(samples=sum(plan.planned for plan in plans), files=files, details=details | cut)
 
 
-def _records(prompts: Artefact) -> list[dict[str, Any]]:
+def rows_of(prompts: Artefact) -> list[Row]:
+    """What the images are made from, in the order of their keys."""
     return [{str(name): value for name, value in row.items()} for row in read_prompts(prompts).to_dict("records")]

@@ -1,4 +1,4 @@
-"""all artefacts → index.html and metrics.json"""
+"""all artefacts → index.html, its images and values, single.html and metrics.json"""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_completion_knows_the_commands() -> None:
     asked = {"_DMP_COMPLETE": "complete_bash", "COMP_WORDS": "dmp dataset p", "COMP_CWORD": "2"}
     program = "import sys; sys.argv = ['dmp']; from dmp_core.cli import main; main()"
     shown = subprocess.run([sys.executable, "-c", program], env=os.environ | asked, capture_output=True, text=True)
-    assert shown.stdout.split() == ["push", "pull"], shown.stderr
+    assert shown.stdout.split() == ["preview", "push", "pull"], shown.stderr
 
 
 def test_every_command_has_an_example_and_no_other_one_does() -> None:

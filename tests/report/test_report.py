@@ -37,7 +37,7 @@ from tests.report.rooms import metrics_of, room, samples, tables
 from tests.test_text import HOSTILE
 
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
-URL_ATTRIBUTES = {"src", "href", "srcset", "poster", "data", "action", "xlink:href"}
+URL_ATTRIBUTES = {"src", "href", "srcset", "poster", "data", "action", "xlink:href", "data-values"}
 
 
 class Page(HTMLParser):

@@ -15,7 +15,7 @@ from dmp_core.config import PipelineConfig, load_config
 from dmp_core.stages import execute, plan, statuses
 from dmp_core.store import Workspace
 
-TIMED = {"report/index.html", "report/metrics.json"}
+TIMED = {"report/index.html", "report/single.html", "report/metrics.json"}
 """Files of the report that list how long stages took."""
 
 
@@ -49,7 +49,8 @@ def timeless(manifest: bytes) -> Any:
     content = json.loads(manifest)
     for name in ("created", "seconds"):
         del content[name]
-    unlike = ("loss.csv", "tensorboard", "index.html", "metrics.json" if content["stage"] == "report" else "loss.csv")
+    report = ("index.html", "single.html", "metrics.json") if content["stage"] == "report" else ()
+    unlike = ("loss.csv", "tensorboard", *report)
     content["files"] = [record for record in content["files"] if not record["name"].startswith(unlike)]
     return content
 

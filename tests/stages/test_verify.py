@@ -60,7 +60,7 @@ def flip_bit(path: Path) -> None:
 
 def outputs(workspace: Path) -> dict[str, bytes]:
     """The content that every rerun must reproduce: all except times."""
-    timed = ("manifest.json", "loss.csv", "index.html", "metrics.json")
+    timed = ("manifest.json", "loss.csv", "index.html", "single.html", "metrics.json")
     return {
         path.relative_to(workspace).as_posix(): path.read_bytes()
         for path in sorted(workspace.rglob("*"))
