@@ -22,7 +22,7 @@ LIMIT = 10.0
 """Seconds from SIGINT or SIGTERM within which a command must have ended."""
 LINE = "interrupted; run the same command again to resume"
 _MARK = "DMP_DRILL"
-_TIMED = {"manifest.json", "loss.csv", "metrics.json", "index.html"}
+_TIMED = {"manifest.json", "loss.csv", "metrics.json", "index.html", "single.html"}
 """Files that contain times, or digests of such files."""
 _TEMPORARY = ("*.tmp", "*.part", "*.tmp.npz", ".writing-*", "*.lock", "*.lock.*")
 
