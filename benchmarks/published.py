@@ -44,7 +44,7 @@ def prediction(base: Any, images: torch.Tensor) -> dict[str, Callable[[], torch.
 
 
 def training(base: Any, images: torch.Tensor, lora: LoraConfig) -> dict[str, Callable[[], torch.Tensor]]:
-    """A step's pass through the U-Net and its gradient, on these images as image and label; with encoding or without."""
+    """A step's pass through the U-Net and its gradient, on these images as image and label; with encoding or not."""
     add_lora(base.unet, lora.rank, None, lora.targets, seed=0)
     parameters = [value for value in base.unet.parameters() if value.requires_grad]
     with torch.no_grad():
