@@ -11,6 +11,7 @@ from typing import ClassVar
 from dmp_core.keywords.english import has_word, is_free_text, is_plural, plural, readable_keyword
 from dmp_core.keywords.meaning import Family, meaning_of, vocabulary_file
 from dmp_core.prompts.settings import GrammarPrompts
+from dmp_core.prompts.vary import VaryConfig, Weights, draw, ordered
 
 
 def words_of(text: str) -> list[str]:
@@ -127,6 +128,8 @@ _FREE_TEMPLATES = [
     "{Phrase} in {colour} and {colour2}, {light}",
     "{Phrase}, {colour} tones, {light}, {main}",
 ]
+_LISTS = {1: "{main}", 2: "{list2}", 3: "{list3}"}
+"""Number of different objects → slot."""
 _PLAIN_TEMPLATES = ["{A_place} with {main}", "{A_place}", "{Place}"]
 _PLAIN_FREE_TEMPLATES = ["{Phrase} with {main}", "{Phrase}, {light}", "{Phrase}"]
 
@@ -148,37 +151,76 @@ class GrammarGenerator:
     def __init__(self, settings: GrammarPrompts | None = None, device: str = "auto", max_characters: int = 150) -> None:
         self.max_characters = max_characters
 
-    def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
+    def generate(
+        self, keywords: Sequence[str], template: str, seeds: Sequence[int], vary: VaryConfig | None = None
+    ) -> list[str]:
         """One caption per keyword; `template` is a request to a language model and has no use here."""
-        return [self.caption(keyword, random.Random(seed)) for keyword, seed in zip(keywords, seeds, strict=True)]
+        pairs = zip(keywords, seeds, strict=True)
+        return [self.caption(keyword, random.Random(seed), vary) for keyword, seed in pairs]
 
-    def caption(self, keyword: str, rng: random.Random) -> str:
+    def caption(self, keyword: str, rng: random.Random, vary: VaryConfig | None = None) -> str:
         """A caption of at most `max_characters`, unless the keyword alone is longer."""
         phrase, family = readable_keyword(keyword), meaning_of(keyword).captioned
         free = is_free_text(phrase) or family.abstract
         templates = _FREE_TEMPLATES if free else _OUTDOOR_TEMPLATES if family.outdoor else _ROOM_TEMPLATES
         # Long keywords leave no room for a rich sentence: try a few, then plainer ones.
-        choices = [rng.choice(templates) for _ in range(4)] + (_PLAIN_FREE_TEMPLATES if free else _PLAIN_TEMPLATES)
+        plainer = _PLAIN_FREE_TEMPLATES if free else _PLAIN_TEMPLATES
+        rich = [_choose_template(rng, templates, vary) for _ in range(4)]
+        choices = [template for template in rich if template] + plainer
         for template in choices:
             if free and has_word(phrase, "with"):  # "a bar with lamps, two stools", not "with lamps with two stools"
                 template = template.replace("} with {", "}, {", 1)
-            text = template.format_map(_Slots(phrase, family, rng))
+            text = template.format_map(_Slots(phrase, family, rng, vary))
             if len(text) <= self.max_characters:
                 return text
         return text
 
-    def details(self, keyword: str, rng: random.Random) -> str:
+    def details(self, keyword: str, rng: random.Random, vary: VaryConfig | None = None) -> str:
         """Things to ask a language model for, e.g. `a red velvet bed and two oak chairs at dusk`."""
-        return "{list2} {light}".format_map(_Slots(readable_keyword(keyword), meaning_of(keyword).captioned, rng))
+        slots = _Slots(readable_keyword(keyword), meaning_of(keyword).captioned, rng, vary)
+        number = draw(rng, sorted(_LISTS), vary.objects) if vary and vary.objects else 2
+        style = slots.style() if vary and vary.style else ""
+        return f"{_LISTS[number or 2]} {{light}}".format_map(slots) + (f", {style} style" if style else "")
+
+
+def _choose_template(rng: random.Random, templates: Sequence[str], vary: VaryConfig | None) -> str | None:
+    """None if no template names a number of objects that may be drawn."""
+    if vary is None or not vary.objects:
+        return rng.choice(templates)
+    by_number: dict[int, list[str]] = {}
+    for template in templates:
+        by_number.setdefault(_named(template), []).append(template)
+    number = draw(rng, [number for number in sorted(by_number) if number], vary.objects)
+    return None if number is None else rng.choice(by_number[number])
+
+
+def _named(template: str) -> int:
+    """How many different objects a template names."""
+    slots = re.findall(r"\{(\w+)\}", template.lower())
+    return sum({"main": 1, "other": 1, "list2": 2, "list3": 3}.get(slot, 0) for slot in slots)
+
+
+@cache
+def traits() -> dict[str, list[str]]:
+    """What captions draw, by the fields of `VaryConfig`."""
+    materials = {word for words in (*_SURFACES.values(), *_MATERIALS.values()) for word in words}
+    return {
+        "colour": vocabulary_words("colours"),
+        "material": sorted(materials),
+        "light": sorted({*_LIGHT_PHRASES, *_LIGHT_ADJECTIVES}),
+        "style": sorted(_DECOR),
+        "objects": [str(number) for number in _LISTS],
+    }
 
 
 class _Slots(dict[str, str]):
     """Fills a template's slots on demand, so that each slot is drawn once and only if it is used."""
 
-    def __init__(self, phrase: str, family: Family, rng: random.Random) -> None:
+    def __init__(self, phrase: str, family: Family, rng: random.Random, vary: VaryConfig | None = None) -> None:
         super().__init__()
+        self.vary = vary or VaryConfig()
         self.phrase, self.family, self.rng = phrase, family, rng
-        self.colours = rng.sample(vocabulary_words("colours"), len(vocabulary_words("colours")))
+        self.colours = ordered(rng, vocabulary_words("colours"), self.vary.colour)
         said = phrase.lower()
         names = [name for name in family.objects if name != family.main and not has_word(said, name)]
         self.objects = rng.sample(names, len(names))
@@ -201,9 +243,11 @@ class _Slots(dict[str, str]):
 
     def _adjective(self) -> str:
         plain = self.family.outdoor or any(has_word(self.phrase.lower(), style) for style in vocabulary_words("styles"))
-        decor = _MANNERS if plain else _DECOR
-        words = self.rng.choice([decor, decor, _SIZES, _MANNERS, [] if self.lit else _LIGHT_ADJECTIVES])
-        word = self.rng.choice(words) if words else ""
+        manner: tuple[list[str], Weights] = (_MANNERS, {})
+        decor = manner if plain else (_DECOR, self.vary.style)
+        light = ([] if self.lit else _LIGHT_ADJECTIVES, self.vary.light)
+        words, weights = self.rng.choice([decor, decor, (_SIZES, {}), manner, light])
+        word = draw(self.rng, words, weights) if words else None
         if not word or has_word(self.phrase.lower(), word):
             return ""
         self.lit = self.lit or word in vocabulary_words("light")
@@ -211,19 +255,25 @@ class _Slots(dict[str, str]):
 
     def _light(self) -> str:
         # Two lights in one caption contradict each other ("a moonlit street at noon").
-        if self.lit:
+        phrase = None if self.lit else draw(self.rng, _LIGHT_PHRASES, self.vary.light)
+        if phrase is None:
             return with_article(f"{self._colour()} {self.rng.choice(['mood', 'palette', 'accent'])}", lead="with")
         self.lit = True
-        return self.rng.choice(_LIGHT_PHRASES)
+        return phrase
+
+    def style(self) -> str:
+        return draw(self.rng, _DECOR, self.vary.style) or ""
 
     def _colour(self) -> str:
+        if not self.colours:  # few may be drawn, so they come again
+            self.colours = ordered(self.rng, vocabulary_words("colours"), self.vary.colour)
         return self.colours.pop()
 
     _colour2 = _colour
 
     def _sky(self) -> str:
         self.lit = True
-        return self.rng.choice(_NATURAL_COLOURS["sky"])
+        return draw(self.rng, _NATURAL_COLOURS["sky"], self.vary.colour) or "clear"
 
     def _walls(self) -> str:
         return f"{self._surface('wall')} walls"
@@ -234,8 +284,8 @@ class _Slots(dict[str, str]):
     _a_floor = _floor
 
     def _surface(self, part: str) -> str:
-        colour, material = self._colour(), self.rng.choice(_SURFACES[part])
-        return self.rng.choice([colour, material, f"{colour} {material}"])
+        colour, material = self._colour(), draw(self.rng, _SURFACES[part], self.vary.material)
+        return self.rng.choice([colour, material, f"{colour} {material}"] if material else [colour])
 
     def _main(self) -> str:
         return self._object()
@@ -262,8 +312,8 @@ class _Slots(dict[str, str]):
         if name in _COLOURLESS:
             return [self.rng.choice(["large", "small"])] if name in ("mirror", "window") else []
         natural, materials = _NATURAL_COLOURS.get(name), _MATERIALS.get(name)
-        colour = self.rng.choice(natural) if natural else self._colour()
-        material = self.rng.choice(materials) if materials else ""
+        colour = (draw(self.rng, natural, self.vary.colour) or "") if natural else self._colour()
+        material = (draw(self.rng, materials, self.vary.material) or "") if materials else ""
         words = self.rng.choices([[colour, material], [colour], [material or colour]], [35, 45, 20])[0]
         return [word for word in words if word and word != name]
 
