@@ -5,55 +5,30 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from functools import cache
 from typing import ClassVar
 
 from dmp_core.keywords.english import has_word, is_free_text, is_plural, plural, readable_keyword
-from dmp_core.keywords.meaning import Family, meaning_of, vocabulary_file
+from dmp_core.keywords.meaning import Family, meaning_of
 from dmp_core.prompts.settings import GrammarPrompts
 from dmp_core.prompts.vary import VaryConfig, Weights, draw, ordered
+from dmp_core.prompts.words import (
+    DECOR,
+    LIGHT_ADJECTIVES,
+    LIGHT_PHRASES,
+    LISTS,
+    MATERIALS,
+    SURFACES,
+    each,
+    vocabulary_words,
+    words_of,
+)
 
-
-def words_of(text: str) -> list[str]:
-    """`oak, light green` → ["oak", "light green"]."""
-    return [word.strip() for word in text.split(",")]
-
-
-def _each(names: str, values: list[str]) -> dict[str, list[str]]:
-    return {name: values for name in words_of(names)}
-
-
-# What may be made of what; names of objects and materials as in vocabulary.yaml.
-_FABRIC = words_of("velvet, linen, cotton, striped, plaid, floral, patterned, checkered, knitted, woven")
-_UPHOLSTERY = words_of("velvet, leather, linen, striped, plaid, floral, woven")
-_WOOD = words_of("wooden, oak, pine, walnut, mahogany, bamboo, painted")
-_HARD = words_of("wooden, oak, walnut, mahogany, marble, metal, glass, rattan, painted")
-_METAL = words_of("metal, steel, brass, iron")
-_SURFACES = {
-    **_each("wall", words_of("brick, stone, concrete, painted, wallpapered, striped, floral, patterned, tiled")),
-    **_each(
-        "floor", words_of("wooden, oak, pine, walnut, parquet, hardwood, marble, stone, concrete, tiled, carpeted")
-    ),
-}
-_MATERIALS = {
-    **_each("pillow, blanket, curtain, cushion, towel", _FABRIC),
-    **_each("bed, sofa, armchair, chair, seat, ottoman, bench", _UPHOLSTERY),
-    **_each("nightstand, dresser, wardrobe, bookcase, shelf, cabinet, desk, door, box, barrel, fence", _WOOD),
-    **_each("table, coffee table, counter, bar, stool, kitchen island, stairs", _HARD),
-    **_each(
-        "lamp, light, chandelier, stove, sink, refrigerator, hood, pot, railing, radiator, streetlight, tank", _METAL
-    ),
-    **_each("column, sculpture, building, house, tower", words_of("marble, stone, brick, concrete")),
-    **_each("basket, plaything", words_of("wicker, rattan, woven")),
-    **_each("vase, bottle, glass, ball", words_of("glass, metal, marble")),
-    **_each("rug", words_of("Persian, striped, woven, patterned, checkered, knitted")),
-}
 # Nature is not painted at random.
 _NATURAL_COLOURS = {
-    **_each("tree, grass, plant, palm, hill", words_of("green, dark green, light green, olive, golden")),
-    **_each("sea, river, water", words_of("blue, turquoise, teal, dark blue")),
-    **_each("mountain, rock, earth, sand, path, road, sidewalk", words_of("grey, brown, tan, sand, rust, charcoal")),
-    **_each("sky", words_of("blue, pale blue, grey, orange, pink, dark blue")),
+    **each("tree, grass, plant, palm, hill", words_of("green, dark green, light green, olive, golden")),
+    **each("sea, river, water", words_of("blue, turquoise, teal, dark blue")),
+    **each("mountain, rock, earth, sand, path, road, sidewalk", words_of("grey, brown, tan, sand, rust, charcoal")),
+    **each("sky", words_of("blue, pale blue, grey, orange, pink, dark blue")),
 }
 _OTHER_NAMES: dict[str, list[str]] = {
     "bed": ["double bed", "canopy bed"],
@@ -78,27 +53,6 @@ _SINGLE = frozenset(
 )
 _COLOURLESS = frozenset(words_of("mirror, window, television, computer, monitor, screen, food, person"))
 
-_LIGHT_ADJECTIVES = words_of("bright, sunny, sunlit, airy, warm, cozy, candlelit, dim, dimly lit, moody, moonlit")
-_LIGHT_PHRASES = [
-    "in bright daylight",
-    "in soft morning light",
-    "in warm afternoon light",
-    "in warm lamplight",
-    "lit by candlelight",
-    "at sunset",
-    "at golden hour",
-    "at dusk",
-    "in the evening",
-    "at night",
-    "by moonlight",
-    "under an overcast sky",
-    "in cool light",
-    "with natural light",
-]
-_DECOR = words_of(
-    "modern, contemporary, minimalist, Scandinavian, rustic, industrial, classic, traditional, Victorian, elegant, "
-    "luxurious, bohemian, colorful, Japanese, retro, coastal, tropical"
-)
 _SIZES = words_of("large, spacious, small, narrow, compact, tiny")
 _MANNERS = words_of("tidy, quiet, charming, inviting, peaceful, beautiful")
 
@@ -128,16 +82,8 @@ _FREE_TEMPLATES = [
     "{Phrase} in {colour} and {colour2}, {light}",
     "{Phrase}, {colour} tones, {light}, {main}",
 ]
-_LISTS = {1: "{main}", 2: "{list2}", 3: "{list3}"}
-"""Number of different objects → slot."""
 _PLAIN_TEMPLATES = ["{A_place} with {main}", "{A_place}", "{Place}"]
 _PLAIN_FREE_TEMPLATES = ["{Phrase} with {main}", "{Phrase}, {light}", "{Phrase}"]
-
-
-@cache
-def vocabulary_words(group: str) -> list[str]:
-    """The words of one group of `data_manifests/vocabulary.yaml` (colours, light, styles), as it has them."""
-    return list(vocabulary_file()[group])
 
 
 class GrammarGenerator:
@@ -178,9 +124,9 @@ class GrammarGenerator:
     def details(self, keyword: str, rng: random.Random, vary: VaryConfig | None = None) -> str:
         """Things to ask a language model for, e.g. `a red velvet bed and two oak chairs at dusk`."""
         slots = _Slots(readable_keyword(keyword), meaning_of(keyword).captioned, rng, vary)
-        number = draw(rng, sorted(_LISTS), vary.objects) if vary and vary.objects else 2
+        number = draw(rng, sorted(LISTS), vary.objects) if vary and vary.objects else 2
         style = slots.style() if vary and vary.style else ""
-        return f"{_LISTS[number or 2]} {{light}}".format_map(slots) + (f", {style} style" if style else "")
+        return f"{LISTS[number or 2]} {{light}}".format_map(slots) + (f", {style} style" if style else "")
 
 
 def _choose_template(rng: random.Random, templates: Sequence[str], vary: VaryConfig | None) -> str | None:
@@ -198,19 +144,6 @@ def _named(template: str) -> int:
     """How many different objects a template names."""
     slots = re.findall(r"\{(\w+)\}", template.lower())
     return sum({"main": 1, "other": 1, "list2": 2, "list3": 3}.get(slot, 0) for slot in slots)
-
-
-@cache
-def traits() -> dict[str, list[str]]:
-    """What captions draw, by the fields of `VaryConfig`."""
-    materials = {word for words in (*_SURFACES.values(), *_MATERIALS.values()) for word in words}
-    return {
-        "colour": vocabulary_words("colours"),
-        "material": sorted(materials),
-        "light": sorted({*_LIGHT_PHRASES, *_LIGHT_ADJECTIVES}),
-        "style": sorted(_DECOR),
-        "objects": [str(number) for number in _LISTS],
-    }
 
 
 class _Slots(dict[str, str]):
@@ -244,8 +177,8 @@ class _Slots(dict[str, str]):
     def _adjective(self) -> str:
         plain = self.family.outdoor or any(has_word(self.phrase.lower(), style) for style in vocabulary_words("styles"))
         manner: tuple[list[str], Weights] = (_MANNERS, {})
-        decor = manner if plain else (_DECOR, self.vary.style)
-        light = ([] if self.lit else _LIGHT_ADJECTIVES, self.vary.light)
+        decor = manner if plain else (DECOR, self.vary.style)
+        light = ([] if self.lit else LIGHT_ADJECTIVES, self.vary.light)
         words, weights = self.rng.choice([decor, decor, (_SIZES, {}), manner, light])
         word = draw(self.rng, words, weights) if words else None
         if not word or has_word(self.phrase.lower(), word):
@@ -255,14 +188,14 @@ class _Slots(dict[str, str]):
 
     def _light(self) -> str:
         # Two lights in one caption contradict each other ("a moonlit street at noon").
-        phrase = None if self.lit else draw(self.rng, _LIGHT_PHRASES, self.vary.light)
+        phrase = None if self.lit else draw(self.rng, LIGHT_PHRASES, self.vary.light)
         if phrase is None:
             return with_article(f"{self._colour()} {self.rng.choice(['mood', 'palette', 'accent'])}", lead="with")
         self.lit = True
         return phrase
 
     def style(self) -> str:
-        return draw(self.rng, _DECOR, self.vary.style) or ""
+        return draw(self.rng, DECOR, self.vary.style) or ""
 
     def _colour(self) -> str:
         if not self.colours:  # few may be drawn, so they come again
@@ -284,7 +217,7 @@ class _Slots(dict[str, str]):
     _a_floor = _floor
 
     def _surface(self, part: str) -> str:
-        colour, material = self._colour(), draw(self.rng, _SURFACES[part], self.vary.material)
+        colour, material = self._colour(), draw(self.rng, SURFACES[part], self.vary.material)
         return self.rng.choice([colour, material, f"{colour} {material}"] if material else [colour])
 
     def _main(self) -> str:
@@ -311,7 +244,7 @@ class _Slots(dict[str, str]):
     def _description(self, name: str) -> list[str]:
         if name in _COLOURLESS:
             return [self.rng.choice(["large", "small"])] if name in ("mirror", "window") else []
-        natural, materials = _NATURAL_COLOURS.get(name), _MATERIALS.get(name)
+        natural, materials = _NATURAL_COLOURS.get(name), MATERIALS.get(name)
         colour = (draw(self.rng, natural, self.vary.colour) or "") if natural else self._colour()
         material = (draw(self.rng, materials, self.vary.material) or "") if materials else ""
         words = self.rng.choices([[colour, material], [colour], [material or colour]], [35, 45, 20])[0]

@@ -67,7 +67,7 @@ class TransformersGenerator:
             texts.extend(self._complete(requests[part], list(seeds[part]), short))
         return texts
 
-    def _request(self, template: str, keyword: str, seed: int, vary: VaryConfig | None) -> list[int]:
+    def _request(self, template: str, keyword: str, seed: int, vary: VaryConfig | None = None) -> list[int]:
         """Token ids of the whole request, up to where the model continues."""
         text, opening = fill_template(template, keyword, seed, vary), self.settings.answer_prefix
         if self._chat:

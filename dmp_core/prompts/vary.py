@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from dmp_core.prompts.words import traits
 from dmp_core.settings import Settings
 from dmp_core.text import did_you_mean
 
@@ -38,8 +39,6 @@ class VaryConfig(Settings):
 
     @model_validator(mode="after")
     def _known_words(self) -> VaryConfig:
-        from dmp_core.prompts.grammar import traits
-
         for trait, words in traits().items():
             weights: Weights = getattr(self, trait)
             for word in weights:

@@ -13,10 +13,11 @@ from dmp_core.config import load_config
 from dmp_core.dataset.settings import SplitConfig
 from dmp_core.errors import InputError
 from dmp_core.prompts.base import fill_template
-from dmp_core.prompts.grammar import GrammarGenerator, traits, vocabulary_words
+from dmp_core.prompts.grammar import GrammarGenerator
 from dmp_core.prompts.make import make_captions
 from dmp_core.prompts.settings import GrammarPrompts, PromptsConfig, TransformersPrompts
 from dmp_core.prompts.vary import VaryConfig
+from dmp_core.prompts.words import traits, vocabulary_words
 from dmp_core.stages import plan
 
 KEYWORDS = ["bedroom", "kitchen", "street", "beach", "a painting of a quiet harbour", "moonlit garden", "attic"]
