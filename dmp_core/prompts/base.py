@@ -14,6 +14,7 @@ from dmp_core.keywords.english import readable_keyword
 from dmp_core.memory import release_memory
 from dmp_core.prompts.grammar import GrammarGenerator, with_article
 from dmp_core.prompts.settings import GrammarPrompts, TransformersPrompts, VLLMPrompts
+from dmp_core.prompts.vary import VaryConfig
 
 GeneratorSettings = GrammarPrompts | TransformersPrompts | VLLMPrompts
 
@@ -27,10 +28,13 @@ class CaptionGenerator(Protocol):
     A generator may also have `facts`, a dict of further details for its artefact's manifest.
     """
 
-    def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
+    def generate(
+        self, keywords: Sequence[str], template: str, seeds: Sequence[int], vary: VaryConfig | None = None
+    ) -> list[str]:
         """One raw completion per keyword, in order.
 
-        `template` is the request (see `fill_template`); `seeds` (63-bit, as many as keywords)
+        `template` is the request (see `fill_template`), `vary` weighs what is drawn for it, and is given only if it
+        is set; `seeds` (63-bit, as many as keywords)
         decide the draw, so equal calls give equal texts. The texts are raw:
         `clean_caption` checks them.
         """
@@ -65,7 +69,7 @@ def free_generator() -> None:
         release_memory()
 
 
-def fill_template(template: str, keyword: str, seed: int) -> str:
+def fill_template(template: str, keyword: str, seed: int, vary: VaryConfig | None = None) -> str:
     """The request for one caption; other braces in the template are kept.
 
     `{keyword}` becomes the keyword in plain words, with the right article in place of an
@@ -77,5 +81,5 @@ def fill_template(template: str, keyword: str, seed: int) -> str:
     with_its_article = phrase if has_article else with_article(phrase)
     request = re.sub(r"\ba \{keyword\}", lambda _: with_its_article, template).replace("{keyword}", phrase)
     if "{details}" in request:
-        request = request.replace("{details}", GrammarGenerator().details(keyword, random.Random(seed)))
+        request = request.replace("{details}", GrammarGenerator().details(keyword, random.Random(seed), vary))
     return request

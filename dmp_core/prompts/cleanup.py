@@ -8,10 +8,10 @@ import unicodedata
 from itertools import pairwise
 
 from dmp_core.keywords.english import readable_keyword
-from dmp_core.prompts.grammar import words_of
 from dmp_core.prompts.language import count_words, is_english
 from dmp_core.prompts.sentences import sentence_ends
 from dmp_core.prompts.subject import HIDDEN, hide, keeps_subject, plain, show
+from dmp_core.prompts.words import words_of
 
 RULES = 2
 """Number of the rules below, for fingerprints. Version 1 also checked keywords, and did not check the subject."""

@@ -5,54 +5,30 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from functools import cache
 from typing import ClassVar
 
 from dmp_core.keywords.english import has_word, is_free_text, is_plural, plural, readable_keyword
-from dmp_core.keywords.meaning import Family, meaning_of, vocabulary_file
+from dmp_core.keywords.meaning import Family, meaning_of
 from dmp_core.prompts.settings import GrammarPrompts
+from dmp_core.prompts.vary import VaryConfig, Weights, draw, ordered
+from dmp_core.prompts.words import (
+    DECOR,
+    LIGHT_ADJECTIVES,
+    LIGHT_PHRASES,
+    LISTS,
+    MATERIALS,
+    SURFACES,
+    each,
+    vocabulary_words,
+    words_of,
+)
 
-
-def words_of(text: str) -> list[str]:
-    """`oak, light green` → ["oak", "light green"]."""
-    return [word.strip() for word in text.split(",")]
-
-
-def _each(names: str, values: list[str]) -> dict[str, list[str]]:
-    return {name: values for name in words_of(names)}
-
-
-# What may be made of what; names of objects and materials as in vocabulary.yaml.
-_FABRIC = words_of("velvet, linen, cotton, striped, plaid, floral, patterned, checkered, knitted, woven")
-_UPHOLSTERY = words_of("velvet, leather, linen, striped, plaid, floral, woven")
-_WOOD = words_of("wooden, oak, pine, walnut, mahogany, bamboo, painted")
-_HARD = words_of("wooden, oak, walnut, mahogany, marble, metal, glass, rattan, painted")
-_METAL = words_of("metal, steel, brass, iron")
-_SURFACES = {
-    **_each("wall", words_of("brick, stone, concrete, painted, wallpapered, striped, floral, patterned, tiled")),
-    **_each(
-        "floor", words_of("wooden, oak, pine, walnut, parquet, hardwood, marble, stone, concrete, tiled, carpeted")
-    ),
-}
-_MATERIALS = {
-    **_each("pillow, blanket, curtain, cushion, towel", _FABRIC),
-    **_each("bed, sofa, armchair, chair, seat, ottoman, bench", _UPHOLSTERY),
-    **_each("nightstand, dresser, wardrobe, bookcase, shelf, cabinet, desk, door, box, barrel, fence", _WOOD),
-    **_each("table, coffee table, counter, bar, stool, kitchen island, stairs", _HARD),
-    **_each(
-        "lamp, light, chandelier, stove, sink, refrigerator, hood, pot, railing, radiator, streetlight, tank", _METAL
-    ),
-    **_each("column, sculpture, building, house, tower", words_of("marble, stone, brick, concrete")),
-    **_each("basket, plaything", words_of("wicker, rattan, woven")),
-    **_each("vase, bottle, glass, ball", words_of("glass, metal, marble")),
-    **_each("rug", words_of("Persian, striped, woven, patterned, checkered, knitted")),
-}
 # Nature is not painted at random.
 _NATURAL_COLOURS = {
-    **_each("tree, grass, plant, palm, hill", words_of("green, dark green, light green, olive, golden")),
-    **_each("sea, river, water", words_of("blue, turquoise, teal, dark blue")),
-    **_each("mountain, rock, earth, sand, path, road, sidewalk", words_of("grey, brown, tan, sand, rust, charcoal")),
-    **_each("sky", words_of("blue, pale blue, grey, orange, pink, dark blue")),
+    **each("tree, grass, plant, palm, hill", words_of("green, dark green, light green, olive, golden")),
+    **each("sea, river, water", words_of("blue, turquoise, teal, dark blue")),
+    **each("mountain, rock, earth, sand, path, road, sidewalk", words_of("grey, brown, tan, sand, rust, charcoal")),
+    **each("sky", words_of("blue, pale blue, grey, orange, pink, dark blue")),
 }
 _OTHER_NAMES: dict[str, list[str]] = {
     "bed": ["double bed", "canopy bed"],
@@ -77,27 +53,6 @@ _SINGLE = frozenset(
 )
 _COLOURLESS = frozenset(words_of("mirror, window, television, computer, monitor, screen, food, person"))
 
-_LIGHT_ADJECTIVES = words_of("bright, sunny, sunlit, airy, warm, cozy, candlelit, dim, dimly lit, moody, moonlit")
-_LIGHT_PHRASES = [
-    "in bright daylight",
-    "in soft morning light",
-    "in warm afternoon light",
-    "in warm lamplight",
-    "lit by candlelight",
-    "at sunset",
-    "at golden hour",
-    "at dusk",
-    "in the evening",
-    "at night",
-    "by moonlight",
-    "under an overcast sky",
-    "in cool light",
-    "with natural light",
-]
-_DECOR = words_of(
-    "modern, contemporary, minimalist, Scandinavian, rustic, industrial, classic, traditional, Victorian, elegant, "
-    "luxurious, bohemian, colorful, Japanese, retro, coastal, tropical"
-)
 _SIZES = words_of("large, spacious, small, narrow, compact, tiny")
 _MANNERS = words_of("tidy, quiet, charming, inviting, peaceful, beautiful")
 
@@ -131,12 +86,6 @@ _PLAIN_TEMPLATES = ["{A_place} with {main}", "{A_place}", "{Place}"]
 _PLAIN_FREE_TEMPLATES = ["{Phrase} with {main}", "{Phrase}, {light}", "{Phrase}"]
 
 
-@cache
-def vocabulary_words(group: str) -> list[str]:
-    """The words of one group of `data_manifests/vocabulary.yaml` (colours, light, styles), as it has them."""
-    return list(vocabulary_file()[group])
-
-
 class GrammarGenerator:
     """Writes captions from sentence templates and the renderer's vocabulary.
 
@@ -148,37 +97,63 @@ class GrammarGenerator:
     def __init__(self, settings: GrammarPrompts | None = None, device: str = "auto", max_characters: int = 150) -> None:
         self.max_characters = max_characters
 
-    def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
+    def generate(
+        self, keywords: Sequence[str], template: str, seeds: Sequence[int], vary: VaryConfig | None = None
+    ) -> list[str]:
         """One caption per keyword; `template` is a request to a language model and has no use here."""
-        return [self.caption(keyword, random.Random(seed)) for keyword, seed in zip(keywords, seeds, strict=True)]
+        pairs = zip(keywords, seeds, strict=True)
+        return [self.caption(keyword, random.Random(seed), vary) for keyword, seed in pairs]
 
-    def caption(self, keyword: str, rng: random.Random) -> str:
+    def caption(self, keyword: str, rng: random.Random, vary: VaryConfig | None = None) -> str:
         """A caption of at most `max_characters`, unless the keyword alone is longer."""
         phrase, family = readable_keyword(keyword), meaning_of(keyword).captioned
         free = is_free_text(phrase) or family.abstract
         templates = _FREE_TEMPLATES if free else _OUTDOOR_TEMPLATES if family.outdoor else _ROOM_TEMPLATES
         # Long keywords leave no room for a rich sentence: try a few, then plainer ones.
-        choices = [rng.choice(templates) for _ in range(4)] + (_PLAIN_FREE_TEMPLATES if free else _PLAIN_TEMPLATES)
+        plainer = _PLAIN_FREE_TEMPLATES if free else _PLAIN_TEMPLATES
+        rich = [_choose_template(rng, templates, vary) for _ in range(4)]
+        choices = [template for template in rich if template] + plainer
         for template in choices:
             if free and has_word(phrase, "with"):  # "a bar with lamps, two stools", not "with lamps with two stools"
                 template = template.replace("} with {", "}, {", 1)
-            text = template.format_map(_Slots(phrase, family, rng))
+            text = template.format_map(_Slots(phrase, family, rng, vary))
             if len(text) <= self.max_characters:
                 return text
         return text
 
-    def details(self, keyword: str, rng: random.Random) -> str:
+    def details(self, keyword: str, rng: random.Random, vary: VaryConfig | None = None) -> str:
         """Things to ask a language model for, e.g. `a red velvet bed and two oak chairs at dusk`."""
-        return "{list2} {light}".format_map(_Slots(readable_keyword(keyword), meaning_of(keyword).captioned, rng))
+        slots = _Slots(readable_keyword(keyword), meaning_of(keyword).captioned, rng, vary)
+        number = draw(rng, sorted(LISTS), vary.objects) if vary and vary.objects else 2
+        style = slots.style() if vary and vary.style else ""
+        return f"{LISTS[number or 2]} {{light}}".format_map(slots) + (f", {style} style" if style else "")
+
+
+def _choose_template(rng: random.Random, templates: Sequence[str], vary: VaryConfig | None) -> str | None:
+    """None if no template names a number of objects that may be drawn."""
+    if vary is None or not vary.objects:
+        return rng.choice(templates)
+    by_number: dict[int, list[str]] = {}
+    for template in templates:
+        by_number.setdefault(_named(template), []).append(template)
+    number = draw(rng, [number for number in sorted(by_number) if number], vary.objects)
+    return None if number is None else rng.choice(by_number[number])
+
+
+def _named(template: str) -> int:
+    """How many different objects a template names."""
+    slots = re.findall(r"\{(\w+)\}", template.lower())
+    return sum({"main": 1, "other": 1, "list2": 2, "list3": 3}.get(slot, 0) for slot in slots)
 
 
 class _Slots(dict[str, str]):
     """Fills a template's slots on demand, so that each slot is drawn once and only if it is used."""
 
-    def __init__(self, phrase: str, family: Family, rng: random.Random) -> None:
+    def __init__(self, phrase: str, family: Family, rng: random.Random, vary: VaryConfig | None = None) -> None:
         super().__init__()
+        self.vary = vary or VaryConfig()
         self.phrase, self.family, self.rng = phrase, family, rng
-        self.colours = rng.sample(vocabulary_words("colours"), len(vocabulary_words("colours")))
+        self.colours = ordered(rng, vocabulary_words("colours"), self.vary.colour)
         said = phrase.lower()
         names = [name for name in family.objects if name != family.main and not has_word(said, name)]
         self.objects = rng.sample(names, len(names))
@@ -201,9 +176,11 @@ class _Slots(dict[str, str]):
 
     def _adjective(self) -> str:
         plain = self.family.outdoor or any(has_word(self.phrase.lower(), style) for style in vocabulary_words("styles"))
-        decor = _MANNERS if plain else _DECOR
-        words = self.rng.choice([decor, decor, _SIZES, _MANNERS, [] if self.lit else _LIGHT_ADJECTIVES])
-        word = self.rng.choice(words) if words else ""
+        manner: tuple[list[str], Weights] = (_MANNERS, {})
+        decor = manner if plain else (DECOR, self.vary.style)
+        light = ([] if self.lit else LIGHT_ADJECTIVES, self.vary.light)
+        words, weights = self.rng.choice([decor, decor, (_SIZES, {}), manner, light])
+        word = draw(self.rng, words, weights) if words else None
         if not word or has_word(self.phrase.lower(), word):
             return ""
         self.lit = self.lit or word in vocabulary_words("light")
@@ -211,19 +188,25 @@ class _Slots(dict[str, str]):
 
     def _light(self) -> str:
         # Two lights in one caption contradict each other ("a moonlit street at noon").
-        if self.lit:
+        phrase = None if self.lit else draw(self.rng, LIGHT_PHRASES, self.vary.light)
+        if phrase is None:
             return with_article(f"{self._colour()} {self.rng.choice(['mood', 'palette', 'accent'])}", lead="with")
         self.lit = True
-        return self.rng.choice(_LIGHT_PHRASES)
+        return phrase
+
+    def style(self) -> str:
+        return draw(self.rng, DECOR, self.vary.style) or ""
 
     def _colour(self) -> str:
+        if not self.colours:  # few may be drawn, so they come again
+            self.colours = ordered(self.rng, vocabulary_words("colours"), self.vary.colour)
         return self.colours.pop()
 
     _colour2 = _colour
 
     def _sky(self) -> str:
         self.lit = True
-        return self.rng.choice(_NATURAL_COLOURS["sky"])
+        return draw(self.rng, _NATURAL_COLOURS["sky"], self.vary.colour) or "clear"
 
     def _walls(self) -> str:
         return f"{self._surface('wall')} walls"
@@ -234,8 +217,8 @@ class _Slots(dict[str, str]):
     _a_floor = _floor
 
     def _surface(self, part: str) -> str:
-        colour, material = self._colour(), self.rng.choice(_SURFACES[part])
-        return self.rng.choice([colour, material, f"{colour} {material}"])
+        colour, material = self._colour(), draw(self.rng, SURFACES[part], self.vary.material)
+        return self.rng.choice([colour, material, f"{colour} {material}"] if material else [colour])
 
     def _main(self) -> str:
         return self._object()
@@ -261,9 +244,9 @@ class _Slots(dict[str, str]):
     def _description(self, name: str) -> list[str]:
         if name in _COLOURLESS:
             return [self.rng.choice(["large", "small"])] if name in ("mirror", "window") else []
-        natural, materials = _NATURAL_COLOURS.get(name), _MATERIALS.get(name)
-        colour = self.rng.choice(natural) if natural else self._colour()
-        material = self.rng.choice(materials) if materials else ""
+        natural, materials = _NATURAL_COLOURS.get(name), MATERIALS.get(name)
+        colour = (draw(self.rng, natural, self.vary.colour) or "") if natural else self._colour()
+        material = (draw(self.rng, materials, self.vary.material) or "") if materials else ""
         words = self.rng.choices([[colour, material], [colour], [material or colour]], [35, 45, 20])[0]
         return [word for word in words if word and word != name]
 

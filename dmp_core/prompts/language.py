@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from dmp_core.keywords.meaning import families
-from dmp_core.prompts.grammar import vocabulary_words, words_of
+from dmp_core.prompts.words import vocabulary_words, words_of
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier

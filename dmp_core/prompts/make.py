@@ -65,6 +65,7 @@ def make_captions(
     generator = generator or build_generator(config.generator, device)
     taken = {caption_key(prompt) for prompt in exclude}
     wanted = _Wanted(split_name, keywords, config.max_characters, taken, generator.name != GrammarGenerator.name)
+    weighed = {"vary": config.vary} if config.vary else {}
     for round_number in range(1, config.max_rounds + 1):
         candidates = min(2 ** (round_number - 1), _MAX_CANDIDATES)
         tried = [index for index in wanted.missing() for _ in range(candidates)]
@@ -74,7 +75,8 @@ def make_captions(
         ]
         for start in range(0, len(tried), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            texts = generator.generate([keywords[index] for index in tried[part]], config.template, seeds[part])
+            asked = [keywords[index] for index in tried[part]]
+            texts = generator.generate(asked, config.template, seeds[part], **weighed)
             for index, raw in zip(tried[part], texts, strict=True):
                 wanted.offer(index, raw, round_number)
             progress(len(wanted.accepted), len(keywords))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dmp_core.prompts.base import CaptionGenerator
+from dmp_core.prompts.vary import VaryConfig
 
 
 class ResumableGenerator:
@@ -24,12 +25,16 @@ class ResumableGenerator:
         self._generator, self._path = generator, path
         self._kept = _read(path)
 
-    def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
+    def generate(
+        self, keywords: Sequence[str], template: str, seeds: Sequence[int], vary: VaryConfig | None = None
+    ) -> list[str]:
         """Raw completions, one per keyword; see `CaptionGenerator`."""
         call = json.dumps([self.name, list(keywords), template, list(seeds)])
+        weighed = {"vary": vary} if vary else {}
+        call += vary.model_dump_json() if vary else ""
         key = hashlib.sha256(call.encode()).hexdigest()
         if key not in self._kept:
-            texts = self._generator.generate(keywords, template, seeds)
+            texts = self._generator.generate(keywords, template, seeds, **weighed)
             with self._path.open("a", encoding="utf-8") as stream:
                 # The line break comes first: it also ends a line that a killed run left incomplete.
                 stream.write("\n" + json.dumps({"asked": key, "texts": texts}))

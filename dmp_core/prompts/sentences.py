@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-from dmp_core.prompts.grammar import words_of
+from dmp_core.prompts.words import words_of
 
 _END = re.compile(r"[.!?]+[\"']?(?=\s|$)")
 _SHORT = words_of(

@@ -15,6 +15,7 @@ from typing import Any
 from dmp_core.errors import InputError
 from dmp_core.prompts.base import fill_template
 from dmp_core.prompts.settings import VLLMPrompts, vllm_bounds
+from dmp_core.prompts.vary import VaryConfig
 
 _CONNECTIONS = 32  # requests in flight; the server batches them
 _TRIES = 4
@@ -50,9 +51,11 @@ class ServerGenerator:
         self._tokens: dict[str, int] = {}
         """Request → its number of tokens."""
 
-    def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
+    def generate(
+        self, keywords: Sequence[str], template: str, seeds: Sequence[int], vary: VaryConfig | None = None
+    ) -> list[str]:
         """Raw completions, one per keyword; see `CaptionGenerator`."""
-        requests = [fill_template(template, *pair) for pair in zip(keywords, seeds, strict=True)]
+        requests = [fill_template(template, *pair, vary) for pair in zip(keywords, seeds, strict=True)]
         if self.settings.counts_request:
             self._tokens |= {request: self._count(request) for request in {*requests} - self._tokens.keys()}
         with ThreadPoolExecutor(_CONNECTIONS) as pool:

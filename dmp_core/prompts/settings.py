@@ -18,6 +18,7 @@ from pydantic import (
 from dmp_core.errors import InputError
 from dmp_core.names import Precision
 from dmp_core.passwords import refuse_password
+from dmp_core.prompts.vary import VaryConfig
 from dmp_core.settings import Settings, since
 
 PAPER_TEMPLATE = (
@@ -147,6 +148,8 @@ class PromptsConfig(Settings):
     """Longer captions are truncated after the last sentence or clause that fits."""
     max_rounds: PositiveInt = 10
     """Rounds of attempts at missing captions before the stage gives up."""
+    vary: VaryConfig | None = since(None)
+    """Weights of what captions draw; a language model's request carries the draw, as `{details}`."""
     generator: Annotated[GrammarPrompts | TransformersPrompts | VLLMPrompts, Field(discriminator="kind")]
     """The caption generator."""
 
@@ -154,4 +157,6 @@ class PromptsConfig(Settings):
     def _template_has_keyword(self) -> PromptsConfig:
         if "{keyword}" not in self.template:
             raise ValueError("template must contain {keyword}")
+        if self.vary and self.generator.kind != "grammar" and "{details}" not in self.template:
+            raise ValueError("vary: a language model follows it only if template contains {details}; add it")
         return self

@@ -10,7 +10,7 @@ from functools import cache
 from dmp_core.errors import InputError
 from dmp_core.keywords.english import has_word, readable_keyword, singular, without_accents
 from dmp_core.keywords.meaning import meaning_of
-from dmp_core.prompts.grammar import vocabulary_words, words_of
+from dmp_core.prompts.words import vocabulary_words, words_of
 
 _STRAIGHT = str.maketrans(
     {"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": "'", "’": "'", "–": "-", "—": "-", "…": "."}

@@ -15,6 +15,7 @@ from dmp_core.prompts.gguf_cache import converted_gguf, locate_language_model, q
 from dmp_core.prompts.sentences import abbreviations, is_abbreviated
 from dmp_core.prompts.settings import TransformersPrompts, caption_bounds
 from dmp_core.prompts.subject import phrase_of
+from dmp_core.prompts.vary import VaryConfig
 from dmp_core.weights.resolve import UNREADABLE, why_unreadable
 
 try:
@@ -53,9 +54,11 @@ class TransformersGenerator:
         end = self.model.generation_config.eos_token_id
         self._end_tokens = torch.tensor(end if isinstance(end, list) else [end], device=self.device)
 
-    def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
+    def generate(
+        self, keywords: Sequence[str], template: str, seeds: Sequence[int], vary: VaryConfig | None = None
+    ) -> list[str]:
         """Raw completions, one per keyword; see `CaptionGenerator`."""
-        requests = [self._request(template, *pair) for pair in zip(keywords, seeds, strict=True)]
+        requests = [self._request(template, *pair, vary) for pair in zip(keywords, seeds, strict=True)]
         size = self.settings.batch_size
         texts: list[str] = []
         for start in range(0, len(requests), size):
@@ -64,9 +67,9 @@ class TransformersGenerator:
             texts.extend(self._complete(requests[part], list(seeds[part]), short))
         return texts
 
-    def _request(self, template: str, keyword: str, seed: int) -> list[int]:
+    def _request(self, template: str, keyword: str, seed: int, vary: VaryConfig | None = None) -> list[int]:
         """Token ids of the whole request, up to where the model continues."""
-        text, opening = fill_template(template, keyword, seed), self.settings.answer_prefix
+        text, opening = fill_template(template, keyword, seed, vary), self.settings.answer_prefix
         if self._chat:
             message = [{"role": "user", "content": text}]
             text = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True) + opening

@@ -13,6 +13,7 @@ from dmp_core.errors import InputError, MissingExtra
 from dmp_core.prompts.base import CaptionGenerator, fill_template
 from dmp_core.prompts.server import ServerGenerator
 from dmp_core.prompts.settings import TransformersPrompts, VLLMPrompts, vllm_bounds
+from dmp_core.prompts.vary import VaryConfig
 from dmp_core.weights.resolve import Located, resolve_model
 
 logger = logging.getLogger(__name__)
@@ -55,11 +56,13 @@ class VLLMGenerator:
         if settings.eta_cutoff:
             self.facts["not_applied"] = ["eta_cutoff"]
 
-    def generate(self, keywords: Sequence[str], template: str, seeds: Sequence[int]) -> list[str]:
+    def generate(
+        self, keywords: Sequence[str], template: str, seeds: Sequence[int], vary: VaryConfig | None = None
+    ) -> list[str]:
         """Raw completions, one per keyword; see `CaptionGenerator`."""
         from vllm import SamplingParams
 
-        requests = [fill_template(template, *pair) for pair in zip(keywords, seeds, strict=True)]
+        requests = [fill_template(template, *pair, vary) for pair in zip(keywords, seeds, strict=True)]
         draws = [
             SamplingParams(temperature=self.settings.temperature, seed=seed, **self._bounds(request))
             for request, seed in zip(requests, seeds, strict=True)

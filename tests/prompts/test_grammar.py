@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dmp_core.keywords.english import plural
 from dmp_core.keywords.meaning import meaning_of
 from dmp_core.prompts import clean_caption, grammar, read_keywords, readable_keyword
+from dmp_core.prompts import words as drawn
 from dmp_core.prompts.grammar import GrammarGenerator, with_article
 from dmp_core.resources import manifest_path
 
@@ -59,17 +60,17 @@ def test_a_family_is_furnished_with_its_own_objects(generator: GrammarGenerator)
 
 
 def test_words_of_the_grammar_are_words_of_the_renderer() -> None:
-    materials = {word for words in (*grammar._MATERIALS.values(), *grammar._SURFACES.values()) for word in words}
+    materials = {word for words in (*drawn.MATERIALS.values(), *drawn.SURFACES.values()) for word in words}
     assert {word.lower() for word in materials} <= set(VOCABULARY["materials"])
     assert {word for words in grammar._NATURAL_COLOURS.values() for word in words} <= set(VOCABULARY["colours"])
-    assert {word.lower() for word in grammar._DECOR} <= set(VOCABULARY["decor"])
+    assert {word.lower() for word in drawn.DECOR} <= set(VOCABULARY["decor"])
     assert set(grammar._SIZES) <= set(VOCABULARY["sizes"])
-    assert set(grammar._LIGHT_ADJECTIVES) <= set(VOCABULARY["light"])
-    assert all(mentions(phrase, list(VOCABULARY["light"])) for phrase in grammar._LIGHT_PHRASES)
+    assert set(drawn.LIGHT_ADJECTIVES) <= set(VOCABULARY["light"])
+    assert all(mentions(phrase, list(VOCABULARY["light"])) for phrase in drawn.LIGHT_PHRASES)
     for name, others in grammar._OTHER_NAMES.items():
         assert all(mentions(other, OBJECT_WORDS[name]) for other in others), name
     objects = {name for family in VOCABULARY["families"].values() for name in [*family["objects"], family["main"]]}
-    tables = {*grammar._MATERIALS, *grammar._NATURAL_COLOURS, *grammar._UNCOUNTABLE, *grammar._SINGLE}
+    tables = {*drawn.MATERIALS, *grammar._NATURAL_COLOURS, *grammar._UNCOUNTABLE, *grammar._SINGLE}
     assert tables <= objects | set(VOCABULARY["objects"])
 
 

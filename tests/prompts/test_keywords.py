@@ -10,8 +10,8 @@ from dmp_core.errors import InputError
 from dmp_core.keywords.english import has_word
 from dmp_core.keywords.meaning import meaning_of
 from dmp_core.prompts import read_keywords, readable_keyword
-from dmp_core.prompts.grammar import vocabulary_words
 from dmp_core.prompts.keywords import keyword_files, split_keywords
+from dmp_core.prompts.words import vocabulary_words
 
 
 @pytest.mark.parametrize(

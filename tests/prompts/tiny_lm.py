@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BloomConfig, BloomForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dmp_core.prompts.grammar import words_of
+from dmp_core.prompts.words import words_of
 
 WORDS = words_of(
     "a, the, with, and, of, in, at, red, blue, green, white, yellow, brown, bed, lamp, chair, rug, window, pillow, "
