@@ -100,8 +100,8 @@ class TrainingSplit:
         from dmp_core.training.latents import read_column
 
         def column(artefact: Artefact) -> LatentColumn:
-            shards = (record.name for record in artefact.published().files if record.samples)
-            whole = read_column(artefact.read_input(name) for name in shards)
+            folder = artefact.local_path()
+            whole = read_column(folder / record.name for record in artefact.published().files if record.samples)
             return without(whole, self.failed) if self.failed else whole
 
         return column(self.inputs["source"]), column(self.inputs["target"])

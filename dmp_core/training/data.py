@@ -18,7 +18,7 @@ from dmp_core.diffusion.latents import downscale_factor
 from dmp_core.errors import InputError
 from dmp_core.modalities import Code, Modality, modality_of
 from dmp_core.modalities.classes import ClassMap
-from dmp_core.training.latents import LatentColumn
+from dmp_core.training.latents import LatentColumn, Latents, MappedLatents
 
 # Streams of random numbers that must stay independent.
 _ORDER, _DRAW = 1, 2
@@ -67,8 +67,8 @@ class LatentPairs:
         self.batch_size = batch_size
         self.seed = seed
         self.num_timesteps = num_timesteps
-        self.source = _variants(source, flipped)
-        self.target = _variants(target, flipped)
+        self.source = Variants(source, flipped)
+        self.target = Variants(target, flipped)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -92,7 +92,28 @@ class LatentPairs:
 
     def gather(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Image and label latents (x, y) of a draw, each (B, c, h, w)."""
-        return self.source[batch.flips, batch.indices], self.target[batch.flips, batch.indices]
+        return self.source.gather(batch), self.target.gather(batch)
+
+
+class Variants:
+    """A column as (1 or 2, N, c, h, w): plain, then flipped; nothing is copied before it is drawn."""
+
+    def __init__(self, column: LatentColumn, flipped: bool) -> None:
+        self.each: list[Latents] = [column.plain]
+        if flipped and column.flipped is not None:
+            self.each.append(column.flipped)
+        self.shape = torch.Size((len(self.each), *column.plain.shape))
+
+    def __len__(self) -> int:
+        return len(self.each)
+
+    def __getitem__(self, variant: int) -> Latents:
+        return self.each[variant]
+
+    def gather(self, batch: Batch) -> Tensor:
+        """The rows of a draw, (B, c, h, w)."""
+        drawn = zip(batch.flips.tolist(), batch.indices.tolist(), strict=True)
+        return torch.stack([self.each[flip][index] for flip, index in drawn])
 
 
 @dataclass(frozen=True)
@@ -162,14 +183,13 @@ def without(column: LatentColumn, exclude: Collection[str]) -> LatentColumn:
     return replace(
         column,
         keys=tuple(column.keys[number] for number in kept),
-        plain=column.plain[kept],
-        flipped=None if column.flipped is None else column.flipped[kept],
+        plain=_take(column.plain, kept),
+        flipped=None if column.flipped is None else _take(column.flipped, kept),
     )
 
 
-def _variants(column: LatentColumn, flipped: bool) -> Tensor:
-    """(1 or 2, N, c, h, w): plain, then flipped."""
-    return torch.stack([column.plain, column.flipped] if flipped and column.flipped is not None else [column.plain])
+def _take(latents: Latents, kept: list[int]) -> Latents:
+    return latents.take(kept) if isinstance(latents, MappedLatents) else latents[kept]
 
 
 def _check_pair(source: LatentColumn, target: LatentColumn) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
@@ -140,49 +140,93 @@ def _batches(arrays: Iterable[Array], size: int) -> Iterator[list[Array]]:
         yield batch
 
 
+class MappedLatents:
+    """Latents (N, c, h, w) of several files, which stay there: a row is read when it is drawn."""
+
+    def __init__(self, parts: Sequence[Tensor], rows: Sequence[tuple[int, int]] | None = None) -> None:
+        """parts: memory-mapped, of one shape and dtype; rows: (part, row) in order, None: all."""
+        self.parts = parts
+        self.rows = rows or [(number, row) for number, part in enumerate(parts) for row in range(len(part))]
+        self.shape = torch.Size((len(self.rows), *parts[0].shape[1:]))
+        self.dtype = parts[0].dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int | slice) -> Tensor:
+        """One row, or a copy of several."""
+        if isinstance(index, slice):
+            return torch.stack([self.parts[part][row] for part, row in self.rows[index]])
+        part, row = self.rows[index]
+        return self.parts[part][row]
+
+    def take(self, indices: Sequence[int]) -> MappedLatents:
+        """These rows only, none of which is read."""
+        return MappedLatents(self.parts, [self.rows[index] for index in indices])
+
+
+Latents = Tensor | MappedLatents
+
+
 @dataclass(frozen=True)
 class LatentColumn:
     """All latents of one column: plain and flipped are (N, c, h, w); flipped is None if not encoded."""
 
     column: str
     keys: tuple[str, ...]
-    plain: Tensor
-    flipped: Tensor | None
+    plain: Latents
+    flipped: Latents | None
 
 
 def read_column(shards: Iterable[bytes | str | Path]) -> LatentColumn:
-    """Concatenate latent shards, given as bytes or paths, in their order.
+    """Latent shards in their order: those given as bytes joined in memory, those given as paths memory-mapped.
 
     Raises InputError when one is unreadable, or when they are not of one column and shape.
     """
-    parts = [_read_shard(shard, number) for number, shard in enumerate(shards)]
+    given = list(shards)
+    parts = [_read_shard(shard, number) for number, shard in enumerate(given)]
     if not parts:
         raise InputError("latents: no shard was given; run the latents stage")
-    kinds = {(part.column, part.plain.shape[1:], part.flipped is None) for part in parts}
+    kinds = {(column, plain.shape[1:], flipped is None) for column, _, plain, flipped in parts}
     if len(kinds) > 1:
         raise InputError(f"latents: shards of different kinds cannot be joined: {sorted(map(str, kinds))}")
+    column, keys, plain, flipped = zip(*parts, strict=True)
+    join = torch.cat if any(isinstance(shard, bytes) for shard in given) else MappedLatents
     return LatentColumn(
-        column=parts[0].column,
-        keys=tuple(key for part in parts for key in part.keys),
-        plain=torch.cat([part.plain for part in parts]),
-        flipped=torch.cat([part.flipped for part in parts if part.flipped is not None])
-        if parts[0].flipped is not None
-        else None,
+        column=column[0],
+        keys=tuple(key for some in keys for key in some),
+        plain=join(plain),
+        flipped=None if flipped[0] is None else join(flipped),
     )
 
 
-def _read_shard(shard: bytes | str | Path, number: int) -> LatentColumn:
+_Shard = tuple[str, tuple[str, ...], Tensor, Tensor | None]
+"""Column, keys, plain and flipped latents."""
+
+
+def _read_shard(shard: bytes | str | Path, number: int) -> _Shard:
     name = f"latent shard {number}" if isinstance(shard, bytes) else str(shard)
-    data = shard if isinstance(shard, bytes) else Path(shard).read_bytes()
     try:
-        tensors = load_safetensors(data)
-        # The header's length is a little-endian 8-byte integer, then the header as JSON.
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        about = json.loads(header["__metadata__"][_METADATA])
-        column = LatentColumn(about["column"], tuple(about["keys"]), tensors["plain"], tensors.get("flipped"))
+        tensors, metadata = _of_bytes(shard) if isinstance(shard, bytes) else _mapped(shard)
+        about = json.loads(metadata[_METADATA])
+        column, keys, plain = about["column"], tuple(about["keys"]), tensors["plain"]
     except (SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"{name}: unreadable latent shard ({error}); delete it and rerun the latents stage") from None
-    if len(column.keys) != len(column.plain):
-        raise InputError(f"{name}: {len(column.keys)} keys for {len(column.plain)} latents; rerun the latents stage")
-    check_weights({"plain": column.plain} | ({} if column.flipped is None else {"flipped": column.flipped}), name)
-    return column
+    if len(keys) != len(plain):
+        raise InputError(f"{name}: {len(keys)} keys for {len(plain)} latents; rerun the latents stage")
+    check_weights(tensors, name)
+    if not isinstance(shard, bytes):
+        tensors, _ = _mapped(shard)  # mapped again: checking has brought all of the first mapping into memory
+    return column, keys, tensors["plain"], tensors.get("flipped")
+
+
+def _of_bytes(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    tensors = load_safetensors(data)
+    # The header's length is a little-endian 8-byte integer, then the header as JSON.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return tensors, header["__metadata__"]
+
+
+def _mapped(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (a file)

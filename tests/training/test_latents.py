@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import save, save_file
 
 from dmp_core.diffusion.labels import encode
 from dmp_core.errors import InputError, NotFinite
 from dmp_core.images import image_to_vae
 from dmp_core.modalities import Code, find_modality
+from dmp_core.training.data import LatentPairs, without
 from dmp_core.training.latents import encode_column, read_column, working_size
 from dmp_core.weights.load import load_vae
 from dmp_core.weights.settings import BaseConfig
@@ -120,3 +124,62 @@ def test_half_precision_that_overflows_is_refused_by_key(tiny_base):
     tiny_base.vae.quant_conv.bias.data.fill_(1e6)
     with pytest.raises(NotFinite, match=r"^a: "):
         encode_column(tiny_base.vae, "image", ["a", "b"], images, dtype=torch.float16)
+
+
+def held() -> int:
+    """Bytes of this process's memory that belong to no file."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's account of memory")
+def test_latents_stay_in_their_files(tmp_path):
+    size = 64 * 2**20
+    for number in range(2):
+        keys = [f"{number}-{index}" for index in range(4)]
+        latents = torch.zeros(4, size // 16)[..., None, None]
+        about = {"dmp": json.dumps({"column": "image", "keys": keys})}
+        save_file({"plain": latents, "flipped": latents.clone()}, tmp_path / f"{number}.safetensors", about)
+    del latents
+    before = held()
+    column = read_column(tmp_path / f"{number}.safetensors" for number in range(2))
+    pairs = LatentPairs(without(column, {"0-1"}), without(column, {"0-1"}), batch_size=1)
+    assert len(pairs) == 7
+    assert held() - before < size / 4  # of 4 * size that the files contain
+
+
+def test_mapped_latents_are_drawn_as_those_in_memory(tmp_path):
+    random = torch.Generator().manual_seed(0)
+    stored = []
+    for number, count in enumerate((3, 2, 4)):
+        about = {"dmp": json.dumps({"column": "image", "keys": [f"{number}-{index}" for index in range(count)]})}
+        tensors = {name: torch.randn(count, 2, 2, 2, generator=random) for name in ("plain", "flipped")}
+        stored.append(save(tensors, about))
+        (tmp_path / f"{number}.safetensors").write_bytes(stored[-1])
+    memory, mapped = read_column(stored), read_column(sorted(tmp_path.iterdir()))
+    assert mapped.keys == memory.keys
+    assert torch.equal(mapped.plain[:], memory.plain)
+    assert torch.equal(mapped.flipped[2:7], memory.flipped[2:7])
+    for excluded in ((), ("0-2", "2-0")):
+        one, other = (LatentPairs(column, column, 4, exclude=excluded) for column in (memory, mapped))
+        assert one.source.shape == other.source.shape == (2, 9 - len(excluded), 2, 2, 2)
+        for step in range(10):
+            batch = one.batch(step)
+            for expected, found in zip(one.gather(batch), other.gather(batch), strict=True):
+                assert torch.equal(expected, found)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"garbage", "unreadable latent shard"),
+        (save({"plain": torch.zeros(1, 4, 2, 2)}), "unreadable latent shard"),
+        (save({}, {"dmp": '{"column": "image", "keys": []}'}), "unreadable latent shard"),
+        (save({"plain": torch.zeros(2, 4, 2, 2)}, {"dmp": '{"column": "image", "keys": ["a"]}'}), "1 keys for 2"),
+        (save({"plain": torch.full((1, 4, 2, 2), torch.nan)}, {"dmp": '{"column": "image", "keys": ["a"]}'}), "NaN"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, content, message):
+    (tmp_path / "shard.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=rf"shard\.safetensors: .*{message}"):
+        read_column([tmp_path / "shard.safetensors"])

@@ -185,7 +185,9 @@ class _ClipDirection:
             )
         self.projection = model.text_projection.to(device).requires_grad_(False)
         model.to(device).eval()
-        before, after = (_image_embeds(model, processor, editor, column[0]) for column in (pairs.source, pairs.target))
+        before, after = (
+            _image_embeds(model, processor, editor, column[0][:]) for column in (pairs.source, pairs.target)
+        )
         self.direction = F.normalize((after.mean(0) - before.mean(0)), dim=0)
 
     def __call__(self, embeds: Tensor) -> Tensor:
