@@ -113,8 +113,8 @@ MUTANTS = (
     Mutant(
         "a mirrored image is trained on its unmirrored label",
         "dmp_core/training/data.py",
-        "self.target[batch.flips, batch.indices]",
-        "self.target[0 * batch.flips, batch.indices]",
+        "self.target.gather(batch)",
+        "self.target.gather(replace(batch, flips=0 * batch.flips))",
         ("tests/training",),
     ),
     Mutant(
