@@ -26,7 +26,7 @@ class MovedRooms(BuildHookInterface):  # type: ignore[type-arg]
         for file in (root / "prefect.yaml", *(path for room in ROOMS for path in (root / room).glob("*.py"))):
             target = Path(self.folder.name) / file.relative_to(root)
             target.parent.mkdir(exist_ok=True)
-            target.write_text(moved(file.read_text(), "/" if file.suffix == ".yaml" else "."))
+            target.write_text(moved(file.read_text()))
         (Path(self.folder.name) / "__init__.py").write_text('"""The flows and tasks of DMP Pipeline."""\n')
         build_data["force_include"][self.folder.name] = "dmp_pipeline"
         runners = self.metadata.core.entry_points["dmp.runners"]
@@ -38,6 +38,6 @@ class MovedRooms(BuildHookInterface):  # type: ignore[type-arg]
             self.folder.cleanup()
 
 
-def moved(text: str, separator: str = ".") -> str:
-    """The text with the names of the moved modules. separator: between folders, in an entry point."""
-    return PLACES.sub(lambda found: f"{found[1]}dmp_pipeline{separator if found[1].endswith(chr(34)) else '.'}", text)
+def moved(text: str) -> str:
+    """The text with the names of the moved modules; an entry point of `prefect.yaml` is a path."""
+    return PLACES.sub(lambda found: f"{found[1]}dmp_pipeline{'/' if found[1].endswith(chr(34)) else '.'}", text)

@@ -19,7 +19,7 @@ from dmp_core.quality import label_scores
 from dmp_core.quality.tables import FAILED
 from dmp_core.reading import read_file
 from dmp_core.requests.predict_files import find_images
-from dmp_core.requests.rejects import SUFFIX, WithRejects, open_with_rejects
+from dmp_core.requests.rejects import SUFFIX, WithRejects, is_rejects, open_with_rejects
 from dmp_core.store import Workspace, read_npy
 from dmp_core.store.folders import names_in
 
@@ -126,7 +126,7 @@ def _dataset(address: str) -> Collection:
 
 def _opened(address: str) -> tuple[Dataset, str]:
     """The dataset with what was left out of each split, if the workspace has that; else why it has not."""
-    if address.rstrip("/").endswith(SUFFIX):
+    if is_rejects(address):
         return open_with_rejects(address), ""
     plain = open_finished(address)
     splits = list(plain.splits)
@@ -161,7 +161,7 @@ def _entry(sample: Sample, place: tuple[str, int, int]) -> Entry:
 def _failed(dataset: Dataset) -> Iterator[Entry]:
     """Samples without an image or label."""
     for split, views in (dataset.views if isinstance(dataset, WithRejects) else {}).items():
-        for reject in (reject for view in views for reject in view.rejects().values() if reject.gate == FAILED):
+        for reject in (reject for view in views for reject in view.rejects.values() if reject.gate == FAILED):
             yield Entry(reject.key, split.removesuffix(SUFFIX), gate=reject.gate, reason=reject.reason)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from dmp_core.cli.console import WorkspaceOption, stdout
 from dmp_core.requests.parts import dataset_name
+from dmp_core.store.workspace import README
 
 if TYPE_CHECKING:
     from dmp_core.requests.hub import Upload
@@ -86,7 +87,7 @@ def card(
     """Print an adapter's card, with the scores of the newest run in its workspace."""
     from dmp_core.requests.hub import adapter_upload
 
-    text = adapter_upload(adapter).files["README.md"]
+    text = adapter_upload(adapter).files[README]
     typer.echo(text if isinstance(text, bytes) else text.read_bytes(), nl=False)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import takewhile
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +14,6 @@ from dmp_core.cli.experiments import compare
 from dmp_core.cli.needs import describe_needs, describe_sources, duration
 from dmp_core.cli.running import notice_other_preset, run_nodes
 from dmp_core.config import load_config
-from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages import (
     STAGES,
     Node,
@@ -25,7 +23,7 @@ from dmp_core.stages import (
     shard_numbers,
     statuses,
 )
-from dmp_core.stages.estimate import estimate_seconds
+from dmp_core.stages.estimate import Estimate, estimate_each
 from dmp_core.stages.preflight import preflight
 from dmp_core.store import Workspace
 
@@ -102,7 +100,8 @@ def show_plan(
     found = statuses(nodes, place)
     notice_other_preset(settings, place, found)
     unmade = [node for node in nodes if found[node.id] != "complete"]
-    rows = [_row(node, place, found[node.id], settings.runtime, unmade) for node in nodes]
+    estimates = estimate_each(unmade, place, settings.runtime)
+    rows = [_row(node, place, found[node.id], estimates.get(node.id)) for node in nodes]
     todo = [row for row in rows if row["status"] != "complete"]
     on_gpu = sum(row["seconds"] for row, node in zip(todo, unmade, strict=True) if node.models)
     needs = preflight(unmade, place, sum(row["bytes"] for row in todo), on_gpu, settings.runtime)
@@ -125,13 +124,9 @@ def show_plan(
         stdout.print(line, soft_wrap=True)
 
 
-def _row(node: Node, place: Workspace, status: str, runtime: RuntimeConfig, unmade: list[Node]) -> dict[str, Any]:
-    """unmade: all that a run would make, in its order."""
-    if status == "complete":
-        seconds, size, source, size_source = 0.0, 0, "", ""
-    else:
-        before = takewhile(lambda other: other is not node, unmade)
-        seconds, size, source, size_source = estimate_seconds(node, place, runtime, before)
+def _row(node: Node, place: Workspace, status: str, estimate: Estimate | None) -> dict[str, Any]:
+    """estimate: None if there is nothing to make."""
+    seconds, size, source, size_source = estimate or (0.0, 0, "", "")
     return {
         "id": node.id,
         "fingerprint": node.fingerprint,

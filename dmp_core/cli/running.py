@@ -25,7 +25,7 @@ from dmp_core.stages import (
     shard_numbers,
     statuses,
 )
-from dmp_core.stages.estimate import estimate_seconds
+from dmp_core.stages.estimate import estimate_each
 from dmp_core.stages.preflight import check_needs, check_workspace
 from dmp_core.store import Workspace
 
@@ -69,10 +69,8 @@ def _expected(
     """Estimated seconds per artefact, for the display on a terminal."""
     if not stdout.is_terminal:
         return dict.fromkeys((node.id for node in nodes), 0.0)
-    return {
-        node.id: 0.0 if found[node.id] == "complete" else estimate_seconds(node, place, settings.runtime).seconds
-        for node in nodes
-    }
+    estimates = estimate_each([node for node in nodes if found[node.id] != "complete"], place, settings.runtime)
+    return {node.id: estimates[node.id].seconds if node.id in estimates else 0.0 for node in nodes}
 
 
 def notice_other_preset(settings: PipelineConfig, place: Workspace, found: Mapping[str, str]) -> None:

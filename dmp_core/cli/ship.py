@@ -15,6 +15,7 @@ from dmp_core.config import load_config
 from dmp_core.errors import InputError
 from dmp_core.resources import manifest_root
 from dmp_core.store import Artefact, Workspace
+from dmp_core.store.workspace import README
 
 KEPT = ("adapter_config.json", "dmp.json")
 ROWS = 500
@@ -50,7 +51,7 @@ def ship_adapter(artefact: Artefact, folder: Path) -> None:
     log.groupby(log.index // every).agg(means).to_csv(folder / "loss.csv", index=False, float_format="%.6g")
     save_file(halved, folder / "adapter_model.safetensors", {"format": "pt"})
     card = model_card(folder, adapter_scores(artefact), f"data_manifests/adapters/{folder.name}")
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / README).write_text(card, encoding="utf-8")
 
 
 def main(

@@ -20,6 +20,8 @@ from dmp_core.modalities import Metric
 from dmp_core.store.workspace import README
 from dmp_core.text import markdown, markdown_code
 
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+"""Of a repository on the Hugging Face hub."""
 _SHIPPED_FILES = "data_manifests"
 """Where the models that ship are, in this project's repository."""
 
@@ -75,7 +77,7 @@ def _kind(folder: Path) -> str:
 
 def _header(card: AdapterCard, kind: str) -> dict[str, Any]:
     header: dict[str, Any] = {"library_name": "peft" if kind == "lora" else "diffusers"}
-    if card.base is not None and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", card.base) and not Path(card.base).exists():
+    if card.base is not None and HUB_NAME.fullmatch(card.base) and not Path(card.base).exists():
         header["base_model"] = card.base
     if card.modality is not None:
         header["pipeline_tag"] = card.modality.card.category

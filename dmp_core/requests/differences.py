@@ -12,7 +12,7 @@ from dmp_core.config import load_config
 from dmp_core.errors import InputError
 from dmp_core.modalities import Modality
 from dmp_core.modalities.registry import modalities_of, modality_of_stage
-from dmp_core.requests.hub import reports, run_config
+from dmp_core.requests.runs import finished, run_config
 from dmp_core.scoring.registry import CEILING, CONSTANT, MEAN_MAP
 from dmp_core.stages.registry import kind_of
 from dmp_core.store import Workspace
@@ -39,7 +39,7 @@ def read_run(path: str) -> Run:
     folder = place.root
     if place.fs.exists(f"{folder}/manifest.json"):
         manifest = read_manifest(place, f"{folder}/manifest.json")
-    elif found := reports(place):
+    elif found := finished(place, "report"):
         manifest = found[-1]
         folder = kind_of("report").artefact(place, manifest.name, manifest.fingerprint).path
     else:

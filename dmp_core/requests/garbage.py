@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from dmp_core.errors import InputError
 from dmp_core.stages.base import Node
 from dmp_core.stages.verify import OLD, artefacts_in, left_over
-from dmp_core.store import Artefact, Workspace
+from dmp_core.store import Artefact, Manifest, Workspace
 from dmp_core.store.folders import age_of, names_in, remove
 from dmp_core.store.locks import locks_in
 
@@ -34,15 +34,16 @@ def find_garbage(workspace: Workspace, nodes: Iterable[Node]) -> list[Garbage]:
     Raises InputError for an unreadable manifest, since it may refer to any artefact.
     """
     found = artefacts_in(workspace)
+    manifests = {artefact.path: artefact.manifest() for artefact in found}
     for artefact in found:
-        if artefact.manifest() is None and artefact.exists("manifest.json"):
+        if manifests[artefact.path] is None and artefact.exists("manifest.json"):
             raise InputError(
                 f"{artefact.file('manifest.json')}: damaged, or of another artefact, so what it needs is unknown; run "
                 "`dmp verify` first"
             )
     old = {one.path: _old(one.path, workspace) for one in found}
     recent = {one.fingerprint for one in found if not old[one.path]}
-    needed = _needed(found, {node.fingerprint for node in nodes} | _scored(workspace) | recent)
+    needed = _needed(found, manifests, {node.fingerprint for node in nodes} | _scored(workspace) | recent)
     unused = [one for one in found if one.stage not in KEPT and one.fingerprint not in needed]
     listed = [Garbage(one.path, f"no run needs this {one.stage}", old[one.path]) for one in unused]
     return [*listed, *_leftovers(workspace, needed)]
@@ -66,11 +67,11 @@ def delete(workspace: Workspace, garbage: Iterable[Garbage]) -> None:
         remove(workspace.fs, one.path)
 
 
-def _needed(found: list[Artefact], roots: set[str]) -> set[str]:
+def _needed(found: list[Artefact], manifests: Mapping[str, Manifest | None], roots: set[str]) -> set[str]:
     """Fingerprints of the roots, and of all that they and the kept artefacts were made from."""
     inputs: dict[str, set[str]] = {}
     for artefact in found:
-        manifest = artefact.manifest()
+        manifest = manifests[artefact.path]
         inputs.setdefault(artefact.fingerprint, set()).update(manifest.inputs.values() if manifest else ())
     waiting = [*roots, *(one.fingerprint for one in found if one.stage in KEPT)]
     needed: set[str] = set()

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from typing import Literal
 
 from dmp_core.diffusion.card import CARD_FILE
-from dmp_core.diffusion.model_card import model_card
+from dmp_core.diffusion.model_card import HUB_NAME, model_card
 from dmp_core.errors import InputError, RunError
+from dmp_core.requests.runs import config_text, finished
 from dmp_core.requests.scores import adapter_scores
 from dmp_core.stages.registry import kind_of
 from dmp_core.store import Artefact, Manifest, Workspace
-from dmp_core.store.folders import files_below, names_in
-from dmp_core.store.workspace import README, known_manifests, split_manifests
+from dmp_core.store.folders import files_below
+from dmp_core.store.workspace import README, split_manifests
 from dmp_core.text import one_line
 from dmp_core.weights.adapters import adapter_folder
 
@@ -108,30 +106,13 @@ def _artefact_of(folder: Path) -> Artefact | None:
 
 def _about_run(workspace: Workspace, fingerprints: Sequence[str]) -> dict[str, Path | bytes]:
     """Configuration and report of the newest run that used these artefacts; empty if there is none."""
-    runs = [one for one in reports(workspace) if set(fingerprints) <= set(one.inputs.values())]
+    runs = [one for one in finished(workspace, "report") if set(fingerprints) <= set(one.inputs.values())]
     if not runs:
         return {}
     newest = runs[-1]
     folder = Path(kind_of("report").artefact(workspace, newest.name, newest.fingerprint).path)
     names = [name for name in files_below(workspace.fs, str(folder)) if name != "manifest.json"]
     return {CONFIG: config_text(newest).encode()} | {f"{REPORT}/{name}": folder / name for name in names}
-
-
-def reports(workspace: Workspace) -> list[Manifest]:
-    """Manifests of a workspace's finished reports, the newest last: each states a whole run's configuration."""
-    folder = kind_of("report").place(workspace)
-    paths = (f"{folder}/{name}/manifest.json" for name in names_in(workspace.fs, folder))
-    return sorted(known_manifests(workspace, paths).values(), key=lambda one: one.created)
-
-
-def run_config(report: Manifest) -> dict[str, Any]:
-    """The configuration of a report's run, under today's field names; of `runtime` and `editor` it states nothing."""
-    return {"modalities" if name == "tasks" else name: value for name, value in report.config["pipeline"].items()}
-
-
-def config_text(report: Manifest) -> str:
-    """The same as a complete file for `--config`."""
-    return yaml.safe_dump({"extends": None} | run_config(report), sort_keys=False, width=100, allow_unicode=True)
 
 
 def push(upload: Upload, repository: str, *, private: bool) -> str:
@@ -231,7 +212,7 @@ def check_adapter(folder: Path) -> None:
 
 def check_repository(repository: str) -> None:
     """Raise InputError for what is no repository's name, before any file is read."""
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repository, re.ASCII):
+    if not HUB_NAME.fullmatch(repository):
         raise InputError(f"{one_line(repository)}: not a repository's name; write it as USER/NAME")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from pydantic import ValidationError
 
@@ -19,7 +20,7 @@ from dmp_core.quality.tables import FAILED, failed, score_tables, skipped
 from dmp_core.settings import raise_readable
 from dmp_core.stages.base import Inputs
 from dmp_core.stages.registry import kind_of
-from dmp_core.stages.shards import ShardsStage, joined
+from dmp_core.stages.shards import ShardsStage, columns_of, joined
 from dmp_core.store import Artefact, Workspace, canonical_json, shard_plans
 from dmp_core.store import Sample as Members
 from dmp_core.store.folders import names_in
@@ -68,17 +69,18 @@ class LeftOut:
             role: _input(split, role, known, manifest.contents.get(role)) for role, known in manifest.inputs.items()
         }
 
+    @cached_property
     def rejects(self) -> dict[str, Reject]:
         """By key, sorted."""
         tables, gates = score_tables(self.inputs, self.config.split), self.config.gates
-        columns = [artefact for role, artefact in self.inputs.items() if not role.startswith("quality_")]
+        columns = columns_of(self.inputs).values()
         gated = {key: (gate, explain(tables, gates, key, gate)) for key, gate in kept(tables, gates)[1].items()}
         lost = skipped(columns)
         found = gated | {key: (FAILED, lost[key]) for key in failed(columns)}
         return {key: Reject(key, *found[key]) for key in sorted(found)}
 
     def part(self) -> Part:
-        rejects = self.rejects()
+        rejects = self.rejects
         read = joined(self.config, self.inputs, lambda key: key in rejects and rejects[key].gate != FAILED)
 
         def rejected(number: int) -> Iterator[Members]:
@@ -109,7 +111,7 @@ def rejects_of(path: str) -> list[Reject]:
     """All of `PATH/<split>.rejects`, those that failed included."""
     dataset = open_with_rejects(path)
     assert isinstance(dataset, WithRejects)
-    return [reject for views in dataset.views.values() for view in views for reject in view.rejects().values()]
+    return [reject for views in dataset.views.values() for view in views for reject in view.rejects.values()]
 
 
 def is_rejects(path: str) -> bool:

@@ -9,11 +9,10 @@ from typing import Any
 from dmp_core.diffusion.model_card import Score
 from dmp_core.errors import InputError
 from dmp_core.modalities.registry import modality_of_stage
+from dmp_core.requests.runs import finished
 from dmp_core.scoring.registry import DMP
 from dmp_core.stages.registry import kind_of
 from dmp_core.store import Artefact, Manifest, Workspace
-from dmp_core.store.folders import names_in
-from dmp_core.store.workspace import known_manifests
 
 
 def adapter_scores(adapter: Artefact) -> list[Score]:
@@ -21,19 +20,11 @@ def adapter_scores(adapter: Artefact) -> list[Score]:
     place = adapter.workspace
     predicted = {
         manifest.fingerprint
-        for manifest in _made(place, "predict")
+        for manifest in finished(place, "predict")
         if manifest.inputs.get("adapter") == adapter.fingerprint
     }
-    evaluations = [one for one in _made(place, "evaluate") if predicted & set(one.inputs.values())]
-    newest = max(evaluations, key=lambda one: one.created, default=None)
-    return [] if newest is None else list(_of(newest, place))
-
-
-def _made(place: Workspace, stage: str) -> list[Manifest]:
-    folder = kind_of(stage).place(place)
-    return list(
-        known_manifests(place, (f"{folder}/{name}/manifest.json" for name in names_in(place.fs, folder))).values()
-    )
+    evaluations = [one for one in finished(place, "evaluate") if predicted & set(one.inputs.values())]
+    return list(_of(evaluations[-1], place)) if evaluations else []
 
 
 def _of(evaluation: Manifest, place: Workspace) -> Iterator[Score]:

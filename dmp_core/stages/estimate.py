@@ -6,7 +6,7 @@ of what is stored. `default`: typical rates (`StageKind`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from dmp_core.modalities import Modality
@@ -69,6 +69,13 @@ def estimate_seconds(
     left = _left(node, workspace)
     filled = max((_left(other, workspace) for other in _same_pass(node, before)), default=0)
     return Estimate(seconds * max(0, left - filled), int(size * left), source, size_source)  # type: ignore[arg-type]
+
+
+def estimate_each(
+    nodes: Sequence[Node], workspace: Workspace, runtime: RuntimeConfig | None = None
+) -> dict[str, Estimate]:
+    """Estimates of nodes that are made in this order, by their ids."""
+    return {node.id: estimate_seconds(node, workspace, runtime, nodes[:number]) for number, node in enumerate(nodes)}
 
 
 def _left(node: Node, workspace: Workspace) -> int:

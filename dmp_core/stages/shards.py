@@ -82,7 +82,7 @@ def run(
     progress: Progress = silent,
 ) -> StageResult:
     """Join the columns by key into samples; shards keep the images' layout, without dropped samples."""
-    tables, columns = score_tables(inputs, config.split), _columns(inputs)
+    tables, columns = score_tables(inputs, config.split), columns_of(inputs)
     dropped = left_out(tables, config.gates, config.split) | failed(columns.values())
     plans = [plan for plan in _without(shard_plans(inputs["images"]), dropped) if plan.keys]
     if not plans:
@@ -101,7 +101,7 @@ def run(
 
 def joined(config: ShardsStage, inputs: Inputs, wanted: Callable[[str], bool]) -> Callable[[int], Iterator[Sample]]:
     """Reads the wanted samples of one of the images' shards, by its number, as the merged dataset has them."""
-    scores, columns = score_records(score_tables(inputs, config.split)), _columns(inputs)
+    scores, columns = score_records(score_tables(inputs, config.split)), columns_of(inputs)
     readers = {role: shard_reader(artefact) for role, artefact in columns.items()}
     modalities = {role: config.modality(role) for role in columns if role != "images"}
     schema = record_schema(modalities.values())
@@ -115,8 +115,8 @@ def joined(config: ShardsStage, inputs: Inputs, wanted: Callable[[str], bool]) -
     return read
 
 
-def _columns(inputs: Inputs) -> Inputs:
-    """Images and labels."""
+def columns_of(inputs: Inputs) -> Inputs:
+    """Images and labels, without the tables of scores."""
     return {role: artefact for role, artefact in inputs.items() if not role.startswith("quality_")}
 
 

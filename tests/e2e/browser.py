@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,16 @@ def find_browser() -> str | None:
     if os.environ.get("DMP_E2E"):
         pytest.fail(f"{missing}; all other tests: make e2e PYTEST_FLAGS=--continue-on-collection-errors", pytrace=False)
     pytest.skip(missing)
+
+
+@contextmanager
+def launched(flags: list[str] = HEADLESS) -> Iterator[api.Browser]:
+    """A browser that is closed at the end."""
+    path = find_browser()
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=flags, timeout=PATIENCE)
+        yield opened
+        opened.close()
 
 
 if os.environ.get("DMP_E2E"):

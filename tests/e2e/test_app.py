@@ -24,7 +24,7 @@ from dmp_core.render import configure_threads, render_prompt
 from dmp_core.requests.predictor import Predictor
 from dmp_core.store import open_dataset
 from tests.app.rooms import configuration, make
-from tests.e2e.browser import HEADLESS, PATIENCE, api, find_browser
+from tests.e2e.browser import HEADLESS, PATIENCE, api, launched
 
 if not os.environ.get("DMP_E2E"):
     pytest.importorskip("gradio", reason="the page needs Gradio: pip install '.[app]'")
@@ -81,12 +81,9 @@ def workspace(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[api.Browser]:
-    path = find_browser()
     api.expect.set_options(timeout=PATIENCE)
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=FLAGS, timeout=PATIENCE)
+    with launched(FLAGS) as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

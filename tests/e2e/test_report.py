@@ -15,7 +15,7 @@ import pytest
 
 from dmp_core.report import ReportData, StageTiming, build_report
 from dmp_core.report.tables import score_tables
-from tests.e2e.browser import HEADLESS, PATIENCE, api, find_browser
+from tests.e2e.browser import api, launched
 from tests.report.rooms import metrics_of, samples, tables
 
 pytestmark = pytest.mark.e2e
@@ -45,11 +45,8 @@ def report(count: int, size: int = 32) -> ReportData:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[api.Browser]:
-    path = find_browser()
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=HEADLESS, timeout=PATIENCE)
+    with launched() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from prefect.states import Cancelling
 
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.stages import plan
-from tests.e2e.browser import HEADLESS, PATIENCE, api, find_browser
+from tests.e2e.browser import PATIENCE, api, launched
 from tests.e2e.orchestra import ROOT, Orchestra, orchestra, wait_for
 
 pytestmark = pytest.mark.e2e
@@ -69,12 +69,9 @@ class Window:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[api.Browser]:
-    path = find_browser()
     api.expect.set_options(timeout=PATIENCE)
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=HEADLESS, timeout=PATIENCE)
+    with launched() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
