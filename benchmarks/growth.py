@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,6 +67,18 @@ class Noise:
             yield image_sample(row, noise(int(row["seed"])), {"kind": "noise"}) | {"truth.npz": self.truth}
 
 
+@contextmanager
+def noise_for_renders() -> Iterator[None]:
+    """Inside, noise takes the renderer's place in this process."""
+    from dmp_core.synthesis.sources import SOURCES
+
+    renderer, SOURCES["render"] = SOURCES["render"], "benchmarks.growth:Noise"
+    try:
+        yield
+    finally:
+        SOURCES["render"] = renderer
+
+
 def noise(seed: int) -> NDArray[np.uint8]:
     import numpy as np
 
@@ -93,11 +106,9 @@ def settings(samples: int, folder: Path | None = None) -> PipelineConfig:
 def make(samples: int, folder: Path) -> dict[str, float]:
     """The dataset, stage by stage, in a plain loop; seconds per stage."""
     from dmp_core.stages import execute, one_plan
-    from dmp_core.synthesis import sources
 
-    sources.SOURCES["render"] = "benchmarks.growth:Noise"
     config, seconds = settings(samples), dict.fromkeys(STAGES, 0.0)
-    with one_plan(config) as planned:
+    with noise_for_renders(), one_plan(config) as planned:
         for node in (node for node in planned if node.stage in STAGES):
             begun = time.perf_counter()
             execute(config, node.id, str(folder))
@@ -113,9 +124,10 @@ def through_prefect(samples: int, folder: Path) -> dict[str, float]:
     alone = sum(make(samples, folder / "alone").values())
     config = settings(samples)
     chosen = [node.id for node in plan(config) if node.stage in STAGES]
-    begun = time.perf_counter()
-    run_pipeline(config, str(folder / "flow"), only=chosen)
-    return {"prefect": time.perf_counter() - begun, "in a loop": alone}
+    with noise_for_renders():
+        begun = time.perf_counter()
+        run_pipeline(config, str(folder / "flow"), only=chosen)
+        return {"prefect": time.perf_counter() - begun, "in a loop": alone}
 
 
 def score(samples: int, folder: Path) -> dict[str, float]:

@@ -7,16 +7,18 @@ import xml.etree.ElementTree as ET
 from benchmarks.growth import PARTS, STAGES, Grown, draw, in_this_process, rows, settings
 from dmp_core.stages import find, plan
 from dmp_core.store import Workspace
+from dmp_core.synthesis.sources import SOURCES
 
 
 def test_the_parts_make_and_score_a_dataset(tmp_path):
-    grown = Grown(20)
+    grown, before = Grown(20), dict(SOURCES)
     for part in ("dataset", "evaluation", "rerun", "import"):
         place = tmp_path / ("import" if part == "import" else "dataset")
         place.mkdir(exist_ok=True)
         answer = in_this_process(part, 20, place)
         grown.seconds |= answer["seconds"]
         grown.memory[part] = answer["memory"]
+    assert before == SOURCES
     assert all(seconds > 0 for seconds in grown.seconds.values())
     made = find(plan(settings(20)), "labels/train-depth").artefact(Workspace(tmp_path / "dataset")).published()
     assert made.samples == 20

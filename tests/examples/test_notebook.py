@@ -17,6 +17,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     assert not any(cell.get("outputs") for cell in cells)  # made by whoever runs it
+    plt.close("all")  # figures of other tests
     scope: dict[str, object] = {"__name__": "notebook"}
     for cell in (cell for cell in cells if cell["cell_type"] == "code"):
         exec(compile("".join(cell["source"]), cell["id"], "exec"), scope)
