@@ -16,14 +16,13 @@ from pathlib import Path
 import yaml
 
 from dmp_core.config import load_config
+from tests.timed import TIMED
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 10.0
 """Seconds from SIGINT or SIGTERM within which a command must have ended."""
 LINE = "interrupted; run the same command again to resume"
 _MARK = "DMP_DRILL"
-_TIMED = {"manifest.json", "loss.csv", "metrics.json", "index.html", "single.html"}
-"""Files that contain times, or digests of such files."""
 _TEMPORARY = ("*.tmp", "*.part", "*.tmp.npz", ".writing-*", "*.lock", "*.lock.*")
 
 
@@ -123,7 +122,7 @@ def contents(workspace: Path) -> dict[str, bytes]:
         path.relative_to(workspace).as_posix(): path.read_bytes()
         for path in workspace.rglob("*")
         if path.is_file()
-        and path.name not in _TIMED
+        and path.name not in TIMED
         and "tfevents" not in path.name
         and not {".scratch", ".locks"} & set(path.parts)
     }

@@ -15,12 +15,12 @@ import pytest
 from dmp_core.config import load_config
 from dmp_core.stages import plan, statuses
 from dmp_core.store import Workspace
+from tests.timed import TIMED
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_EACH = ["--set", "runtime.workers=1", "--set", "runtime.device=cpu"]
-TIMED = {"manifest.json", "loss.csv", "metrics.json", "index.html"}
 
 
 def start(workspace: Path, *overrides: str) -> subprocess.Popen[str]:

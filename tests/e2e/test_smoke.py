@@ -25,6 +25,7 @@ from dmp_core.errors import InputError
 from dmp_core.stages import execute, find, plan
 from dmp_core.store import Workspace
 from tests.commands import in_process
+from tests.timed import TIMED
 
 pytestmark = pytest.mark.slow
 
@@ -50,11 +51,10 @@ FOREIGN, OTHER_BOOT = (
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Bytes by name, without files that contain times."""
-    timed = ("manifest.json", "loss.csv", "metrics.json", "index.html")
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.endswith(timed) and "tfevents" not in path.name
+        if path.is_file() and not path.name.endswith(TIMED) and "tfevents" not in path.name
     }
 
 

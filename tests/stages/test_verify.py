@@ -20,6 +20,7 @@ from dmp_core.errors import InputError
 from dmp_core.stages import execute, plan
 from dmp_core.stages.verify import Finding, repair, verify_workspace
 from dmp_core.store import Workspace, sha256_stream
+from tests.timed import TIMED
 
 TINY = [
     "modalities=[normal, depth]",
@@ -60,11 +61,10 @@ def flip_bit(path: Path) -> None:
 
 def outputs(workspace: Path) -> dict[str, bytes]:
     """The content that every rerun must reproduce: all except times."""
-    timed = ("manifest.json", "loss.csv", "index.html", "single.html", "metrics.json")
     return {
         path.relative_to(workspace).as_posix(): path.read_bytes()
         for path in sorted(workspace.rglob("*"))
-        if path.is_file() and path.name not in timed and "tensorboard" not in path.parts
+        if path.is_file() and path.name not in TIMED and "tensorboard" not in path.parts
     }
 
 

@@ -18,6 +18,7 @@ from dmp_core.store import Lock, Workspace, open_dataset
 from flows import visible
 from flows.pipeline import run_pipeline
 from tasks import worth_retrying
+from tests.timed import TIMED
 
 pytest.importorskip("s3fs", reason="s3fs is not installed (extra s3)")
 moto = pytest.importorskip("moto.server", reason="moto's server is not installed (extra dev)")
@@ -52,11 +53,10 @@ def contents(url: str) -> dict[str, bytes]:
     """Bytes by path, without files that contain times and machines."""
     place = Workspace(url)
     found = {path.removeprefix(f"{place.root}/"): place.fs.cat_file(path) for path in place.fs.find(place.root)}
-    timed = ("manifest.json", "loss.csv", "metrics.json", "index.html")
     return {
         name: data
         for name, data in found.items()
-        if not name.endswith(timed) and "tfevents" not in name and not name.startswith((".scratch/", ".requests/"))
+        if not name.endswith(TIMED) and "tfevents" not in name and not name.startswith((".scratch/", ".requests/"))
     }
 
 
