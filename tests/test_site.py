@@ -49,6 +49,12 @@ def test_every_setting_is_listed_with_its_meaning():
         assert f"| `{name}` |" in text
         assert field.get("description", "") in text
     assert "| `batch_size` | integer > 0 |" in text
+    assert "| `resolution` | integer ≥ 64 ≤ 2048 multiple of 8 |" in text
+    assert "| `share` | list of number ≥ 0 ≤ 1, number ≥ 0 ≤ 1 |" in text
+    assert "| `gpus` | `auto` or list of integer ≥ 0 length ≥ 1 |" in text
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("| `")]
+    assert len(rows) > 300
+    assert not [row for row in rows if len(row) != 4 or not all(cell.strip() for cell in row)]
     for section in ("train.lora", "images (kind: diffusion)", "splits.NAME", "train (method: spade)"):
         assert f"## `{section}`" in text
 

@@ -30,6 +30,7 @@ class LatentsConfig(Settings):
     resolutions: dict[ModalityName, PositiveInt] = {}
     """For single modalities that need another one: small objects need more latents."""
     batch_size: PositiveInt = 16
+    """Images that the VAE encodes at once."""
     depth_scale: PositiveFloat = 8.0
     """Depth is divided by this and clipped to [0, 1] before encoding; metres."""
     depth_curve: DepthCurve = since("linear")
@@ -70,19 +71,31 @@ class FitConfig(Settings):
     """Settings of every fit by gradient descent; `dmp_core.training.loop` reads them."""
 
     steps: PositiveInt = 50_000
+    """Updates of the weights."""
     batch_size: PositiveInt = 8
+    """Samples per batch."""
     gradient_accumulation: PositiveInt = 1
+    """Batches per update; their gradients are averaged."""
     learning_rate: PositiveFloat = 1e-4
+    """Highest learning rate, of AdamW."""
     lr_schedule: Literal["cosine", "constant", "linear"] = "cosine"
+    """How the rate goes on after `warmup_steps`: down to 0 along half a cosine or a line, or not at all."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """First steps, in which the rate grows linearly."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """AdamW's."""
     max_grad_norm: PositiveFloat = 1.0
+    """Longer gradients are shortened to this norm."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Number format of the network's computation."""
     tf32: bool = since(False)
     """On a GPU, multiply float32 matrices with ten bits of mantissa instead of 23: faster, less exact."""
     checkpoint_every: PositiveInt = 1000
+    """Steps between two checkpoints, from which an interrupted training resumes."""
     log_every: PositiveInt = 10
+    """Steps between two points in TensorBoard; `loss.csv` has every step."""
     seed: int = 0
+    """Of the order of samples, of timesteps and of initial weights."""
     processes: PositiveInt | Literal["auto"] = since(1)
     """Processes that share each batch, on a GPU each; `auto`: one per visible GPU. The result is the same up to
     rounding, so a fit is known by its other settings."""
@@ -113,6 +126,9 @@ class LoraConfig(Settings):
     """Low-rank adapters in the U-Net: all that is trained."""
 
     rank: PositiveInt = 4
+    """Rank of each layer's update."""
     alpha: PositiveFloat | None = None
     """LoRA scale is alpha / rank; None means alpha = rank, a scale of 1."""
     targets: Literal["attention", "self_attention", "all"] = "attention"
+    """Layers that get an update: q, k, v and output of all attention (as published), of self-attention only, or every
+    linear and convolution layer."""
