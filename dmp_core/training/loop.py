@@ -125,7 +125,7 @@ def fit(
     resumed_at = run.step
     pace = Pace(config.steps, run.step)
     with (
-        tracked(accelerator, config, work, identity) as track,
+        tracked(config, work, run.step, accelerator.device) if main else nullcontext() as track,
         closing(TrainingLog(work, run.step, config.log_every, run.recorded, track)) if main else nullcontext() as log,
         # Each step needs all processes, so the first one decides when to end.
         deferred_interrupts() if main else nullcontext() as interrupts,
@@ -168,7 +168,6 @@ def make_accelerator(config: FitConfig, device: str) -> Accelerator:
         cpu=device == "cpu",
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation,
-        log_with=list(config.trackers) or None,
     )
     if config.batch_size % accelerator.num_processes:
         raise InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -67,8 +67,31 @@ class LatentsConfig(Settings):
         )
 
 
-class FitConfig(Settings):
+class TrackedConfig(Settings):
+    """A fit that reports its curves."""
+
+    technical: ClassVar[tuple[str, ...]] = ("trackers",)
+    """Fields that change no result: a fit is known by its others."""
+
+    trackers: list[Literal["mlflow", "trackio", "wandb"]] = since([])
+    """Where curves go besides `loss.csv` and TensorBoard; each is an extra of its own, and changes no result."""
+
+    @model_serializer(mode="wrap")
+    def _without_technical(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        if info.context and info.context.get("fingerprint"):
+            values = {name: value for name, value in values.items() if name not in self.technical}
+        return values
+
+    def recorded(self) -> dict[str, Any]:
+        """As results contain them: where the curves went changes no byte."""
+        return self.model_dump(mode="json", exclude={"trackers"})
+
+
+class FitConfig(TrackedConfig):
     """Settings of every fit by gradient descent; `dmp_core.training.loop` reads them."""
+
+    technical = ("processes", "trackers")
 
     steps: PositiveInt = 50_000
     """Updates of the weights."""
@@ -99,22 +122,12 @@ class FitConfig(Settings):
     processes: PositiveInt | Literal["auto"] = since(1)
     """Processes that share each batch, on a GPU each; `auto`: one per visible GPU. The result is the same up to
     rounding, so a fit is known by its other settings."""
-    trackers: list[Literal["mlflow", "trackio", "wandb"]] = since([])
-    """Where curves go besides `loss.csv` and TensorBoard; each is an extra of its own, and changes no result."""
 
     @model_validator(mode="after")
     def _divides_its_batch(self) -> Self:
         if isinstance(self.processes, int) and self.batch_size % self.processes:
             raise ValueError(f"processes: {self.processes} cannot share a batch of {self.batch_size} evenly")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_technical(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        values: dict[str, Any] = handler(self)
-        if info.context and info.context.get("fingerprint"):
-            for technical in ("processes", "trackers"):
-                values.pop(technical, None)
-        return values
 
     @property
     def draws(self) -> int:

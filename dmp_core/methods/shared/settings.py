@@ -13,7 +13,7 @@ from dmp_core.methods.settings import MethodConfig
 from dmp_core.modalities import built_in
 from dmp_core.names import Fraction
 from dmp_core.settings import Settings
-from dmp_core.training.settings import FitConfig, LoraConfig
+from dmp_core.training.settings import FitConfig, LoraConfig, TrackedConfig
 
 Part = TypeVar("Part", bound=MethodConfig)
 
@@ -100,7 +100,7 @@ Instructions = Annotated[dict[str, str], BeforeValidator(_instructions), Field(d
 """Modalities that are omitted keep their default."""
 
 
-class AdversarialConfig(Settings):
+class AdversarialConfig(TrackedConfig):
     """Settings of every adversarial fit."""
 
     steps: PositiveInt
