@@ -102,7 +102,7 @@ class FitConfig(TrackedConfig):
     learning_rate: PositiveFloat = 1e-4
     """Highest learning rate, of AdamW."""
     lr_schedule: Literal["cosine", "constant", "linear"] = "cosine"
-    """How the rate goes on after `warmup_steps`: down to 0 along half a cosine or a line, or not at all."""
+    """The rate after `warmup_steps`: down to 0 along half a cosine or a line, or not at all."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """First steps, in which the rate grows linearly."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
