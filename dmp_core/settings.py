@@ -10,7 +10,6 @@ from typing import Any, NoReturn, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from dmp_core.errors import InputError
 from dmp_core.passwords import masked
@@ -48,7 +47,7 @@ class Settings(BaseModel):
     )
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core)
         for name, field in handler.resolve_ref_schema(schema).get("properties", {}).items():
             parents = (getattr(parent, "model_fields", {}).get(name) for parent in cls.__mro__)
