@@ -10,11 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from dmp_core.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
+    import torch
     from accelerate.tracking import GeneralTracker
 
     from dmp_core.training.settings import TrackedConfig
