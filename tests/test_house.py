@@ -93,7 +93,7 @@ WITH_COMMANDS = [
 ]
 BLOCK = re.compile(r"^[ \t]*```(\w*)\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
 SHELLS = {"sh", "bash", "shell", "console", "zsh"}
-INLINE = re.compile(r"`((?:\.venv/bin/)?(?:dmp|make|python -m) [^`]+)`")
+INLINE = re.compile(r"`((?:\.venv/bin/)?(?:dmp|make|python -m|pip install) [^`]+)`")
 
 
 def shell_commands(document: str) -> Iterator[list[str]]:
@@ -122,7 +122,7 @@ def as_parameters(commands: Callable[[str], Iterator[list[str]]]) -> list[Any]:
 GENERATED = {"../reference/settings.md", "../reference/commands.md"}
 """Pages that only the site has."""
 OTHER_PROGRAMS = {"cd", "cp", "docker", "export", "git", "rm", "source"}
-OTHER_TOOLS = {"pip", "pre-commit", "prefect", "tensorboard"}
+OTHER_TOOLS = {"pre-commit", "prefect", "tensorboard"}
 """Programs in a `.venv`."""
 OTHER_MODULES = {"pytest", "venv", "vllm.entrypoints.openai.api_server"}
 
@@ -153,6 +153,7 @@ def test_commands_are_found_wherever_they_are() -> None:
         "dmp export runs/a --format cocoa --out b", "dmp dataset new --count many --keyword a", "make demoo",
         "make demo WORKSPCE=a", "python -m flows.deply", "python -m flows.serve --limmit 3", ".venv/bin/dnp run",
         "prefect deployment run pipeline/minni", "prefect deployment run pipeline/mini -p workspce=a", "dpm run",
+            "pip install 'dmp-pipeline[wanbd]'",
     ],
 )  # fmt: skip
 def test_a_wrong_command_would_be_found(line: str) -> None:
@@ -175,6 +176,8 @@ def check_command(words: list[str], whole: bool = True) -> None:
         check_deployment(arguments[2], arguments[4::2])
     elif name.startswith("python") and arguments[:1] == ["-m"]:
         check_module(*arguments[1:])
+    elif name == "pip":
+        check_extras(arguments)
     elif program.startswith(".venv"):
         assert name in OTHER_TOOLS
     else:
@@ -188,6 +191,12 @@ def check_make(arguments: list[str]) -> None:
     for word in arguments:
         name, is_variable, _ = word.partition("=")
         assert name in (variables if is_variable else targets), word
+
+
+def check_extras(arguments: list[str]) -> None:
+    named = [re.fullmatch(r"(dmp-pipeline|\.)\[(.*)\]", word) for word in arguments]
+    extras = {extra for found in named if found for extra in found[2].split(",")}
+    assert extras <= set(project()["optional-dependencies"])
 
 
 def check_deployment(name: str, given: list[str]) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor, nn
 
-from dmp_core.errors import InputError
+from dmp_core.errors import InputError, check_installed
 from dmp_core.processes import deferred_interrupts
 from dmp_core.progress import Progress, silent
 from dmp_core.training.checkpoints import LOG, load_checkpoint, save_checkpoint
@@ -28,7 +28,7 @@ from dmp_core.training.optimisation import check_gradients, learning_rate, make_
 from dmp_core.training.pace import Pace
 from dmp_core.training.precision import keep_freed_memory
 from dmp_core.training.settings import FitConfig
-from dmp_core.training.trackers import check_trackers, tracked
+from dmp_core.training.trackers import tracked
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -163,7 +163,7 @@ def make_accelerator(config: FitConfig, device: str) -> Accelerator:
     AcceleratorState._reset_state()
     if device == "cpu":
         keep_freed_memory()
-    check_trackers(config.trackers)
+    check_installed(config.trackers)
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision=config.mixed_precision,

@@ -6,11 +6,10 @@ import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dmp_core.errors import InputError, MissingExtra
+from dmp_core.errors import InputError, check_installed
 
 if TYPE_CHECKING:
     import torch
@@ -25,27 +24,19 @@ Track = Callable[[Mapping[str, float], int], None]
 _log = logging.getLogger(__name__)
 
 
-def check_trackers(names: Iterable[str]) -> None:
-    """Raise MissingExtra for a tracker whose package is not installed."""
-    for name in names:
-        found = find_spec(name)
-        if found is None or found.origin is None:  # a folder of that name, as W&B writes one, is no package
-            raise MissingExtra(name, name)
-
-
 @contextmanager
 def tracked(config: TrackedConfig, work: Path, step: int, device: torch.device) -> Iterator[Track | None]:
     """Inside, a function that sends scalars of a step to `train.trackers`; None if there are none.
 
     work: the run is named after the artefact whose `.work` it is.
     step: steps done so far; unless it is 0, the training resumes and continues its run.
-    Raises InputError if a tracker does not start, as when nobody has logged in. One that fails later is reported and
-    left out from then on: hours of training do not depend on it, and `loss.csv` has the whole curve.
+    Raises MissingExtra, or InputError if a tracker does not start, as when nobody has logged in. One that fails later
+    is reported and left out from then on: hours of training do not depend on it, and `loss.csv` has the whole curve.
     """
     if not config.trackers:
         yield None
         return
-    check_trackers(config.trackers)
+    check_installed(config.trackers)
     try:
         trackers = _Trackers(_started(config, work, step, device))
     except Exception as error:  # each has errors of its own

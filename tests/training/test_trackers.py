@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dmp_core.config import load_config
-from dmp_core.errors import MissingExtra
+from dmp_core.errors import MissingExtra, check_installed
 from dmp_core.methods.drit.settings import DritConfig
 from dmp_core.methods.spade.algorithm import fit_spade
 from dmp_core.methods.spade.settings import SpadeConfig
@@ -21,7 +21,6 @@ from dmp_core.stages.preflight import check_needs
 from dmp_core.training.logs import FILE, read_log
 from dmp_core.training.loop import fit, identity_of, make_accelerator
 from dmp_core.training.settings import FitConfig
-from dmp_core.training.trackers import check_trackers
 from tests.methods.shapes import shapes
 from tests.packages import installed_package
 
@@ -123,7 +122,7 @@ def test_a_folder_of_that_name_is_no_package(tmp_path, monkeypatch):
     (tmp_path / "trackio").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(MissingExtra, match="trackio is not installed"):
-        check_trackers(["trackio"])
+        check_installed(["trackio"])
 
 
 @pytest.mark.parametrize(
