@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 
 EXTRAS = {
     "accelerate": "train",
@@ -56,7 +57,8 @@ class MissingExtra(InputError):
     """An optional capability is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; run: pip install 'dmp-pipeline[{extra}]'")
+        verb = "are" if "," in package else "is"
+        super().__init__(f"{package} {verb} not installed; run: pip install 'dmp-pipeline[{extra}]'")
         self.package, self.extra = package, extra
 
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
@@ -95,3 +97,18 @@ class NotFinite(InputError):
     def named(self, names: Sequence[str]) -> NotFinite:
         """The same error, with the sample's key or file."""
         return NotFinite(self.index, self.reason, names[self.index])
+
+
+def check_installed(packages: Iterable[str]) -> None:
+    """Raise MissingExtra that names all of the packages that are not installed, and the extras that install them."""
+    missing = sorted(name for name in set(packages) if not _is_installed(name))
+    if missing:
+        raise MissingExtra(", ".join(missing), ",".join(sorted({EXTRAS[name] for name in missing})))
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        found = find_spec(name)
+    except ImportError:
+        return False
+    return found is not None and found.origin is not None  # a folder of that name, as W&B writes one, is no package

@@ -8,7 +8,8 @@ import reprlib
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
 
 from dmp_core.errors import InputError
 from dmp_core.passwords import masked
@@ -33,7 +34,8 @@ def _section_title(model: type) -> str:
 class Settings(BaseModel):
     """Base of all configuration: unknown keys are errors, instances are immutable.
 
-    In the JSON schema a field's title is its name, as files and `--set` spell it.
+    In the JSON schema a field's title is its name, as files and `--set` spell it; one that a subclass redefines
+    keeps its meaning.
     """
 
     model_config = ConfigDict(
@@ -43,6 +45,16 @@ class Settings(BaseModel):
         model_title_generator=_section_title,
         field_title_generator=lambda name, _: name,
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core)
+        for name, field in handler.resolve_ref_schema(schema).get("properties", {}).items():
+            parents = (getattr(parent, "model_fields", {}).get(name) for parent in cls.__mro__)
+            meaning = next((parent.description for parent in parents if parent and parent.description), None)
+            if meaning:
+                field.setdefault("description", meaning)
+        return schema
 
 
 def since(default: Any) -> Any:

@@ -41,7 +41,7 @@ def markdown_code(text: str) -> str:
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """`; did you mean X?` for a name that is close to a known one, to be put into an error; else nothing."""
-    found = difflib.get_close_matches(str(name)[:100], list(known), n=1, cutoff=0.6)
+    found = difflib.get_close_matches(str(name)[:100], [one for one in known if one != name], n=1, cutoff=0.6)
     return f"; did you mean {found[0]}?" if found else ""
 
 

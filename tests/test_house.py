@@ -9,11 +9,12 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ import pytest
 import typer
 import yaml
 
+from dmp_core.cli.examples import EXAMPLES
 from dmp_core.config import load_config, preset_names
 from dmp_core.config.presets import dump, validate
 from dmp_core.modalities import BUILT_IN, find_modality
 from dmp_core.scoring.registry import PAPER_CLASSES
+from tests.commands import in_process
 from tests.mutants import MUTANTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,70 +83,201 @@ def run_python(code: str, folder: Path) -> str:
 
 
 # --------------------------------------------------------------------------------- documents
+WITH_COMMANDS = [
+    *(name for name in DOCUMENTS if name != "CHANGELOG.md"),  # what it says was right in its day
+    *(
+        path.relative_to(ROOT).as_posix()
+        for part in ("docker", "data_manifests")
+        for path in (ROOT / part).rglob("*.md")
+    ),
+]
+BLOCK = re.compile(r"^[ \t]*```(\w*)\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
+SHELLS = {"sh", "bash", "shell", "console", "zsh"}
+INLINE = re.compile(r"`((?:\.venv/bin/)?(?:dmp|make|python -m|pip install) [^`]+)`")
+
+
 def shell_commands(document: str) -> Iterator[list[str]]:
     """Every command in the document's shell blocks, split into words; continued lines are joined."""
-    for block in re.findall(r"^```(?:sh|bash)\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
+    for language, block in BLOCK.findall((ROOT / document).read_text()):
+        for line in block.replace("\\\n", " ").splitlines() if language in SHELLS else ():
             words = shlex.split(line, comments=True)
             while words and re.fullmatch(r"\w+=\S*", words[0]):  # variables before the program
                 words = words[1:]
             if words:
-                yield words
+                yield [word for word in words if word != "&"]
 
 
-DOCUMENTED = [
-    pytest.param(words, id=f"{name}: {' '.join(words)}") for name in DOCUMENTS for words in shell_commands(name)
-]
+def inline_commands(document: str) -> Iterator[list[str]]:
+    """Every command in the document's text. They are there for their names, so arguments may be missing."""
+    for found in INLINE.findall(BLOCK.sub("", (ROOT / document).read_text())):
+        yield shlex.split(" ".join(found.replace("--set …", "").replace("…", "").split()))
+
+
+def as_parameters(commands: Callable[[str], Iterator[list[str]]]) -> list[Any]:
+    """Each command once, with the first document that has it."""
+    found = {tuple(words): name for name in reversed(WITH_COMMANDS) for words in commands(name)}
+    return [pytest.param([*words], id=f"{name}: {' '.join(words)}") for words, name in found.items()]
 
 
 GENERATED = {"../reference/settings.md", "../reference/commands.md"}
 """Pages that only the site has."""
+OTHER_PROGRAMS = {"cd", "cp", "docker", "export", "git", "rm", "source"}
+OTHER_TOOLS = {"pre-commit", "prefect", "tensorboard"}
+"""Programs in a `.venv`."""
+OTHER_MODULES = {"pytest", "venv", "vllm.entrypoints.openai.api_server"}
 
 
-@pytest.mark.parametrize("words", DOCUMENTED)
+@pytest.mark.parametrize("words", as_parameters(shell_commands))
 def test_documented_command_exists(words: list[str]) -> None:
+    check_command(words)
+
+
+@pytest.mark.parametrize("words", as_parameters(inline_commands))
+def test_command_in_a_text_exists(words: list[str]) -> None:
+    check_command(words, whole=False)
+
+
+def test_commands_are_found_wherever_they_are() -> None:
+    documents = {name for name in WITH_COMMANDS if [*shell_commands(name), *inline_commands(name)]}
+    assert {"README.md", "CONTRIBUTING.md", "docker/README.md", "docs/how/rerun.md"} <= documents
+    untagged = re.compile(r"^\s*(\$ |(\.venv/bin/)?(dmp|make|python) )", re.MULTILINE)
+    blocks = [(name, block) for name in WITH_COMMANDS for block in BLOCK.findall((ROOT / name).read_text())]
+    assert not [name for name, (language, block) in blocks if language == "" and untagged.search(block)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "dmp predct photo.jpg", "dmp run --prest mini", "dmp run --preset minni", "dmp run --set train.stepps=3",
+        "dmp plan --preset mini --set train.steps=-1", "dmp stage trian", "dmp stage train --modality", "dmp dataset",
+        "dmp export runs/a --format cocoa --out b", "dmp dataset new --count many --keyword a", "make demoo",
+        "make demo WORKSPCE=a", "python -m flows.deply", "python -m flows.serve --limmit 3", ".venv/bin/dnp run",
+        "prefect deployment run pipeline/minni", "prefect deployment run pipeline/mini -p workspce=a", "dpm run",
+            "pip install 'dmp-pipeline[wanbd]'",
+    ],
+)  # fmt: skip
+def test_a_wrong_command_would_be_found(line: str) -> None:
+    with pytest.raises(Exception):  # noqa: B017, PT011  each program has errors of its own
+        check_command(shlex.split(line))
+
+
+def check_command(words: list[str], whole: bool = True) -> None:
+    """Raise unless the command is one that a reader can run, as far as can be seen without running it.
+
+    whole: nothing that it needs may be missing.
+    """
     program, *arguments = words
-    if program == "make":
-        targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        assert all(word in targets for word in arguments if "=" not in word)
-    elif Path(program).name == "dmp":
-        parse_dmp(arguments)
-    elif Path(program).name == "prefect" and arguments[:2] == ["deployment", "run"]:
-        assert arguments[2] in deployment_names()
-    elif Path(program).name.startswith("python") and arguments[:1] == ["-m"]:
-        assert find_spec(arguments[1].replace("dmp_pipeline.", ""))
+    name = Path(program).name
+    if name == "make":
+        check_make(arguments)
+    elif name == "dmp":
+        parse_dmp(arguments, whole)
+    elif name == "prefect" and arguments[:2] == ["deployment", "run"]:
+        check_deployment(arguments[2], arguments[4::2])
+    elif name.startswith("python") and arguments[:1] == ["-m"]:
+        check_module(*arguments[1:])
+    elif name == "pip":
+        check_extras(arguments)
+    elif program.startswith(".venv"):
+        assert name in OTHER_TOOLS
     else:
-        assert program in {"cd", "docker", "export", "git", "rm", "source"} or program.startswith(".venv")
+        assert program in OTHER_PROGRAMS
+
+
+def check_make(arguments: list[str]) -> None:
+    text = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z0-9-]+):", text, re.MULTILINE))
+    variables = set(re.findall(r"^(\w+) \?=", text, re.MULTILINE))
+    for word in arguments:
+        name, is_variable, _ = word.partition("=")
+        assert name in (variables if is_variable else targets), word
+
+
+def check_extras(arguments: list[str]) -> None:
+    named = [re.fullmatch(r"(dmp-pipeline|\.)\[(.*)\]", word) for word in arguments]
+    extras = {extra for found in named if found for extra in found[2].split(",")}
+    assert extras <= set(project()["optional-dependencies"])
+
+
+def check_deployment(name: str, given: list[str]) -> None:
+    """given: its parameters, as NAME=VALUE."""
+    flow = documented_flows()[name]
+    assert {one.partition("=")[0] for one in given} <= set(signature(flow.fn).parameters)
+
+
+def check_module(name: str, *arguments: str) -> None:
+    if name in OTHER_MODULES:
+        return
+    found = find_spec(name.replace("dmp_pipeline.", ""))
+    assert found, name
+    assert found.origin
+    source = Path(found.origin).read_text()
+    for option in (word for word in arguments if word.startswith("--")):
+        parameter = option.removeprefix("--").replace("-", "_")
+        assert f'"{option}"' in source or re.search(rf"\b{parameter}: ", source), option
 
 
 @cache
-def deployment_names() -> set[str]:
+def documented_flows() -> dict[str, Any]:
+    """Deployment → its flow."""
     places = [(entry["name"], *entry["entrypoint"].split(":")) for entry in deployments()]
     modules = {file: import_module(file.removesuffix(".py").replace("/", ".")) for _, file, _ in places}
-    return {f"{getattr(modules[file], flow).name}/{name}" for name, file, flow in places}
+    flows = [(name, getattr(modules[file], flow)) for name, file, flow in places]
+    return {f"{flow.name}/{name}": flow for name, flow in flows}
 
 
 def deployments() -> list[dict[str, Any]]:
     return yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 
 
-def parse_dmp(arguments: list[str]) -> None:
-    """Let the command line parse the arguments without running anything."""
+def parse_dmp(arguments: list[str], whole: bool = True) -> None:
+    """Let the command line parse the arguments without running anything, and the configuration its settings."""
     from dmp_core.cli import app
 
     command = typer.main.get_command(app)
     while hasattr(command, "commands"):
+        if not whole and (not arguments or arguments[0].startswith("-")):  # the group's name, or an option's
+            return
         assert arguments, "a group needs a subcommand"
         assert arguments[0] in command.commands, f"no such command: dmp … {arguments[0]}"
         command, arguments = command.commands[arguments[0]], arguments[1:]
     try:
         given = command.make_context("dmp", list(arguments)).params
-        if {"preset", "overrides"} <= given.keys() and not given.get("config"):
-            load_config(given["preset"] or "mini", None, given["overrides"])
     except Exception as error:
-        # An example's file need not exist here; a wrong option or a missing argument is a defect.
-        if type(error).__name__ != "BadParameter":
+        if whole or type(error).__name__ not in ("MissingParameter", "BadOptionUsage", "NoArgsIsHelpError"):
             raise
+        return
+    for option in command.params:
+        choices, value = (getattr(option, "help", None) or "").split(" | "), given.get(option.name)
+        assert len(choices) == 1 or value in (None, *choices) or value.isupper(), value  # STAGE stands for any
+    if {"preset", "overrides"} <= given.keys():
+        load_config(given["preset"] or "mini", None, given["overrides"])
+
+
+NEEDS_NOTHING = re.compile(
+    r"(--version|config show|models list|prior card shipped|adapter card shipped|compare|ablate|plan)\b(?!.* --config )"
+)
+"""What runs without a workspace, with `--dry-run` where there is one."""
+
+
+def fast_commands() -> list[str]:
+    found = [words[1:] for name in WITH_COMMANDS for words in shell_commands(name) if Path(words[0]).name == "dmp"]
+    found += [shlex.split(example)[1:] for example in EXAMPLES.values()]
+    dry = [[*words, "--dry-run"] if words[0] in ("compare", "ablate") else words for words in found]
+    lines = dict.fromkeys(shlex.join(dict.fromkeys(words) if "--dry-run" in words else words) for words in dry)
+    return [line for line in lines if NEEDS_NOTHING.match(line)]
+
+
+@pytest.mark.parametrize("line", fast_commands())
+def test_fast_command_runs(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = shlex.split(line.replace(" /data/", " "))
+    for file in re.findall(r"rejects_file=(\S+)", line):
+        Path(file).parent.mkdir(parents=True)
+        Path(file).write_text("train-00000000\n")
+    done = in_process(*arguments)
+    assert done.exit_code == 0
+    assert done.output.strip()
 
 
 def test_words_that_were_given_up_stay_away() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import yaml
 
 from dmp_core.config.pipeline import PipelineConfig
+from docs.writing import results
 from docs.writing.site import commands, settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,8 +35,7 @@ def test_every_document_is_a_page_in_the_navigation(site):
     written = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     generated = {"index.md", "changelog.md", "contributing.md", "reference/commands.md", "reference/settings.md"}
     assert names == written | generated
-    folders = {name.removesuffix(".md").removesuffix("index") for name in names}
-    assert all((site / folder / "index.html").is_file() for folder in folders)
+    assert all((site / name).with_suffix(".html").is_file() for name in names)
 
 
 def test_pages_load_nothing_from_elsewhere(site):
@@ -41,6 +43,26 @@ def test_pages_load_nothing_from_elsewhere(site):
         r"<(?:script|img|iframe|source)[^>]+src=.?https?:|<link[^>]+stylesheet[^>]+href=.?https?:|@import"
     )
     assert not [page for page in site.rglob("*.html") if loads.search(page.read_text())]
+    styles = [*site.rglob("*.css")]
+    assert styles
+    assert not [style for style in styles if re.search(r"@import|url\(.?https?:", style.read_text())]
+
+
+def test_pages_open_from_files(site):
+    start = (site / "index.html").read_text()
+    linked = [target for target in re.findall(r'href="([^"#:]+)', start) if not target.startswith("https")]
+    assert len(linked) > 30
+    assert all((site / target).is_file() for target in linked)
+
+
+@pytest.mark.parametrize("name", ["compare", "ablate"])
+def test_results_agree_with_the_stored_numbers(name, tmp_path):
+    stored = results.STORE / name
+    index = json.loads((stored / results.INDEX).read_text())
+    assert "".join(results._differences(stored, index)) in (ROOT / results.DOCUMENT).read_text()
+    shutil.copy(stored / results.VERSUS, tmp_path)
+    results.as_text(tmp_path)
+    assert (tmp_path / results.TEXT).read_bytes() == (stored / results.TEXT).read_bytes()
 
 
 def test_every_setting_is_listed_with_its_meaning():
@@ -49,6 +71,12 @@ def test_every_setting_is_listed_with_its_meaning():
         assert f"| `{name}` |" in text
         assert field.get("description", "") in text
     assert "| `batch_size` | integer > 0 |" in text
+    assert "| `resolution` | integer ≥ 64 ≤ 2048 multiple of 8 |" in text
+    assert "| `share` | list of number ≥ 0 ≤ 1, number ≥ 0 ≤ 1 |" in text
+    assert "| `gpus` | `auto` or list of integer ≥ 0 length ≥ 1 |" in text
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("| `")]
+    assert len(rows) > 300
+    assert not [row for row in rows if len(row) != 4 or not all(cell.strip() for cell in row)]
     for section in ("train.lora", "images (kind: diffusion)", "splits.NAME", "train (method: spade)"):
         assert f"## `{section}`" in text
 

@@ -13,7 +13,7 @@ EXAMPLES = {
     "dmp app": "dmp app --workspace runs/kitchen",
     "dmp export": "dmp export runs/kitchen/datasets/kitchen --format coco --out kitchen-coco",
     "dmp compare": "dmp compare --preset smoke --workspace runs/compare --dry-run",
-    "dmp ablate": "dmp ablate --preset smoke --workspace runs/compare --variants steps-1,steps-5 --dry-run",
+    "dmp ablate": "dmp ablate --preset smoke --workspace runs/compare --variants steps-2,steps-10 --dry-run",
     "dmp verify": "dmp verify runs/demo --repair",
     "dmp dataset new": "dmp dataset new --keyword kitchen --count 24 --workspace runs/kitchen",
     "dmp dataset preview": "dmp dataset preview --count 8 --preset mini --out preview",

@@ -65,3 +65,4 @@ class ShardsConfig(Settings):
     samples_per_shard: PositiveInt = 1000
     """Samples in one tar file, the smallest part that is made again."""
     image_format: Literal["png", "jpg"] = "png"
+    """Of the images in the merged dataset; jpg is smaller and loses detail. Labels are unaffected."""

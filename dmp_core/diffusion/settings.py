@@ -16,20 +16,30 @@ class ScheduleConfig(Settings):
     """The noise schedule, with diffusers' names of its options."""
 
     spacing: Spacing = "leading"
+    """How a sampler's timesteps are spaced: `leading` as published, `trailing` starts at the last timestep, `linspace`
+    has both ends."""
     zero_terminal_snr: bool = False
+    """Rescale the schedule so that nothing of the label is left at the last timestep (Lin et al. 2023)."""
     set_alpha_to_one: bool = False
+    """End at the label itself; False leaves the share of the image that the first timestep
+    has (3 %), as published."""
 
 
 class SamplingConfig(Settings):
     """Reverse process (eq. 4)."""
 
     num_steps: PositiveInt = 5
+    """Steps from the image to the label."""
     source: Source = "oracle"
+    """The image in each step: `oracle` takes the given one (eq. 4), `estimated` what the network
+    implies (plain DDIM)."""
     spacing: Spacing | None = since(None)
     """Of the steps; None: as the adapter was trained. All timesteps are trained unless `train.num_timesteps` says
     otherwise, so that one adapter serves every spacing."""
     guidance_scale: float = 1.0
+    """Classifier-free guidance; 1 is none. Read only with `use_prompt`."""
     use_prompt: bool = False
+    """Condition on the caption; False predicts with the empty prompt, which the authors recommend."""
     mirrored: bool = since(False)
     """Predict the mirrored image as well, and take the mean of both: better, in twice the time. Segmentation does
     not use it, since the mean of two classes' colours may be a third one's."""
@@ -38,6 +48,7 @@ class SamplingConfig(Settings):
     pixel then gets the class that is likeliest by its colour and by the classes' shares of the training labels. None:
     the class of the nearest colour."""
     batch_size: PositiveInt = 16
+    """Images that are predicted at once; fewer where memory runs out."""
     dtype: Precision = "float32"
     """Of the U-Net, the text encoder and the VAE's decoding."""
     compile: bool = since(False)

@@ -43,6 +43,7 @@ class TransformersPrompts(Settings):
     revision: str | None = since(None)
     """Branch, tag or commit on the hub; None: the newest."""
     gguf_file: str | None = None
+    """Name of the weights in `model`, for a model in GGUF; None: safetensors."""
     dtype: Precision | None = since(None)
     """Of the weights; None: the checkpoint's own on an accelerator, float32 on a CPU."""
     chat: bool = True
@@ -50,11 +51,17 @@ class TransformersPrompts(Settings):
     answer_prefix: str = ""
     """First words of every caption, given to the model; keeps small models on the subject."""
     batch_size: PositiveInt = 64
+    """Captions that are written at once."""
     temperature: PositiveFloat = 0.95
+    """Of sampling: lower writes likelier words."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Draw among the likeliest tokens that have this much of the probability together; 1: among all."""
     eta_cutoff: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Entropy-dependent bound below which tokens are never drawn (Hewitt et al. 2022); 0: none."""
     min_new_tokens: Annotated[int, Field(ge=0)] = 15
+    """Least tokens of a caption."""
     max_new_tokens: PositiveInt = 128
+    """Most tokens of a caption."""
     top_k: Annotated[int, Field(ge=0)] = since(0)
     """Draw among this many of the likeliest tokens; 0: among all."""
     min_length: PositiveInt | None = since(None)
@@ -68,7 +75,9 @@ class VLLMPrompts(Settings):
 
     kind: Literal["vllm"] = "vllm"
     model: str = "bigscience/bloomz-7b1"
+    """Hub id or local folder; with `server_url` the name that the server knows."""
     revision: str | None = None
+    """Branch, tag or commit on the hub; None: the newest."""
     server_url: str | None = None
     """Base URL of an OpenAI-compatible server; None runs the engine in this process."""
     fallback: bool = True
@@ -81,10 +90,13 @@ class VLLMPrompts(Settings):
     max_model_len: PositiveInt | None = None
     """Tokens of request and caption together; fewer need less memory. None: the model's own limit."""
     temperature: PositiveFloat = 0.95
+    """Of sampling: lower writes likelier words."""
     eta_cutoff: Annotated[float, Field(ge=0, lt=1)] = 1e-5
     """Published, but vLLM has no eta sampling: only transformers, as the fallback, applies it."""
     min_new_tokens: Annotated[int, Field(ge=0)] = 15
+    """Least tokens of a caption."""
     max_new_tokens: PositiveInt = 128
+    """Most tokens of a caption."""
     top_k: Annotated[int, Field(ge=0)] = since(0)
     """Draw among this many of the likeliest tokens; 0: among all."""
     min_length: PositiveInt | None = since(None)

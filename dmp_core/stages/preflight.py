@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dmp_core.errors import InputError
+from dmp_core.errors import InputError, check_installed
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages.base import ModelUse, Node
 from dmp_core.stages.estimate import estimate_seconds, ram_gb
@@ -18,7 +18,6 @@ from dmp_core.stages.gpus import check_gpus
 from dmp_core.stages.hardware import find_gpu, memory_gb
 from dmp_core.stages.opening import open_uses
 from dmp_core.store import Workspace
-from dmp_core.training.trackers import check_trackers
 from dmp_core.weights import registry
 from dmp_core.weights.bases import check_base
 from dmp_core.weights.resolve import registered, resolve_model
@@ -108,14 +107,34 @@ def check_models(nodes: Iterable[Node]) -> None:
     open_uses(nodes)
 
 
+_PACKAGES = {
+    "latents": ("diffusers", "torch"),
+    "train": ("accelerate", "diffusers", "peft", "torch"),
+    "predict": ("diffusers", "torch"),
+    "evaluate": ("matplotlib", "torch"),
+    "report": ("contourpy", "matplotlib"),
+}
+"""What a stage imports whatever its settings are, besides the core's dependencies."""
+
+
+def packages_of(node: Node) -> Iterator[str]:
+    """Packages of extras that a node imports. Those of single labelers and generators report themselves."""
+    config: Any = node.config
+    yield from _PACKAGES.get(node.stage, ())
+    yield from getattr(config, "trackers", ())
+    if node.stage == "images" and config.images.kind == "render":
+        yield "mitsuba"
+
+
 def check_needs(nodes: Iterable[Node], runtime: RuntimeConfig) -> None:
     """Raise InputError, before any work, for models that are missing or invalid, or need a GPU where there is none.
 
-    Likewise for trackers that are not installed.
+    Likewise for packages that are not installed, unless a cluster's workers import them.
     """
     nodes = list(nodes)
+    if runtime.cluster is None:
+        check_installed(package for node in nodes for package in packages_of(node))
     check_gpus(nodes, runtime)
-    check_trackers({name for node in nodes for name in getattr(node.config, "trackers", ())})
     reason = lacks_gpu(nodes, runtime)
     try:
         check_models(nodes)

@@ -79,7 +79,7 @@ class TrainStage(OfModality, Coded):
 
     @property
     def trackers(self) -> list[str]:
-        return list(getattr(self.train, "trackers", ()))
+        return list(getattr(getattr(self.train, "fit", self.train), "trackers", ()))
 
 
 class OwnModelTrainStage(TrainStage):

@@ -35,14 +35,17 @@ class DiffusionImages(Settings):
     model: str = "CompVis/stable-diffusion-v1-4"
     """Hub id, local folder in diffusers format, or `shipped:mini`; any text-to-image model."""
     revision: str | None = None
+    """Branch, tag or commit on the hub; None: the newest."""
     resolution: Annotated[int, Field(ge=64, le=2048, multiple_of=8)] = 512
     """Height and width in pixels."""
     scheduler: Literal["ddim", "model"] = "ddim"
     """`model`: the model's own scheduler; flow-matching models need it."""
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Steps of the scheduler."""
     guidance_scale: float = 7.5
     """Classifier-free guidance; 1 is none."""
     negative_prompt: str | None = None
+    """What images should not show; None: nothing."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """`auto`: float32 on the CPU; on CUDA bfloat16, or float16 if the GPU has no bfloat16."""
     float32_latents: bool = since(False)

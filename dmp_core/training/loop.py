@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor, nn
 
-from dmp_core.errors import InputError
+from dmp_core.errors import InputError, check_installed
 from dmp_core.processes import deferred_interrupts
 from dmp_core.progress import Progress, silent
 from dmp_core.training.checkpoints import LOG, load_checkpoint, save_checkpoint
@@ -28,7 +28,7 @@ from dmp_core.training.optimisation import check_gradients, learning_rate, make_
 from dmp_core.training.pace import Pace
 from dmp_core.training.precision import keep_freed_memory
 from dmp_core.training.settings import FitConfig
-from dmp_core.training.trackers import check_trackers, tracked
+from dmp_core.training.trackers import tracked
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -125,7 +125,7 @@ def fit(
     resumed_at = run.step
     pace = Pace(config.steps, run.step)
     with (
-        tracked(accelerator, config, work, identity) as track,
+        tracked(config, work, run.step, accelerator.device) if main else nullcontext() as track,
         closing(TrainingLog(work, run.step, config.log_every, run.recorded, track)) if main else nullcontext() as log,
         # Each step needs all processes, so the first one decides when to end.
         deferred_interrupts() if main else nullcontext() as interrupts,
@@ -163,12 +163,11 @@ def make_accelerator(config: FitConfig, device: str) -> Accelerator:
     AcceleratorState._reset_state()
     if device == "cpu":
         keep_freed_memory()
-    check_trackers(config.trackers)
+    check_installed(config.trackers)
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation,
-        log_with=list(config.trackers) or None,
     )
     if config.batch_size % accelerator.num_processes:
         raise InputError(

@@ -27,6 +27,7 @@ class BaseConfig(Settings):
     model: str = "CompVis/stable-diffusion-v1-4"
     """Hub id, local folder, or `shipped:mini` for the prior in `data_manifests/priors/mini`."""
     revision: str | None = None
+    """Branch, tag or commit on the hub; None: the newest."""
 
 
 class EditorConfig(Settings):
@@ -37,5 +38,6 @@ class EditorConfig(Settings):
     """Hub id, id of the registry, or local folder; in the format of diffusers' InstructPix2Pix pipeline. Its
     autoencoder must be the base model's. null: one is made from the base model, as `recipe` says."""
     revision: str | None = None
+    """Branch, tag or commit on the hub; None: the newest."""
     recipe: dict[str, Any] = {}
     """For `model: null`, laid over `data_manifests/editor_mini.yaml`, e.g. {fit: {steps: 200}}."""

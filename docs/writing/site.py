@@ -120,13 +120,16 @@ def _models(field: dict[str, Any], schema: dict[str, Any], suffix: str) -> Itera
 
 def _row(name: str, field: dict[str, Any], schema: dict[str, Any], required: bool) -> str:
     found = [*_models(field, schema, "")]
+    meaning = _text(field) or next((_text(model) for _, model in found), "")
+    if name == "kind" and "const" in field:
+        meaning = "Selects the fields of this section."
     if required:
         default = "required"
     elif found and isinstance(field.get("default"), dict) and field["default"]:
         default = "see its section"
     else:
-        default = f"`{json.dumps(field.get('default'))}`" if "default" in field else ""
-    return f"| `{name}` | {_type(field, schema)} | {default} | {_text(field)} |".replace("\n", " ")
+        default = f"`{json.dumps(field['default'])}`" if "default" in field else "see its meaning"
+    return f"| `{name}` | {_type(field, schema)} | {default} | {meaning} |"
 
 
 def _type(field: dict[str, Any], schema: dict[str, Any]) -> str:
@@ -141,11 +144,17 @@ def _type(field: dict[str, Any], schema: dict[str, Any]) -> str:
         return " or ".join(dict.fromkeys(branches))
     kind = str(field.get("type", "anything"))
     if kind == "array":
-        kind = f"list of {_type(field.get('items', {}), schema)}"
+        items = field.get("prefixItems") or [field.get("items", {})]
+        kind = f"list of {', '.join(_type(item, schema) for item in items)}"
     if kind == "object":
         inner = field.get("additionalProperties")
         kind = f"mapping to {_type(inner, schema)}" if isinstance(inner, dict) else "mapping"
-    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "pattern": "matches"}
+    signs = {
+        "minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<",
+        "multipleOf": "multiple of", "pattern": "matches", "maxLength": "length ≤",
+    }  # fmt: skip
+    if "prefixItems" not in field:
+        signs["minItems"] = "length ≥"
     bounds = [f"{sign} {_code(field[name])}" for name, sign in signs.items() if name in field]
     return " ".join([kind, *bounds])
 

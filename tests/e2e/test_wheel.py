@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +44,13 @@ def test_the_wheel_runs_and_predicts(bin_folder, tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    assert "predict" in dmp("--help")
+    assert dmp("--version").strip().endswith(version("dmp-pipeline"))
     assert "artefacts made, 0 cached" in dmp("run", "--preset", "smoke", "--set", "modalities=[normal]", "-w", "w")
     assert (tmp_path / "w" / "report" / "index.html").is_file()
     dmp("predict", "photo.png")
+    predicted = {path.name.split(".")[1] for path in (tmp_path / "predictions").glob("photo.*.pred.png")}
+    assert predicted == {"normal", "depth", "seg", "albedo", "shading"}
     found = "import dmp_core, dmp_pipeline.flows as flows; print(dmp_core.__file__, flows.__file__)"
     files = subprocess.check_output([bin_folder / "python", "-c", found], cwd=tmp_path, env=env, text=True).split()
     assert all(Path(file).is_relative_to(bin_folder.parent) for file in files)

@@ -43,6 +43,14 @@ def test_the_prompts_stage_needs_only_the_core(tmp_path: Path) -> None:
         assert len(pd.read_parquet(file))
 
 
+def test_all_missing_extras_are_named_before_any_work(tmp_path: Path) -> None:
+    done = dmp("run", "-p", "smoke", "-w", str(tmp_path / "w"))
+    assert done.returncode == 2
+    missing = "diffusers, mitsuba, peft, torch are not installed; run: pip install 'dmp-pipeline[render,train]'"
+    assert missing in done.stderr
+    assert not (tmp_path / "w").exists()
+
+
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
 def test_a_missing_model_library_is_named(tmp_path: Path) -> None:
     vllm = "prompts.generator={kind: vllm}"

@@ -228,7 +228,7 @@ def _complete_card(card: dict[str, Any], config: TrainConfig, base: DMPPipeline,
         "resolution": min(pairs.source.shape[-2:]) * downscale_factor(base.vae),
         "base_fingerprint": fingerprint(base.unet),
         "vae_fingerprint": fingerprint(base.vae),
-        "training": config.model_dump(mode="json"),
+        "training": config.recorded(),
         "samples": len(pairs),
         "flip": pairs.can_flip,
     }

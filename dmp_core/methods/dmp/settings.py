@@ -29,6 +29,7 @@ class TrainConfig(FitConfig, MethodConfig):
     worth; needs `weights: all`."""
     lora: LoraConfig = LoraConfig()
     prediction: Prediction = "v"
+    """What the U-Net predicts: the image (x), the label (y), or their velocity (v; section 3.2)."""
     schedule: ScheduleConfig = ScheduleConfig()
     num_timesteps: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Train only on what a sampler of this many steps uses: its timesteps, and the image itself (y_T = x) at the

@@ -15,7 +15,7 @@ class HardInstructFit(EditorMethodConfig):
 
     method: Literal["ip2p_hard"] = "ip2p_hard"
     instructions: Instructions
-    """Modality → the editor's instruction."""
+    """Modality → the editor's instruction; by default the modality's own."""
 
 
 class HardInstructConfig(HardInstructFit):

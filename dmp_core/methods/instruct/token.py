@@ -52,7 +52,7 @@ def fit_token(
         **(card or {}),
         "method": "ip2p_learned",
         "base_fingerprint": fingerprint(editor.unet),
-        "training": config.model_dump(mode="json"),
+        "training": config.recorded(),
         "samples": len(pairs),
     }
     process = NoisyPairs(editor, pairs, config.seed, accelerator)

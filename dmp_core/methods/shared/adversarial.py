@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +35,7 @@ from dmp_core.training.logs import StepRecord, TrainingLog
 from dmp_core.training.pace import Pace
 from dmp_core.training.pairs import ImagePairs
 from dmp_core.training.precision import autocast_bf16
+from dmp_core.training.trackers import tracked
 
 MODEL = "model"
 """Folder under a fit's `work` that holds the finished model."""
@@ -189,27 +190,28 @@ def run(trainer: AdversarialTrainer, method: str, work: Path, progress: Progress
     identity = _identity(method, config, trainer.pairs)
     state = load_checkpoint(checkpoints, identity)
     step = _resume(trainer, state)
-    log, pace = TrainingLog(work, step, config.log_every, state.get(LOG) if state else None), Pace(config.steps, step)
-    try:
-        trainer.networks.train()
-        with deferred_interrupts() as interrupts:
-            while step < config.steps:
-                started = time.monotonic()
-                factor = _decay(config, step)
-                for optimizer in trainer.optimizers.values():
-                    for group in optimizer.param_groups:
-                        group["lr"] = group["first_lr"] * factor
-                loss, norm, terms = trainer.step(step)
-                step += 1
-                rate = trainer.optimizers["generator"].param_groups[0]["lr"]
-                record = StepRecord(step, loss.item(), rate, norm.item(), time.monotonic() - started)
-                log.add(record, {name: term.item() for name, term in terms.items()})
-                if step % config.checkpoint_every == 0 or step == config.steps or interrupts.number:
-                    save_checkpoint(checkpoints, step, _state(trainer, step, identity, log))
-                    interrupts.deliver()
-                progress(step, config.steps, f"loss {record.loss:.4f}{pace.step(step)}")
-    finally:
-        log.close()
+    table, pace = state.get(LOG) if state else None, Pace(config.steps, step)
+    trainer.networks.train()
+    with (
+        tracked(config, work, step, trainer.device) as track,
+        closing(TrainingLog(work, step, config.log_every, table, track)) as log,
+        deferred_interrupts() as interrupts,
+    ):
+        while step < config.steps:
+            started = time.monotonic()
+            factor = _decay(config, step)
+            for optimizer in trainer.optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = group["first_lr"] * factor
+            loss, norm, terms = trainer.step(step)
+            step += 1
+            rate = trainer.optimizers["generator"].param_groups[0]["lr"]
+            record = StepRecord(step, loss.item(), rate, norm.item(), time.monotonic() - started)
+            log.add(record, {name: term.item() for name, term in terms.items()})
+            if step % config.checkpoint_every == 0 or step == config.steps or interrupts.number:
+                save_checkpoint(checkpoints, step, _state(trainer, step, identity, log))
+                interrupts.deliver()
+            progress(step, config.steps, f"loss {record.loss:.4f}{pace.step(step)}")
     trainer.networks.eval()
 
 
@@ -230,8 +232,8 @@ def _decay(config: AdversarialConfig, step: int) -> float:
 
 def _identity(method: str, config: AdversarialConfig, pairs: ImagePairs) -> str:
     """A checkpoint continues a run only if all of this is the same."""
-    # How often to report or save changes no weight.
-    settings = config.model_dump(mode="json", exclude={"checkpoint_every", "log_every"})
+    # How often and where to report or save changes no weight.
+    settings = config.model_dump(mode="json", exclude={"checkpoint_every", "log_every", "trackers"})
     text = json.dumps({"method": method, "data": pairs.digest(), **settings}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -293,7 +295,7 @@ class Translator(nn.Module):
         weights = {name: value.contiguous().cpu() for name, value in self.state_dict().items()}
         check_before_writing(weights, str(folder / _WEIGHTS))
         save_file(weights, folder / _WEIGHTS)
-        card = {"method": self.method, "settings": self.config.model_dump(mode="json")}
+        card = {"method": self.method, "settings": self.config.recorded()}
         (folder / _SETTINGS).write_text(json.dumps(card, indent=2) + "\n")
 
     @classmethod

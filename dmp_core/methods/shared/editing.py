@@ -93,7 +93,7 @@ def fit_instruct(
         **(card or {}),
         "method": "instruct",
         "base_fingerprint": fingerprint(base.unet),
-        "training": config.model_dump(mode="json"),
+        "training": config.recorded(),
         "samples": len(pairs),
     }
     texts = TextEmbeddings(base, instructions, len(pairs), DTYPES[config.mixed_precision], accelerator.device)

@@ -168,7 +168,7 @@ def _about(card: dict[str, Any], config: LabelPriorConfig, base: DMPPipeline, la
         "prediction": prediction_of(base.scheduler),
         "base_fingerprint": fingerprint(base.unet),
         "vae_fingerprint": fingerprint(base.vae),
-        "training": config.model_dump(mode="json"),
+        "training": config.recorded(),
         "samples": len(labels.keys),
         "flip": labels.flipped is not None,
     }

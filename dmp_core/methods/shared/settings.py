@@ -13,7 +13,7 @@ from dmp_core.methods.settings import MethodConfig
 from dmp_core.modalities import built_in
 from dmp_core.names import Fraction
 from dmp_core.settings import Settings
-from dmp_core.training.settings import FitConfig, LoraConfig
+from dmp_core.training.settings import FitConfig, LoraConfig, TrackedConfig
 
 Part = TypeVar("Part", bound=MethodConfig)
 
@@ -69,6 +69,7 @@ class EditSampling(Settings):
     """How an editor is run."""
 
     num_steps: Annotated[int, Field(ge=1, le=1000)] = 100
+    """Steps of the sampler."""
     guidance_scale: Annotated[float, Field(ge=1)] = 7.5
     """Towards the instruction; 1 is no guidance, neither by instruction nor by image."""
     image_guidance_scale: Annotated[float, Field(ge=1)] = 1.5
@@ -99,18 +100,22 @@ Instructions = Annotated[dict[str, str], BeforeValidator(_instructions), Field(d
 """Modalities that are omitted keep their default."""
 
 
-class AdversarialConfig(Settings):
+class AdversarialConfig(TrackedConfig):
     """Settings of every adversarial fit."""
 
     steps: PositiveInt
     """Updates of the generator."""
     batch_size: PositiveInt
+    """Pairs per step."""
     flip: bool = True
     """Mirror half of the pairs."""
     decay_from: Fraction = 0.5
     """Share of the steps after which the learning rates fall linearly to 0."""
     seed: NonNegativeInt = 0
+    """Of the order of samples, of noise and of initial weights."""
     mixed_precision: Literal["no", "bf16"] = "no"
+    """Number format of the networks' computation."""
     checkpoint_every: PositiveInt = 1000
+    """Steps between two checkpoints, from which an interrupted training resumes."""
     log_every: PositiveInt = 50
     """Steps between two points in TensorBoard; `loss.csv` has every step."""

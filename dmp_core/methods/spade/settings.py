@@ -16,6 +16,7 @@ class SpadeConfig(AdversarialConfig):
     steps: PositiveInt = 62_500
     batch_size: PositiveInt = 32
     generator_learning_rate: PositiveFloat = 1e-4
+    """Of the generator."""
     discriminator_learning_rate: PositiveFloat = 4e-4
     """Four times the generator's: the two-time-scale update rule."""
     channels: PositiveInt = 64
@@ -25,8 +26,11 @@ class SpadeConfig(AdversarialConfig):
     hidden_channels: PositiveInt = 128
     """Of the convolution that reads the image in each normalisation layer."""
     discriminator_channels: PositiveInt = 64
+    """Of the discriminators' first layer."""
     discriminator_layers: Annotated[int, Field(ge=2)] = 4
+    """Convolutions before the last one, per discriminator."""
     discriminator_scales: PositiveInt = 2
+    """Discriminators; each sees half the size of the one before."""
     feature_matching: NonNegativeFloat = 10.0
     """Weight of the feature matching term."""
     perceptual: NonNegativeFloat = 0.0

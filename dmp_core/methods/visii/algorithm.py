@@ -72,7 +72,7 @@ def fit_visii(
         **(card or {}),
         "method": "visii",
         "base_fingerprint": fingerprint(editor.unet),
-        "training": config.model_dump(mode="json"),
+        "training": config.recorded(),
         "keys": list(pairs.keys),
         "initial_instruction": initial_instruction,
     }

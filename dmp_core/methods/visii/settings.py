@@ -20,12 +20,14 @@ class VisiiFitConfig(FitConfig):
     num_pairs: PositiveInt | None = 1
     """Number of pairs, from the first of the training set; None: all, as in the DMP paper."""
     mse_weight: PositiveFloat = 4.0
+    """Weight of the error of the predicted noise."""
     clip_weight: NonNegativeFloat = 0.1
     """Of the alignment with the pairs' direction in CLIP's space; matters only with `clip_model`."""
     clip_model: str | None = None
     """CLIP whose text encoder is the editor's (openai/clip-vit-large-patch14 for Stable Diffusion); None: no such
     term."""
     guidance_scale: Annotated[float, Field(ge=1)] = 7.5
+    """Towards the instruction, in the loss."""
     image_guidance_scale: Annotated[float, Field(ge=1)] = 1.5
     """The loss uses the guided output, as published; both 1: the plain output, at a third of the cost."""
 
@@ -44,7 +46,8 @@ class VisiiFit(EditorMethodConfig):
     method: Literal["visii"] = "visii"
     fit: VisiiFitConfig = VisiiFitConfig()
     initial_instructions: Instructions
-    """One per modality: what the embedding starts from. (The authors caption the first `after` image instead.)"""
+    """Modality → what the embedding starts from; by default the modality's instruction. (The authors caption the first
+    `after` image instead.)"""
 
     @property
     def draws(self) -> int:
