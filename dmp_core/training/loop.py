@@ -177,7 +177,7 @@ def make_accelerator(config: FitConfig, device: str) -> Accelerator:
     return accelerator
 
 
-_TECHNICAL = ("checkpoint_every", "log_every", "processes", "trackers")
+_TECHNICAL = ("checkpoint_every", "log_every", *FitConfig.technical)
 
 
 def identity_of(card: Mapping[str, Any]) -> str:
