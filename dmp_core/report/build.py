@@ -52,10 +52,10 @@ def build_report(data: ReportData, out_dir: str | Path) -> Path:
     writer = GalleryWriter(data, out)
     galleries = [writer.split(split) for split, samples in data.samples.items() if samples]
     (out / "metrics.json").write_text(_json(metrics_record(data)))
-    page = out / "index.html"
-    page.write_text(render_page(data, galleries), encoding="utf-8")
+    page, plots = out / "index.html", draw_plots(data)
+    page.write_text(render_page(data, galleries, plots), encoding="utf-8")
     first = [replace(gallery, shown=gallery.shown[:MAILED]) for gallery in galleries]
-    (out / SINGLE).write_text(render_page(data, first, embed=out), encoding="utf-8")
+    (out / SINGLE).write_text(render_page(data, first, plots, embed=out), encoding="utf-8")
     return page
 
 
@@ -126,7 +126,27 @@ class SplitScores:
     """Modality's title and inline SVG."""
 
 
-def render_page(data: ReportData, galleries: Sequence[SplitGallery], embed: Path | None = None) -> str:
+@dataclass(frozen=True)
+class Plots:
+    """The parts of the page with inline SVGs, which take most of its time."""
+
+    results: Sequence[SplitScores]
+    curves: Sequence[tuple[str, TrainingRecord, str]]
+    statistics: Sequence[StatisticsView]
+    quality: Sequence[str]
+
+
+def draw_plots(data: ReportData) -> Plots:
+    """For `render_page`, once for both editions."""
+    return Plots(
+        results=[_split_scores(data, split) for split in scored_splits(data.metrics)],
+        curves=_curves(data),
+        statistics=[_statistics_view(split, s) for split, s in data.statistics.items()],
+        quality=_quality_plots(data.quality),
+    )
+
+
+def render_page(data: ReportData, galleries: Sequence[SplitGallery], plots: Plots, embed: Path | None = None) -> str:
     """The page as text; the files that `galleries` refer to must be in the same folder.
 
     embed: a folder whose files become part of the page.
@@ -143,12 +163,9 @@ def render_page(data: ReportData, galleries: Sequence[SplitGallery], embed: Path
         summary=data.summary or summary_sentence(data),
         cards=headlines(data.metrics, modalities=data.modalities),
         wins=[(split_name(s), *wins(data.metrics, s)) for s in scored_splits(data.metrics)],
-        results=[_split_scores(data, split) for split in scored_splits(data.metrics)],
+        **vars(plots),
         galleries=galleries,
         hero=hero(galleries),
-        curves=_curves(data),
-        statistics=[_statistics_view(split, s) for split, s in data.statistics.items()],
-        quality=_quality_plots(data.quality),
         total_seconds=sum(t.seconds or 0.0 for t in data.timing),
         live_seconds=sum(t.seconds or 0.0 for t in data.timing if t.cached is False),
         shows_cache=any(t.cached is not None for t in data.timing),

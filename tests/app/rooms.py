@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.config.presets import validate
 from dmp_core.modalities import BUILT_IN, find_modality
-from dmp_core.stages import execute, plan
+from tests.making import DATA, make
 from tests.report.rooms import room
 
 
@@ -48,9 +48,7 @@ def configuration(folder: Path, *more: str) -> PipelineConfig:
     return validate(values, "test")
 
 
-def make(config: PipelineConfig, workspace: Path, stages: Sequence[str] = ()) -> Path:
-    """Runs the data's stages; returns the dataset's folder."""
-    for node in plan(config):
-        if node.stage in (stages or ("prompts", "images", "labels", "quality", "shards")):
-            execute(config, node.id, str(workspace))
+def dataset_of(config: PipelineConfig, workspace: Path) -> Path:
+    """The folder of the finished dataset."""
+    make(workspace, config, DATA)
     return workspace / "datasets" / "rooms"

@@ -18,7 +18,7 @@ from dmp_core.modalities import BUILT_IN, find_modality
 from dmp_core.modalities.files import npy_bytes, png_bytes
 from dmp_core.quality.rejects import REJECTS_FILE
 from dmp_core.store import Workspace, open_dataset
-from tests.app.rooms import configuration, make, write_rooms
+from tests.app.rooms import configuration, dataset_of, write_rooms
 from tests.report.rooms import room
 
 COUNT, BLANK, BROKEN, SPOILT = 9, 2, 4, 6
@@ -38,7 +38,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(configuration(photos, *GATES), tmp_path_factory.mktemp("workspace"))
+    return dataset_of(configuration(photos, *GATES), tmp_path_factory.mktemp("workspace"))
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,9 @@ def test_the_status_says_where_and_why(shelf: Shelf) -> None:
 def test_marks_are_a_gate_of_the_next_run(photos: Path, dataset: Path) -> None:
     marks = Shelf(open_collection(str(dataset))).marks
     marks.toggle(key(SPOILT))
-    again = make(configuration(photos, *GATES, f"quality.rejects_file={dataset / REJECTS_FILE}"), dataset.parents[1])
+    again = dataset_of(
+        configuration(photos, *GATES, f"quality.rejects_file={dataset / REJECTS_FILE}"), dataset.parents[1]
+    )
     assert again == dataset
     assert [sample["__key__"] for sample in open_dataset(str(dataset / "train"))] == [
         key(index) for index in range(COUNT) if index not in (BLANK, BROKEN, SPOILT)

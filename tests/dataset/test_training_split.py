@@ -9,9 +9,10 @@ from dmp_core.config import load_config
 from dmp_core.dataset.training import TrainingSplit
 from dmp_core.diffusion.labels import encode
 from dmp_core.modalities import BUILT_IN
-from dmp_core.stages import execute, find, plan
+from dmp_core.stages import find, plan
 from dmp_core.store import Workspace
 from dmp_core.weights.load import load_vae
+from tests.making import make
 
 SETTINGS = [
     "adapters={}", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1",
@@ -24,9 +25,7 @@ SETTINGS = [
 def made(tmp_path_factory):
     config, folder = load_config("smoke", None, SETTINGS), tmp_path_factory.mktemp("split")
     nodes = plan(config)
-    for node in nodes:
-        if node.stage in ("prompts", "images", "labels", "quality", "latents"):
-            execute(config, node.id, str(folder))
+    make(folder, config, ("prompts", "images", "labels", "quality", "latents"))
     return config, nodes, Workspace(folder)
 
 

@@ -23,7 +23,7 @@ from dmp_core.modalities import BUILT_IN, find_modality
 from dmp_core.render import configure_threads, render_prompt
 from dmp_core.requests.predictor import Predictor
 from dmp_core.store import open_dataset
-from tests.app.rooms import configuration, make
+from tests.app.rooms import configuration, dataset_of
 from tests.e2e.browser import HEADLESS, PATIENCE, api, launched
 
 if not os.environ.get("DMP_E2E"):
@@ -75,7 +75,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def workspace(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workspace", numbered=False)
-    make(configuration(photos), folder)
+    dataset_of(configuration(photos), folder)
     return folder
 
 
@@ -182,7 +182,7 @@ def test_bad_labels_are_found_and_rejected_by_keyboard_alone(page: api.Page, pho
     page.keyboard.press("k")
     api.expect(status).to_contain_text(f"{len(BAD)} of {ROOMS}")
 
-    merged = make(configuration(photos, f"quality.rejects_file={rejects}"), workspace)
+    merged = dataset_of(configuration(photos, f"quality.rejects_file={rejects}"), workspace)
     kept = [sample["__key__"] for sample in open_dataset(str(merged / "train"))]
     assert kept == [key(index) for index in range(ROOMS) if index not in BAD]
 

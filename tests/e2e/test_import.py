@@ -16,9 +16,9 @@ from dmp_core.cli import app
 from dmp_core.config import load_config
 from dmp_core.errors import InputError
 from dmp_core.modalities import BUILT_IN, find_modality
-from dmp_core.stages import execute, plan
 from dmp_core.store import open_dataset
 from tests.commands import in_process
+from tests.making import make
 from tests.report.rooms import room
 
 pytestmark = pytest.mark.slow
@@ -135,8 +135,7 @@ def test_labels_without_a_training_set_are_scored_without_a_constant(tmp_path, c
     }
     file.write_text(json.dumps({"extends": None} | values))
     config = load_config("mini", file)
-    for node in plan(config):
-        execute(config, node.id, str(tmp_path / "runs"))
+    make(tmp_path / "runs", config)
     report = tmp_path / "runs" / "report"
     written = json.loads((report / "metrics.json").read_text())
     metrics = written["metrics"]

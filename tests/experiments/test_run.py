@@ -27,7 +27,7 @@ from dmp_core.methods.spade.algorithm import SpadeModel
 from dmp_core.modalities import find_modality
 from dmp_core.quality.tables import read_scores
 from dmp_core.scoring.registry import CEILING, CONSTANT, MEAN_MAP
-from dmp_core.stages import StageOutput, execute
+from dmp_core.stages import StageOutput, batches, execute
 from dmp_core.store import Workspace, read_artefact
 from docs.writing import results
 from tests.packages import installed_package
@@ -85,7 +85,7 @@ def make(planned: list[PlannedVariant], workspace: Path) -> list[StageOutput]:
     outputs: list[StageOutput] = []
 
     def run_nodes(config, place, nodes):
-        outputs.extend(execute(config, node.id, place) for node in nodes)
+        outputs.extend(execute(config, node.id, place) for _, batch in batches(nodes) for node in batch)
 
     run_experiment(choose(planned, RUN), str(workspace), run_nodes)
     return outputs

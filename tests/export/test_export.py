@@ -21,8 +21,8 @@ from dmp_core.export.registry import FORMATS, Options, export
 from dmp_core.export.yolo import polygons
 from dmp_core.modalities import find_modality
 from dmp_core.requests.imports import import_settings
-from dmp_core.stages import execute, plan
 from dmp_core.store import open_dataset
+from tests.making import DATA, make
 from tests.report.rooms import room
 
 SPLITS = {"train": 4, "in_domain": 2}
@@ -41,9 +41,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
             number += 1
     base = load_config("smoke", None, ["quality.min_std=0.01"])
     settings, _ = import_settings(base, load_config("smoke"), photos, fit="keep", name="rooms")
-    for node in plan(settings):
-        if node.stage in ("prompts", "images", "labels", "quality", "shards"):
-            execute(settings, node.id, str(workspace))
+    make(workspace, settings, DATA)
     return workspace / "datasets" / "rooms"
 
 

@@ -21,6 +21,7 @@ from flows import task_runners
 from flows.pipeline import run_pipeline
 from flows.stages import STAGE_FLOWS
 from tasks import progress
+from tests.making import make
 
 ROOT = Path(__file__).resolve().parents[2]
 DIVIDED = "runtime={task_runner: process, parallel: 2, chunk_shards: 1}"
@@ -65,8 +66,7 @@ def test_chunks_are_the_missing_shards(tmp_path):
 def plain(tmp_path_factory) -> dict[str, bytes]:
     """Every shard of the request, made one after another, in this process."""
     workspace = tmp_path_factory.mktemp("plain")
-    for node in plan(config := request(workspace)):
-        execute(config, node.id, str(workspace))
+    make(workspace, request(workspace))
     return shards(workspace)
 
 

@@ -129,16 +129,18 @@ def learns(name: str, problem: Problem, folder: Path) -> None:
     assert aggregate([ours, theirs])["shading"][""][ours.row]["beats_constant"]
 
 
-@pytest.mark.parametrize("name", [pytest.param("sdedit", marks=pytest.mark.e2e), "ddib", "dmp"])  # ddib fits the same
+@pytest.mark.parametrize("name", ["dmp", *(pytest.param(other, marks=pytest.mark.e2e) for other in ("sdedit", "ddib"))])
 def test_what_starts_from_the_prior_beats_the_constant(name, prior, tmp_path):
     learns(name, prior, tmp_path)
 
 
-@pytest.mark.parametrize("name", [pytest.param("ip2p_learned", marks=pytest.mark.e2e), "visii"])
+@pytest.mark.e2e
+@pytest.mark.parametrize("name", ["ip2p_learned", "visii"])
 def test_learnt_instructions_beat_the_constant(name, editor, tmp_path):
     learns(name, editor, tmp_path)
 
 
+@pytest.mark.e2e
 def test_the_instruction_that_they_start_from_does_not(editor, tmp_path):
     """So the score of `ip2p_learned` and `visii` comes from the learnt instruction."""
     settings = HardInstructConfig(

@@ -18,7 +18,7 @@ from PIL import Image
 
 from dmp_core.modalities import BUILT_IN, find_modality
 from dmp_core.report import ReportData, Sample, build_report
-from dmp_core.report.build import render_page
+from dmp_core.report.build import draw_plots, render_page
 from dmp_core.report.gallery import ImageFile, Panel, Shown, SplitGallery
 from dmp_core.report.plots import distribution
 from dmp_core.report.values import LONGEST, quantities, values_script
@@ -127,7 +127,8 @@ def test_a_thousand_samples_are_a_small_page_of_lazy_images(tmp_path: Path) -> N
 
     shown = [entry(index) for index in range(MANY)]
     gallery = SplitGallery("in_domain", "In-domain", True, shown, {}, [], [], [], [], "none")
-    text = render_page(ReportData("t", "", {}), [gallery])
+    data = ReportData("t", "", {})
+    text = render_page(data, [gallery], draw_plots(data))
     assert len(text.encode()) < 6e6
     assert text.count('<img class="zoom"') == text.count('loading="lazy"') > 16 * MANY
     # A browser makes elements of a few samples; the others are text until they are needed.

@@ -28,7 +28,7 @@ from dmp_core.report import (
     build_report,
     keys_to_show,
 )
-from dmp_core.report.build import duration, plain, render_page, summary_sentence
+from dmp_core.report.build import draw_plots, duration, plain, render_page, summary_sentence
 from dmp_core.report.plots import distribution, loss_curve
 from dmp_core.report.tables import format_number, headlines, score_tables
 from dmp_core.scoring.protocol import score
@@ -172,7 +172,8 @@ def test_prompts_and_configuration_are_escaped(html: str, page: Page) -> None:
 def test_hostile_prompts_keywords_and_titles_stay_text(data: ReportData) -> None:
     def page(text: str) -> Page:
         shown = {split: replace(record, keywords={text: 1.0}) for split, record in data.statistics.items()}
-        return Page(render_page(replace(data, title=text, summary=text, statistics=shown, metrics={}, tables=[]), []))
+        hostile = replace(data, title=text, summary=text, statistics=shown, metrics={}, tables=[])
+        return Page(render_page(hostile, [], draw_plots(hostile)))
 
     text = " ".join(HOSTILE)
     found, sound = page(text), page("x")

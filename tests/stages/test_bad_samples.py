@@ -28,6 +28,7 @@ from dmp_core.stages.verify import verify_workspace
 from dmp_core.store import Artefact, FileRecord, SkipCount, Skipped, Workspace, read_artefact, sidecars
 from dmp_core.synthesis.checking import check_folder
 from dmp_core.synthesis.listing import read_folder
+from tests.making import DATA, make
 from tests.packages import installed_package
 from tests.report.rooms import room
 from tests.stages.test_shards import opened, samples
@@ -107,16 +108,11 @@ def configuration(images: Path, *more: str) -> PipelineConfig:
     return validate(values, "test")
 
 
-def make(config: PipelineConfig, workspace: Path) -> None:
-    for node in plan(config):
-        execute(config, node.id, str(workspace))
-
-
 @pytest.fixture(scope="module")
 def made(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[PipelineConfig, Path]:
     workspace = tmp_path_factory.mktemp("made")
     config = configuration(images, *SKIP)
-    make(config, workspace)
+    make(workspace, config)
     return config, workspace
 
 
@@ -209,7 +205,7 @@ def test_a_finished_run_makes_nothing_again_under_either_policy(made, images):
 # ------------------------------------------------------------------------------ predictions
 def test_a_skipped_prediction_counts_as_wrong(images, made):
     config, workspace = configuration(images, *SKIP, "train={method: near}"), made[1]
-    make(config, workspace)
+    make(workspace, config)
     here = (config, workspace)
     fitted = artefact(here, "train/depth-near").published()
     assert fitted.details["keys"] == [key("train", index) for index in (0, 1, 4, 6)]
@@ -253,14 +249,12 @@ def test_a_folder_is_imported_without_its_broken_file(images, tmp_path):
     settings, listings = import_settings(skipping, plain, folder)
     check_pixels(listings, settings.runtime)
     stored = store_settings(settings, str(tmp_path))
-    nodes = [node for node in plan(settings) if node.stage in ("prompts", "images", "quality", "shards")]
-    for node in nodes:
-        execute(settings, node.id, str(tmp_path))
+    make(tmp_path, settings, DATA)
     assert [sample["__key__"] for sample in samples(tmp_path / "datasets" / "train")] == [
         key("arbitrary", index) for index in (0, 1, 2, 3, 4, 6)
     ]
     known = {node.id: node.fingerprint for node in plan(load_config("mini", stored))}
-    assert all(known[node.id] == node.fingerprint for node in nodes)
+    assert all(known[node.id] == node.fingerprint for node in plan(settings))
 
 
 def test_an_image_whose_label_is_broken_goes_with_it(tmp_path):

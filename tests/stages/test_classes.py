@@ -10,8 +10,9 @@ import pytest
 
 from dmp_core.config import load_config
 from dmp_core.modalities import find_modality
-from dmp_core.stages import execute, find, plan
+from dmp_core.stages import STAGES, find, plan
 from dmp_core.store import Artefact, Workspace, read_artefact
+from tests.making import make
 
 TINY = [
     "modalities=[segmentation]", "adapters={}", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}",
@@ -40,9 +41,7 @@ def workspace(tmp_path_factory) -> Path:
 def test_predictions_choose_among_the_classes_of_the_training_labels(method, workspace):
     config = load_config("smoke", None, TINY + METHODS[method])
     nodes, store = plan(config), Workspace(workspace)
-    for node in nodes:
-        if node.stage not in ("shards", "evaluate", "report"):
-            execute(config, node.id, str(workspace))
+    make(workspace, config, STAGES.keys() - {"shards", "evaluate", "report"})
     labels = find(nodes, "labels/train-segmentation").artefact(store)
     learnt = classes_in(labels, share=0.02)
     assert learnt < classes_in(labels)

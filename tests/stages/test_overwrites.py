@@ -21,6 +21,7 @@ from dmp_core.requests.imports import check_name, import_settings, store_setting
 from dmp_core.requests.parts import dataset_config
 from dmp_core.stages import check_overwrites, execute, find, plan
 from dmp_core.store import Workspace, open_dataset
+from tests.making import make
 
 TINY = [
     "modalities=[normal, depth]",
@@ -32,12 +33,6 @@ TINY = [
 def request(workspace: Path, *keywords: str, count: int = 2, **options: Any) -> PipelineConfig:
     options = {"name": "rooms"} | options
     return dataset_config(load_config("smoke", None, TINY), str(workspace), keywords, count, **options)
-
-
-def make(workspace: Path, config: PipelineConfig) -> None:
-    for node in plan(config):
-        if node.stage in ("prompts", "images", "labels", "quality", "shards"):
-            execute(config, node.id, str(workspace))
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ from dmp_core.errors import InputError
 from dmp_core.resources import manifest_root
 from dmp_core.stages import execute, find, plan
 from dmp_core.store import Workspace
+from tests.making import make
 
 TINY = [
     "modalities=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1",
@@ -45,8 +46,7 @@ def test_further_sources_are_rows_of_the_scores_and_of_the_report(tmp_path: Path
     settings["sampling"] |= {"source": "estimated", "num_steps": 3}
     config = validate(settings | {"evaluate": {"bootstrap_samples": 100, "sources": ["oracle", "estimated"]}}, "test")
     place = str(tmp_path / "w")
-    for node in plan(config):
-        execute(config, node.id, place)
+    make(place, config)
     scores = json.loads(find(plan(config), "evaluate/normal").artefact(Workspace(place)).read_bytes("metrics.json"))
     for rows in scores["normal"].values():
         own, other = (rows[row]["metrics"]["angular_deg"]["mean"] for row in ("DMP", "DMP (oracle)"))

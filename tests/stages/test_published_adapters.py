@@ -21,9 +21,10 @@ from dmp_core.diffusion.card import read_card
 from dmp_core.errors import InputError
 from dmp_core.modalities import find_modality
 from dmp_core.requests.predictor import prediction_config
-from dmp_core.stages import execute, find, plan
+from dmp_core.stages import find, plan
 from dmp_core.store import Workspace
 from tests.golden.tiny_sd import write_base
+from tests.making import make
 
 LORA = Path(__file__).parents[1] / "data/golden/tiny_lora/pytorch_lora_weights.safetensors"
 SIDE = 64
@@ -144,8 +145,7 @@ def test_a_run_with_a_published_adapter_reaches_its_report(here: Path, base: Pat
     settings["sampling"] |= {"num_steps": 2, "mirrored": False}
     settings["adapters"] = {"normal": "ckpt/normal-scene100-notext"}
     config = validate(settings, "test")
-    for node in plan(config):
-        execute(config, node.id, "w")
+    make("w", config)
     installed = find(plan(config), "train/normal-dmp").artefact(Workspace("w"))
     assert json.loads(installed.read_bytes("dmp.json"))["encoding"] == {"axes": "right, down, away"}
     assert "finished adapter" in Path("w/report/index.html").read_text()

@@ -28,6 +28,7 @@ from dmp_core.stages.execute import publish
 from dmp_core.store import Artefact, Sample, Workspace, open_dataset, plan_shards, read_artefact, write_shards
 from tests.constant_rows import score_constant
 from tests.golden.fill import fill_module
+from tests.making import make
 from tests.report.rooms import prediction, room
 from tests.training.tiny import TEXT_LENGTH, write_base, write_tokenizer
 
@@ -99,18 +100,12 @@ def encoded(task: Any, array: Any) -> dict[str, bytes]:
     return {find_modality(task).member: find_modality(task).encode(array)}
 
 
-def run(config: PipelineConfig, workspace: Path, *stages: str) -> None:
-    for node in plan(config):
-        if node.stage in stages:
-            execute(config, node.id, str(workspace))
-
-
 @pytest.fixture(scope="module")
 def scored(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[PipelineConfig, Path]:
     workspace = tmp_path_factory.mktemp("scored")
     config = settings(base)
     store_inputs(config, workspace)
-    run(config, workspace, "quality")
+    make(workspace, config, ["quality"])
     return config, workspace
 
 
@@ -176,7 +171,7 @@ def test_switching_the_flip_check_off_is_as_if_there_were_none() -> None:
 # -------------------------------------------------------------------------------- dropped samples
 def test_the_merged_dataset_has_gaps_and_states_why(scored: tuple[PipelineConfig, Path]) -> None:
     config, workspace = scored
-    run(config, workspace, "shards")
+    make(workspace, config, ["shards"])
     dataset = workspace / "datasets" / "smoke"
     samples = {sample["__key__"]: sample for sample in open_dataset(str(dataset / "train"))}
     assert list(samples) == [f"train-{index:08d}" for index in (0, 1, 3)]
@@ -205,7 +200,7 @@ def test_the_merged_dataset_has_gaps_and_states_why(scored: tuple[PipelineConfig
 
 def test_training_drops_samples_whose_image_or_own_label_fails(scored: tuple[PipelineConfig, Path]) -> None:
     config, workspace = scored
-    run(config, workspace, "latents", "train")
+    make(workspace, config, ["latents", "train"])
     images = {}
     for task in TASKS:
         manifest = find(plan(config), f"train/{task}-dmp").artefact(Workspace(workspace)).published()
@@ -268,7 +263,7 @@ def test_flip_check_is_stored_next_to_the_label_and_becomes_a_score(
     for sample in read_artefact(find(plan(config), "labels/in_domain-depth").artefact(Workspace(tmp_path))):
         assert set(sample) == {"__key__", find_modality("depth").member, "depth.flip.json"}
         assert json.loads(sample["depth.flip.json"]) == {"value": expected, "unit": "abs_rel"}
-    run(config, tmp_path, "quality")
+    make(tmp_path, config, ["quality"])
     found = scores(config, tmp_path, "in_domain-depth")["flip_abs_rel"]
     assert len(found) == 5
     assert all(value == expected for value in found)

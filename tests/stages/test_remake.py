@@ -10,6 +10,7 @@ from dmp_core.errors import InputError
 from dmp_core.requests.parts import dataset_config
 from dmp_core.stages import chunks, execute, find, labels, making, plan, prompts, ready_inputs, statuses
 from dmp_core.store import Artefact, Chunk, Workspace
+from tests.making import make
 
 TINY = [
     "modalities=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1",
@@ -24,8 +25,7 @@ def made(request, tmp_path_factory) -> tuple[str, PipelineConfig]:
     folder = tmp_path_factory.mktemp("remake")
     url = str(folder / "w[1] {é} #%20") if request.param == "local" else f"memory://{folder.name}/w[1]"
     config = dataset_config(load_config("smoke", None, TINY), url, ["bedroom"], 4, name="ro*ms [1]")
-    for node in plan(config):
-        execute(config, node.id, url)
+    make(url, config)
     return url, config
 
 

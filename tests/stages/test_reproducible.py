@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from dmp_core.config import PipelineConfig, load_config
-from dmp_core.stages import execute, plan, statuses
+from dmp_core.stages import plan, statuses
 from dmp_core.store import Workspace
+from tests.making import make
 
 TIMED = {"report/index.html", "report/single.html", "report/metrics.json"}
 """Files of the report that list how long stages took."""
@@ -24,16 +25,11 @@ def settings() -> PipelineConfig:
     return load_config("smoke", None, tiny)
 
 
-def make(workspace: Path) -> None:
-    for node in plan(settings()):
-        execute(settings(), node.id, str(workspace))
-
-
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     one, other = (tmp_path_factory.mktemp(name) for name in ("one", "other"))
-    make(one)
-    make(other)
+    make(one, settings())
+    make(other, settings())
     return one, other
 
 
@@ -81,8 +77,8 @@ def test_a_second_workspace_has_the_same_bytes(twice: tuple[Path, Path]) -> None
 @pytest.mark.parametrize("stage", ["prompts", "images", "labels", "latents", "train", "predict", "evaluate"])
 def test_an_artefact_made_again_by_force_makes_nothing_stale(twice: tuple[Path, Path], stage: str) -> None:
     workspace = twice[1]
-    for node in plan(settings()):
-        if node.stage == stage:
-            assert not execute(settings(), node.id, str(workspace), force=True).cached
-    found = statuses(plan(settings()), Workspace(workspace))
+    nodes = plan(settings())
+    again = make(workspace, settings(), [stage], force=True)
+    assert sorted(again) == sorted(node.id for node in nodes if node.stage == stage)
+    found = statuses(nodes, Workspace(workspace))
     assert set(found.values()) == {"complete"}, found

@@ -29,6 +29,7 @@ from dmp_core.stages import (
 from dmp_core.stages.base import StageResult
 from dmp_core.stages.execute import publish
 from dmp_core.store import Workspace
+from tests.making import DATA, make
 
 TINY = [
     "modalities=[normal, depth]",
@@ -40,12 +41,6 @@ TINY = [
 def request(workspace: Path, *keywords: str, count: int = 4, **options: str) -> PipelineConfig:
     settings = load_config("smoke", None, TINY)
     return dataset_config(settings, str(workspace), keywords, count, name="rooms", **options)
-
-
-def make(workspace: Path, config: PipelineConfig) -> list[str]:
-    """Ids of the artefacts that were made, not found."""
-    outputs = [execute(config, node.id, str(workspace)) for node in plan(config)]
-    return [output.id for output in outputs if not output.cached]
 
 
 def files(folder: Path) -> dict[str, tuple[int, int, bytes]]:
@@ -257,9 +252,7 @@ def test_two_configurations_fill_a_datasets_folder_one_after_the_other(tmp_path,
     values = config.model_dump(mode="json")
     values["shards"]["image_format"] = "jpg"
     jpegs = PipelineConfig.model_validate(values)
-    for node in plan(config):
-        if node.stage != "shards":
-            execute(config, node.id, str(tmp_path))
+    make(tmp_path, config, DATA[:-1])
     write, begun, go_on, other = shards.write_shards, threading.Event(), threading.Event(), Hears()
 
     def held(*arguments, **options):

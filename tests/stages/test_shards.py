@@ -19,10 +19,11 @@ from dmp_core.config.presets import validate
 from dmp_core.modalities import BUILT_IN, built_in, find_modality
 from dmp_core.modalities.files import png_bytes
 from dmp_core.report.dataset_record import RECORD, UNKNOWN
-from dmp_core.stages import execute, find, plan
+from dmp_core.stages import find, plan
 from dmp_core.stages.base import StageResult
 from dmp_core.stages.execute import publish
 from dmp_core.store import Workspace, plan_shards, write_shards
+from tests.making import make
 from tests.report.rooms import room
 
 RENDERED = {
@@ -64,9 +65,7 @@ def build(config: PipelineConfig, workspace: Path, about: dict[str, Any], blank:
                 for key, arrays in rooms.items()
             }
             store(config, workspace, f"labels/{split}-{task}", labels)
-    for node in plan(config):
-        if node.stage in ("quality", "shards"):
-            execute(config, node.id, str(workspace))
+    make(workspace, config, ["quality", "shards"])
 
 
 def store(

@@ -15,11 +15,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dmp_core.cli import app
-from dmp_core.config import PipelineConfig, load_config
+from dmp_core.config import load_config
 from dmp_core.errors import InputError
-from dmp_core.stages import execute, plan
 from dmp_core.stages.verify import Finding, repair, verify_workspace
 from dmp_core.store import Workspace, sha256_stream
+from tests.making import make
 from tests.timed import TIMED
 
 TINY = [
@@ -30,17 +30,13 @@ TINY = [
 ]
 
 
-def make(workspace: Path) -> PipelineConfig:
-    config = load_config("smoke", None, TINY)
-    for node in plan(config):
-        execute(config, node.id, str(workspace))
-    return config
+CONFIG = load_config("smoke", None, TINY)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     workspace = tmp_path_factory.mktemp("verify")
-    make(workspace)
+    make(workspace, CONFIG)
     return workspace
 
 
@@ -94,7 +90,7 @@ def test_a_flipped_bit_in_any_artefact_is_found_and_its_file_is_made_again(copie
     found = findings(copied)
     assert {finding.path for finding in found if finding.kind == "damaged"} == set(map(str, paths))
     repair(Workspace(copied), found)
-    make(copied)
+    make(copied, CONFIG)
     assert findings(copied) == []
     assert outputs(copied) == outputs(made)
 
@@ -109,7 +105,7 @@ def test_a_lost_file_a_wrong_sidecar_and_a_wrong_index_are_found(copied, made):
     found = findings(copied)
     assert {finding.path for finding in found} == {str(lost), str(sidecar), str(index)}
     repair(Workspace(copied), found)
-    make(copied)
+    make(copied, CONFIG)
     assert outputs(copied) == outputs(made)
 
 

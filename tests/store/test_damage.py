@@ -15,6 +15,7 @@ from dmp_core.stages.estimate import estimate_seconds
 from dmp_core.stages.verify import repair, verify_workspace
 from dmp_core.store import Artefact, FileRecord, Workspace, sidecars
 from dmp_core.store.workspace import notice, read_manifest, split_manifests
+from tests.making import make
 
 TINY = ["modalities=[normal]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}", "runtime.workers=1"]
 DAMAGE = {"empty": b"", "zeros": b"\0" * 40, "cut short": b'{"stage": "ima', "no text": b"\xff\xfe{}"}
@@ -22,12 +23,6 @@ DAMAGE = {"empty": b"", "zeros": b"\0" * 40, "cut short": b'{"stage": "ima', "no
 
 def request(workspace: Path, *keywords: str, count: int = 4) -> PipelineConfig:
     return dataset_config(load_config("smoke", None, TINY), str(workspace), keywords, count, name="rooms")
-
-
-def make(workspace: Path, config: PipelineConfig) -> list[str]:
-    """Ids of the artefacts that were made, not found."""
-    outputs = [execute(config, node.id, str(workspace)) for node in plan(config)]
-    return [output.id for output in outputs if not output.cached]
 
 
 def artefact(workspace: Path, config: PipelineConfig, node_id: str) -> Artefact:

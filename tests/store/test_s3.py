@@ -18,6 +18,7 @@ from dmp_core.store import Lock, Workspace, open_dataset
 from flows import visible
 from flows.pipeline import run_pipeline
 from tasks import worth_retrying
+from tests.making import make
 from tests.timed import TIMED
 
 pytest.importorskip("s3fs", reason="s3fs is not installed (extra s3)")
@@ -43,12 +44,6 @@ def bucket(tmp_path_factory) -> Iterator[str]:
     server.stop()
 
 
-def run(config: PipelineConfig, workspace: str) -> list[str]:
-    """Ids of artefacts that were made, not found."""
-    outputs = [execute(config, node.id, workspace) for node in plan(config)]
-    return [output.id for output in outputs if not output.cached]
-
-
 def contents(url: str) -> dict[str, bytes]:
     """Bytes by path, without files that contain times and machines."""
     place = Workspace(url)
@@ -63,8 +58,8 @@ def contents(url: str) -> dict[str, bytes]:
 def test_dataset_in_a_bucket_is_the_dataset_in_a_folder(bucket, tmp_path):
     url = f"{bucket}/rooms [1]* #%20"  # not a pattern
     config = dataset_config(load_config("smoke", None, TINY), str(tmp_path), ["bedroom"], 4, name="rooms")
-    run(config, str(tmp_path))
-    run(config, url)
+    make(tmp_path, config)
+    make(url, config)
     there, here = contents(url), contents(str(tmp_path))
     assert there == here
     assert any(name.endswith(".tar") for name in here)
@@ -76,19 +71,18 @@ def test_dataset_in_a_bucket_is_the_dataset_in_a_folder(bucket, tmp_path):
     shard = next(path for path in place.fs.find(place.root) if "/images/" in path and path.endswith("1.tar"))
     place.fs.rm_file(shard)
     assert statuses(plan(config), place)["images/train"] == "partial"
-    assert run(config, url) == ["images/train"]
+    assert make(url, config) == ["images/train"]
     assert contents(url) == here
-    for node in plan(config):
-        execute(config, node.id, url, force=True)
+    make(url, config, force=True)
     assert contents(url) == here, "and nothing is left over"
-    assert run(config, url) == []
+    assert make(url, config) == []
 
 
 @pytest.mark.e2e
 def test_whole_dag_in_a_bucket(bucket, tmp_path):
     config = load_config("smoke", None, ["modalities=[normal]", "runtime={workers: 1, device: cpu}"])
-    run(config, str(tmp_path))
-    run(config, f"{bucket}/dag")
+    make(tmp_path, config)
+    make(f"{bucket}/dag", config)
     assert contents(f"{bucket}/dag") == contents(str(tmp_path))
     assert set(statuses(plan(config), Workspace(f"{bucket}/dag")).values()) == {"complete"}
     report = Workspace(f"{bucket}/dag/report")
