@@ -34,7 +34,7 @@ from dmp_core.stages import (
     waves,
 )
 from dmp_core.stages.gpus import VISIBLE
-from dmp_core.store import Workspace
+from dmp_core.store import Workspace, release_ended
 from flows.server import temporary_server
 from tasks import STAGE_TASKS
 from tasks.progress import ProgressArtifact
@@ -259,6 +259,7 @@ def run_nodes(
 
     Without a runner one after another: each uses all cores itself, via worker processes or torch's threads.
     """
+    release_ended(Workspace(workspace))
     with runner_for(config.runtime) as runner:
         if runner is None:
             given = {"force": force, "shards": shards, "spent": spent}

@@ -27,7 +27,7 @@ from dmp_core.stages import (
 )
 from dmp_core.stages.estimate import estimate_each
 from dmp_core.stages.preflight import check_needs, check_workspace
-from dmp_core.store import Workspace
+from dmp_core.store import Workspace, release_ended
 
 _LAST = ".preset"
 """File in a workspace: which preset was run last."""
@@ -115,6 +115,7 @@ def _in_turn(
     """The same nodes in the same order, without retries and without a record of the run."""
     stderr.print("Prefect is not installed (extra: flows): stages run in turn, without retries.", style="dim")
     numbers = {node_id: shard_numbers(shards, node_id.partition("/")[0]) for node_id in only}
+    release_ended(Workspace(workspace))
     with one_plan(settings) as planned:
         return [
             execute(settings, node.id, workspace, force=force, shards=numbers[node.id])

@@ -9,7 +9,7 @@ from dmp_core.store.fingerprint import (
     sha256_folder,
     sha256_stream,
 )
-from dmp_core.store.locks import Lock, LockLost
+from dmp_core.store.locks import Lock, LockLost, release_ended
 from dmp_core.store.members import decode_member, open_image, read_npy, read_npz
 from dmp_core.store.shards import (
     Chunk,
@@ -62,6 +62,7 @@ __all__ = [
     "read_npz",
     "read_shard",
     "record_files",
+    "release_ended",
     "sample_key",
     "sample_seed",
     "sha256_file",

@@ -83,6 +83,17 @@ def locks_in(workspace: Workspace) -> list[Held]:
     return found
 
 
+def release_ended(workspace: Workspace) -> None:
+    """Remove the locks of processes that have ended on this machine: those killed after their work was complete, which
+    nobody makes again, and so nobody would take over."""
+    fs, folder = workspace.fs, f"{workspace.root}/.locks"
+    for name in names_in(fs, folder):
+        if name.endswith(".lock"):
+            lock = Lock(workspace, name.removesuffix(".lock"))
+            if (content := lock._read()) is not None and _has_ended(content):
+                lock._remove(content)
+
+
 class Lock:
     """The right to make one thing; as a context manager it releases what `acquire` or `wait` acquired.
 

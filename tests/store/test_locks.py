@@ -22,6 +22,7 @@ from dmp_core.store import (
     locks,
     plan_shards,
     read_shard,
+    release_ended,
     shards,
     write_shards,
 )
@@ -125,10 +126,25 @@ def test_lock_of_a_killed_process_is_free_immediately(tmp_path):
     assert left(lock.workspace) == []
 
 
-def elsewhere(place: Workspace, beat: int) -> None:
+def test_a_run_releases_what_killed_ones_completed_and_no_other_lock(tmp_path):
+    """Killed between its manifest and the end of its lock, an artefact is complete: nobody waits for that lock."""
+    holder, other = start(HOLD, tmp_path), Lock(Workspace(tmp_path), "ours")
+    elsewhere(other.workspace, 0, "far")
+    assert other.acquire()
+    release_ended(other.workspace)
+    assert len(left(other.workspace)) == 3
+    holder.kill()
+    holder.wait()
+    release_ended(other.workspace)
+    assert [Path(path).name for path in left(other.workspace)] == ["far.lock", "ours.lock"]
+    other.release()
+    release_ended(Workspace("memory://nothing"))
+
+
+def elsewhere(place: Workspace, beat: int, name: str = "thing") -> None:
     holder = {"token": "other", "beat": beat, "host": "far", "machine": "another boot", "pid": 1, "started": "1"}
     place.fs.makedirs(f"{place.root}/.locks", exist_ok=True)
-    place.fs.pipe_file(f"{place.root}/.locks/thing.lock", json.dumps(holder).encode())
+    place.fs.pipe_file(f"{place.root}/.locks/{name}.lock", json.dumps(holder).encode())
 
 
 def test_a_silent_holder_on_another_machine_is_given_time(place, monkeypatch):
