@@ -47,11 +47,8 @@ test: lint ## linters, types, layers, then every test
 
 e2e: $(VENV)/.e2e ## servers, workers, clusters, buckets, a browser, and drills that kill them (30 minutes)
 	$(INSTALL) -e '.[ray]'
-	DMP_E2E=1 $(BIN)/python -m pytest -v -m 'e2e or not e2e' tests/e2e/test_prefect.py tests/e2e/test_ui.py \
-	  tests/e2e/test_app.py tests/e2e/test_report.py tests/e2e/test_deploy.py tests/e2e/test_machines.py \
-	  tests/e2e/test_serve.py tests/flows/test_task_runners.py tests/e2e/test_wheel.py tests/flows/test_gpus.py \
-	  tests/store/test_s3.py tests/training/test_compile.py tests/training/test_ranks.py tests/methods/test_beats_constant.py \
-	  tests/chaos/test_chaos.py $(PYTEST_FLAGS)
+	DMP_E2E=1 $(BIN)/python -m pytest -v -m e2e --ignore=tests/docker $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -v tests/flows/test_task_runners.py tests/flows/test_gpus.py $(PYTEST_FLAGS)  # with Ray
 
 chaos: $(VENV)/.dev ## kills, signals, failing disks, damage, runs at once: prints what was lost (hours; CHAOS_FLAGS="--sample 3")
 	$(BIN)/python -m tests.chaos $(CHAOS_FLAGS)
