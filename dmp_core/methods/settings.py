@@ -31,6 +31,11 @@ class MethodConfig(Settings):
         return getattr(getattr(self, "fit", self), "processes", 1)
 
     @property
+    def nodes_of_fit(self) -> int:
+        """Machines that share the fit; see `FitConfig`."""
+        return getattr(getattr(self, "fit", self), "nodes", 1)
+
+    @property
     def reads_prompts(self) -> bool:
         """Whether the fit needs the captions."""
         return False

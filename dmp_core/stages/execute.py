@@ -75,6 +75,8 @@ def execute(
         return found
     if node.kind.chunked:
         return _make(node, nodes, out, config.runtime, force, shards, spent, check=lambda: None)
+    if _joins(node):
+        return _join(node, out, config.runtime, force)
     with artefact_lock(node, workspace) as lock:
         lock.wait(lambda holder: _progress(node.id)(0, 1, f"waiting for {holder}"))
         if (found := _found(node, out, force, shards)) is not None:
@@ -93,7 +95,7 @@ def in_turn(nodes: list[Node], workspace: Workspace) -> Iterator[Node]:
     for wave in waves(nodes):
         held = []
         for node in _by_what_they_share(wave):
-            if node.kind.chunked or artefact_lock(node, workspace).holder() is None:
+            if node.kind.chunked or _joins(node) or artefact_lock(node, workspace).holder() is None:
                 yield node
             else:
                 held.append(node)
@@ -192,6 +194,24 @@ def _make(
         announce(node, out)
     _notify("finished", node.id, seconds, False)
     return StageOutput(node.id, out.address, out.fingerprint, False, result.made, seconds, published=publishes)
+
+
+def _joins(node: Node) -> bool:
+    """Whether this machine only takes part in what another one makes."""
+    return (joins := getattr(stage_module(node.stage), "joins", None)) is not None and joins(node.config)
+
+
+def _join(node: Node, out: Artefact, runtime: RuntimeConfig, force: bool) -> StageOutput:
+    """Take part in what the machine that holds the lock makes; back once that is published."""
+    inputs = ready_inputs(node, out.workspace)
+    place = making(node, inputs, out, force)
+    _notify("started", node.id)
+    stage_module(node.stage).join(node.config, inputs, place, runtime=runtime, progress=_progress(node.id))
+    with artefact_lock(node, out.workspace) as lock:
+        lock.wait()
+    done = out.published()
+    _notify("finished", node.id, done.seconds, False)
+    return StageOutput(node.id, out.address, out.fingerprint, False, done.samples, done.seconds)
 
 
 @contextmanager

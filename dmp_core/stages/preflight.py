@@ -18,6 +18,7 @@ from dmp_core.stages.gpus import check_gpus
 from dmp_core.stages.hardware import find_gpu, memory_gb
 from dmp_core.stages.opening import open_uses
 from dmp_core.store import Workspace
+from dmp_core.training.nodes import this_machine
 from dmp_core.weights import registry
 from dmp_core.weights.bases import check_base
 from dmp_core.weights.resolve import registered, resolve_model
@@ -135,6 +136,9 @@ def check_needs(nodes: Iterable[Node], runtime: RuntimeConfig) -> None:
     if runtime.cluster is None:
         check_installed(package for node in nodes for package in packages_of(node))
     check_gpus(nodes, runtime)
+    for node in nodes:
+        if (fitted := getattr(node.config, "train", None)) is not None:
+            this_machine(fitted.nodes_of_fit)
     reason = lacks_gpu(nodes, runtime)
     try:
         check_models(nodes)

@@ -42,6 +42,7 @@ from dmp_core.stages.base import (
 )
 from dmp_core.store import Artefact, staged_folder
 from dmp_core.store.threads import threads_of_work
+from dmp_core.training.nodes import this_machine
 from dmp_core.weights.adapters import adapter_folder, check_finished
 from dmp_core.weights.prompt_limit import cut_prompts
 from dmp_core.weights.resolve import identity
@@ -150,32 +151,14 @@ def run(
     if config.train is None:
         return _install(config, out)
     from dmp_core.training.bucket import shared_checkpoints
-    from dmp_core.training.ranks import fit_in_ranks, ranks_on
-    from dmp_core.weights.load import choose_device
 
-    data = TrainingSplit(
-        inputs,
-        config.modality,
-        config.code,
-        gates=config.gates,
-        samples=config.train.samples,
-        min_class_share=config.min_class_share,
-    )
-    shares = data.class_shares()
-    classes = tuple(shares) or None
-    problem = Problem(
-        config.modality, config.base, config.code, editor_of(config.editor, inputs),
-        classes, tuple(shares.values()) or None,
-    )  # fmt: skip
+    problem, data = _prepared(config, config.train, inputs)
     with (
         staged_folder(out) as folder,
         shared_checkpoints(out, folder, progress) as reported,
         threads_of_work(folder) as threads,
     ):
-        fit = partial(_fit, config.train, problem, data, folder)
-        device = choose_device(runtime.device)
-        ranks = ranks_on(device, config.train.processes_of_fit)
-        summary = fit(device, reported) if ranks == 1 else fit_in_ranks(fit, ranks, device, reported)
+        summary = _fit_here(config.train, problem, data, folder, out, runtime, reported)
         if (folder / ".work" / "tensorboard").is_dir():
             shutil.copytree(folder / ".work" / "tensorboard", folder / "tensorboard", dirs_exist_ok=True)
         write_model_card(folder)
@@ -183,9 +166,66 @@ def run(
     details["threads"] = threads
     if config.train.reads_prompts:
         details |= cut_prompts(config.base, data.prompts())
-    if classes is not None:
-        details["classes"] = list(classes)
+    if problem.classes is not None:
+        details["classes"] = list(problem.classes)
     return StageResult(samples=config.train.draws, details=details)
+
+
+def joins(config: TrainStage) -> bool:
+    """Whether this machine only shares a training that another one leads (`train.nodes`)."""
+    return config.train is not None and not this_machine(config.train.nodes_of_fit).leads
+
+
+def join(
+    config: TrainStage, inputs: Inputs, out: Artefact, *, runtime: RuntimeConfig, progress: Progress = silent
+) -> None:
+    """Share the training that makes `out` on another machine, until it ends; nothing is written here."""
+    from dmp_core.training.bucket import fetch_checkpoints
+
+    assert config.train is not None
+    folder = out.workspace.scratch(out)
+    fetch_checkpoints(out, folder)
+    _fit_here(config.train, *_prepared(config, config.train, inputs), folder, out, runtime, progress)
+    if not out.workspace.is_local:
+        shutil.rmtree(folder)
+
+
+def _prepared(config: TrainStage, settings: MethodConfig, inputs: Inputs) -> tuple[Problem, TrainingSplit]:
+    data = TrainingSplit(
+        inputs,
+        config.modality,
+        config.code,
+        gates=config.gates,
+        samples=settings.samples,
+        min_class_share=config.min_class_share,
+    )
+    shares = data.class_shares()
+    problem = Problem(
+        config.modality, config.base, config.code, editor_of(config.editor, inputs),
+        tuple(shares) or None, tuple(shares.values()) or None,
+    )  # fmt: skip
+    return problem, data
+
+
+def _fit_here(
+    settings: MethodConfig,
+    problem: Problem,
+    data: TrainingSplit,
+    folder: Path,
+    out: Artefact,
+    runtime: RuntimeConfig,
+    progress: Progress,
+) -> dict[str, Any]:
+    """The fit's summary; it is made in as many processes as the settings say, of this machine and others."""
+    from dmp_core.training.ranks import fit_in_ranks, ranks_on
+    from dmp_core.weights.load import choose_device
+
+    fit = partial(_fit, settings, problem, data, folder)
+    device, machine = choose_device(runtime.device), this_machine(settings.nodes_of_fit)
+    ranks = ranks_on(device, settings.processes_of_fit)
+    if ranks == machine.of == 1:
+        return fit(device, progress)
+    return fit_in_ranks(fit, ranks, device, progress, machine, f"{out.name}-{out.fingerprint}")
 
 
 def _fit(

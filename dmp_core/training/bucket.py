@@ -13,6 +13,7 @@ from pathlib import Path
 from dmp_core.errors import InputError
 from dmp_core.progress import Progress
 from dmp_core.store import Artefact
+from dmp_core.store.files import make_folder
 from dmp_core.store.threads import NOTE
 from dmp_core.training.checkpoints import DIGEST_FILE, STATE_FILE, OtherTraining
 
@@ -44,6 +45,13 @@ def shared_checkpoints(out: Artefact, folder: Path, progress: Progress) -> Itera
         raise InputError(f"{error}, and {out.workspace.address(mirror.there)}") from None
     finally:
         mirror.send()
+
+
+def fetch_checkpoints(out: Artefact, folder: Path) -> None:
+    """Fetch the bucket's newer checkpoints, and send none: another machine does."""
+    if not out.workspace.is_local:
+        make_folder(folder)
+        _Mirror(out, folder).fetch()
 
 
 class _Mirror:

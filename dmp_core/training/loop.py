@@ -223,6 +223,7 @@ class _Run:
         """The log's rows, if a checkpoint contained them."""
         self.unread: list[_Unread] = []
         self._resume()
+        self._check_alike()
         self.since = time.monotonic()
         """When the step after the last one read began."""
 
@@ -306,6 +307,16 @@ class _Run:
             "cuda_rng": torch.cuda.get_rng_state() if self.accelerator.device.type == "cuda" else None,
         }
         save_checkpoint(self.work / "checkpoints", self.step, state)
+
+    def _check_alike(self) -> None:
+        """Raise InputError unless all processes begin at one step: machines may have folders of their own."""
+        if self.accelerator.num_processes > 1:
+            steps = self.accelerator.gather(torch.tensor([self.step], device=self.accelerator.device)).tolist()
+            if len(set(steps)) > 1:
+                raise InputError(
+                    f"training: its processes found checkpoints of the steps {sorted(set(steps))} in {self.work}; "
+                    "let all machines use one shared folder, or a bucket, as workspace"
+                )
 
     def _resume(self) -> None:
         torch.manual_seed(self.config.seed)

@@ -1,4 +1,7 @@
-"""Data-parallel training: one process per GPU, each with its share of every batch; only the first one writes."""
+"""Data-parallel training: one process per GPU, each with its share of every batch; only the first one writes.
+
+The processes may be on several machines, which start the same command (`dmp_core.training.nodes`).
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import nullcontext
+from datetime import timedelta
 from functools import partial
 from multiprocessing import get_context
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from dmp_core.errors import InputError, RunError
 from dmp_core.processes import (
@@ -25,6 +30,7 @@ from dmp_core.processes import (
     worker_pool,
 )
 from dmp_core.progress import Progress
+from dmp_core.training.nodes import Machine
 
 Fit = Callable[[str, Progress], dict[str, Any]]
 """(device, progress) → details; both it and its result go to and from another process."""
@@ -33,17 +39,29 @@ _LOOK = 0.2
 """Seconds between two looks at the progress."""
 _LOST = 5.0
 """Seconds in which the error of the process that ended first arrives."""
+_MEET = timedelta(minutes=30)
+"""In which all machines must have come."""
 
 
 class Place(NamedTuple):
     """What a process needs to find the others."""
 
-    rank: int
-    ranks: int
+    local: int
+    """Its number on this machine, of `here`."""
+    here: int
+    machine: Machine
     meeting: str
-    """A file that exists for all of them."""
+    """What all of them are named by: on one machine a file, otherwise the training."""
     device: str
     threads: int
+
+    @property
+    def rank(self) -> int:
+        return self.machine.number * self.here + self.local
+
+    @property
+    def ranks(self) -> int:
+        return self.machine.of * self.here
 
 
 def ranks_on(device: str, processes: int | Literal["auto"]) -> int:
@@ -59,11 +77,16 @@ def ranks_on(device: str, processes: int | Literal["auto"]) -> int:
     return processes
 
 
-def fit_in_ranks(fit: Fit, ranks: int, device: str, progress: Progress) -> dict[str, Any]:
+def fit_in_ranks(
+    fit: Fit, ranks: int, device: str, progress: Progress, machine: Machine | None = None, name: str = ""
+) -> dict[str, Any]:
     """Call `fit` in so many processes, which compute what one would, up to rounding; returns the first one's details.
 
-    Raises the first error of any of them, and RunError if one was killed; the others are ended.
+    machine: of several, which call this together; `name` is then the training's, the same on all of them.
+
+    Raises the first error of any of them, and RunError if one was killed or lost; the others are ended.
     """
+    machine = machine or Machine()
     reports = get_context("spawn").SimpleQueue()
     threads = max(1, torch.get_num_threads() // ranks)
     with (
@@ -71,7 +94,8 @@ def fit_in_ranks(fit: Fit, ranks: int, device: str, progress: Progress) -> dict[
         deferred_interrupts() as interrupts,
         worker_pool(ranks, partial(_report_to, reports)) as pool,
     ):
-        places = [Place(rank, ranks, f"{folder}/meeting", device, threads) for rank in range(ranks)]
+        meeting = f"{folder}/meeting" if machine.of == 1 else name
+        places = [Place(rank, ranks, machine, meeting, device, threads) for rank in range(ranks)]
         with without_interrupts():
             futures = [pool.submit(_rank, fit, place) for place in places]
         _until_done(futures, reports, progress, interrupts)
@@ -119,27 +143,55 @@ def _report_to(queue: Any) -> None:
 
 def _rank(fit: Fit, place: Place) -> dict[str, Any]:
     torch.set_num_threads(place.threads)
-    rank, ranks = str(place.rank), str(place.ranks)
-    os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+    os.environ |= {"RANK": str(place.rank), "LOCAL_RANK": str(place.local)}
+    os.environ |= {"WORLD_SIZE": str(place.ranks), "LOCAL_WORLD_SIZE": str(place.here)}
     os.environ["OMP_NUM_THREADS"] = str(place.threads)  # accelerate would choose another number
     if place.device == "cuda":
-        torch.cuda.set_device(place.rank)
-    if sys.platform == "linux":
-        os.environ.setdefault(
-            "GLOO_SOCKET_IFNAME", "lo"
-        )  # otherwise the address of the machine's name, which may have none
-    dist.init_process_group(
-        "nccl" if place.device == "cuda" else "gloo",
-        init_method=f"file://{place.meeting}",
-        rank=place.rank,
-        world_size=place.ranks,
-    )
+        torch.cuda.set_device(place.local)
+    if sys.platform == "linux" and place.machine.of == 1:
+        # Otherwise the address of the machine's name, which may have none.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    _meet(place)
     try:
         # The first process defers signals itself, for one step, in which it needs the others.
         with deferred_interrupts(SAVING) if place.rank else nullcontext():
             return fit(place.device, _report)
+    except RuntimeError as error:
+        if place.machine.of == 1 or not _is_lost_connection(error):
+            raise
+        first = str(error).partition("\n")[0]
+        raise RunError(
+            f"training: the connection to the other machines was lost ({first}); "
+            "run the same command on all of them again: it resumes from the last checkpoint"
+        ) from None
     finally:
         dist.destroy_process_group()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and "onnection" in str(error))
+
+
+def _meet(place: Place) -> None:
+    """Connect this process to all others. Raises RunError if a machine does not come, InputError if it is another."""
+    backend, machine = "nccl" if place.device == "cuda" else "gloo", place.machine
+    if machine.of == 1:
+        dist.init_process_group(backend, init_method=f"file://{place.meeting}", rank=place.rank, world_size=place.ranks)
+        return
+    try:
+        store = TCPStore(machine.host, machine.port, is_master=place.rank == 0, wait_for_workers=False, timeout=_MEET)
+        own = PrefixStore(place.meeting, store)  # another training of these machines waits for its own
+        if place.local == 0:
+            own.set(f"processes of {machine.number}", str(place.here))
+        found = [int(own.get(f"processes of {number}")) for number in range(machine.of)]
+    except dist.DistError as error:
+        raise RunError(
+            f"training: not all of its {machine.of} machines came to {machine.host}:{machine.port} within "
+            f"{_MEET.seconds // 60} minutes ({str(error).partition(chr(10))[0]}); run the same command on each"
+        ) from None
+    if len(set(found)) > 1:
+        raise InputError(f"train.processes: the machines have {found} processes; set the same number on all")
+    dist.init_process_group(backend, store=own, rank=place.rank, world_size=place.ranks)
 
 
 def _report(done: int, total: int, message: str = "") -> None:

@@ -91,7 +91,7 @@ class TrackedConfig(Settings):
 class FitConfig(TrackedConfig):
     """Settings of every fit by gradient descent; `dmp_core.training.loop` reads them."""
 
-    technical = ("processes", "trackers")
+    technical = ("processes", "nodes", "trackers")
 
     steps: PositiveInt = 50_000
     """Updates of the weights."""
@@ -122,11 +122,15 @@ class FitConfig(TrackedConfig):
     processes: PositiveInt | Literal["auto"] = since(1)
     """Processes that share each batch, on a GPU each; `auto`: one per visible GPU. The result is the same up to
     rounding, so a fit is known by its other settings."""
+    nodes: PositiveInt = since(1)
+    """Machines that share each batch, each with `processes` of its own and the same command; docs/machines.md."""
 
     @model_validator(mode="after")
     def _divides_its_batch(self) -> Self:
-        if isinstance(self.processes, int) and self.batch_size % self.processes:
-            raise ValueError(f"processes: {self.processes} cannot share a batch of {self.batch_size} evenly")
+        shares = self.nodes * (self.processes if isinstance(self.processes, int) else 1)
+        if self.batch_size % shares:
+            field = "processes" if self.nodes == 1 else "nodes"
+            raise ValueError(f"{field}: {shares} processes cannot share a batch of {self.batch_size} evenly")
         return self
 
     @property

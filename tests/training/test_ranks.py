@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 import time
 from functools import partial
 from multiprocessing import get_context
@@ -25,6 +30,8 @@ from dmp_core.training.ranks import fit_in_ranks, ranks_on
 from dmp_core.training.settings import LoraConfig
 from dmp_core.weights.load import load_base
 from dmp_core.weights.settings import BaseConfig
+from tests.commands import WITHOUT_PREFECT, in_process
+from tests.making import make
 from tests.training.conftest import toy_pairs
 
 CONFIG = TrainConfig(
@@ -111,13 +118,101 @@ def test_a_terminated_run_saves_its_last_step_and_resumes_there(tiny_folder, tmp
     assert difference(weights(tmp_path), alone) < (1e-5 if ranks > 1 else 1e-9)
 
 
+# ------------------------------------------------------------------------------ several machines
+TINY = [
+    "modalities=[depth]", "images={resolution: 16, samples_per_pixel: 1, max_depth: 2}",
+    "runtime={workers: 1, device: cpu}",
+    "splits={train: {keywords: [bedroom], count: 3}, in_domain: {keywords: [bedroom], count: 1}}",
+    "train={steps: 40, batch_size: 4, checkpoint_every: 2, learning_rate: 1.0e-4, nodes: 2}",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A workspace that only lacks its training, and the weights of one machine's."""
+    alone, workspace = (tmp_path_factory.mktemp(name) for name in ("alone", "shared"))
+    make(
+        alone,
+        load_config("smoke", None, [*TINY, "train.nodes=1"]),
+        ("prompts", "images", "labels", "quality", "latents"),
+    )
+    shutil.copytree(alone, workspace, dirs_exist_ok=True)
+    make(alone, load_config("smoke", None, [*TINY, "train.nodes=1"]), ["train"])
+    return workspace, weights_in(alone)
+
+
+def weights_in(workspace: Path) -> dict[str, torch.Tensor]:
+    (folder,) = workspace.glob("adapters/depth-dmp-*")
+    return load_file(find_adapter(folder))
+
+
+def start(workspace: Path, number: int, port: int) -> subprocess.Popen[str]:
+    """`dmp stage train` on the machine of this number."""
+    own = {"NODE_RANK": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    settings = [word for text in TINY for word in ("--set", text)]
+    return subprocess.Popen(
+        [sys.executable, "-c", WITHOUT_PREFECT, "stage", "train", "-p", "smoke", "-w", str(workspace), *settings],
+        env={**os.environ, **own},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.mark.e2e
+def test_two_machines_train_what_one_trains_also_after_one_is_lost(machines):
+    workspace, alone = machines
+    port = free_port()
+    runs = [start(workspace, number, port) for number in (0, 1)]
+    while not list(workspace.glob(".scratch/**/step-*/state.sha256")):
+        assert all(run.poll() is None for run in runs), [run.communicate()[1] for run in runs]
+        time.sleep(0.05)
+    os.killpg(runs[1].pid, signal.SIGKILL)
+    said = runs[0].communicate(timeout=120)[1].splitlines()[-1]
+    assert runs[0].returncode == 1
+    assert "the connection to the other machines was lost" in said
+    assert not list(workspace.glob("adapters/*/dmp.json"))
+
+    port = free_port()
+    runs = [start(workspace, number, port) for number in (0, 1)]
+    for run in runs:
+        assert run.wait(240) == 0, run.communicate()[1]
+    assert difference(weights_in(workspace), alone) < 1e-5
+    (manifest,) = workspace.glob("adapters/depth-dmp-*/manifest.json")
+    assert json.loads(manifest.read_text())["details"]["resumed_at"] >= 2
+    assert not list(workspace.glob(".locks/*.lock"))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"NODE_RANK": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, {"NODE_RANK": "0", "MASTER_ADDR": "a"}],
+)
+def test_a_machine_that_does_not_know_its_place_is_refused_before_any_work(environment, monkeypatch, tmp_path):
+    for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=r"train\.nodes: 2 machines.*set NODE_RANK to 0 on the first"):
+        in_process("run", "-p", "smoke", "-w", tmp_path, "--set", "train.nodes=2")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_error_in_one_process_ends_all():
     with pytest.raises(InputError, match="the loss is nan"):
         fit_in_ranks(refused, 2, "cpu", silent)
 
 
 def test_processes_are_part_of_no_fingerprint_but_the_reports_which_shows_them():
-    plans = (plan(load_config("smoke", None, [f"train.processes={n}"])) for n in (1, 2, "auto"))
+    plans = (
+        plan(load_config("smoke", None, [f"train.{many}"])) for many in ("processes=1", "processes=auto", "nodes=2")
+    )
     assert len({tuple(node.fingerprint for node in nodes if node.stage != "report") for nodes in plans}) == 1
 
 
