@@ -41,7 +41,7 @@ from tests.e2e.orchestra import LOST_AFTER, PATIENCE, ROOT, Orchestra, orchestra
 pytestmark = pytest.mark.slow
 log = logging.getLogger(__name__)
 
-ONE_TASK = ["modalities=[normal]", "runtime.device=cpu", "runtime.workers=1"]
+ONE_TASK = ["modalities=[normal]", "runtime.device=cpu", "runtime.workers=1", "train.processes=2"]
 ON_GPU = "runtime.deployments={train: train/gpu}"
 SMOKE = load_config("smoke", None, ONE_TASK)
 
