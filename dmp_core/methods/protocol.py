@@ -52,6 +52,7 @@ class Inference:
     """How a fitted method is run."""
 
     sampling: SamplingConfig
+    """Methods that predict latents decode them with `sampling.decoder`, if it names a network."""
     resolution: int | None = None
     """Shorter side at which networks work, pixels; None: the images' own."""
     captions: Mapping[str, str] = field(default_factory=dict)

@@ -26,14 +26,15 @@ OPERATIONS = {
     "unet": 0.80,
     "encode": 1.12,
     "decode": 2.52,
+    "small decode": 0.14,
     "step": 1.78,
     "omnidata": 0.47,
     "zoedepth": 0.95,
     "eva02": 2.49,
     "pienet": 4.30,
 }
-"""10¹² operations per image of 512 x 512 pixels: a pass of Stable Diffusion v1's U-Net, its VAE's two directions, a
-training step of LoRA, and the labelers (`benchmarks.device_memory.operations`)."""
+"""10¹² operations per image of 512 x 512 pixels: a pass of Stable Diffusion v1's U-Net, its VAE's two directions,
+decoding with `taesd`, a training step of LoRA, and the labelers (`benchmarks.device_memory.operations`)."""
 _SIDE = 512
 _PHOTO, _COLOURS, _GREY, _CLASSES, _HALF = 1.7, 1.3, 0.45, 0.05, 2.0
 """Bytes per pixel: PNG of photos, and of networks' outputs in colours, grey levels and classes; float16."""
@@ -129,7 +130,8 @@ def _operations(node: Node, settings: dict[str, Any]) -> float:
     if node.stage == "latents":
         return count["encode"] * (2 if settings.get("flip") else 1)
     if node.stage == "predict":
-        return count["encode"] + node.config.passes * count["unet"] + count["decode"]
+        small = settings["sampling"].get("decoder") is not None
+        return count["encode"] + node.config.passes * count["unet"] + count["small decode" if small else "decode"]
     if node.stage == "train" and (settings.get("train") or {}).get("method") == "dmp":
         return count["step"] + (3 * count["decode"] if settings["train"].get("loss") == "decoded" else 0.0)
     return 0.0
