@@ -102,6 +102,8 @@ def _typical(node: Node) -> tuple[float, float]:
     """The GPU's rates if large models are used, in the stage itself or in its inputs."""
     big = _is_big(node)
     seconds, size = node.kind.on_a_gpu if big else node.kind.typical
+    if big and node.stage == "images":  # the rate is that of 50 guided steps
+        seconds *= _operations(node, node.config.model_dump(mode="json")) / _image_operations(50, guided=True)
     return seconds + node.config.passes * (A_PASS_ON_A_GPU if big else A_PASS), size
 
 
@@ -121,8 +123,7 @@ def _operations(node: Node, settings: dict[str, Any]) -> float:
     count = OPERATIONS
     if node.stage == "images":
         images = settings["images"]
-        guided = 2 if images.get("guidance_scale", 1) > 1 else 1
-        return float(images.get("num_inference_steps", 0)) * guided * count["unet"] + count["decode"]
+        return _image_operations(images.get("num_inference_steps", 0), guided=images.get("guidance_scale", 1) > 1)
     if node.stage == "labels":
         labeler = settings["labeler"]
         twice = (2 if (labeler.get("options") or {}).get("flip") else 1) * (2 if labeler.get("check_flip") else 1)
@@ -135,6 +136,11 @@ def _operations(node: Node, settings: dict[str, Any]) -> float:
     if node.stage == "train" and (settings.get("train") or {}).get("method") == "dmp":
         return count["step"] + (3 * count["decode"] if settings["train"].get("loss") == "decoded" else 0.0)
     return 0.0
+
+
+def _image_operations(steps: int, *, guided: bool) -> float:
+    """10¹² operations per generated image; guided: with a second pass per step, without the caption."""
+    return steps * (2 if guided else 1) * OPERATIONS["unet"] + OPERATIONS["decode"]
 
 
 def _is_float32(node: Node, settings: dict[str, Any]) -> bool:
