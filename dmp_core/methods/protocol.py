@@ -73,8 +73,11 @@ class TrainingData(Protocol):
         """For methods that need latents."""
         ...
 
-    def image_pairs(self) -> ImagePairs:
-        """For methods that need images."""
+    def image_pairs(self, folder: Path | None = None) -> ImagePairs:
+        """For methods that need images: mapped into memory from files without a name in `folder`, a fit's `work`.
+
+        folder: None is the system's for temporary files.
+        """
         ...
 
     def label_images(self, size: tuple[int, int]) -> LabelImages:
