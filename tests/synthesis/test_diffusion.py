@@ -498,3 +498,9 @@ def test_the_turbo_preset_makes_each_image_in_one_pass_of_the_unet(
     assert texts == [len(ROWS)]
     assert records[0]["generator"]["scheduler"] == "EulerDiscreteScheduler"
     assert_same(images, (by_hand.images * 255).round().astype(np.uint8))
+
+
+def test_a_negative_prompt_that_nothing_would_read_is_refused() -> None:
+    with pytest.raises(InputError, match=r"negative_prompt: only guidance reads it.*guidance_scale above 1"):
+        load_config("paper-turbo", None, ["images.negative_prompt=blurred"])
+    assert load_config("paper", None, ["images.negative_prompt=blurred"]).images.negative_prompt == "blurred"
