@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo app test e2e screenshots docs docker-check deploy chaos lint format fuzz mutants audit adapters bench rehearsal freeze clean distclean
+.PHONY: help demo app test e2e screenshots docs docker-check deploy chaos lint format fuzz mutants audit adapters bench bench-gpu rehearsal freeze clean distclean
 
 # What you may set: make demo WORKSPACE=/data/demo DEMO_FLAGS="--set train.steps=300"
 # The first Python that runs and is new enough (a version manager's shim may exist and yet not run).
@@ -13,6 +13,7 @@ VENV ?= .venv
 WORKSPACE ?= runs/demo
 DEMO_FLAGS ?=
 REHEARSAL_FLAGS ?=
+BENCH_GPU_FLAGS ?=
 PYTEST_FLAGS ?=
 TEST_PROCESSES ?= 2
 CHAOS_FLAGS ?=
@@ -94,6 +95,9 @@ adapters: $(VENV)/.mini ## train the adapters that ship with the package, and pu
 bench: $(VENV)/.dev ## measure beside the published way, overlap, orchestration and growth; writes docs/performance.md
 	for name in flops published growth; do $(BIN)/python -m benchmarks.$$name --write || exit; done
 	for name in overlap orchestration; do $(BIN)/python -m benchmarks.$$name || exit; done
+
+bench-gpu: $(VENV)/.dev ## networks of full size with random weights on this machine's GPU (8 minutes); writes docs/performance.md
+	$(BIN)/python -m benchmarks.gpu --write $(BENCH_GPU_FLAGS)
 
 rehearsal: $(VENV)/.dev ## the paper preset with full-size random networks on two images: shapes, memory, time
 	$(BIN)/python -m benchmarks.rehearsal $(REHEARSAL_FLAGS)

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import typer
+from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -344,6 +345,7 @@ def operations() -> dict[str, float]:
         found["unet"] = count(lambda: unet(latent, 1, encoder_hidden_states=text))
         found["encode"] = count(lambda: vae.encode(torch.rand(1, 3, 512, 512)))
         found["decode"] = count(lambda: vae.decode(latent))
+        found["small decode"] = count(lambda: on_device(AutoencoderTiny).decode(latent))
     with fake(grad=True):
         from dmp_core.diffusion import add_lora
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from diffusers import AutoencoderTiny
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,13 +38,14 @@ def tera(work: Callable[[], Any]) -> float:
 def parts() -> Counts:
     """Of each network, for one image; `step`: the U-Net forwards and backwards with the preset's low-rank layers."""
     with torch.device("meta"):
-        vae, unet = full_size.autoencoder(), full_size.unet()
+        vae, unet, small = full_size.autoencoder(), full_size.unet(), AutoencoderTiny()
         image, latents, text = torch.empty(1, 3, 512, 512), torch.empty(1, 4, 64, 64), torch.empty(1, 77, 768)
         time = torch.empty(1)
     found: Counts = {}
     with torch.no_grad():
         found["encode"] = tera(lambda: vae.encode(image).latent_dist.mode())
         found["decode"] = tera(lambda: vae.decode(latents).sample)
+        found["small decode"] = tera(lambda: small.decode(latents).sample)
         found["unet"] = tera(lambda: unet(latents, time, encoder_hidden_states=text).sample)
     train = load_config("paper").train
     assert isinstance(train, TrainConfig)
@@ -62,11 +64,14 @@ def training(part: Counts) -> Counts:
     return {"published": part["step"] + 2 * part["encode"], "here": part["step"]}
 
 
-def prediction(part: Counts, preset: str) -> float:
-    """TFLOP per image with a preset's sampling."""
+def prediction(part: Counts, preset: str, decoder: str | None = None) -> float:
+    """TFLOP per image with a preset's sampling.
+
+    decoder: as in `sampling.decoder`, of the size of the published ones.
+    """
     sampling = load_config(preset).sampling
-    ways = 2 if sampling.mirrored else 1
-    return ways * (part["encode"] + part["decode"]) + sampling.passes * part["unet"]
+    ways, decode = 2 if sampling.mirrored else 1, part["decode" if decoder is None else "small decode"]
+    return ways * (part["encode"] + decode) + sampling.passes * part["unet"]
 
 
 def published_prediction(part: Counts) -> float:
@@ -83,6 +88,7 @@ def table(part: Counts) -> str:
             (f"Prediction, per image, preset `{name}`", published, prediction(part, name))
             for name in ("paper", "paper-practical", "best")
         ),
+        ("The same, preset `best` with `sampling.decoder=taesd`", published, prediction(part, "best", "taesd")),
     ]
     lines = ["| TFLOP | published way | here | ratio |", "|---|---:|---:|---:|"]
     lines += [f"| {name} | {theirs:.2f} | {ours:.2f} | {theirs / ours:.1f} |" for name, theirs, ours in rows]

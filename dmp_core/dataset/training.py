@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,16 +54,17 @@ class TrainingSplit:
         source, target = self._columns
         return LatentPairs(source, target, batch_size, seed, exclude=set(source.keys) - self._kept.keys())
 
-    def image_pairs(self) -> ImagePairs:
-        from dmp_core.training.pairs import ImagePairs
+    def image_pairs(self, folder: Path | None = None) -> ImagePairs:
+        from dmp_core.training.pairs import ImagePairs, RowsOnDisk
 
-        keys, images, targets = [], [], []
+        keys: list[str] = []
+        images, targets = RowsOnDisk(folder, "images"), RowsOnDisk(folder, "label images")
         for sample, label in zip(self._read("images"), self._read("labels"), strict=True):
             if sample["__key__"] in self._kept:
                 keys.append(sample["__key__"])
-                images.append(column_array(None, sample))
-                targets.append(self._label_image(label))
-        return ImagePairs(keys, np.stack(images), np.stack(targets), self.modality)
+                images.append(column_array(None, sample), keys[-1])
+                targets.append(self._label_image(label), keys[-1])
+        return ImagePairs(keys, images.mapped(), targets.mapped(), self.modality)
 
     def _read(self, role: str) -> Iterator[Sample]:
         """The samples that exist in every column."""

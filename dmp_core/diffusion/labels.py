@@ -50,18 +50,20 @@ def vae_ceiling(
     *,
     code: Code | None = None,
     resolution: int | None = None,
+    decoder: Any = None,
 ) -> Array:
     """Labels after the VAE's round trip: the score of a perfect U-Net (its upper bound).
 
     labels: a batch, channels last, as in `dmp_core.modalities`; returned in the same form and size. Classes are
         decoded among those of the image itself, so that no predictor knows more.
+    decoder: what decodes latents instead of the VAE (`sampling.decoder`).
     """
     modality, labels = modality_of(modality), np.asarray(labels)
     code = replace(code or Code(), decoded_classes="seen")
     size = working_size(labels.shape[1:3], resolution, downscale_factor(vae))
     working = np.stack([modality.resize(label, size) for label in labels])
     pixels = modality.to_image(working, code)
-    decoded = decode(vae, encode(vae, pixels, len(pixels)))
+    decoded = decode(vae if decoder is None else decoder, encode(vae, pixels, len(pixels)))
     check_outputs(decoded)
     parts = []
     for label, image in zip(labels, decoded.split(1), strict=True):
@@ -118,6 +120,7 @@ def predict_labels(
 ) -> Predicted:
     """The one way from images to labels of `size` = (height, width).
 
+    vae: what decodes latents: the base model's VAE, or `sampling.decoder`.
     latents_of: the network, from images (B, 3, h, w) in [0, 1] to label latents (B, C, h', w').
     images: (B, 3, h, w) in [-1, 1], at the size at which the network works.
     classes, colour_noise: see `Modality.from_image`.

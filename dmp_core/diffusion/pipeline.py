@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.outputs import BaseOutput
@@ -23,6 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from dmp_core.diffusion.adapters import load_adapter, note_identity
 from dmp_core.diffusion.card import AdapterCard
+from dmp_core.diffusion.decoder import check_decoder
 from dmp_core.diffusion.labels import predict_labels
 from dmp_core.diffusion.latents import decode_latents, depth_from_decoded, downscale_factor, encode_images, working_size
 from dmp_core.diffusion.sampler import Denoiser, sample, unet_denoiser
@@ -61,9 +62,11 @@ class DMPPipeline(DiffusionPipeline):
 
     Components are those of ``StableDiffusionPipeline``; of ``scheduler`` only the configuration is used.
     ``card`` is the adapter's ``dmp.json`` (as a dict), or None: the paper's settings then.
+    ``decoder`` is a small decoder of latents, or None: the VAE decodes.
     """
 
-    model_cpu_offload_seq: Any = "text_encoder->unet->vae"
+    model_cpu_offload_seq: Any = "text_encoder->unet->vae->decoder"
+    _optional_components = ["decoder"]
 
     def __init__(
         self,
@@ -73,9 +76,11 @@ class DMPPipeline(DiffusionPipeline):
         unet: UNet2DConditionModel,
         scheduler: SchedulerMixin,
         card: dict[str, Any] | None = None,
+        decoder: AutoencoderTiny | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
+        self.use_decoder(decoder)
         self.register_to_config(card=card)
         self._empty_embeds: Tensor | None = None
 
@@ -120,6 +125,18 @@ class DMPPipeline(DiffusionPipeline):
         card = load_adapter(self.unet, path, check_base, self.vae)
         self.register_to_config(card=card.stated())
         return card
+
+    def use_decoder(self, decoder: Any) -> None:
+        """Decode with this AutoencoderTiny from now on; None: the VAE. Raises InputError if it does not fit the VAE."""
+        if decoder is not None:
+            config = {**decoder.config, "_class_name": type(decoder).__name__}
+            check_decoder(config.get("_name_or_path") or "it", config, self.vae.config)
+        self.register_modules(decoder=decoder)
+
+    @property
+    def decoding(self) -> Any:
+        """The network that decodes latents."""
+        return self.vae if self.decoder is None else self.decoder
 
     def _cast(self, dtypes: Mapping[str, torch.dtype]) -> None:
         if dtypes:
@@ -239,7 +256,7 @@ class DMPPipeline(DiffusionPipeline):
                 y: Tensor = sample(denoise, x, schedule, steps, prediction, source)
             return y
 
-        with torch.no_grad(), evaluating(self.vae, self.unet, self.text_encoder):
+        with torch.no_grad(), evaluating(self.vae, self.unet, self.text_encoder, self.decoding):
             yield latents_of
         self.maybe_free_model_hooks()
 
@@ -261,7 +278,7 @@ class DMPPipeline(DiffusionPipeline):
             pixels = image_to_vae(np.stack([resize_image(array, working) for array in arrays]))
         noise = colour_noise if modality.has_classes else None
         found = predict_labels(
-            self.vae, latents_of, pixels, size, modality, Code(**card.code_of(modality)),
+            self.decoding, latents_of, pixels, size, modality, Code(**card.code_of(modality)),
             classes=card.encoding.classes(noise), both_ways=mirrored, colour_noise=noise,
         )  # fmt: skip
         assert found.latents is not None, "without tiles"
@@ -280,7 +297,7 @@ class DMPPipeline(DiffusionPipeline):
         if output_type == "latent":
             check_outputs(y)
             return y
-        decoded, encoding = decode_latents(self.vae, y).float(), self.card.encoding
+        decoded, encoding = decode_latents(self.decoding, y).float(), self.card.encoding
         check_outputs(decoded)
         depth_scale = encoding.scale if scale is None else scale
         return postprocess(decoded, size, mode or encoding.mode, depth_scale, resampling, output_type)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import (
+    Field,
     PositiveFloat,
     PositiveInt,
 )
@@ -54,6 +57,10 @@ class SamplingConfig(Settings):
     compile: bool = since(False)
     """Compile the U-Net's transformer blocks (`torch.compile`): a minute at the start, then faster on a GPU. Equal
     up to rounding. Needs a C++ compiler."""
+    decoder: Annotated[str, Field(min_length=1)] | None = since(None)
+    """A small network that decodes latents instead of the base model's VAE: faster, and slightly less exact. A folder,
+    id of the registry or hub id of a diffusers `AutoencoderTiny` that was trained for the base, such as `taesd` for
+    Stable Diffusion 1 and 2. None: the base model's own."""
 
     @property
     def passes(self) -> int:

@@ -52,6 +52,7 @@ class Inference:
     """How a fitted method is run."""
 
     sampling: SamplingConfig
+    """Methods that predict latents decode them with `sampling.decoder`, if it names a network."""
     resolution: int | None = None
     """Shorter side at which networks work, pixels; None: the images' own."""
     captions: Mapping[str, str] = field(default_factory=dict)
@@ -72,8 +73,11 @@ class TrainingData(Protocol):
         """For methods that need latents."""
         ...
 
-    def image_pairs(self) -> ImagePairs:
-        """For methods that need images."""
+    def image_pairs(self, folder: Path | None = None) -> ImagePairs:
+        """For methods that need images: mapped into memory from files without a name in `folder`, a fit's `work`.
+
+        folder: None is the system's for temporary files.
+        """
         ...
 
     def label_images(self, size: tuple[int, int]) -> LabelImages:

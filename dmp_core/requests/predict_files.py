@@ -26,7 +26,7 @@ from dmp_core.modalities.scalar import ScalarMap
 from dmp_core.progress import Progress, silent
 from dmp_core.reading import read_text, shown
 from dmp_core.requests.predictor import Prediction, Predictor, Target
-from dmp_core.stages.base import base_hash
+from dmp_core.stages.base import base_hash, decoder_of
 from dmp_core.store import Sample, SkipCount, Skipped, canonical_json, sha256_file, sha256_folder
 from dmp_core.store.attempts import SAMPLE_ERRORS, batch_or_each
 from dmp_core.synthesis.listing import image_names
@@ -213,6 +213,7 @@ def _settings_digest(target: Target, predictor: Predictor) -> str:
             "modality": [target.modality.name, dict(target.modality.description)],
             "adapter": sha256_folder(adapter) if adapter.is_dir() else sha256_file(adapter),
             "base": base_hash(config),
+            **decoder_of(config),
             "sampling": sampling,
             "code": asdict(config.latents.code),
             "manner": asdict(predictor.manner) | {"resolution": predictor.manner.resolution(target)},

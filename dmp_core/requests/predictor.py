@@ -289,8 +289,7 @@ class Predictor:
         """The base model with the target's adapter; the base model's weights are shared."""
         from dmp_core.methods.dmp.predict import with_adapter
 
-        base = target.config.base.model_dump_json()
-        key = (base, dtype, target.adapter)
+        key = (_base_of(target), dtype, target.adapter)
         if key not in self._pipelines:
             adapter, compiled = adapter_folder(target.adapter), target.config.sampling.compile
             self._pipelines[key] = with_adapter(self._base(target, dtype), adapter, compiled=compiled)
@@ -301,11 +300,18 @@ class Predictor:
 
         from dmp_core.weights.load import choose_device, load_base
 
-        key = (target.config.base.model_dump_json(), dtype)
+        key = (_base_of(target), dtype)
         if key not in self._bases:
             device = choose_device(target.config.runtime.device)
-            self._bases[key] = load_base(target.config.base, device, getattr(torch, dtype))
+            self._bases[key] = load_base(
+                target.config.base, device, getattr(torch, dtype), target.config.sampling.decoder
+            )
         return self._bases[key]
+
+
+def _base_of(target: Target) -> str:
+    """What its networks, besides the adapter, are loaded from."""
+    return f"{target.config.base.model_dump_json()} {target.config.sampling.decoder}"
 
 
 def read_image(image: ImageLike, name: str | Path) -> NDArray[np.uint8]:

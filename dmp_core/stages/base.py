@@ -22,6 +22,7 @@ from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 from pydantic import Field
 
 from dmp_core.config.pipeline import PipelineConfig
+from dmp_core.diffusion.decoder import FIELD as DECODER
 from dmp_core.memory import SHARED
 from dmp_core.methods.protocol import Needs
 from dmp_core.methods.registry import find_method
@@ -38,7 +39,7 @@ from dmp_core.settings import Settings, since
 from dmp_core.store import Artefact, FileRecord, Workspace, canonical_json, fingerprint
 from dmp_core.synthesis.own_images import Listing
 from dmp_core.weights.resolve import identity, model_hash
-from dmp_core.weights.settings import EditorConfig
+from dmp_core.weights.settings import BaseConfig, EditorConfig
 
 Inputs = dict[str, Artefact]
 Shared = TypeVar("Shared")
@@ -207,6 +208,18 @@ def code_read(config: PipelineConfig, modality: Modality) -> dict[str, Any]:
 
 def base_hash(config: PipelineConfig) -> str:
     return identity(config.base.model, config.base.revision, "priors", field="base.model")
+
+
+def decoder_of(config: PipelineConfig) -> dict[str, str]:
+    """Setting `decoder_hash` of a stage that decodes latents; empty unless `sampling.decoder` names a network."""
+    decoder = config.sampling.decoder
+    return {} if decoder is None else {"decoder_hash": identity(decoder, None, "priors", field=DECODER)}
+
+
+def decoders_of(nodes: Iterable[Node]) -> list[tuple[BaseConfig, str]]:
+    """(base model, small decoder of its latents) of nodes that use one, each once."""
+    configs: list[Any] = [node.config for node in nodes if getattr(node.config, "decoder_hash", None)]
+    return list(dict.fromkeys((config.base, config.sampling.decoder) for config in configs))
 
 
 def named_editor(config: PipelineConfig) -> dict[str, Any]:

@@ -26,14 +26,15 @@ OPERATIONS = {
     "unet": 0.80,
     "encode": 1.12,
     "decode": 2.52,
+    "small decode": 0.14,
     "step": 1.78,
     "omnidata": 0.47,
     "zoedepth": 0.95,
     "eva02": 2.49,
     "pienet": 4.30,
 }
-"""10¹² operations per image of 512 x 512 pixels: a pass of Stable Diffusion v1's U-Net, its VAE's two directions, a
-training step of LoRA, and the labelers (`benchmarks.device_memory.operations`)."""
+"""10¹² operations per image of 512 x 512 pixels: a pass of Stable Diffusion v1's U-Net, its VAE's two directions,
+decoding with `taesd`, a training step of LoRA, and the labelers (`benchmarks.device_memory.operations`)."""
 _SIDE = 512
 _PHOTO, _COLOURS, _GREY, _CLASSES, _HALF = 1.7, 1.3, 0.45, 0.05, 2.0
 """Bytes per pixel: PNG of photos, and of networks' outputs in colours, grey levels and classes; float16."""
@@ -101,6 +102,8 @@ def _typical(node: Node) -> tuple[float, float]:
     """The GPU's rates if large models are used, in the stage itself or in its inputs."""
     big = _is_big(node)
     seconds, size = node.kind.on_a_gpu if big else node.kind.typical
+    if big and node.stage == "images":  # the rate is that of 50 guided steps
+        seconds *= _operations(node, node.config.model_dump(mode="json")) / _image_operations(50, guided=True)
     return seconds + node.config.passes * (A_PASS_ON_A_GPU if big else A_PASS), size
 
 
@@ -120,8 +123,7 @@ def _operations(node: Node, settings: dict[str, Any]) -> float:
     count = OPERATIONS
     if node.stage == "images":
         images = settings["images"]
-        guided = 2 if images.get("guidance_scale", 1) > 1 else 1
-        return float(images.get("num_inference_steps", 0)) * guided * count["unet"] + count["decode"]
+        return _image_operations(images.get("num_inference_steps", 0), guided=images.get("guidance_scale", 1) > 1)
     if node.stage == "labels":
         labeler = settings["labeler"]
         twice = (2 if (labeler.get("options") or {}).get("flip") else 1) * (2 if labeler.get("check_flip") else 1)
@@ -129,10 +131,16 @@ def _operations(node: Node, settings: dict[str, Any]) -> float:
     if node.stage == "latents":
         return count["encode"] * (2 if settings.get("flip") else 1)
     if node.stage == "predict":
-        return count["encode"] + node.config.passes * count["unet"] + count["decode"]
+        small = settings["sampling"].get("decoder") is not None
+        return count["encode"] + node.config.passes * count["unet"] + count["small decode" if small else "decode"]
     if node.stage == "train" and (settings.get("train") or {}).get("method") == "dmp":
         return count["step"] + (3 * count["decode"] if settings["train"].get("loss") == "decoded" else 0.0)
     return 0.0
+
+
+def _image_operations(steps: int, *, guided: bool) -> float:
+    """10¹² operations per generated image; guided: with a second pass per step, without the caption."""
+    return steps * (2 if guided else 1) * OPERATIONS["unet"] + OPERATIONS["decode"]
 
 
 def _is_float32(node: Node, settings: dict[str, Any]) -> bool:

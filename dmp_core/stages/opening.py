@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from dmp_core.diffusion.decoder import FIELD as DECODER
 from dmp_core.errors import InputError
 from dmp_core.labelers.registry import BUILT_IN, build_labeler
 from dmp_core.labelers.settings import ModelLabels
@@ -58,6 +59,8 @@ def _network(node: Node, use: ModelUse, place: Path) -> str | None:
         return labeler.kind if labeler.kind in BUILT_IN else None
     if use.field in _PIPELINES:
         return "diffusers"
+    if use.field == DECODER:
+        return "decoder"
     prompts = getattr(node.config, "prompts", None)
     if isinstance(prompts, PromptsConfig) and not isinstance(prompts.generator, TransformersPrompts):
         return None
@@ -82,6 +85,6 @@ def _open(network: str, place: Path) -> None:
     if network in BUILT_IN:
         build_labeler(network, place, _META)
         return
-    from dmp_core.weights.opening import open_diffusers, open_transformers
+    from dmp_core.weights.opening import open_decoder, open_diffusers, open_transformers
 
-    {"diffusers": open_diffusers, "transformers": open_transformers}[network](place)
+    {"decoder": open_decoder, "diffusers": open_diffusers, "transformers": open_transformers}[network](place)

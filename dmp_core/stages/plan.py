@@ -18,11 +18,11 @@ from dmp_core.errors import InputError
 from dmp_core.prompts.keywords import split_keywords
 from dmp_core.prompts.subject import refuse_unusable
 from dmp_core.quality.rejects import with_rejects
-from dmp_core.stages.base import Draft, Node
+from dmp_core.stages.base import Draft, Node, decoders_of
 from dmp_core.stages.registry import LAST, PER_MODALITY, PER_SPLIT, stage_module
 from dmp_core.synthesis.listing import read_folder
 from dmp_core.synthesis.own_images import UNKNOWN_SIZE, Listing
-from dmp_core.weights.bases import check_base
+from dmp_core.weights.bases import check_base, check_decoder_of
 from dmp_core.weights.resolve import notice_moved
 
 _made: ContextVar[tuple[PipelineConfig, list[Node]] | None] = ContextVar("dmp_plan", default=None)
@@ -95,6 +95,8 @@ def _check_uses(nodes: list[Node]) -> None:
         notice_moved(use.reference, use.revision, use.field)
         if use.field == "base.model":
             check_base(use.reference, use.revision)
+    for base, decoder in decoders_of(nodes):
+        check_decoder_of(base, decoder)
 
 
 def _check_apart(config: PipelineConfig, listings: dict[str, Listing]) -> None:

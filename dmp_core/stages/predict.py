@@ -12,6 +12,7 @@ from pydantic import SerializeAsAny
 
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.dataset.reading import editor_of, read_prompts, same_size_batches
+from dmp_core.diffusion.decoder import FIELD as DECODER
 from dmp_core.diffusion.settings import SamplingConfig
 from dmp_core.errors import NotFinite
 from dmp_core.evaluation.colours import Space
@@ -34,6 +35,7 @@ from dmp_core.stages.base import (
     StageResult,
     base_hash,
     code_of,
+    decoder_of,
     editor_uses,
     named_editor,
     of_modality,
@@ -81,6 +83,8 @@ class PredictStage(OfModality, Coded):
     editor: EditorConfig | None = since(None)
     """As in `TrainStage`."""
     editor_hash: str | None = since(None)
+    decoder_hash: str | None = since(None)
+    """Digest of `sampling.decoder`."""
 
     made_with: ClassVar[tuple[str, ...]] = ("adapter", "editor", "prompts")
 
@@ -88,6 +92,8 @@ class PredictStage(OfModality, Coded):
         if self.editor is None:
             yield ModelUse("base.model", self.base.model, self.base.revision)
         yield from editor_uses(self.editor)
+        if self.sampling.decoder is not None:
+            yield ModelUse(DECODER, self.sampling.decoder)
 
     @property
     def on_device(self) -> bool:
@@ -95,9 +101,9 @@ class PredictStage(OfModality, Coded):
 
     @property
     def shared(self) -> dict[str, Any]:
-        """The fitted method, or, of a ceiling, the autoencoder."""
+        """The fitted method, or, of a ceiling, what encodes and decodes."""
         if self.row == CEILING:
-            return self.model_dump(mode="json", include={"row", "base", "base_hash"})
+            return self.model_dump(mode="json", include={"row", "base", "base_hash", "decoder_hash"})
         return self.model_dump(mode="json", exclude={"split"})
 
     @property
@@ -123,6 +129,7 @@ def add(draft: Draft, modality: Modality) -> None:
         **_decoding(config, modality),
         "inference": config.train.inference,
         **named_editor(config),
+        **decoder_of(config),
     }
     for split in (split for split in config.splits if split != "train"):
         stage = PredictStage(split=split, **settings)
@@ -137,7 +144,8 @@ def add(draft: Draft, modality: Modality) -> None:
                 row = f"{split}-{name}-{method}"
                 draft.add(KIND, row, other, inputs, images.samples, alias=f"{row}-{source}")
             own = {"inference": None, "editor": None, "editor_hash": None, "decoded_classes": "seen"}
-            limit = stage.model_copy(update={"row": CEILING, "sampling": SamplingConfig()} | own)
+            sampling = SamplingConfig(decoder=config.sampling.decoder)
+            limit = stage.model_copy(update={"row": CEILING, "sampling": sampling} | own)
             draft.add(KIND, f"{split}-{name}-{CEILING}", limit, {"labels": labels}, images.samples)
 
 
@@ -197,13 +205,16 @@ def _predicted(
 ) -> Iterator[tuple[Callable[[], Predictor], Callable[[Batch], list[NDArray[Any]]]]]:
     """Inside, a function that loads the predictor, and one that predicts a batch as memory and precision allow."""
     from dmp_core.finite import finite_predictions
-    from dmp_core.weights.load import load_vae
+    from dmp_core.weights.load import load_decoder, load_vae
 
     of_labels, device = config.row == CEILING, batches.device
 
     def load() -> AbstractContextManager[Any]:
         with batches.loading():
-            return nullcontext(load_vae(config.base, device) if of_labels else _fitted(config, inputs, device))
+            if not of_labels:
+                return nullcontext(_fitted(config, inputs, device))
+            vae = load_vae(config.base, device)
+            return nullcontext((vae, load_decoder(config.sampling.decoder, vae)))
 
     @cache
     def in_float32() -> Predictor:
@@ -218,7 +229,7 @@ def _predicted(
     with share(KIND, config, inputs, runtime, load) as model:
 
         def predictor() -> Predictor:
-            return _ceiling(config, model()) if of_labels else model()
+            return _ceiling(config, *model()) if of_labels else model()
 
         own = partial(labelled, by=predictor)
         again = own if of_labels or config.sampling.dtype == "float32" else partial(labelled, by=in_float32)
@@ -258,7 +269,7 @@ def _fitted(config: PredictStage, inputs: Inputs, device: str, dtype: Precision 
     )
 
 
-def _ceiling(config: PredictStage, vae: Any) -> Predictor:
+def _ceiling(config: PredictStage, vae: Any, decoder: Any) -> Predictor:
     from dmp_core.diffusion.labels import vae_ceiling
 
     return lambda labels, keys: vae_ceiling(
@@ -267,4 +278,5 @@ def _ceiling(config: PredictStage, vae: Any) -> Predictor:
         config.modality,
         code=config.code,
         resolution=config.resolution,
+        decoder=decoder,
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from dmp_core.errors import InputError, check_installed
 from dmp_core.runtime import RuntimeConfig
-from dmp_core.stages.base import ModelUse, Node
+from dmp_core.stages.base import ModelUse, Node, decoders_of
 from dmp_core.stages.estimate import estimate_seconds, ram_gb
 from dmp_core.stages.gpus import check_gpus
 from dmp_core.stages.hardware import find_gpu, memory_gb
@@ -20,7 +20,7 @@ from dmp_core.stages.opening import open_uses
 from dmp_core.store import Workspace
 from dmp_core.training.nodes import this_machine
 from dmp_core.weights import registry
-from dmp_core.weights.bases import check_base
+from dmp_core.weights.bases import check_base, check_decoder_of
 from dmp_core.weights.resolve import registered, resolve_model
 
 CONTEXT_GB = 1.0
@@ -105,6 +105,8 @@ def check_models(nodes: Iterable[Node]) -> None:
         resolve_model(use.reference, use.field, revision=use.revision)
         if use.field == "base.model":
             check_base(use.reference, use.revision, fetch=True)
+    for base, decoder in decoders_of(nodes):
+        check_decoder_of(base, decoder, fetch=True)
     open_uses(nodes)
 
 

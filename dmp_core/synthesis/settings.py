@@ -43,7 +43,7 @@ class DiffusionImages(Settings):
     num_inference_steps: Annotated[int, Field(ge=1, le=1000)] = 50
     """Steps of the scheduler."""
     guidance_scale: float = 7.5
-    """Classifier-free guidance; 1 is none."""
+    """Classifier-free guidance; 1 or less is none, and one pass of the U-Net per step instead of two."""
     negative_prompt: str | None = None
     """What images should not show; None: nothing."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -59,6 +59,12 @@ class DiffusionImages(Settings):
             raise ValueError(
                 "float32_latents: needs scheduler: ddim; a model's own scheduler decides its precision itself"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _negative_prompt_is_read(self) -> DiffusionImages:
+        if self.negative_prompt is not None and self.guidance_scale <= 1:
+            raise ValueError("negative_prompt: only guidance reads it; leave it out, or set guidance_scale above 1")
         return self
 
 

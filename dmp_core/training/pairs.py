@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,6 +88,41 @@ class ImagePairs:
             )
         if count == 0:
             raise InputError("images: there is no pair to train on")
+
+
+class RowsOnDisk:
+    """Arrays of one shape and type, written one by one to a file without a name, and mapped into memory.
+
+    What is not drawn takes no memory, and the system takes back what was; the file goes with the last array.
+    """
+
+    def __init__(self, folder: Path | None, what: str) -> None:
+        """folder: on the disk that takes the rows; None: the system's for temporary files. what: for errors."""
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._file, self._what = tempfile.TemporaryFile(dir=folder), what  # noqa: SIM115
+        self._first: Array | None = None
+        self._count = 0
+
+    def append(self, row: Array, key: str) -> None:
+        """Raises InputError that names the sample when it differs from the first one in shape or type."""
+        first = row if self._first is None else self._first
+        if (row.shape, row.dtype) != (first.shape, first.dtype):
+            raise InputError(
+                f"{self._what}: {key}: {row.dtype} {row.shape}, and the first sample has {first.dtype} {first.shape}; "
+                "train on images of one size"
+            )
+        # Not through the map: on a full disk that would kill the process instead of raising an error.
+        self._file.write(np.ascontiguousarray(row).data)
+        self._first, self._count = first, self._count + 1
+
+    def mapped(self) -> Array:
+        """All rows, (N, …), read-only. Raises InputError when there is none."""
+        if self._first is None:
+            raise InputError(f"{self._what}: there is no pair to train on")
+        self._file.flush()
+        shape = (self._count, *self._first.shape)
+        return np.asarray(np.memmap(self._file, self._first.dtype, "r", shape=shape))
 
 
 def _to_unit(batch: Array) -> Tensor:

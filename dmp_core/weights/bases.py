@@ -1,6 +1,6 @@
 """Which models can be a base: one U-Net, one text encoder, one autoencoder, as Stable Diffusion 1 and 2 have them.
 
-Known from small files, or from the name of what is not here. Light, for planning.
+And which small decoders fit a base. Known from small files, or from the name of what is not here. Light, for planning.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dmp_core.diffusion.decoder import FIELD, check_decoder
 from dmp_core.errors import InputError
-from dmp_core.weights.resolve import registered, resolve_model
+from dmp_core.weights.resolve import Located, registered, resolve_model
+from dmp_core.weights.settings import BaseConfig
 
 _INDEX = "model_index.json"
 _NEEDED = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
@@ -42,11 +44,29 @@ def check_base(reference: str, revision: str | None = None, field: str = "base.m
     if model is not None or reference.startswith("shipped:"):
         return
     located = resolve_model(reference, field, kind="priors", revision=revision)
-    read = _local(Path(located.place)) if located.local else _on_hub(located.place, located.revision, fetch)
+    read = _reader(located, fetch)
     if (index := read(_INDEX)) is not None:
         _check_parts(field, reference, index, read)
     elif not located.local and (family := _family(reference)):
         raise _refused(field, reference, family)
+
+
+def check_decoder_of(base: BaseConfig, decoder: str, *, fetch: bool = False) -> None:
+    """Raise InputError, in one line that says why, for a network that cannot decode the base model's latents.
+
+    fetch: as in `check_base`; False also leaves out models of the registry. What is not here is not checked.
+    """
+    places = [(base.model, base.revision, base.setting, "vae/config.json"), (decoder, None, FIELD, "config.json")]
+    configs = []
+    for reference, revision, field, file in places:
+        if not fetch and registered(reference, revision) is not None:
+            return
+        located = resolve_model(reference, field, kind="priors", revision=revision)
+        config = _reader(located, fetch)(file)
+        configs.append({} if config is None and located.local else config)
+    vae, own = configs
+    if vae and own is not None:
+        check_decoder(decoder, own, vae)
 
 
 def _check_parts(field: str, reference: str, index: Mapping[str, Any], read: Read) -> None:
@@ -83,6 +103,10 @@ def _family(name: str) -> str | None:
 def _spaced(name: str) -> str:
     """`StableDiffusion3Pipeline` as the names on the hub are spelled."""
     return name.removesuffix("Pipeline").replace("StableDiffusion", "stable-diffusion-").replace("-XL", "-xl")
+
+
+def _reader(located: Located, fetch: bool) -> Read:
+    return _local(Path(located.place)) if located.local else _on_hub(located.place, located.revision, fetch)
 
 
 def _local(folder: Path) -> Read:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from dmp_core.diffusion.decoder import FIELD, check_decoder
 from dmp_core.errors import InputError, WrongSetting
 from dmp_core.finite import check_parts
 from dmp_core.weights.bases import check_base
 from dmp_core.weights.resolve import UNREADABLE, resolve_model, why_unreadable
-from dmp_core.weights.settings import BaseConfig, EditorConfig, NamedModel
+from dmp_core.weights.settings import BaseConfig, EditorConfig, NamedDecoder, NamedModel
 
 if TYPE_CHECKING:
     from dmp_core.diffusion import DMPPipeline
@@ -24,9 +25,12 @@ DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """What the frozen weights are kept in, by mixed-precision mode."""
 
 
-def load_base(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torch.float32) -> DMPPipeline:
+def load_base(
+    config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torch.float32, decoder: str | None = None
+) -> DMPPipeline:
     """The whole base model, in evaluation mode, without progress bars.
 
+    decoder: `sampling.decoder`, which decodes instead of the VAE.
     Returns a pipeline whose `vae`, `unet`, `text_encoder`, `tokenizer` and `scheduler` are its parts.
     Raises InputError that names the folder or hub id when it cannot be loaded.
     """
@@ -35,7 +39,8 @@ def load_base(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torc
     check_base(config.model, config.revision)
     place, options = _where(config)
     with _readable_errors(config), no_progress_bars():
-        pipeline = DMPPipeline.from_pretrained(place, dtype=dtype, **options, **variant_of(place))
+        pipeline = DMPPipeline.from_pretrained(place, dtype=dtype, decoder=None, **options, **variant_of(place))
+    pipeline.use_decoder(load_decoder(decoder, pipeline.vae))
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
     return pipeline
@@ -59,6 +64,28 @@ def load_vae(config: BaseConfig, device: str = "cpu", dtype: torch.dtype = torch
         vae = AutoencoderKL.from_pretrained(place, subfolder="vae", torch_dtype=dtype, **options)
     check_parts({"vae": vae}, place)
     return vae.to(device).eval()
+
+
+def load_decoder(name: str | None, vae: Any) -> Any:
+    """The small decoder that `sampling.decoder` names, on the device and in the precision of `vae`; None without one.
+
+    Raises InputError that names the setting when it cannot be loaded, and when it does not fit the autoencoder.
+    """
+    from diffusers import AutoencoderTiny
+
+    if name is None:
+        return None
+    named = NamedDecoder(name)
+    place, options = _where(named)
+    with _readable_errors(named), no_progress_bars():
+        check_decoder(name, AutoencoderTiny.load_config(place, **options), vae.config)
+        decoder, info = AutoencoderTiny.from_pretrained(
+            place, torch_dtype=vae.dtype, output_loading_info=True, **options, **variant_of(place)
+        )
+    if info["missing_keys"]:  # diffusers draws these at random
+        raise InputError(f"{FIELD}: {place}: its weights lack {min(info['missing_keys'])}; fetch its files again")
+    check_parts({"decoder": decoder}, place)
+    return decoder.to(vae.device).eval()
 
 
 def load_editor(config: EditorConfig, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:

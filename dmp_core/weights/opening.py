@@ -33,6 +33,14 @@ def open_diffusers(folder: Path) -> None:
         )
 
 
+def open_decoder(folder: Path) -> None:
+    """A small decoder of latents. Errors as above."""
+    with _readable(folder):
+        from diffusers import AutoencoderTiny
+
+        _refuse(folder, *_on_meta(AutoencoderTiny, folder, **variant_of(str(folder))))
+
+
 def open_transformers(folder: Path) -> None:
     """A model in transformers' format, with its tokenizer and image processor, if it has them. Errors as above."""
     with _readable(folder):

@@ -85,7 +85,8 @@ class Model(Settings):
     """Of all files, for those whose size is not stated."""
     vram_gb: PositiveFloat
     network: str | None = None
-    """What its files are opened as, once they are here: a labeler's name, `diffusers` or `transformers`."""
+    """What its files are opened as, once they are here: a labeler's name, `diffusers`, `transformers`, or `decoder`
+    for one of latents."""
     files: Annotated[list[ModelFile], Field(min_length=1)]
     registry: str | None = None
     """Name of your own registry that it is from, which fills this in; None is the package's."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from dmp_core.diffusion.decoder import FIELD as DECODER
 from dmp_core.settings import Settings
 
 
@@ -18,6 +20,15 @@ class NamedModel(Protocol):
 
     @property
     def revision(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class NamedDecoder:
+    """What `sampling.decoder` names."""
+
+    model: str
+    setting: ClassVar[str] = DECODER
+    revision: str | None = None
 
 
 class BaseConfig(Settings):

@@ -122,6 +122,7 @@ FIELDS = [
     Field("evaluate.sources", ["estimated"], "README: the paper's results are of the original DDIM"),
     Field("sampling.spacing", None, "ddim.py: as trained"),
     Field("sampling.mirrored", False, "infer.py: no such pass"),
+    Field("sampling.decoder", None, "pipeline.py: the VAE decodes"),
     Field("sampling.colour_noise", None, "color2cls.py: the nearest colour"),
     Field("sampling.dtype", "float16", "infer.py"),
     Field("train.schedule.spacing", "leading", "ddim.py"),

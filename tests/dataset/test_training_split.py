@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from dmp_core.config import load_config
+from dmp_core.dataset.reading import column_array
 from dmp_core.dataset.training import TrainingSplit
 from dmp_core.diffusion.labels import encode
-from dmp_core.modalities import BUILT_IN
+from dmp_core.modalities import BUILT_IN, find_modality
 from dmp_core.stages import find, plan
-from dmp_core.store import Workspace
+from dmp_core.store import Workspace, read_artefact
 from dmp_core.weights.load import load_vae
 from tests.making import make
 
@@ -44,3 +46,23 @@ def test_label_images_are_what_the_label_latents_encode(made, task):
     # Codes are 8 bits and cached latents 16.
     assert (expected - pairs.gather(batch)[1]).abs().mean() < 0.02
     assert labels.codes.shape == (3, 3, 32, 32)
+
+
+def test_pairs_of_images_are_mapped_from_the_fits_folder_and_equal_the_datasets(made, tmp_path):
+    config, nodes, store = made
+    inputs = {
+        role: find(nodes, f"{role}/{name}").artefact(store)
+        for role, name in (("images", "train"), ("labels", "train-albedo"))
+    }
+    split = TrainingSplit(inputs, find_modality("albedo"), config.latents.code, gates={})
+    pairs = split.image_pairs(tmp_path)
+    assert isinstance(pairs.images.base, np.memmap)
+    assert isinstance(pairs.targets.base, np.memmap)
+    samples = [*zip(*(read_artefact(inputs[role]) for role in ("images", "labels")), strict=True)]
+    assert len(pairs) == len(samples) == 3
+    albedo = find_modality("albedo")
+    for number, (image, label) in enumerate(samples):
+        assert pairs.keys[number] == image["__key__"]
+        np.testing.assert_array_equal(pairs.images[number], column_array(None, image))
+        target = np.moveaxis(albedo.decode(label[albedo.member]), -1, 0)
+        np.testing.assert_allclose(pairs.targets[number] / 255, target, atol=0.003)

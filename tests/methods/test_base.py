@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from dmp_core.errors import InputError
 from dmp_core.images import image_to_vae
 from dmp_core.modalities import Code, find_modality
-from dmp_core.training.pairs import ImagePairs
+from dmp_core.training.pairs import ImagePairs, RowsOnDisk
 from tests.methods.shapes import shapes
 
 
@@ -83,3 +85,58 @@ def test_the_digest_depends_on_the_labels():
 def test_arrays_that_do_not_match_are_refused(keys, images, targets, message):
     with pytest.raises(InputError, match=message):
         ImagePairs([str(n) for n in range(keys)], images, targets, "depth")
+
+
+# ---------------------------------------------------------------------------------- rows on disk
+def rows(folder: Path, count: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Written one by one, and mapped; each row has its number's low byte in every place."""
+    kept = RowsOnDisk(folder, "images")
+    for number in range(count):
+        kept.append(np.full(shape, number % 256, np.uint8), str(number))
+    return kept.mapped()
+
+
+def held() -> int:
+    """Bytes of this process's memory that belong to no file."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's account of memory")
+def test_pairs_on_disk_take_no_memory_however_many_they_are(tmp_path: Path) -> None:
+    def used(count: int) -> ImagePairs:
+        images, targets = rows(tmp_path / "work", count, (512, 512, 3)), rows(tmp_path / "work", count, (3, 512, 512))
+        pairs = ImagePairs([str(number) for number in range(count)], images, targets, "albedo")
+        for step in range(4):
+            x, y = pairs.batch(step, 2, seed=0, flip=True)
+            assert torch.equal(x, y)
+        pairs.digest()
+        return pairs
+
+    few, before = used(4), held()
+    many = used(64)
+    assert held() - before < many.images.nbytes / 4  # of twice that in the files
+    assert len(few) < len(many)
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_pairs_on_disk_are_drawn_as_those_in_memory(tmp_path: Path) -> None:
+    memory, _ = normal_pairs(codes=True)
+    kept = [RowsOnDisk(tmp_path, "images") for _ in range(2)]
+    for number, pair in enumerate(zip(memory.images, memory.targets, strict=True)):
+        for file, row in zip(kept, pair, strict=True):
+            file.append(row, str(number))
+    mapped = ImagePairs(memory.keys, kept[0].mapped(), kept[1].mapped(), "normal")
+    assert mapped.digest() == memory.digest()
+    for step in range(5):
+        for one, other in zip(memory.batch(step, 3, 1, True), mapped.batch(step, 3, 1, True), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_rows_of_different_sizes_and_none_at_all_are_refused(tmp_path: Path) -> None:
+    kept = RowsOnDisk(tmp_path, "images")
+    with pytest.raises(InputError, match="images: there is no pair to train on"):
+        kept.mapped()
+    kept.append(np.zeros((4, 4, 3), np.uint8), "train-00000000")
+    with pytest.raises(InputError, match=r"^images: train-00000001: uint8 \(4, 5, 3\), and the first .*one size"):
+        kept.append(np.zeros((4, 5, 3), np.uint8), "train-00000001")

@@ -79,7 +79,7 @@ class Data:
     def latent_pairs(self, batch_size: int, seed: int) -> LatentPairs:
         return LatentPairs(column("image", sources()), column("depth", blobs(8)), batch_size, seed)
 
-    def image_pairs(self) -> Any:
+    def image_pairs(self, folder: Path | None = None) -> Any:
         raise AssertionError("these methods need latents")
 
     def prompts(self) -> list[str]:

@@ -46,6 +46,16 @@ def test_sizes_of_arrays_are_those_of_their_shapes(nodes, tmp_path):
     assert per_sample["shards/bedrooms/train"] > per_sample["images/train"] + per_sample["labels/train-depth"]
 
 
+def test_images_of_one_step_without_guidance_take_a_25th_of_the_time(nodes, tmp_path):
+    """With and without a known device: 50 guided steps and decoding, or a single pass and decoding."""
+    place, turbo = Workspace(str(tmp_path)), find(plan(load_config("paper-turbo")), "images/train")
+    paper, ratio = find(nodes, "images/train"), (0.80 + 2.52) / (100 * 0.80 + 2.52)
+    for runtime in (None, RuntimeConfig(device="cpu")):
+        whole, cheap = (estimate_seconds(node, place, runtime).seconds for node in (paper, turbo))
+        assert cheap / whole == pytest.approx(ratio)
+    assert estimate_seconds(paper, place).seconds == 2.0 * paper.samples
+
+
 def test_times_are_computed_from_operations_and_the_device(nodes, tmp_path):
     place, runtime = Workspace(str(tmp_path)), RuntimeConfig(device="cpu")
     speed = find_speed(runtime)

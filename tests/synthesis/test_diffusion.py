@@ -15,13 +15,14 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker, cosine_distance
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPVisionConfig
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, CLIPVisionConfig
 
 from dmp_core.config import load_config
 from dmp_core.errors import InputError
@@ -35,6 +36,7 @@ from dmp_core.synthesis.sources import Row, open_source
 from dmp_core.synthesis.text_to_image import check_text_to_image
 from tests.golden.fill import fill_module
 from tests.golden.tiny_sd import write_base
+from tests.weights.tiny_bases import write_kind
 
 SIDE, STEPS = 64, 3
 
@@ -451,3 +453,54 @@ def test_mini_prior_fills_the_images_stage_which_resumes_by_shard(workspace: Pat
     assert not execute(config, "images/train", str(workspace)).cached
     assert (second.read_bytes(), first.stat().st_mtime_ns) == (content, untouched)
     assert execute(config, "images/train", str(workspace)).cached
+
+
+# ------------------------------------------------------------------------------- few steps
+def test_the_turbo_preset_makes_each_image_in_one_pass_of_the_unet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of SD-Turbo's kind: Euler, trailing timesteps, no guidance; no prompt but the caption is encoded."""
+    trailing = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "timestep_spacing": "trailing",
+    }
+    model = write_kind(tmp_path / "turbo", "sd21-base")
+    EulerDiscreteScheduler(**trailing, steps_offset=1).save_pretrained(model / "scheduler")
+    index = json.loads((model / "model_index.json").read_text()) | {
+        "scheduler": ["diffusers", "EulerDiscreteScheduler"]
+    }
+    (model / "model_index.json").write_text(json.dumps(index))
+    passes: list[tuple[int, float]] = []
+    texts: list[int] = []
+    unet, text_encoder = UNet2DConditionModel.forward, CLIPTextModel.forward
+
+    def counted(self: Any, sample: torch.Tensor, timestep: Any, *args: Any, **options: Any) -> Any:
+        passes.append((len(sample), float(timestep)))
+        return unet(self, sample, timestep, *args, **options)
+
+    def encoded(self: Any, input_ids: torch.Tensor, *args: Any, **options: Any) -> Any:
+        texts.append(len(input_ids))
+        return text_encoder(self, input_ids, *args, **options)
+
+    preset = load_config("paper-turbo").images
+    changes = {"model": str(model), "resolution": SIDE, "dtype": "float32"}
+    pipeline = StableDiffusionPipeline.from_pretrained(model)
+    by_hand = pipeline(
+        [row["prompt"] for row in ROWS], height=SIDE, width=SIDE, num_inference_steps=1, guidance_scale=0.0,
+        generator=[torch.Generator().manual_seed(row["seed"]) for row in ROWS], output_type="np",
+    )  # fmt: skip
+    monkeypatch.setattr(UNet2DConditionModel, "forward", counted)
+    monkeypatch.setattr(CLIPTextModel, "forward", encoded)
+    images, records = make(batch=len(ROWS), **(preset.model_dump(exclude={"kind"}) | changes))
+    assert passes == [(len(ROWS), 999.0)]
+    assert texts == [len(ROWS)]
+    assert records[0]["generator"]["scheduler"] == "EulerDiscreteScheduler"
+    assert_same(images, (by_hand.images * 255).round().astype(np.uint8))
+
+
+def test_a_negative_prompt_that_nothing_would_read_is_refused() -> None:
+    with pytest.raises(InputError, match=r"negative_prompt: only guidance reads it.*guidance_scale above 1"):
+        load_config("paper-turbo", None, ["images.negative_prompt=blurred"])
+    assert load_config("paper", None, ["images.negative_prompt=blurred"]).images.negative_prompt == "blurred"

@@ -66,7 +66,7 @@ class DMP:
 
         pipeline = load_predictor(
             problem.base, folder, device, inference.sampling.dtype, modality=problem.modality,
-            code=problem.code, compiled=inference.sampling.compile,
+            code=problem.code, compiled=inference.sampling.compile, decoder=inference.sampling.decoder,
         )  # fmt: skip
 
         def predict(images: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:

@@ -39,18 +39,20 @@ def load_predictor(
     modality: Modality | None = None,
     code: Code | None = None,
     compiled: bool = False,
+    decoder: str | None = None,
 ) -> DMPPipeline:
     """The base model with an adapter on it, ready for `predict_batch`.
 
     dtype: "float32", "float16" or "bfloat16".
     modality, code: what it will have to predict; None is not checked.
+    decoder: `sampling.decoder`.
 
     Raises InputError when either cannot be read, when the adapter belongs to another base model, and when its card
     contradicts modality or code.
     """
     if modality is not None:
         read_card(find_adapter(adapter).parent).check(adapter, modality, code)
-    pipeline = load_base(config, device, getattr(torch, dtype))
+    pipeline = load_base(config, device, getattr(torch, dtype), decoder)
     pipeline.load_adapter(adapter)
     pipeline.unet.to(device)
     if compiled:
@@ -134,7 +136,7 @@ def predict_all(
         encode=encode,
     ) as latents_of:
         return predict_labels(
-            pipeline.vae,
+            pipeline.decoding,
             latents_of,
             working_images(pipeline.vae, images, resolution),
             images.shape[1:3],

@@ -138,10 +138,13 @@ def _check_autoencoder(editor: Any, base: BaseConfig, device: str) -> None:
 
 def predictor_of(vae: Any, problem: Problem, inference: Inference, generate: Generate) -> Predictor:
     from dmp_core.diffusion.labels import decode_labels, working_images
+    from dmp_core.weights.load import load_decoder
+
+    decoder = load_decoder(inference.sampling.decoder, vae) or vae
 
     def predict(images: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
         latents = generate(working_images(vae, images, inference.resolution) / 2 + 0.5, keys)
-        return decode_labels(vae, latents, problem.modality, images.shape[1:3], problem.code, problem.classes)
+        return decode_labels(decoder, latents, problem.modality, images.shape[1:3], problem.code, problem.classes)
 
     return predict
 

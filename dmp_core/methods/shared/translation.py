@@ -47,7 +47,7 @@ class TranslationMethod:
     ) -> dict[str, Any]:
         known = settings.model_dump(include=set(self.network.model_fields))
         train, model = self.algorithm()
-        train(data.image_pairs(), self.network(**known), work, device=device, progress=progress)
+        train(data.image_pairs(work), self.network(**known), work, device=device, progress=progress)
         shutil.copytree(work / "model", out, dirs_exist_ok=True)
         shutil.copyfile(work / "loss.csv", out / "loss.csv")
         kept = model.load(out)
