@@ -17,6 +17,7 @@ from dmp_core.diffusion.card import CARD_FILE
 from dmp_core.modalities import Modality
 from dmp_core.modalities.registry import modalities_of
 from dmp_core.progress import Progress, silent
+from dmp_core.prompts.variety import traits_of
 from dmp_core.quality import IMAGE, bounds_by_name, doubts, gates_for
 from dmp_core.quality.settings import QualityConfig
 from dmp_core.quality.tables import drop_counts, failed, left_out, read_scores
@@ -198,6 +199,7 @@ def read_split(
                 labels=truth,
                 family=scene.get("family") or "",
                 style=scene.get("style") or "",
+                traits={} if "source" in record else traits_of(record["prompt"], record["keyword"]),
             )
         if key in keys:
             predicted = {name: answers[key] for name, answers in shown.items() if key in answers}
