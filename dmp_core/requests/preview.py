@@ -72,7 +72,7 @@ def _captions(config: PipelineConfig, node: Node, workspace: str | None) -> Iter
 def _entries(images: Node, config: PipelineConfig, rows: list[Row], out: Path) -> Iterator[Entry]:
     settings = images.config
     assert isinstance(settings, ImagesStage)
-    with open_source(settings.images, config.runtime) as source:
+    with open_source(settings.images, config.runtime, settings.clip) as source:
         for row, sample in zip(rows, source.samples(rows), strict=True):
             key, prompt, keyword = row["key"], row["prompt"], row["keyword"]
             if isinstance(sample, Skipped):
