@@ -90,7 +90,9 @@ def predict_files(
     did not write; and for an image that fails, unless `runtime.on_bad_sample` allows to skip it.
     """
     bounds = predictor.targets[0].config.runtime.on_bad_sample.bounds
-    found = find_images(images, out, [target.modality for target in predictor.targets])
+    # Labels and results of modalities that are not predicted now are no images either.
+    known = {modality.name: modality for target in predictor.targets for modality in target.config.known}
+    found = find_images(images, out, list(known.values()))
     for image in found if bounds is None else ():
         check_image(image)
     written, jobs = _jobs(found, predictor, out, overwrite)

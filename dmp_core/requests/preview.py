@@ -47,10 +47,10 @@ def preview(config: PipelineConfig, split: str, count: int, out: Path, workspace
     nodes = plan(config)
     images, prompts = find(nodes, f"images/{split}"), find(nodes, f"prompts/{split}")
     check_needs([prompts, images], config.runtime)
+    out.mkdir(parents=True, exist_ok=True)  # before minutes of work
     with _captions(config, prompts, workspace) as captions:
         rows, skipped = rows_of(captions), captions.published().skipped
     shown = list(islice((row for row in rows if row["key"] not in skipped), count))
-    out.mkdir(parents=True, exist_ok=True)
     entries = list(_entries(images, config, shown, out))
     made = sum(bool(entry.file) for entry in entries)
     lead = f"The first {len(entries)} of {len(rows)} images of the split {split}."
