@@ -311,7 +311,8 @@ def _statistics_view(split: str, s: SplitStatistics) -> StatisticsView:
 def _entropies(traits: Mapping[str, Mapping[str, int]]) -> list[Bar]:
     bits = {trait: entropy_bits(words.values()) for trait, words in traits.items() if words}
     most = max(bits.values(), default=0) or 1
-    return [Bar(name, f"{value:.2f} bits, {len(traits[name])} values", value / most) for name, value in bits.items()]
+    values = {name: "1 value" if len(words) == 1 else f"{len(words)} values" for name, words in traits.items()}
+    return [Bar(name, f"{value:.2f} bits, {values[name]}", value / most) for name, value in bits.items()]
 
 
 def _lengths(split: str, characters: Sequence[int]) -> str:
