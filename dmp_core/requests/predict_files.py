@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -147,6 +148,8 @@ def find_images(named: Sequence[str | Path], out: Path, modalities: Sequence[Mod
     """
     found: dict[str, tuple[Path, Path]] = {}
     for one in named:
+        if not str(one).strip() or re.match(r"https?://", str(one)):
+            raise InputError(f"{shown(str(one)) or 'an empty name'}: give files or folders of this machine")
         place = Path(one)
         if place.is_dir():
             each = _in_folder(place, out, modalities)

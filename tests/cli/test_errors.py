@@ -157,6 +157,10 @@ def test_every_command_reports_errors_on_one_line(arguments, folder, monkeypatch
         (["stage", "train", "--modality", "nrmal"], "segmentation, shading; did you mean normal?"),
         (["stage", "predict", "--split", "in-domain"], "arbitrary, in_domain, out_of_domain; did you mean in_domain?"),
         (["stage", "report", "--split", "train"], "its artefacts have no split"),
+        (["plan", "--workspace", ""], "workspace: its name is empty; give a folder"),
+        (["run", "--workspace", " "], "workspace: its name is empty; give a folder"),
+        (["predict", ""], "an empty name: give files or folders of this machine"),
+        (["predict", "https://example.org/a.jpg"], "https://example.org/a.jpg: give files or folders of this machine"),
     ],
 )
 def test_the_message_names_the_fault(arguments, named, folder, monkeypatch, capsys):
