@@ -4,8 +4,8 @@
 
 The networks are built at full size on fake tensors, which have a shape and a type and no content, and are run as the
 stages run them; every allocation is counted. cuDNN's workspaces and the device's context
-come in addition, about 1 GB. --write puts the table into docs/paper.md; `vram_gb` in data_manifests/models.yaml states
-the same numbers, which tests/benchmarks/test_device_memory.py compares.
+come in addition, about 1 GB. --write puts the table into docs/paper_rehearsal.md; `vram_gb` in
+data_manifests/models.yaml states the same numbers, which tests/benchmarks/test_device_memory.py compares.
 """
 
 from __future__ import annotations
@@ -367,7 +367,7 @@ def main(preset: str = "paper", write: bool = False) -> None:
     table = markdown(list(peaks(load_config(preset))))
     typer.echo(table)
     if write:
-        fill("docs/paper.md", "device-memory", table)
+        fill("docs/paper_rehearsal.md", "device-memory", table)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     make rehearsal                                     # on the CPU, in bfloat16
     make rehearsal REHEARSAL_FLAGS="--device cuda"     # on a GPU, in the preset's own float16
-    .venv/bin/python -m benchmarks.rehearsal --write   # also puts the table into docs/paper.md
+    .venv/bin/python -m benchmarks.rehearsal --write   # also puts the table into docs/paper_rehearsal.md
     make rehearsal REHEARSAL_FLAGS="--methods"         # the compared methods on normals as well
 
 In one process, as a user would: `dmp models pull --from` a local mirror, `dmp run`, `dmp compare` for the tables. The
@@ -315,7 +315,7 @@ def main(
     size: Annotated[int, typer.Option(help="Height and width of the images; the preset has 512.")] = 512,
     images: Annotated[int, typer.Option(min=1, help="Images per split.")] = 2,
     methods: Annotated[bool, typer.Option(help="Also the compared methods, on normals.")] = False,
-    write: Annotated[bool, typer.Option(help="Also put the tables into docs/paper.md.")] = False,
+    write: Annotated[bool, typer.Option(help="Also put the tables into docs/paper_rehearsal.md.")] = False,
 ) -> None:
     workspace.mkdir(parents=True, exist_ok=True)
     models = []
@@ -334,7 +334,7 @@ def main(
     console.print(_table(rows))
     console.print(f"report: {workspace}/rehearsal.md, {workspace}/report/index.html")
     if write:
-        fill("docs/paper.md", f"rehearsal-{device}", report)
+        fill("docs/paper_rehearsal.md", f"rehearsal-{device}", report)
     if too_large := [row.node for row in rows if (row.gpu_gib or 0) > LIMIT_GIB]:
         raise SystemExit(f"more than {LIMIT_GIB} GiB of the device: {', '.join(too_large)}")
 

@@ -52,7 +52,7 @@ def out_folder(path: Path) -> Path:
     """Callback of options for an output folder: rejects bad ones before hours of work."""
     for place in (path.absolute(), *path.absolute().parents):
         if os.path.lexists(place) and not place.is_dir():
-            raise InputError(f"{path}: {place} is a file; give a folder")
+            raise InputError(f"{place}: is a file; give a folder")
     return path
 
 

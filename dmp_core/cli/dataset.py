@@ -102,7 +102,8 @@ def show(
         typer.echo(json.dumps(rows, indent=1))
         return
     table = Table(title=path, title_justify="left")
-    for column in ("split", "samples", "left out", "shards", "MB"):
+    again = ("made again", "still miss") if any("made_again" in row for row in rows) else ()
+    for column in ("split", "samples", "left out", "shards", "MB", *again):
         table.add_column(column)
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
@@ -128,7 +129,7 @@ def _row(folder: str, manifest: Manifest) -> dict[str, object]:
         "left_out": sum(manifest.details.get("dropped", {}).values()),
         "shards": len(manifest.files),
         "megabytes": round(size / 1e6, 1),
-    }
+    } | {name: manifest.details[name] for name in ("made_again", "still_miss") if name in manifest.details}
 
 
 @app.command()

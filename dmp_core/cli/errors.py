@@ -77,7 +77,7 @@ def explain(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, InputError):
         return message, 2
     if hasattr(error, "format_message"):  # from the command line's parser; without any arguments, help was printed
-        return error.format_message(), 2
+        return _of_parser(error), 2
     if isinstance(error, ValidationError):
         return readable(error, error.title), 2
     if isinstance(error, ImportError):
@@ -96,6 +96,14 @@ def explain(error: Exception) -> tuple[str, int] | None:
     if type(error).__module__.startswith("prefect."):
         return f"Prefect: {message}", 1
     return None
+
+
+def _of_parser(error: Any) -> str:
+    """The parser's message, and where to look unless that says it."""
+    message, context = str(error.format_message()), getattr(error, "ctx", None)
+    if not message or context is None or "Did you mean" in message:
+        return message
+    return f"{message.removesuffix('.')}; see `{' '.join(['dmp', *context.command_path.split()[1:]])} --help`"
 
 
 def _of_system(error: OSError) -> str:

@@ -119,4 +119,5 @@ def _summarise(results: list[Result], out: Path, seconds: float, as_json: bool) 
         typer.echo(json.dumps({"summary": summary}))
         return
     note = f"; {there} were there already and are kept (--overwrite makes them again)" if there else ""
-    stderr.print(f"{made} predictions in {out}{note}", soft_wrap=True)
+    word = "prediction" if made == 1 else "predictions"
+    stderr.print(f"{made} {word} in {out}{note}", soft_wrap=True)

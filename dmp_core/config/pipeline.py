@@ -102,6 +102,15 @@ class PipelineConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _can_judge_images(self) -> PipelineConfig:
+        if self.images.patience and self.images.kind != "render" and self.quality.min_clip_score is None:
+            raise ValueError(
+                "images.patience: only the CLIP score shows what images of a diffusion model miss; set "
+                "quality.clip_model and quality.min_clip_score, or images.patience to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_way_to_decode_classes(self) -> PipelineConfig:
         nearest = self.latents.colour_space != "rgb" or self.latents.decoded_classes != "seen"
         if nearest and self.sampling.colour_noise is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from dmp_core.overrides import layered, merge, renamed
 from dmp_core.resources import manifest_path
 from dmp_core.settings import Settings, raise_readable, read_yaml, shortened
 from dmp_core.text import did_you_mean
+
+log = logging.getLogger(__name__)
 
 
 def preset_names() -> list[str]:
@@ -32,12 +36,22 @@ def load_config(
     A file with `extends` (a preset's name, or null: it is complete) overrides that preset instead.
     Raises InputError that names the preset, file or field, and the fix.
     """
+    if file is not None:
+        _warn_if_unread(preset, str(file))
     settings, source = merge(_resolve_parent(_read_preset(preset)), dict(defaults or {})), f"preset {preset}"
     if file is not None and "extends" in (own := renamed(read_yaml(file), str(file))):
         parent = _resolve_parent({"extends": own["extends"]})
         settings = merge(merge(parent, dict(defaults or {})), own)
         preset, source, file = settings.pop("extends") or preset, str(file), None
     return validate(*layered({"preset": preset} | settings, source, file, overrides))
+
+
+@cache
+def _warn_if_unread(preset: str, file: str) -> None:
+    """Once per file: a complete configuration, as `dmp dataset import` writes it, leaves nothing to the preset."""
+    other = read_yaml(file).get("preset")
+    if preset not in (other, "mini") and other is not None:
+        log.warning("--preset %s has no effect: %s is a complete configuration, made from %s", preset, file, other)
 
 
 def _read_preset(name: object, place: str = "") -> dict[str, Any]:

@@ -19,7 +19,7 @@ from dmp_core.store import Artefact, Manifest, Workspace, open_image, read_artef
 from dmp_core.store import Sample as Members
 from dmp_core.store.folders import names_in
 from dmp_core.store.workspace import read_manifest
-from dmp_core.text import one_line
+from dmp_core.text import did_you_mean, one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,21 +88,29 @@ class Dataset:
     def class_map(self, name: str | None) -> ClassMap:
         """The modality with classes, by name, or the only one. Raises InputError otherwise."""
         found = [one for one in self.modalities if isinstance(one, ClassMap) and name in (None, one.name)]
-        return _only(found, f"{self.name}: class maps", name)
+        return self._only(found, "class maps", name)
 
     def of_kind(self, name: str | None, fits: Callable[[Modality], bool], what: str) -> Modality:
         """The modality that fits, by name, or the only one. Raises InputError otherwise."""
-        return _only([one for one in self.modalities if fits(one) and name in (None, one.name)], what, name)
+        return self._only([one for one in self.modalities if fits(one) and name in (None, one.name)], what, name)
 
+    def check_name(self, name: str) -> None:
+        """Raises InputError if no label has this name."""
+        known = [one.name for one in self.modalities]
+        if name not in known:
+            raise InputError(f"--modality {name}: {self._labels()}{did_you_mean(name, known)}")
 
-def _only(found: Sequence[Any], what: str, name: str | None) -> Any:
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise InputError(
-            f"--modality{f' {name}' if name else ''}: this dataset has no such {what}; see dmp dataset show"
-        )
-    raise InputError(f"--modality: {what} are {', '.join(one.name for one in found)}; name one")
+    def _only(self, found: Sequence[Any], what: str, name: str | None) -> Any:
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            wrong = f"--modality {name}: not" if name else "this format needs"
+            raise InputError(f"{wrong} {what}; {self._labels()}")
+        raise InputError(f"--modality: {what} are {', '.join(one.name for one in found)}; name one")
+
+    def _labels(self) -> str:
+        known = ", ".join(one.name for one in self.modalities)
+        return f"the labels of {self.name} are {known}" if known else f"{self.name} has no labels, only images"
 
 
 def open_finished(path: str, splits: Sequence[str] = ()) -> Dataset:

@@ -35,6 +35,8 @@ FORMATS = {
 }
 """Name → module with `write(dataset, folder, options)`, which returns the number of samples."""
 
+_ALL_LABELS = ("parquet", "imagefolder")
+
 Write = Callable[[Dataset, Path, Options], int]
 
 
@@ -48,6 +50,10 @@ def export(dataset: Dataset, name: str, out: Path, options: Options) -> int:
         raise InputError(f"--format {name}: unknown; choose one of: {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
     if os.path.lexists(out) and (not out.is_dir() or out.is_symlink() or any(out.iterdir())):
         raise InputError(f"--out {out}: exists, and is not an empty folder; choose another one, nothing is overwritten")
+    if options.modality is not None:
+        dataset.check_name(options.modality)
+        if name in _ALL_LABELS:
+            raise InputError(f"--modality {options.modality}: {name} contains all labels; leave it out")
     write: Write = import_module(FORMATS[name]).write
     place = out.absolute()
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -68,8 +68,15 @@ def find_modality(name: str, own: OwnModality | None = None) -> Modality:
         return _loaded(name)
     raise InputError(
         f"modality {name!r} is unknown; choose one of: {', '.join(modality_names())}; or describe it under "
-        f"`own_modalities`{did_you_mean(name, modality_names())}"
+        f"`own_modalities`{_give_one(name) or did_you_mean(name, modality_names())}"
     )
+
+
+def _give_one(name: str) -> str:
+    """For `normal,depth`, where one name is expected."""
+    names = [part.strip() for part in name.split(",")]
+    known = len(names) > 1 and all(part in modality_names() for part in names)
+    return f"; give one at a time: {' '.join(f'--modality {part}' for part in names)}" if known else ""
 
 
 def modality_of(which: str | Modality) -> Modality:

@@ -18,6 +18,7 @@ from dmp_core.modalities import Modality, with_built_in
 from dmp_core.report.data import QualityRecord, ReportData, SplitStatistics, TrainingRecord
 from dmp_core.report.gallery import GalleryWriter, ImageFile, Shown, SplitGallery
 from dmp_core.report.plots import distribution, loss_curve
+from dmp_core.report.statistics import entropy_bits
 from dmp_core.report.tables import (
     DASH,
     Table,
@@ -94,6 +95,7 @@ def _statistics_record(statistics: SplitStatistics) -> dict[str, Any]:
     record = asdict(statistics)
     lengths = record.pop("prompt_characters")
     record["prompt_characters_mean"] = float(np.mean(lengths)) if lengths else None
+    record["trait_entropy_bits"] = {trait: entropy_bits(words.values()) for trait, words in statistics.traits.items()}
     return record
 
 
@@ -289,6 +291,8 @@ class StatisticsView:
     keywords: Sequence[Bar]
     families: Sequence[Bar]
     styles: Sequence[Bar]
+    traits: Sequence[Bar]
+    """Entropy of the words of each trait, as long as its share of the largest one."""
     classes: Sequence[Bar]
     lengths: str
     """Histogram of prompt lengths as inline SVG."""
@@ -301,6 +305,8 @@ def _statistics_view(split: str, s: SplitStatistics) -> StatisticsView:
         facts.append(("Depth 5 / 50 / 95 %, m", f"{near:.1f} / {middle:.1f} / {far:.1f}"))
     if s.class_pixels:
         facts.append(("Classes seen", str(len(s.class_pixels))))
+    if s.made_again:
+        facts.append(("Made again / still miss", f"{s.made_again} / {s.still_miss}"))
     if s.failures:
         facts.append(("Dropped", str(s.failures)))
     colour = "rgb({})".format(" ".join(str(round(255 * c)) for c in s.mean_rgb)) if s.mean_rgb else ""
@@ -313,9 +319,17 @@ def _statistics_view(split: str, s: SplitStatistics) -> StatisticsView:
         keywords=_bars(s.keywords, 8),
         families=_bars(s.families, 10),
         styles=_bars(s.styles, 10),
+        traits=_entropies(s.traits),
         classes=_bars(s.class_pixels, 12, percent=True),
         lengths=_lengths(split, s.prompt_characters) if s.prompt_characters else "",
     )
+
+
+def _entropies(traits: Mapping[str, Mapping[str, int]]) -> list[Bar]:
+    bits = {trait: entropy_bits(words.values()) for trait, words in traits.items() if words}
+    most = max(bits.values(), default=0) or 1
+    values = {name: "1 value" if len(words) == 1 else f"{len(words)} values" for name, words in traits.items()}
+    return [Bar(name, f"{value:.2f} bits, {values[name]}", value / most) for name, value in bits.items()]
 
 
 def _lengths(split: str, characters: Sequence[int]) -> str:

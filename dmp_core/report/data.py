@@ -50,6 +50,12 @@ class SplitStatistics:
     """Images per room family (rendered images)."""
     styles: Mapping[str, int] = field(default_factory=dict)
     """Images per painterly style (rendered images)."""
+    traits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Trait of the captions → word of it → captions that name it, the most frequent first; none of imported images."""
+    made_again: int = 0
+    """Images that were made again since they missed what their caption names (`images.patience`)."""
+    still_miss: int = 0
+    """Those of them that miss it in every attempt."""
     mean_rgb: tuple[float, float, float] | None = None
     """Mean colour, [0, 1]."""
     failures: int = 0

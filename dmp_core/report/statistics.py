@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,13 @@ from dmp_core.modalities import Modality, built_in
 from dmp_core.modalities.classes import ClassMap
 from dmp_core.modalities.depth import Depth
 from dmp_core.report.data import SplitStatistics
+
+
+def entropy_bits(counts: Iterable[int]) -> float:
+    """Shannon entropy of the shares, in bits: log2(n) for n equally frequent words, 0 for one word or none."""
+    known = np.array([count for count in counts if count], dtype=np.float64)
+    shares = known / known.sum()
+    return float(-(shares * np.log2(shares)).sum()) + 0.0
 
 
 class StatisticsCollector:
@@ -29,6 +36,7 @@ class StatisticsCollector:
         self._keywords: Counter[str] = Counter()
         self._families: Counter[str] = Counter()
         self._styles: Counter[str] = Counter()
+        self._traits: dict[str, Counter[str]] = {}
         self._prompt_characters: list[int] = []
         self._classes = [_ClassCounts(modality) for modality in modalities if isinstance(modality, ClassMap)]
         self._depth = next((modality.name for modality in modalities if isinstance(modality, Depth)), None)
@@ -45,14 +53,17 @@ class StatisticsCollector:
         labels: Mapping[str, NDArray[Any]] | None = None,
         family: str = "",
         style: str = "",
+        traits: Mapping[str, Iterable[str]] | None = None,
     ) -> None:
-        """Count one sample. rgb: (H, W, 3) uint8. labels: by modality name."""
+        """Count one sample. rgb: (H, W, 3) uint8. labels: by modality name. traits: the words of each in the prompt."""
         self._images += 1
         if prompt:
             self._prompt_characters.append(len(prompt))
         for counter, name in ((self._keywords, keyword), (self._families, family), (self._styles, style)):
             if name:
                 counter[name] += 1
+        for trait, words in (traits or {}).items():
+            self._traits.setdefault(trait, Counter()).update(words)
         if rgb is not None:
             self._colour += np.asarray(rgb).reshape(-1, 3).mean(axis=0) / 255
             self._coloured += 1
@@ -78,6 +89,7 @@ class StatisticsCollector:
             depth_metres=None if np.isnan(depths[0]) else (depths[0], depths[1], depths[2]),
             families=dict(self._families.most_common()),
             styles=dict(self._styles.most_common()),
+            traits={trait: dict(words.most_common()) for trait, words in self._traits.items()},
             mean_rgb=self._mean_colour(),
             failures=self._failures,
         )

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -90,7 +91,9 @@ def predict_files(
     did not write; and for an image that fails, unless `runtime.on_bad_sample` allows to skip it.
     """
     bounds = predictor.targets[0].config.runtime.on_bad_sample.bounds
-    found = find_images(images, out, [target.modality for target in predictor.targets])
+    # Labels and results of modalities that are not predicted now are no images either.
+    known = {modality.name: modality for target in predictor.targets for modality in target.config.known}
+    found = find_images(images, out, list(known.values()))
     for image in found if bounds is None else ():
         check_image(image)
     written, jobs = _jobs(found, predictor, out, overwrite)
@@ -145,6 +148,8 @@ def find_images(named: Sequence[str | Path], out: Path, modalities: Sequence[Mod
     """
     found: dict[str, tuple[Path, Path]] = {}
     for one in named:
+        if not str(one).strip() or re.match(r"https?://", str(one)):
+            raise InputError(f"{shown(str(one)) or 'an empty name'}: give files or folders of this machine")
         place = Path(one)
         if place.is_dir():
             each = _in_folder(place, out, modalities)

@@ -61,6 +61,13 @@ class Manner:
     uncertainty: bool = False
     """Also predict the mirrored image, and keep how far the two predictions are apart."""
 
+    def __post_init__(self) -> None:
+        """Raises InputError for an overlap that fits no tile."""
+        if self.overlap is not None and self.tile is None:
+            raise InputError(f"--overlap {self.overlap}: only tiles overlap; give --tile as well")
+        if self.overlap is not None and self.tile is not None and not 0 <= self.overlap < self.tile:
+            raise InputError(f"--overlap {self.overlap}: give 0 or more, and less than the tile's {self.tile} pixels")
+
     def resolution(self, target: Target) -> int | None:
         if self.processing_res is not None or self.tile is not None:
             return self.processing_res

@@ -47,7 +47,7 @@ def preview(config: PipelineConfig, split: str, count: int, out: Path, workspace
     nodes = plan(config)
     images, prompts = find(nodes, f"images/{split}"), find(nodes, f"prompts/{split}")
     check_needs([prompts, images], config.runtime)
-    out.mkdir(parents=True, exist_ok=True)  # also shows now whether it can be written
+    out.mkdir(parents=True, exist_ok=True)  # before minutes of work
     with _captions(config, prompts, workspace) as captions:
         rows, skipped = rows_of(captions), captions.published().skipped
     shown = list(islice((row for row in rows if row["key"] not in skipped), count))
@@ -72,7 +72,7 @@ def _captions(config: PipelineConfig, node: Node, workspace: str | None) -> Iter
 def _entries(images: Node, config: PipelineConfig, rows: list[Row], out: Path) -> Iterator[Entry]:
     settings = images.config
     assert isinstance(settings, ImagesStage)
-    with open_source(settings.images, config.runtime) as source:
+    with open_source(settings.images, config.runtime, settings.clip) as source:
         for row, sample in zip(rows, source.samples(rows), strict=True):
             key, prompt, keyword = row["key"], row["prompt"], row["keyword"]
             if isinstance(sample, Skipped):

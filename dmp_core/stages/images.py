@@ -10,11 +10,14 @@ from pydantic import Field
 from dmp_core.config.pipeline import PipelineConfig
 from dmp_core.dataset.reading import read_prompts
 from dmp_core.progress import Progress, silent
+from dmp_core.quality.settings import QualityConfig
 from dmp_core.runtime import RuntimeConfig
+from dmp_core.settings import since
 from dmp_core.stages.base import Draft, Inputs, ModelUse, StageKind, StageResult, StageSettings, share
-from dmp_core.store import Artefact, plan_shards, write_shards
+from dmp_core.store import Artefact, FileRecord, Sample, plan_shards, read_shard, write_shards
 from dmp_core.synthesis.own_images import Listing
-from dmp_core.synthesis.settings import DiffusionImages, FolderImages, RenderImages
+from dmp_core.synthesis.patience import count_made_again
+from dmp_core.synthesis.settings import ClipBound, DiffusionImages, FolderImages, RenderImages
 from dmp_core.synthesis.sources import Row, open_source
 from dmp_core.synthesis.text_to_image import check_text_to_image
 from dmp_core.weights.prompt_limit import cut_prompts
@@ -32,17 +35,24 @@ class ImagesStage(StageSettings):
     count: int
     images: RenderImages | DiffusionImages | FolderImages = Field(discriminator="kind")
     samples_per_shard: int
+    clip: ClipBound | None = since(None)
+
+    @property
+    def patient(self) -> bool:
+        return not isinstance(self.images, FolderImages) and self.images.patience > 0
 
     def uses(self) -> Iterator[ModelUse]:
         if isinstance(self.images, DiffusionImages):
             yield ModelUse("images.model", self.images.model, self.images.revision)
+        if self.clip is not None:
+            yield ModelUse("quality.clip_model", self.clip.model)
 
     @property
     def shared(self) -> dict[str, Any] | None:
         """The renderer's processes, or the network; a folder is another one for every split."""
         if isinstance(self.images, FolderImages):
             return None
-        return self.model_dump(mode="json", include={"images", "model_hash"})
+        return self.model_dump(mode="json", include={"images", "model_hash", "clip"})
 
 
 class DiffusionImagesStage(ImagesStage):
@@ -53,12 +63,20 @@ def add(draft: Draft, split: str) -> None:
     prompts, listing = draft[f"prompts/{split}"], draft.listings.get(split)
     source = draft.config.images if listing is None else _own_images(draft.config, split, listing)
     per_shard = draft.config.shards.samples_per_shard
-    stage = ImagesStage(split=split, count=prompts.samples, images=source, samples_per_shard=per_shard)
+    clip = _clip(draft.config.quality) if listing is None and draft.config.images.patience else None
+    stage = ImagesStage(split=split, count=prompts.samples, images=source, samples_per_shard=per_shard, clip=clip)
     if isinstance(source, DiffusionImages):
         check_text_to_image(source)
         known = identity(source.model, source.revision, "priors", field="images.model")
         stage = DiffusionImagesStage(**dict(stage), model_hash=known)
     draft.add(KIND, split, stage, {"prompts": prompts}, prompts.samples)
+
+
+def _clip(quality: QualityConfig) -> ClipBound | None:
+    model, least = quality.clip_model, quality.min_clip_score
+    if model is None or least is None:
+        return None
+    return ClipBound(model=model, model_hash=identity(model, None, "priors", field="quality.clip_model"), least=least)
 
 
 def _own_images(config: PipelineConfig, split: str, listing: Listing) -> FolderImages:
@@ -84,7 +102,7 @@ def run(
     """Make one image per prompt, shard by shard."""
     rows: dict[str, Row] = {row["key"]: row for row in rows_of(inputs["prompts"])}
     plans = plan_shards(rows, config.samples_per_shard, inputs["prompts"].published().skipped)
-    with share(KIND, config, inputs, runtime, lambda: open_source(config.images, runtime)) as source:
+    with share(KIND, config, inputs, runtime, lambda: open_source(config.images, runtime, config.clip)) as source:
         files = write_shards(
             out,
             plans,
@@ -101,7 +119,16 @@ def run(
         if isinstance(config.images, DiffusionImages)
         else {}
     )
-    return StageResult(samples=sum(plan.planned for plan in plans), files=files, details=details | cut)
+    total = sum(plan.planned for plan in plans)
+    whole = sum(record.planned for record in files) == total
+    again = count_made_again(_samples(out, files)) if config.patient and whole else {}
+    return StageResult(samples=total, files=files, details=details | cut | again)
+
+
+def _samples(out: Artefact, files: Iterable[FileRecord]) -> Iterator[Sample]:
+    """Of shards whose manifest is not written yet."""
+    for record in files:
+        yield from read_shard(out.workspace, out.file(record.name))
 
 
 def rows_of(prompts: Artefact) -> list[Row]:

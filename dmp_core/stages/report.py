@@ -6,6 +6,7 @@ import io
 import json
 import platform
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -17,6 +18,7 @@ from dmp_core.diffusion.card import CARD_FILE
 from dmp_core.modalities import Modality
 from dmp_core.modalities.registry import modalities_of
 from dmp_core.progress import Progress, silent
+from dmp_core.prompts.variety import traits_of
 from dmp_core.quality import IMAGE, bounds_by_name, doubts, gates_for
 from dmp_core.quality.settings import QualityConfig
 from dmp_core.quality.tables import drop_counts, failed, left_out, read_scores
@@ -180,8 +182,8 @@ def read_split(
     labelled = [modality for modality in modalities if f"labels/{split}-{modality.name}" in inputs]
     labels = {modality: _Column(inputs[f"labels/{split}-{modality.name}"]) for modality in labelled}
     shown = {m.name: _predictions(inputs.get(f"predict/{split}-{m.name}-dmp"), m, keys) for m in modalities}
-    collector, samples = StatisticsCollector(modalities), []
-    collector.drop(len(inputs[f"images/{split}"].published().skipped))
+    collector, samples, made = StatisticsCollector(modalities), [], inputs[f"images/{split}"].published()
+    collector.drop(len(made.skipped))
     for image in read_artefact(inputs[f"images/{split}"]):
         key = image["__key__"]
         found = {modality: label for modality, column in labels.items() if (label := column.of(key)) is not None}
@@ -198,12 +200,14 @@ def read_split(
                 labels=truth,
                 family=scene.get("family") or "",
                 style=scene.get("style") or "",
+                traits={} if "source" in record else traits_of(record["prompt"], record["keyword"]),
             )
         if key in keys:
             predicted = {name: answers[key] for name, answers in shown.items() if key in answers}
             source = _source(record.get("source"))
             samples.append(Sample(key, record["prompt"], rgb, truth, predicted, record["keyword"], source))
-    return collector.result(), sorted(samples, key=lambda sample: keys.index(sample.key))
+    again = {name: made.details[name] for name in ("made_again", "still_miss") if name in made.details}
+    return replace(collector.result(), **again), sorted(samples, key=lambda sample: keys.index(sample.key))
 
 
 class _Column:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from math import ceil
+from typing import Any
 
 from dmp_core.errors import InputError
 from dmp_core.stages.base import Node
@@ -28,16 +29,33 @@ def select(nodes: list[Node], stage: str, modality: str | None = None, split: st
         )
     chosen = [node for node in nodes if node.stage == stage and _matches(node, modality, split)]
     if not chosen:
-        raise InputError(
-            f"--modality {modality} --split {split}: no artefact of stage {stage!r} matches; see `dmp plan`"
-        )
+        raise InputError(_nothing_matches([node for node in nodes if node.stage == stage], stage, modality, split))
     return chosen
 
 
+def _nothing_matches(nodes: list[Node], stage: str, modality: str | None, split: str | None) -> str:
+    given = {"modality": modality, "split": split}
+    words = " ".join(f"--{option} {value}" for option, value in given.items() if value is not None)
+    known = {option: sorted({str(v) for node in nodes if (v := _value(node, option))}) for option in given}
+    wrong = [option for option, value in given.items() if value is not None and value not in known[option]]
+    hints = [
+        f"its artefacts have {f'the {option} ' + ', '.join(known[option]) if known[option] else f'no {option}'}"
+        f"{did_you_mean(given[option], known[option])}"
+        for option in wrong
+    ]
+    start = f"{words}: " if words else ""
+    return f"{start}no artefact of stage {stage!r} matches; {'; '.join(hints) or 'see `dmp plan`'}"
+
+
 def _matches(node: Node, modality: str | None, split: str | None) -> bool:
+    fits = modality is None or _value(node, "modality") == modality
+    return fits and (split is None or _value(node, "split") == split)
+
+
+def _value(node: Node, option: str) -> Any:
+    """What `--modality` or `--split` must be to match the node."""
     values = node.config.model_dump()
-    fits = modality is None or values.get("task", values.get("column")) == modality
-    return fits and (split is None or values.get("split") == split)
+    return values.get("split") if option == "split" else values.get("task", values.get("column"))
 
 
 def batches(nodes: list[Node]) -> Iterator[tuple[str, list[Node]]]:

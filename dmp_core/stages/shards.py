@@ -154,7 +154,7 @@ def _details(inputs: Inputs) -> dict[str, Any]:
         "resolution": [settings["resolution"]] * 2 if settings.get("fit", "crop") == "crop" else None,
         "generator": _generator(settings),
         "labelers": {name: manifest.config["labeler"]["kind"] for name, manifest in manifests.items()},
-    }
+    } | {name: made.details[name] for name in ("made_again", "still_miss") if name in made.details}
 
 
 def _generator(settings: dict[str, Any]) -> str:

@@ -126,6 +126,8 @@ class Workspace:
     def __init__(self, url: str | Path, *, verify_inputs: bool = True) -> None:
         """verify_inputs: compare every input that is read with its recorded digest."""
         self.verify_inputs = verify_inputs
+        if not str(url).strip():  # as of a variable that is not set; it would be the current folder
+            raise InputError("workspace: its name is empty; give a folder, or a URL such as s3://BUCKET/FOLDER")
         self.url = refuse_password(str(url), "give it in the variables or files of the storage's client")
         try:
             self.fs, self.root = open_place(self.url)

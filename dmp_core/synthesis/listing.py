@@ -5,7 +5,9 @@ Reads names, headers and digests, no pixels; `checking.check_folder` does that. 
 
 from __future__ import annotations
 
+import difflib
 import json
+import logging
 import os
 import re
 import reprlib
@@ -28,6 +30,8 @@ from dmp_core.synthesis.own_images import SUFFIXES, UNKNOWN_SIZE, LabelFile, Lis
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 SPLIT_FOLDERS = ("train", "in_domain", "out_of_domain", "arbitrary")
 METADATA = "metadata.jsonl"
@@ -225,6 +229,7 @@ def _scan(root: Path, tree: _Tree, keeps_broken: bool, modalities: tuple[Modalit
     beside, lost = _matched(root, labels, stems)
     captions, faults = _captions(root, names, by_stem, stems)
     problems += [*more, *lost, *faults, *_clashes(root, by_stem)]
+    _warn_of_misspelt(root, names, labels, words, by_stem)
     with ThreadPoolExecutor() as pool:
         headers = dict(zip(images, pool.map(lambda name: _header(root / name), images), strict=True))
         digests = dict(zip(labels, pool.map(lambda name: _digest(root / name), labels), strict=True))
@@ -365,6 +370,25 @@ def _matched(
         for folder, modality in strangers.items()
     ]
     return beside, problems
+
+
+def _warn_of_misspelt(
+    root: Path,
+    names: Iterable[PurePosixPath],
+    labels: Mapping[PurePosixPath, _Label],
+    words: Mapping[str, Modality],
+    by_stem: Mapping[str, list[PurePosixPath]],
+) -> None:
+    """Of files next to an image whose names are nearly those of its labels: `NAME.nromal.png`, `NAME_normal.png`."""
+    for name in names:
+        parts = re.fullmatch(r"(.+)[._-]([^._-]+)", name.stem)
+        if name in labels or parts is None or name.suffix.lower() not in (*SUFFIXES, ".npy"):
+            continue
+        stem, word = parts.groups()
+        near = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.75)
+        if near and str(name.with_name(stem)) in by_stem:
+            right = name.with_name(f"{stem}.{near[0]}{name.suffix}")
+            log.warning("%s: not read as a label; if it is one, call it %s", shown(root / name), shown(right.name))
 
 
 def _clashes(root: Path, by_stem: Mapping[str, list[PurePosixPath]]) -> list[str]:

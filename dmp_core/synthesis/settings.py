@@ -14,6 +14,8 @@ from dmp_core.modalities.registry import ModalityName
 from dmp_core.modalities.settings import OwnModality
 from dmp_core.settings import Settings, since
 
+Patience = Annotated[int, Field(ge=0, le=100)]
+
 
 class RenderImages(Settings):
     """Path-traced scenes with exact labels (Mitsuba 3)."""
@@ -25,6 +27,8 @@ class RenderImages(Settings):
     """Paths traced per pixel: more take longer and give less noise."""
     max_depth: PositiveInt = 4
     """Longest light path."""
+    patience: Patience = since(0)
+    """How often an image that misses what its caption names is made again, from its next seed; see docs/quality.md."""
 
 
 class DiffusionImages(Settings):
@@ -52,6 +56,8 @@ class DiffusionImages(Settings):
     """Keep latents and the scheduler's arithmetic in float32, whatever the networks' `dtype`; for `scheduler: ddim`."""
     safety_checker: bool = True
     """Record in every sample's json whether the model's own safety checker flags it; images are not changed."""
+    patience: Patience = since(0)
+    """How often an image below `quality.min_clip_score` is made again, from its next seed; see docs/quality.md."""
 
     @model_validator(mode="after")
     def _own_scheduler(self) -> DiffusionImages:
@@ -66,6 +72,15 @@ class DiffusionImages(Settings):
         if self.negative_prompt is not None and self.guidance_scale <= 1:
             raise ValueError("negative_prompt: only guidance reads it; leave it out, or set guidance_scale above 1")
         return self
+
+
+class ClipBound(Settings):
+    """Which images are made again by their CLIP score; `plan` takes it from `quality`."""
+
+    model: str
+    model_hash: str
+    least: float
+    """Cosine of image and prompt."""
 
 
 class FolderImages(Settings):

@@ -11,7 +11,7 @@ from dmp_core.memory import Batches
 from dmp_core.modalities.files import png_bytes
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.store import Sample, Skipped, canonical_json
-from dmp_core.synthesis.settings import DiffusionImages, FolderImages, RenderImages
+from dmp_core.synthesis.settings import ClipBound, DiffusionImages, FolderImages, RenderImages
 
 Row = dict[str, Any]
 """One row of the prompts table: key, keyword, prompt, seed, …"""
@@ -22,6 +22,9 @@ SOURCES = {
     "folder": "dmp_core.synthesis.folder:FolderSource",
 }
 """kind → "module:class"; imported on first use, so that planning a run loads neither renderer nor networks."""
+
+
+_PATIENT = "dmp_core.synthesis.patience:patient_images"
 
 
 class ImageSource(AbstractContextManager["ImageSource"], Protocol):
@@ -45,11 +48,20 @@ class ImageSource(AbstractContextManager["ImageSource"], Protocol):
         ...
 
 
-def open_source(settings: RenderImages | DiffusionImages | FolderImages, runtime: RuntimeConfig) -> ImageSource:
-    """The source for `settings.kind`."""
-    module, _, name = SOURCES[settings.kind].partition(":")
-    source: ImageSource = getattr(import_module(module), name)(settings, runtime)
-    return source
+def open_source(
+    settings: RenderImages | DiffusionImages | FolderImages, runtime: RuntimeConfig, clip: ClipBound | None = None
+) -> ImageSource:
+    """The source for `settings.kind`. clip: decides about `patience`; None: the renderer's truth does."""
+    source: ImageSource = _loaded(SOURCES[settings.kind])(settings, runtime)
+    if isinstance(settings, FolderImages) or not settings.patience:
+        return source
+    patient: ImageSource = _loaded(_PATIENT)(source, settings.patience, clip, runtime)
+    return patient
+
+
+def _loaded(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)
 
 
 def image_sample(row: Row, rgb: Any, generator: dict[str, Any], **details: Any) -> Sample:

@@ -1,18 +1,19 @@
-"""docs/results.md, from the folders that `dmp compare` and `dmp ablate` wrote. Runs nothing itself.
+"""docs/results*.md, from the folders that `dmp compare` and `dmp ablate` wrote. Runs nothing itself.
 
     .venv/bin/dmp compare --preset mini-full --workspace runs/full --set splits.arbitrary.count=500
     .venv/bin/dmp ablate --preset mini-full --workspace runs/full
     .venv/bin/python -m docs.writing.results --workspace runs/full
 
-Fills the text between the markers `compare` and `ablate`, writes the figures to docs/images, and keeps the numbers in
-docs/results. `cp -r docs/results/* runs/full/experiments/` beforehand continues from these: results that the settings
-still need stay in the tables, and `dmp compare --variants` adds to them.
+Fills the text between the markers `compare` and `ablate` of each page, writes the figures to docs/images, and keeps the
+numbers in docs/results. `cp -r docs/results/* runs/full/experiments/` beforehand continues from these: results that the
+settings still need stay in the tables, and `dmp compare --variants` adds to them.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +27,23 @@ from dmp_core.report.tables import split_name
 from dmp_core.scoring.registry import metric
 from docs.writing.documents import ROOT, fill
 
-DOCUMENT = "docs/results.md"
+DIFFERENCES = "differences"
+PAGES = {
+    "compare": {
+        "docs/results.md": ["order", "costs"],
+        "docs/results_tables.md": ["table1", "table2", "table3", "figure3", "figure4", "figure5"],
+        "docs/results_prior.md": ["generalisation", "groups", DIFFERENCES],
+    },
+    "ablate": {
+        "docs/results_ablate.md": [
+            *("table4", "training", "pretraining", "spacing", "source", "prompts", "rank", "samples"),
+            *("figure6", "figure7", "figure8", DIFFERENCES),
+        ]
+    },
+}
+"""Experiment → page → its outputs."""
+MOST_ROWS = 12
+"""More variants than a page can compare are left to the CSV."""
 IMAGES = ROOT / "docs" / "images"
 STORE = ROOT / "docs" / "results"
 TEXT = "differences.csv"
@@ -36,7 +53,8 @@ def main(workspace: Annotated[str, typer.Option(help="Workspace of the experimen
     for name in ("compare", "ablate"):
         folder = Path(workspace) / "experiments" / name
         if (folder / INDEX).exists():
-            fill(DOCUMENT, name, section(folder))
+            for document, outputs in PAGES[name].items():
+                fill(document, name, section(folder, outputs))
             kept = STORE / name
             kept.mkdir(parents=True, exist_ok=True)
             for file in (INDEX, RESULTS, VERSUS):
@@ -58,8 +76,8 @@ def as_text(kept: Path) -> None:
     pd.DataFrame(rows).to_csv(kept / TEXT, index=False)
 
 
-def section(folder: Path) -> str:
-    """One experiment as Markdown: how it was run, its tables and figures, and the paired differences."""
+def section(folder: Path, outputs: Collection[str]) -> str:
+    """Outputs of an experiment as Markdown: how it was run, tables and figures, and the paired differences."""
     index = json.loads((folder / INDEX).read_text())
     made = datetime.fromtimestamp((folder / INDEX).stat().st_mtime, UTC).date()
     splits = ", ".join(f"{split_name(split).lower()} {count}" for split, count in index["splits"].items())
@@ -67,8 +85,9 @@ def section(folder: Path) -> str:
     missing = [variant["title"] for variant in index["variants"].values() if not variant["scored"]]
     if missing:
         parts.append(f"Not run: {', '.join(missing)}.\n")
-    parts += [text for output, about in index["outputs"].items() if (text := _output(folder, output, about))]
-    return "\n".join([*parts, *_differences(folder, index)]) + "\n"
+    chosen = {output: about for output, about in index["outputs"].items() if output in outputs}
+    parts += [text for output, about in chosen.items() if (text := _output(folder, output, about))]
+    return "\n".join([*parts, *(_differences(folder, index) if DIFFERENCES in outputs else [])]) + "\n"
 
 
 def _output(folder: Path, output: str, about: dict[str, Any]) -> str:
@@ -95,6 +114,8 @@ def _differences(folder: Path, index: dict[str, Any]) -> list[str]:
         return []
     reference = index["variants"][index["reference"]]["title"]
     where = f"{STORE.name}/{folder.name}/{TEXT}"
+    if frame["method"].nunique() > MOST_ROWS:
+        return [f"Each variant against {reference} on the same images, with 95 % intervals: [{TEXT}]({where}).\n"]
     lines = [
         f"**Modalities on which each is better than {reference} / even / worse, on the same images**\n",
         *_tally(frame),

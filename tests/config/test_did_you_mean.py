@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from dmp_core.config import load_config
+from dmp_core.config import dump, load_config
 from dmp_core.errors import InputError
 from dmp_core.prompts.keywords import read_keywords
 from dmp_core.stages import plan, select
@@ -50,3 +52,17 @@ def test_a_field_of_another_kind_is_not_proposed() -> None:
     with pytest.raises(InputError, match="unknown setting") as error:
         load_config("smoke", None, ["images.guidance_scal=3"])
     assert "did you mean" not in str(error.value)
+
+
+def test_a_preset_that_a_complete_configuration_overrides_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    complete, part = tmp_path / "complete.yaml", tmp_path / "part.yaml"
+    complete.write_text(dump(load_config("mini")))
+    part.write_text("seed: 3\n")
+    assert load_config("smoke", complete).preset == "mini"
+    assert f"--preset smoke has no effect: {complete} is a complete configuration, made from mini" in caplog.text
+    caplog.clear()
+    assert load_config("smoke", part).preset == "smoke"
+    assert load_config(file=complete).preset == "mini"
+    assert not caplog.records

@@ -1,4 +1,4 @@
-"""The preset `paper` against what the authors publish, field by field; every difference is in docs/paper.md.
+"""The preset `paper` against what the authors publish, field by field; every difference is in docs/paper_published.md.
 
 Published values are facts from the repository shinying/dmp at 69b4b18 and from the paper.
 """
@@ -24,7 +24,7 @@ from dmp_core.prompts.settings import PAPER_TEMPLATE, caption_bounds
 from dmp_core.training.optimisation import learning_rate, make_optimizer
 from tests.golden.tiny_sd import build_parts
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "paper.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "paper_published.md"
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ FIELDS = [
     Field("images.dtype", "float16", "txt2img.py: autocast on CUDA"),
     Field("images.float32_latents", True, "txt2img.py: latents and DDIM outside of autocast"),
     Field("images.safety_checker", False, "txt2img.py: has none", "images: no safety checker"),
+    Field("images.patience", 0, "txt2img.py: each image is made once"),
     Field("quality.min_std", None, "no such step", "every sample is used"),
     # ----------------------------------------------------------------------------------- labels
     Field("labels.normal.kind", "omnidata", "getnorm.py; paper, 4.1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -296,13 +297,21 @@ def test_the_command_takes_splits(dataset: Path, tmp_path: Path, capsys: pytest.
     assert [path.name for path in (tmp_path / "out" / "ImageSets" / "Segmentation").iterdir()] == ["in_domain.txt"]
     for wrong, reason in (
         (["--split", "test"], "--split test: .* has in_domain, train"),
-        (["--modality", "depth"], "--modality depth: this dataset has no such"),
+        (["--modality", "depth"], "--modality depth: not class maps; the labels of rooms are normal, depth"),
+        (["--modality", "dpeth"], "--modality dpeth: the labels of rooms are normal, .*; did you mean depth"),
+        (["--format", "parquet", "--modality", "depth"], "--modality depth: parquet contains all labels; leave it"),
         (["--format", "tar"], "--format tar: unknown; choose one of: voc, coco"),
     ):
         with pytest.raises(InputError, match=reason):
             app([*arguments[:-1], str(tmp_path / "new"), *wrong], standalone_mode=False)
     with pytest.raises(InputError, match="no finished dataset here"):
         open_finished(str(tmp_path))
+
+
+def test_images_without_labels_have_no_classes_to_write(dataset: Path) -> None:
+    bare = replace(open_finished(str(dataset)), modalities=())
+    with pytest.raises(InputError, match="this format needs class maps; rooms has no labels, only images"):
+        bare.class_map(None)
 
 
 def test_a_changed_shard_is_found(dataset: Path, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dmp_core.report.statistics import StatisticsCollector
+from dmp_core.report.build import metrics_record, render_page
+from dmp_core.report.data import ReportData
+from dmp_core.report.statistics import StatisticsCollector, entropy_bits
 
 
 def test_counts_are_exact() -> None:
@@ -36,3 +38,23 @@ def test_counts_are_exact() -> None:
 def test_nothing_seen_is_no_error() -> None:
     result = StatisticsCollector().result()
     assert (result.images, result.depth_metres, result.mean_rgb) == (0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("counts", "bits"), [([1] * 8, 3), ([5, 5], 1), ([7], 0), ([], 0), ([3, 0], 0), ([3, 1], 0.8112781)]
+)
+def test_entropy(counts: list[int], bits: float) -> None:
+    assert entropy_bits(counts) == pytest.approx(bits)
+
+
+def test_words_are_counted_per_trait_and_their_entropy_is_shown() -> None:
+    collector = StatisticsCollector()
+    for colours in (["red", "blue"], ["red"], ["blue"]):
+        collector.update("a caption", traits={"colour": colours, "style": []})
+    result = collector.result()
+    assert result.traits == {"colour": {"red": 2, "blue": 2}, "style": {}}
+    data = ReportData(title="Words", config_yaml="", metrics={}, statistics={"train": result})
+    page = render_page(data, [])
+    assert "1.00 bits, 2 values" in page
+    assert page.count(" bits, ") == 1
+    assert metrics_record(data)["statistics"]["train"]["trait_entropy_bits"] == {"colour": 1, "style": 0}

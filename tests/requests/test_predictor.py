@@ -139,7 +139,7 @@ def test_what_cannot_be_predicted_is_refused(arguments: dict[str, Any], reason: 
 # --------------------------------------------------------------------------------- files, resume
 def test_folders_and_patterns_are_searched_and_results_are_no_images(run: Any, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
-    for name in ("a.png", "b.jpg", "below/a.png", "a.normal.png", ".hidden.png"):
+    for name in ("a.png", "b.jpg", "below/a.png", "a.normal.png", "a.albedo.png", ".hidden.png"):
         photo(photos / name)
     (photos / "notes.txt").write_text("no image")
     *lines, summary = run(photos, "-m", "normal", "--out", photos, "--uncertainty")
@@ -151,6 +151,8 @@ def test_folders_and_patterns_are_searched_and_results_are_no_images(run: Any, t
     for pattern in ("*.png", "[ab].png"):
         *lines, _ = run(f"{photos}/{pattern}", "-m", "normal", "--out", tmp_path / "out")
         assert [line["image"] for line in lines] == [str(photos / "a.png")]
+    *lines, _ = run(photos, "-m", "depth", "--out", tmp_path / "depth")
+    assert [line["image"] for line in lines] == [str(photos / name) for name in ("a.png", "b.jpg", "below/a.png")]
     *lines, _ = run(photos, "-m", "normal", "--out", photos / "results")
     *again, _ = run(photos, "-m", "normal", "--out", photos / "results")
     assert [line["image"] for line in lines] == [line["image"] for line in again]

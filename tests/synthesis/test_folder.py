@@ -285,6 +285,25 @@ def test_labels_are_found_next_to_images_and_in_folders(tmp_path):
 
 
 # -------------------------------------------------------------------------------------- listing
+def test_names_that_are_nearly_those_of_labels_are_said(tmp_path, caplog):
+    def named(*files):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        for name in ("a.png", *files):
+            (folder / name).write_bytes(b"") if name.endswith(".npy") else write(folder / name)
+        caplog.clear()
+        listing = read_folder(folder)
+        return listing, [record.getMessage().removeprefix(f"{folder}/") for record in caplog.records]
+
+    for wrong in ("a.nromal.png", "a_normal.png", "a-normals.png", "a.Normal.png"):
+        listing, said = named(wrong)
+        assert said == [f"{wrong}: not read as a label; if it is one, call it a.normal.png"]
+        assert [one.file for one in listing.images] == sorted(["a.png", wrong])
+    assert named("a.dpeth.npy")[1] == ["a.dpeth.npy: not read as a label; if it is one, call it a.depth.npy"]
+    for right in ("a.normal.png", "a.v2.png", "b_normal.png", "a_morning.png"):
+        assert named(right)[1] == []
+
+
 def test_captions_and_keywords(tmp_path):
     folder = tmp_path / "mine"
     for name in ("living_room/a.png", "b.png", "c.png", "d.png"):
