@@ -69,6 +69,7 @@ class Resamples:
                 part = block[row : row + at_once]
                 part[:] = rng.multinomial(self.images, chances, size=len(part))
             yield block
+            del part, block
 
 
 def weighted_mean(values: NDArray[np.floating]) -> Statistic:
@@ -94,8 +95,12 @@ def percentile_intervals(statistics: Sequence[Statistic], resamples: Resamples, 
     """
     everything = np.ones((1, resamples.images))
     whole = [float(statistic(everything)[0]) for statistic in statistics]
-    draws = [[statistic(block) for statistic in statistics] for block in resamples.blocks()]
-    return [_interval(value, np.concatenate(own), level) for value, own in zip(whole, zip(*draws), strict=True)]
+    draws: list[list[NDArray[np.float64]]] = [[] for _ in statistics]
+    for block in resamples.blocks():
+        for statistic, own in zip(statistics, draws, strict=True):
+            own.append(statistic(block))
+        del block  # before the next one is drawn
+    return [_interval(value, np.concatenate(own), level) for value, own in zip(whole, draws, strict=True)]
 
 
 def _interval(whole: float, draws: NDArray[np.float64], level: float) -> Interval:

@@ -1,4 +1,4 @@
-"""Nearest neighbours among hashes and prompts: each one is compared with all others, which takes a few bytes per sample.
+"""Nearest neighbours among hashes and prompts: each one is compared with all others, in little memory per sample.
 
 One row at a time, so that intermediate arrays stay in the processor's cache: larger blocks take several times as long.
 """
@@ -61,7 +61,7 @@ def nearest_earlier_prompt(prompts: Iterable[str]) -> tuple[NDArray[np.float64],
 
 
 def _word_sets(prompts: Iterable[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The numbers of all prompts' words, one prompt after the other, each word once per prompt; and how many each has."""
+    """The numbers of all prompts' words, one prompt after the other, no word twice; and how many each prompt has."""
     numbers: dict[str, int] = {}
     words, sizes = array("i"), array("q")
     for prompt in prompts:

@@ -72,7 +72,7 @@ Records = dict[str, dict[str, Any]]
 
 
 def score_reader(tables: Mapping[str, pd.DataFrame]) -> Callable[[str, str], Records]:
-    """Reads the records from one key to another, for one shard at a time: all would take ten times the tables' memory."""
+    """Reads the records from one key to another, for a shard at a time: all would take ten times the tables' memory."""
     # A key ends in the sample's number, by which the tables are sorted.
     numbers = {name: table["key"].str[-8:].astype("int64").to_numpy() for name, table in tables.items()}
 

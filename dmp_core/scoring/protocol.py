@@ -7,6 +7,7 @@ class ids (N, H, W); see `Modality.channels_last` and, for pixels without a labe
 from __future__ import annotations
 
 import math
+from array import array
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -121,7 +122,9 @@ class Scorer:
 
     def __init__(self, modality: Modality | str, *, row: str = DMP, split: str = "") -> None:
         self.modality, self.row, self.split = modality_of(modality), row, split
-        self._frames: list[pd.DataFrame] = []
+        # Growing arrays: small ones that stay would lie between the freed ones of each chunk, which then never shrink.
+        self._keys: list[str] = []
+        self._columns: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
         self._areas: list[NDArray[np.int64]] = []
 
     def update(self, pred: NDArray[Any], true: NDArray[Any], keys: Sequence[str]) -> None:
@@ -139,13 +142,15 @@ class Scorer:
         columns, areas = self.modality.scores_and_areas(pred, true)
         if areas is not None:
             self._areas.append(areas)
-        self._frames.append(pd.DataFrame({"key": keys, **columns}))
+        self._keys += keys
+        for name, values in columns.items():
+            self._columns[name].extend(values.tolist())
 
     def table(self) -> ScoreTable:
         """All scores so far; raises InputError when there are none."""
-        if not self._frames:
+        if not self._keys:
             raise InputError(f"{self.modality.name}: no images to score in split {self.split!r}")
-        values = pd.concat(self._frames, ignore_index=True)
+        values = pd.DataFrame({"key": self._keys} | {name: np.array(own) for name, own in self._columns.items()})
         areas = np.concatenate(self._areas) if self._areas else None
         return ScoreTable(self.modality, values, self.row, self.split, areas)
 
