@@ -231,11 +231,14 @@ def _scan(root: Path, tree: _Tree, keeps_broken: bool, modalities: tuple[Modalit
     headers = dict(zip(images, in_threads(lambda name: _header(root / name), images), strict=True))
     digests = dict(zip(labels, in_threads(lambda name: _digest(root / name), labels), strict=True))
     listed = []
+    sizes: dict[tuple[int, int], tuple[int, int]] = {}  # one object for all images of a size
     for name, header in headers.items():
         keyword, prompt = captions.entries[_stem(name)]
         files = beside.get(_stem(name), {})
         given = tuple(LabelFile(modality, str(file), digests[file].sha256) for modality, file in files.items())
-        listed.append(OwnImage(str(name), header.sha256, header.size, keyword, prompt, given))
+        listed.append(
+            OwnImage(str(name), header.sha256, sizes.setdefault(header.size, header.size), keyword, prompt, given)
+        )
     kept = keeps_broken and {name for name, header in headers.items() if header.sha256}
     files_read = [header for name, header in headers.items() if not kept or name not in kept] + [*digests.values()]
     problems += [found.problem for found in files_read if found.problem]
