@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,12 +46,12 @@ def nearest_earlier_prompt(prompts: Iterable[str]) -> tuple[NDArray[np.float64],
     prompt has no earlier one: NaN and -1.
     """
     words, sizes = _word_sets(prompts)
-    common, longest = _CommonWords(words, sizes), int(sizes.max(initial=0))
-    small = np.uint16 if longest < 128 else np.int64  # holds words in common x words in both sets
-    lengths = sizes.astype(small)
+    # Holds words in common x words in both sets.
+    lengths = sizes.astype(np.uint16 if sizes.max(initial=0) < 128 else np.int64)
+    common = _CommonWords(words, sizes)
     likeness, index = np.full(len(sizes), np.nan), np.full(len(sizes), -1, dtype=np.int64)
     for row in range(1, len(sizes)):
-        shared = common.with_earlier(row).astype(small)
+        shared = common.with_earlier(row, lengths.dtype)
         both = lengths[:row] + lengths[row]
         top = shared.argmax()
         near = np.flatnonzero(shared * both[top] >= both * shared[top])  # no less alike than the one with most
@@ -94,9 +95,9 @@ class _CommonWords:
         self.first = np.searchsorted(owners, np.arange(len(sizes) + 1))
         """Per prompt: its first use of such a word."""
 
-    def with_earlier(self, row: int) -> NDArray[np.uint8]:
+    def with_earlier(self, row: int, kind: np.dtype[Any]) -> NDArray[Any]:
         """How many words this prompt has in common with each earlier one."""
-        shared = np.bitwise_count(self.bits[:row] & self.bits[row])
+        shared = np.bitwise_count(self.bits[:row] & self.bits[row]).astype(kind)
         for use in range(self.first[row], self.first[row + 1]):
             shared[self.owners[self.starts[use] : self.ends[use]]] += 1
         return shared

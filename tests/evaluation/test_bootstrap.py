@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 
 from dmp_core.errors import InputError
+from dmp_core.evaluation import bootstrap
 from dmp_core.evaluation.bootstrap import (
     Interval,
     Resamples,
     difference,
     percentile_interval,
+    percentile_intervals,
     weighted_mean,
 )
+from tests.peak import peak_memory
 
 
 def mean_interval(values: np.ndarray, samples: int, seed: int = 0) -> Interval:
@@ -96,3 +99,12 @@ def test_resamples_are_numpys_however_many_are_drawn_at_a_time(images):
     low, high = np.quantile(whole @ values / images, [0.025, 0.975])
     interval = percentile_interval(weighted_mean(values), resamples)
     assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-12)
+
+
+def test_together_as_alone_and_only_one_block_at_a_time(monkeypatch):
+    monkeypatch.setattr(bootstrap, "_MOST_VALUES", 64 * 2000)
+    images = 2000  # 64 resamples per block
+    resamples, rng = Resamples(images, 256), np.random.default_rng(5)
+    means = [weighted_mean(rng.random(images)) for _ in range(2)]
+    assert percentile_intervals(means, resamples) == [percentile_interval(mean, resamples) for mean in means]
+    assert peak_memory(lambda: percentile_intervals(means, resamples)) < 1.3 * 64 * images * 8
