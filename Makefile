@@ -92,9 +92,9 @@ adapters: $(VENV)/.mini ## train the adapters that ship with the package, and pu
 	  $(BIN)/python -m dmp_core.cli.ship --preset $$preset --workspace runs/adapters || exit; \
 	done
 
-bench: $(VENV)/.dev ## measure beside the published way, overlap, orchestration and growth; writes docs/performance.md
+bench: $(VENV)/.dev ## measure beside the published way, overlap, growth and Prefect; writes docs/performance.md
 	for name in flops published growth; do $(BIN)/python -m benchmarks.$$name --write || exit; done
-	for name in overlap orchestration; do $(BIN)/python -m benchmarks.$$name || exit; done
+	$(BIN)/python -m benchmarks.overlap
 
 bench-gpu: $(VENV)/.dev ## networks of full size with random weights on this machine's GPU (8 minutes); writes docs/performance.md
 	$(BIN)/python -m benchmarks.gpu --write $(BENCH_GPU_FLAGS)

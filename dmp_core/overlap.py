@@ -9,10 +9,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_AT_ONCE = 256
 
 
 def ahead(items: Iterable[Item]) -> Iterator[Item]:
@@ -42,6 +44,14 @@ def behind(
             if len(waiting) > 1:
                 yield waiting.popleft()
         yield from waiting
+
+
+def in_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """What `work` makes of each item, in order; some at a time, since each one that waits takes a kilobyte or two."""
+    source = iter(items)
+    with ThreadPoolExecutor() as pool:
+        while part := list(islice(source, _AT_ONCE)):
+            yield from pool.map(work, part)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from threading import Event, Lock, get_ident
 import pytest
 
 from dmp_core.errors import InputError
-from dmp_core.overlap import ahead, behind
+from dmp_core.overlap import ahead, behind, in_threads
 from dmp_core.store import Skipped
 from dmp_core.store.attempts import overlapped
 
@@ -159,3 +159,17 @@ def test_a_bad_sample_is_an_error_where_none_may_fail(at):
 def test_a_model_that_cannot_be_opened_is_no_fault_of_a_sample():
     with pytest.raises(InputError, match="no model"):
         made(skips=True, at="opened", bad=())
+
+
+def test_threads_keep_the_order_and_take_some_items_at_a_time():
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    results = in_threads(lambda number: number * 2, items())
+    assert next(results) == 0
+    assert len(taken) < 300
+    assert list(results) == [number * 2 for number in range(1, 1000)]

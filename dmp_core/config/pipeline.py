@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -14,7 +13,7 @@ from dmp_core.methods.dmp.settings import TrainConfig
 from dmp_core.methods.registry import MethodSettings
 from dmp_core.modalities import Modality, check_own, find_modality, modality_names
 from dmp_core.modalities.base import Axes
-from dmp_core.modalities.registry import ModalityName
+from dmp_core.modalities.registry import ModalityName, with_axes
 from dmp_core.modalities.settings import OwnModality
 from dmp_core.overrides import renamed
 from dmp_core.prompts.settings import PromptsConfig
@@ -133,7 +132,7 @@ class PipelineConfig(Settings):
     def known(self) -> list[Modality]:
         """All modalities that label files next to images may have."""
         found = [self.modality(name) for name in (*modality_names(), *self.own_modalities)]
-        return [replace(m, file_axes=axes) if (axes := self.file_axes.get(m.name)) else m for m in found]
+        return [with_axes(m, self.file_axes.get(m.name, m.file_axes)) for m in found]
 
     @property
     def file_axes(self) -> dict[str, Axes]:

@@ -1,14 +1,13 @@
 """Bootstrap confidence intervals over images: how much a score could change with other test images.
 
 The unit that is resampled is the image, never the pixel: pixels of one image are not independent.
-Rows that share images (DMP and the constant predictor) must share the resamples too, so every
-function takes the same `weights`, drawn once from a seed.
+Rows that share images (DMP and the constant predictor) must share the resamples too, so all are drawn from one seed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +18,7 @@ from dmp_core.errors import InputError
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Maps resample weights (S, N) to the statistic of each resample (S,)."""
 _MOST_VALUES = 2**22
-"""Weights that are drawn, or multiplied, at a time."""
+"""Weights that are multiplied at a time."""
 
 
 @dataclass(frozen=True)
@@ -39,25 +38,38 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
-def resample_weights(images: int, samples: int, seed: int = 0) -> NDArray[np.uint8]:
-    """How often each image occurs in each bootstrap resample: (samples, images), rows sum to `images`.
+@dataclass(frozen=True)
+class Resamples:
+    """How often each image occurs in each bootstrap resample.
 
-    Drawing counts instead of indices turns every resampled mean into one matrix product. Counts fit into a byte: one
-    above 255 has a probability below 1e-500.
+    They are drawn again whenever they are needed, always the same for a seed, since a large set's take too much memory.
     """
-    if images < 1 or samples < 1:
-        raise InputError(f"bootstrap: needs at least one image and one resample (given: {images}, {samples})")
-    rng, weights = np.random.default_rng(seed), np.empty((samples, images), np.uint8)
-    for rows in _blocks(weights):
-        rows[:] = rng.multinomial(images, np.full(images, 1 / images), size=len(rows))
-    return weights
 
+    images: int
+    samples: int
+    seed: int = 0
 
-def _blocks(weights: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """Views of some resamples each, so that large sets need little memory."""
-    rows = max(_MOST_VALUES // weights.shape[1] // 64, 1) * 64
-    for start in range(0, len(weights), rows):
-        yield weights[start : start + rows]
+    def __post_init__(self) -> None:
+        if self.images < 1 or self.samples < 1:
+            raise InputError(
+                f"bootstrap: needs at least one image and one resample (given: {self.images}, {self.samples})"
+            )
+
+    def blocks(self) -> Iterator[NDArray[np.float64]]:
+        """Some resamples at a time, (S, images); rows sum to `images`.
+
+        Drawing counts instead of indices turns every resampled mean into one matrix product. Its rounding may depend
+        on the number of rows: 64, or a multiple.
+        """
+        rng, chances = np.random.default_rng(self.seed), np.full(self.images, 1 / self.images)
+        rows, at_once = max(_MOST_VALUES // self.images // 64, 1) * 64, max(_MOST_VALUES // self.images // 64, 1)
+        for start in range(0, self.samples, rows):
+            block = np.empty((min(rows, self.samples - start), self.images))
+            for row in range(0, len(block), at_once):
+                part = block[row : row + at_once]
+                part[:] = rng.multinomial(self.images, chances, size=len(part))
+            yield block
+            del part, block
 
 
 def weighted_mean(values: NDArray[np.floating]) -> Statistic:
@@ -76,14 +88,22 @@ def weighted_mean(values: NDArray[np.floating]) -> Statistic:
     return statistic
 
 
-def percentile_interval(statistic: Statistic, weights: NDArray[np.uint8], level: float = 0.95) -> Interval:
-    """The statistic of the whole set, and the percentile interval of its resamples.
+def percentile_intervals(statistics: Sequence[Statistic], resamples: Resamples, level: float = 0.95) -> list[Interval]:
+    """Of each statistic: its value on the whole set, and the percentile interval over the resamples.
 
-    weights: (S, N) of `resample_weights`. Resamples without a value (a class that none of their
-    images shows) are not in the percentiles.
+    Resamples without a value (a class that none of their images shows) are not in the percentiles.
     """
-    whole = float(statistic(np.ones((1, weights.shape[1])))[0])
-    draws = np.concatenate([statistic(rows.astype(np.float64)) for rows in _blocks(weights)])
+    everything = np.ones((1, resamples.images))
+    whole = [float(statistic(everything)[0]) for statistic in statistics]
+    draws: list[list[NDArray[np.float64]]] = [[] for _ in statistics]
+    for block in resamples.blocks():
+        for statistic, own in zip(statistics, draws, strict=True):
+            own.append(statistic(block))
+        del block  # before the next one is drawn
+    return [_interval(value, np.concatenate(own), level) for value, own in zip(whole, draws, strict=True)]
+
+
+def _interval(whole: float, draws: NDArray[np.float64], level: float) -> Interval:
     draws = draws[np.isfinite(draws)]
     if not np.isfinite(whole) or draws.size == 0:
         return Interval(whole, float("nan"), float("nan"))
@@ -92,6 +112,11 @@ def percentile_interval(statistic: Statistic, weights: NDArray[np.uint8], level:
     return Interval(whole, float(low), float(high))
 
 
-def paired_interval(ours: Statistic, theirs: Statistic, weights: NDArray[np.uint8], level: float = 0.95) -> Interval:
-    """Interval of `ours - theirs` over shared resamples: the noise that both share cancels."""
-    return percentile_interval(lambda w: ours(w) - theirs(w), weights, level)
+def percentile_interval(statistic: Statistic, resamples: Resamples, level: float = 0.95) -> Interval:
+    """The same of one statistic."""
+    return percentile_intervals([statistic], resamples, level)[0]
+
+
+def difference(ours: Statistic, theirs: Statistic) -> Statistic:
+    """`ours - theirs`; over shared resamples the noise that both share cancels."""
+    return lambda weights: ours(weights) - theirs(weights)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from dmp_core.evaluation.bootstrap import Interval, paired_interval, resample_weights
+from dmp_core.evaluation.bootstrap import Interval, Resamples, difference, percentile_interval
 from dmp_core.experiments.planning import PlannedVariant, known_modalities
 from dmp_core.methods.registry import find_method
 from dmp_core.scoring.protocol import ScoreTable
@@ -117,8 +117,8 @@ def versus(table: ScoreTable, reference: ScoreTable) -> Interval | None:
     if list(reference.values["key"]) != list(table.values["key"]):
         return None
     metric = table.modality.primary_metric
-    weights = resample_weights(len(table.values), RESAMPLES)
-    interval = paired_interval(table.statistic(metric), reference.statistic(metric), weights)
+    ours_minus_theirs = difference(table.statistic(metric), reference.statistic(metric))
+    interval = percentile_interval(ours_minus_theirs, Resamples(len(table.values), RESAMPLES))
     return interval if interval.known else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dmp_core.evaluation.bootstrap import Interval, percentile_interval, resample_weights
+from dmp_core.evaluation.bootstrap import Interval, Resamples, percentile_interval
 from dmp_core.experiments.collect import RESAMPLES, finished_samples, score_tables, versus
 from dmp_core.experiments.planning import PlannedVariant, known_modalities, shared_node
 from dmp_core.experiments.settings import GroupSpec
@@ -48,7 +48,7 @@ def groups(spec: GroupSpec, shown: Sequence[PlannedVariant], reference: str, wor
             own = parts.pop(reference)
             if own.values.empty:
                 continue
-            score = percentile_interval(own.statistic(metric), resample_weights(len(own.values), RESAMPLES))
+            score = percentile_interval(own.statistic(metric), Resamples(len(own.values), RESAMPLES))
             against = {variant: versus(part, own) for variant, part in parts.items()}
             differences = {variant: interval for variant, interval in against.items() if interval}
             found.append(Group(modality, name, len(own.values), score, differences))

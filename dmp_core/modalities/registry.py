@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from dmp_core.errors import InputError
-from dmp_core.modalities.base import Modality
+from dmp_core.modalities.base import Axes, Modality
 from dmp_core.modalities.settings import OwnModality
 from dmp_core.text import did_you_mean
 
@@ -82,6 +82,12 @@ def _give_one(name: str) -> str:
 def modality_of(which: str | Modality) -> Modality:
     """The modality itself, or the one of that name."""
     return which if isinstance(which, Modality) else find_modality(which)
+
+
+@cache
+def with_axes(modality: Modality, axes: Axes) -> Modality:
+    """The modality whose imported files have these axes; the same object each time, so that a folder is listed once."""
+    return modality if axes == modality.file_axes else replace(modality, file_axes=axes)
 
 
 def built_in() -> list[Modality]:

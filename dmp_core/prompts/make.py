@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, product
 
 import pandas as pd
 
@@ -67,19 +68,15 @@ def make_captions(
     wanted = _Wanted(split_name, keywords, config.max_characters, taken, generator.name != GrammarGenerator.name)
     weighed = {"vary": config.vary} if config.vary else {}
     for round_number in range(1, config.max_rounds + 1):
-        candidates = min(2 ** (round_number - 1), _MAX_CANDIDATES)
-        tried = [index for index in wanted.missing() for _ in range(candidates)]
-        seeds = [
-            sample_seed(seed, f"{sample_key(split_name, index)}/caption/{round_number}/{position % candidates}")
-            for position, index in enumerate(tried)
-        ]
-        for start in range(0, len(tried), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            asked = [keywords[index] for index in tried[part]]
-            texts = generator.generate(asked, config.template, seeds[part], **weighed)
-            for index, raw in zip(tried[part], texts, strict=True):
+        tries = product(wanted.missing(), range(min(2 ** (round_number - 1), _MAX_CANDIDATES)))
+        while part := list(islice(tries, _AT_ONCE)):
+            asked = [keywords[index] for index, _ in part]
+            places = (f"{sample_key(split_name, index)}/caption/{round_number}/{nth}" for index, nth in part)
+            seeds = [sample_seed(seed, place) for place in places]
+            texts = generator.generate(asked, config.template, seeds, **weighed)
+            for (index, _), raw in zip(part, texts, strict=True):
                 wanted.offer(index, raw, round_number)
-            progress(len(wanted.accepted), len(keywords))
+            progress(wanted.count, len(keywords))
         if not wanted.missing():
             return Captions(wanted.table(seed, generator.name), wanted.refused())
     if bounds is None:
@@ -108,18 +105,26 @@ class _Wanted:
     """Caption keys that must not occur (again)."""
     check_language: bool
     """Whether to check the language outside the keywords; the grammar's is English."""
-    accepted: dict[int, tuple[str, int]] = field(default_factory=dict)
-    """Sample index → (caption, round)."""
+    captions: list[str] = field(init=False)
+    """Of each sample, empty where it is missing."""
+    rounds: array[int] = field(init=False)
+    """In which they were made."""
+    count: int = 0
+    """How many samples have a caption."""
     dropped: Counter[str] = field(default_factory=Counter)
     reasons: dict[int, str] = field(default_factory=dict)
     """Sample index → why its last caption was dropped."""
     skipped: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.captions = [""] * len(self.keywords)
+        self.rounds = array("q", [0]) * len(self.keywords)
+
     def missing(self) -> list[int]:
-        return [index for index in range(len(self.keywords)) if index not in self.accepted]
+        return [index for index, caption in enumerate(self.captions) if not caption]
 
     def offer(self, index: int, raw: str, round_number: int) -> None:
-        if index in self.accepted:
+        if self.captions[index]:
             return
         keyword = self.keywords[index]
         caption, reason = clean_caption(raw, self.max_characters, keyword, check_language=self.check_language)
@@ -131,17 +136,18 @@ class _Wanted:
             self.reasons[index] = reason
             return
         self.taken.add(key)
-        self.accepted[index] = (caption, round_number)
+        self.captions[index], self.rounds[index] = caption, round_number
+        self.count += 1
 
     def refused(self) -> dict[str, float]:
-        checked = len(self.accepted) + self.dropped.total()
+        checked = self.count + self.dropped.total()
         return {reason: round(number / checked, 4) for reason, number in self.dropped.most_common()}
 
     def skip_missing(self, bounds: Bounds, rounds: int) -> None:
         """Skip the samples without a caption. Raises InputError above the bounds."""
         count = SkipCount(f"prompts/{self.split_name}", len(self.keywords), bounds)
         for index, keyword in enumerate(self.keywords):
-            if index in self.accepted:
+            if self.captions[index]:
                 count.good()
             else:
                 last = self.reasons.get(index, "empty")
@@ -150,18 +156,17 @@ class _Wanted:
         self.skipped = count.skipped
 
     def table(self, seed: int, generator: str) -> pd.DataFrame:
-        indices = sorted(self.accepted)
+        indices = [index for index, caption in enumerate(self.captions) if caption]
         keys = [sample_key(self.split_name, index) for index in indices]
-        ordered = [self.accepted[index] for index in indices]
         return pd.DataFrame(
             {
                 "key": keys,
                 "split": self.split_name,
                 "keyword": [self.keywords[index] for index in indices],
-                "prompt": [caption for caption, _ in ordered],
+                "prompt": [self.captions[index] for index in indices],
                 "seed": pd.Series([sample_seed(seed, key) for key in keys], dtype="int64"),
                 "generator": generator,
-                "round": pd.Series([round_number for _, round_number in ordered], dtype="int64"),
+                "round": pd.Series([self.rounds[index] for index in indices], dtype="int64"),
             }
         )
 
@@ -172,7 +177,7 @@ class _Wanted:
         some = ", ".join(f"{word} ({total[word] - n} of {total[word]})" for word, n in islice(short.items(), 5))
         more = f" and {len(short) - 5} more" if len(short) > 5 else ""
         why = ", ".join(f"{reason} {n}" for reason, n in self.dropped.most_common())
-        name, made, count = self.split_name, len(self.accepted), len(self.keywords)
+        name, made, count = self.split_name, self.count, len(self.keywords)
         return (
             f"splits.{name}: {made} of {count} captions after {config.max_rounds} rounds; short for {some}{more}; "
             f"dropped: {why}. Fix: a smaller splits.{name}.count or more keywords, a higher prompts.max_rounds, "

@@ -13,7 +13,7 @@ from dmp_core.prompts.vary import VaryConfig
 
 
 class ResumableGenerator:
-    """A generator whose completions are kept in a file, one line per call, and reused for equal calls.
+    """A generator whose completions are kept in a file, one line per call, and reused for equal calls of a later run.
 
     A killed run that starts over makes the same calls, so its result
     does not change. Completions of another generator are not used: a vLLM that has been
@@ -33,13 +33,13 @@ class ResumableGenerator:
         weighed = {"vary": vary} if vary else {}
         call += vary.model_dump_json() if vary else ""
         key = hashlib.sha256(call.encode()).hexdigest()
-        if key not in self._kept:
-            texts = self._generator.generate(keywords, template, seeds, **weighed)
-            with self._path.open("a", encoding="utf-8") as stream:
-                # The line break comes first: it also ends a line that a killed run left incomplete.
-                stream.write("\n" + json.dumps({"asked": key, "texts": texts}))
-            self._kept[key] = texts
-        return self._kept[key]
+        if key in self._kept:
+            return self._kept[key]
+        texts = self._generator.generate(keywords, template, seeds, **weighed)
+        with self._path.open("a", encoding="utf-8") as stream:
+            # The line break comes first: it also ends a line that a killed run left incomplete.
+            stream.write("\n" + json.dumps({"asked": key, "texts": texts}))
+        return texts
 
 
 def _read(path: Path) -> dict[str, list[str]]:

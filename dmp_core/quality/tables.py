@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dmp_core.errors import InputError
@@ -66,11 +67,23 @@ def drop_counts(reasons: Mapping[str, str]) -> dict[str, int]:
     return {str(gate): int(count) for gate, count in pd.Series(list(reasons.values())).value_counts().items()}
 
 
-def score_records(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
-    """Key → table → score, in JSON's types; missing scores are omitted."""
-    records: dict[str, dict[str, Any]] = {}
-    for name, table in tables.items():
-        for row in json.loads(table.to_json(orient="records", double_precision=6)):
-            key = row.pop("key")
-            records.setdefault(key, {})[name] = {score: value for score, value in row.items() if value is not None}
-    return records
+Records = dict[str, dict[str, Any]]
+"""Key → table → score, in JSON's types; missing scores are omitted."""
+
+
+def score_reader(tables: Mapping[str, pd.DataFrame]) -> Callable[[str, str], Records]:
+    """Reads the records from one key to another, for a shard at a time: all would take ten times the tables' memory."""
+    # A key ends in the sample's number, by which the tables are sorted.
+    numbers = {name: table["key"].str[-8:].astype("int64").to_numpy() for name, table in tables.items()}
+
+    def read(first: str, last: str) -> Records:
+        records: Records = {}
+        for name, table in tables.items():
+            start, end = np.searchsorted(numbers[name], (int(first[-8:]), int(last[-8:]) + 1))
+            rows = table[start:end]
+            for row in json.loads(rows.to_json(orient="records", double_precision=6)):
+                key = row.pop("key")
+                records.setdefault(key, {})[name] = {score: value for score, value in row.items() if value is not None}
+        return records
+
+    return read

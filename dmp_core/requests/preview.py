@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from dmp_core.config.pipeline import PipelineConfig
+from dmp_core.dataset.reading import read_prompts
 from dmp_core.errors import InputError
 from dmp_core.report.preview import Entry, write_preview
 from dmp_core.stages.base import Node
@@ -49,12 +49,12 @@ def preview(config: PipelineConfig, split: str, count: int, out: Path, workspace
     check_needs([prompts, images], config.runtime)
     out.mkdir(parents=True, exist_ok=True)  # before minutes of work
     with _captions(config, prompts, workspace) as captions:
-        rows, skipped = rows_of(captions), captions.published().skipped
-    shown = list(islice((row for row in rows if row["key"] not in skipped), count))
+        table, skipped = read_prompts(captions), captions.published().skipped
+    shown = rows_of(table[~table["key"].isin(list(skipped))][:count])
     entries = list(_entries(images, config, shown, out))
     made = sum(bool(entry.file) for entry in entries)
-    lead = f"The first {len(entries)} of {len(rows)} images of the split {split}."
-    return Preview(write_preview(out, f"Preview: {config.dataset}", lead, entries), made, len(rows))
+    lead = f"The first {len(entries)} of {len(table)} images of the split {split}."
+    return Preview(write_preview(out, f"Preview: {config.dataset}", lead, entries), made, len(table))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ class ids (N, H, W); see `Modality.channels_last` and, for pixels without a labe
 from __future__ import annotations
 
 import math
+from array import array
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,10 +21,10 @@ from numpy.typing import NDArray
 from dmp_core.errors import InputError
 from dmp_core.evaluation.bootstrap import (
     Interval,
+    Resamples,
     Statistic,
-    paired_interval,
-    percentile_interval,
-    resample_weights,
+    difference,
+    percentile_intervals,
     weighted_mean,
 )
 from dmp_core.modalities import Metric, Modality, modality_of
@@ -121,7 +122,9 @@ class Scorer:
 
     def __init__(self, modality: Modality | str, *, row: str = DMP, split: str = "") -> None:
         self.modality, self.row, self.split = modality_of(modality), row, split
-        self._frames: list[pd.DataFrame] = []
+        # Growing arrays: small ones that stay would lie between the freed ones of each chunk, which then never shrink.
+        self._keys: list[str] = []
+        self._columns: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
         self._areas: list[NDArray[np.int64]] = []
 
     def update(self, pred: NDArray[Any], true: NDArray[Any], keys: Sequence[str]) -> None:
@@ -139,13 +142,15 @@ class Scorer:
         columns, areas = self.modality.scores_and_areas(pred, true)
         if areas is not None:
             self._areas.append(areas)
-        self._frames.append(pd.DataFrame({"key": keys, **columns}))
+        self._keys += keys
+        for name, values in columns.items():
+            self._columns[name].extend(values.tolist())
 
     def table(self) -> ScoreTable:
         """All scores so far; raises InputError when there are none."""
-        if not self._frames:
+        if not self._keys:
             raise InputError(f"{self.modality.name}: no images to score in split {self.split!r}")
-        values = pd.concat(self._frames, ignore_index=True)
+        values = pd.DataFrame({"key": self._keys} | {name: np.array(own) for name, own in self._columns.items()})
         areas = np.concatenate(self._areas) if self._areas else None
         return ScoreTable(self.modality, values, self.row, self.split, areas)
 
@@ -189,32 +194,47 @@ def aggregate(tables: Iterable[ScoreTable], *, samples: int = 1000, seed: int = 
         rows[table.row] = table
     result: dict[str, Any] = {}
     for (name, split), rows in groups.items():
-        constant = rows.get(CONSTANT)
-        sizes = {len(table.values) for table in rows.values()}
-        weights = {size: resample_weights(size, samples, seed) for size in sizes}
+        statistics = {row: _statistics(table, rows.get(CONSTANT)) for row, table in rows.items()}
+        intervals: dict[tuple[str, str], Interval] = {}
+        for size in {len(table.values) for table in rows.values()}:  # one drawing for all tables of a size
+            alike = [row for row, table in rows.items() if len(table.values) == size]
+            chosen = {(row, kind): one for row in alike for kind, one in statistics[row].items()}
+            found = percentile_intervals([*chosen.values()], Resamples(size, samples, seed))
+            intervals |= zip(chosen, found, strict=True)
         result.setdefault(name, {})[split] = {
-            row: _summary(table, constant, weights[len(table.values)]) for row, table in rows.items()
+            row: _summary(table, {kind: intervals[row, kind] for kind in statistics[row]})
+            for row, table in rows.items()
         }
     return result
 
 
-def _summary(table: ScoreTable, constant: ScoreTable | None, weights: NDArray[np.uint8]) -> dict[str, Any]:
-    metrics = {m.name: _plain(percentile_interval(table.statistic(m), weights)) for m in table.modality.metrics}
-    entry: dict[str, Any] = {"images": len(table.values), "metrics": metrics}
-    entry["beats_constant"], entry["versus_constant"] = None, None
-    if constant is not None and table.row != CONSTANT:
-        entry.update(_versus(table, constant, weights))
-    return entry
+_VERSUS = "versus constant"
 
 
-def _versus(table: ScoreTable, constant: ScoreTable, weights: NDArray[np.uint8]) -> dict[str, Any]:
-    if list(table.values["key"]) != list(constant.values["key"]):
+def _statistics(table: ScoreTable, constant: ScoreTable | None) -> dict[str, Statistic]:
+    """Of all metrics, and the primary one's difference from the constant's."""
+    found = {metric.name: table.statistic(metric) for metric in table.modality.metrics}
+    if constant is None or table.row == CONSTANT:
+        return found
+    if not table.values["key"].equals(constant.values["key"]):
         raise InputError(
             f"{table.modality.name}, split {table.split!r}: {table.row!r} and the constant were scored on "
             "different images"
         )
-    metric = table.modality.primary_metric
-    interval = paired_interval(table.statistic(metric), constant.statistic(metric), weights)
+    primary = table.modality.primary_metric
+    return found | {_VERSUS: difference(found[primary.name], constant.statistic(primary))}
+
+
+def _summary(table: ScoreTable, intervals: Mapping[str, Interval]) -> dict[str, Any]:
+    metrics = {metric.name: _plain(intervals[metric.name]) for metric in table.modality.metrics}
+    entry: dict[str, Any] = {"images": len(table.values), "metrics": metrics}
+    entry["beats_constant"], entry["versus_constant"] = None, None
+    if _VERSUS in intervals:
+        entry.update(_versus(table.modality.primary_metric, intervals[_VERSUS]))
+    return entry
+
+
+def _versus(metric: Metric, interval: Interval) -> dict[str, Any]:
     wins = interval.excludes_zero() and metric.better(interval.value, 0.0)
     plain = _plain(interval)
     versus = {"metric": metric.name, "difference": plain["mean"], "low": plain["low"], "high": plain["high"]}

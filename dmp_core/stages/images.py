@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -22,6 +22,9 @@ from dmp_core.synthesis.sources import Row, open_source
 from dmp_core.synthesis.text_to_image import check_text_to_image
 from dmp_core.weights.prompt_limit import cut_prompts
 from dmp_core.weights.resolve import identity
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Details of the prompts in the dataset's card: name in the card → column of the prompts.
 _DETAIL_COLUMNS = {"keywords": "keyword", "prompts": "generator"}
@@ -100,25 +103,22 @@ def run(
     progress: Progress = silent,
 ) -> StageResult:
     """Make one image per prompt, shard by shard."""
-    rows: dict[str, Row] = {row["key"]: row for row in rows_of(inputs["prompts"])}
-    plans = plan_shards(rows, config.samples_per_shard, inputs["prompts"].published().skipped)
+    table = read_prompts(inputs["prompts"])
+    plans = plan_shards(table["key"], config.samples_per_shard, inputs["prompts"].published().skipped)
+    by_key = table.set_index("key", drop=False)
     with share(KIND, config, inputs, runtime, lambda: open_source(config.images, runtime, config.clip)) as source:
         files = write_shards(
             out,
             plans,
-            lambda plan: source().samples([rows[key] for key in plan.keys]),
+            lambda plan: source().samples(rows_of(by_key.loc[[*plan.keys]])),
             only=shards,
             threaded=isinstance(config.images, DiffusionImages),
             batches=source().batches,
             bounds=runtime.on_bad_sample.bounds,
             progress=progress,
         )
-    details = {name: sorted({str(row[column]) for row in rows.values()}) for name, column in _DETAIL_COLUMNS.items()}
-    cut = (
-        cut_prompts(config.images, (row["prompt"] for row in rows.values()))
-        if isinstance(config.images, DiffusionImages)
-        else {}
-    )
+    details = {name: sorted(map(str, table[column].unique())) for name, column in _DETAIL_COLUMNS.items()}
+    cut = cut_prompts(config.images, table["prompt"]) if isinstance(config.images, DiffusionImages) else {}
     total = sum(plan.planned for plan in plans)
     whole = sum(record.planned for record in files) == total
     again = count_made_again(_samples(out, files)) if config.patient and whole else {}
@@ -131,6 +131,6 @@ def _samples(out: Artefact, files: Iterable[FileRecord]) -> Iterator[Sample]:
         yield from read_shard(out.workspace, out.file(record.name))
 
 
-def rows_of(prompts: Artefact) -> list[Row]:
-    """What the images are made from, in the order of their keys."""
-    return [{str(name): value for name, value in row.items()} for row in read_prompts(prompts).to_dict("records")]
+def rows_of(prompts: pd.DataFrame) -> list[Row]:
+    """What these images are made from; of one shard at a time, since a dict takes several times a table's memory."""
+    return [{str(name): value for name, value in row.items()} for row in prompts.to_dict("records")]

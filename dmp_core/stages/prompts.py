@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from dmp_core.dataset.settings import SplitConfig
 from dmp_core.keywords.former import meanings
 from dmp_core.modalities import Modality
 from dmp_core.modalities.base import Axes
-from dmp_core.modalities.registry import modalities_of
+from dmp_core.modalities.registry import modalities_of, with_axes
 from dmp_core.modalities.settings import OwnModality
 from dmp_core.progress import Progress, silent
 from dmp_core.prompts import ResumableGenerator, build_generator, make_captions
@@ -71,7 +70,7 @@ class FolderPromptsStage(StageSettings):
     @property
     def modalities(self) -> list[Modality]:
         found = modalities_of({"own_modalities": self.own_modalities})
-        return [replace(m, file_axes=self.file_axes.get(m.name, m.file_axes)) for m in found]
+        return [with_axes(m, self.file_axes.get(m.name, m.file_axes)) for m in found]
 
 
 def add(draft: Draft, split: str) -> None:

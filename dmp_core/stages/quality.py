@@ -95,19 +95,43 @@ def run(
     return StageResult(samples=len(table))
 
 
+class _Columns:
+    """Collects rows by column, which takes a fraction of the memory of a dict per row."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self.total, self.progress, self.done = total, progress, 0
+        self.columns: dict[str, list[Any]] = {}
+
+    def add(self, row: dict[str, Any]) -> None:
+        for name in row:
+            self.columns.setdefault(name, [np.nan] * self.done)
+        for name, values in self.columns.items():
+            values.append(row.get(name, np.nan))
+        self.done += 1
+        self.progress(self.done, self.total)
+
+    def table(self) -> pd.DataFrame:
+        """The same as of a list of the rows; the rows are gone afterwards."""
+        table = pd.DataFrame(self.columns)
+        self.columns.clear()
+        return table
+
+
 # ------------------------------------------------------------------------------ image and prompt
 def _image_table(config: QualityStage, inputs: Inputs, runtime: RuntimeConfig, progress: Progress) -> pd.DataFrame:
-    images = inputs["images"]
-    total, rows = images.published().samples, []
-    for row in _image_rows(config, inputs, runtime):
-        rows.append(row)
-        progress(len(rows), total)
-    table = pd.DataFrame(rows).astype({"flagged": "boolean"})
+    scores = _Columns(inputs["images"].published().samples, progress)
+
+    def prompts() -> Iterator[str]:
+        for row in _image_rows(config, inputs, runtime):
+            yield row.pop("prompt")
+            scores.add(row)
+
+    likeness, index = nearest_earlier_prompt(prompts())
+    table = scores.table().astype({"flagged": "boolean"})
     _add_nearest(table, table, "hash_distance", "nearest")
     tests = [read_scores(artefact) for role, artefact in inputs.items() if role.startswith("test_")]
     if tests:
         _add_nearest(table, pd.concat(tests, ignore_index=True), "test_distance", "test_nearest")
-    likeness, index = nearest_earlier_prompt(list(table.pop("prompt")))
     table["prompt_similarity"] = likeness
     table["prompt_nearest"] = table["key"].reindex(index).to_numpy()
     return table
@@ -150,12 +174,11 @@ def _add_nearest(table: pd.DataFrame, pool: pd.DataFrame, distance_column: str, 
 
 # ---------------------------------------------------------------------------------------- labels
 def _label_table(modality: Modality, labels: Artefact, progress: Progress) -> pd.DataFrame:
-    total, rows = labels.published().samples, []
+    scores = _Columns(labels.published().samples, progress)
     for sample in read_artefact(labels):
-        scores = label_scores(modality, modality.stored(sample[modality.member]))
-        rows.append({"key": sample["__key__"], **scores, **_flip_score(sample.get(f"{modality.name}.flip.json"))})
-        progress(len(rows), total)
-    return pd.DataFrame(rows)
+        own = label_scores(modality, modality.stored(sample[modality.member]))
+        scores.add({"key": sample["__key__"], **own, **_flip_score(sample.get(f"{modality.name}.flip.json"))})
+    return scores.table()
 
 
 def _flip_score(member: bytes | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dmp_core.modalities import Modality, find_modality
 from dmp_core.modalities.settings import OwnModality
 from dmp_core.progress import Progress, silent
 from dmp_core.quality.gates import IMAGE, gates_for
-from dmp_core.quality.tables import drop_counts, failed, left_out, score_records, score_tables, skipped
+from dmp_core.quality.tables import drop_counts, failed, left_out, score_reader, score_tables, skipped
 from dmp_core.report.dataset_card import card_from_manifests
 from dmp_core.report.dataset_record import Schema, record_schema, uniform_record
 from dmp_core.runtime import RuntimeConfig
@@ -82,8 +82,8 @@ def run(
     progress: Progress = silent,
 ) -> StageResult:
     """Join the columns by key into samples; shards keep the images' layout, without dropped samples."""
-    tables, columns = score_tables(inputs, config.split), columns_of(inputs)
-    dropped = left_out(tables, config.gates, config.split) | failed(columns.values())
+    columns = columns_of(inputs)
+    dropped = left_out(score_tables(inputs, config.split), config.gates, config.split) | failed(columns.values())
     plans = [plan for plan in _without(shard_plans(inputs["images"]), dropped) if plan.keys]
     if not plans:
         counts = drop_counts(dropped)
@@ -101,16 +101,18 @@ def run(
 
 def joined(config: ShardsStage, inputs: Inputs, wanted: Callable[[str], bool]) -> Callable[[int], Iterator[Sample]]:
     """Reads the wanted samples of one of the images' shards, by its number, as the merged dataset has them."""
-    scores, columns = score_records(score_tables(inputs, config.split)), columns_of(inputs)
+    scores, columns = score_reader(score_tables(inputs, config.split)), columns_of(inputs)
     readers = {role: shard_reader(artefact) for role, artefact in columns.items()}
     modalities = {role: config.modality(role) for role in columns if role != "images"}
     schema = record_schema(modalities.values())
 
     def read(number: int) -> Iterator[Sample]:
         shard = {role: _by_key(read(number)) for role, read in readers.items()}
-        for key in filter(wanted, shard["images"]):
+        keys = list(shard["images"])
+        records = scores(keys[0], keys[-1]) if keys else {}
+        for key in filter(wanted, keys):
             parts = {role: column[key] for role, column in shard.items() if key in column}
-            yield _merge(key, parts, scores.get(key, {}), config, modalities, schema)
+            yield _merge(key, parts, records.get(key, {}), config, modalities, schema)
 
     return read
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from dmp_core.errors import InputError
 from dmp_core.images import decoding, open_rgb, opened
 from dmp_core.modalities import Modality, modality_of
+from dmp_core.overlap import in_threads
 from dmp_core.quality import doubts, label_scores
 from dmp_core.reading import read_file, shown
 from dmp_core.runtime import BadSampleConfig
@@ -56,28 +56,29 @@ def check_folder(listing: Listing, bounds: BadSampleConfig | None = None) -> Map
     """
     scores: dict[str, list[dict[str, Any]]] = {}
     faults: dict[str, list[str]] = {}
-    with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda image: _checked(listing.root, image), listing.images)
-        for image, (problems, rows) in zip(listing.images, found, strict=True):
+    found = in_threads(partial(_checked, listing.root), listing.images)
+    for image, (problems, rows) in zip(listing.images, found, strict=True):
+        if problems:
             faults[image.file] = problems
-            for name, row in rows.items() if not problems else ():
-                scores.setdefault(name, []).append({"key": image.file, **row})
+            continue
+        for name, row in rows.items():
+            scores.setdefault(name, []).append({"key": image.file, **row})
     if bounds is None:
         refuse(problem for problems in faults.values() for problem in problems)
         skipped: Mapping[str, str] = {}
     else:
-        skipped = _skipped(listing.root, faults, bounds)
+        skipped = _skipped(listing, faults, bounds)
     for line in doubts(_tables(scores), own={modality.name: modality for modality in listing.labelled}):
         log.warning("%s: warning: %s", shown(listing.root), line)
     return skipped
 
 
-def _skipped(root: Path, faults: Mapping[str, list[str]], bounds: Bounds) -> Mapping[str, str]:
+def _skipped(listing: Listing, faults: Mapping[str, list[str]], bounds: Bounds) -> Mapping[str, str]:
     """File → reason, without paths of this machine. Raises InputError above the bounds."""
-    count = SkipCount(shown(root), len(faults), bounds)
-    for file, problems in faults.items():
-        if problems:
-            reason = "; ".join(problem.replace(f"{shown(root)}/", "") for problem in problems)
+    count = SkipCount(shown(listing.root), len(listing.images), bounds)
+    for file in (image.file for image in listing.images):
+        if problems := faults.get(file):
+            reason = "; ".join(problem.replace(f"{shown(listing.root)}/", "") for problem in problems)
             count.bad(Skipped(file, one_line(reason.removeprefix(f"{shown(file)}: "))))
         else:
             count.good()
@@ -97,9 +98,8 @@ def check_folders(listings: Iterable[Listing], bounds: BadSampleConfig | None = 
 
 def pixel_faults(root: Path, images: Iterable[OwnImage]) -> Iterator[str]:
     """Faults of these images' pixels and labels, one line per file."""
-    with ThreadPoolExecutor() as pool:
-        for faults, _ in pool.map(lambda image: _checked(root, image), images):
-            yield from faults
+    for faults, _ in in_threads(partial(_checked, root), images):
+        yield from faults
 
 
 def _tables(scores: Mapping[str, list[dict[str, Any]]]) -> dict[str, pd.DataFrame]:

@@ -13,7 +13,6 @@ import re
 import reprlib
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 from dmp_core.errors import InputError
 from dmp_core.images import decoding, opened, orientation
 from dmp_core.modalities import Modality, find_modality, modality_names
+from dmp_core.overlap import in_threads
 from dmp_core.reading import is_utf8, read_text, regular_size, shown
 from dmp_core.store import canonical_json, sample_key, sample_seed
 from dmp_core.store.fingerprint import sha256_file
@@ -111,7 +111,6 @@ def prompts_table(listing: Listing, split: str, seed: int) -> pd.DataFrame:
     import pandas as pd
 
     keys = [sample_key(split, index) for index in range(len(listing.images))]
-    labels = [{x.modality.name: {"file": x.file, "sha256": x.sha256} for x in image.labels} for image in listing.images]
     return pd.DataFrame(
         {
             "key": keys,
@@ -123,9 +122,13 @@ def prompts_table(listing: Listing, split: str, seed: int) -> pd.DataFrame:
             "round": pd.Series([0] * len(keys), dtype="int64"),
             "file": [image.file for image in listing.images],
             "sha256": [image.sha256 for image in listing.images],
-            "labels": [canonical_json(entry) for entry in labels],
+            "labels": [_labels_of(image) for image in listing.images],
         }
     )
+
+
+def _labels_of(image: OwnImage) -> str:
+    return canonical_json({x.modality.name: {"file": x.file, "sha256": x.sha256} for x in image.labels})
 
 
 def _part(listing: Listing, share: tuple[float, float]) -> tuple[OwnImage, ...]:
@@ -230,15 +233,17 @@ def _scan(root: Path, tree: _Tree, keeps_broken: bool, modalities: tuple[Modalit
     captions, faults = _captions(root, names, by_stem, stems)
     problems += [*more, *lost, *faults, *_clashes(root, by_stem)]
     _warn_of_misspelt(root, names, labels, words, by_stem)
-    with ThreadPoolExecutor() as pool:
-        headers = dict(zip(images, pool.map(lambda name: _header(root / name), images), strict=True))
-        digests = dict(zip(labels, pool.map(lambda name: _digest(root / name), labels), strict=True))
+    headers = dict(zip(images, in_threads(lambda name: _header(root / name), images), strict=True))
+    digests = dict(zip(labels, in_threads(lambda name: _digest(root / name), labels), strict=True))
     listed = []
+    sizes: dict[tuple[int, int], tuple[int, int]] = {}  # one object for all images of a size
     for name, header in headers.items():
         keyword, prompt = captions.entries[_stem(name)]
         files = beside.get(_stem(name), {})
         given = tuple(LabelFile(modality, str(file), digests[file].sha256) for modality, file in files.items())
-        listed.append(OwnImage(str(name), header.sha256, header.size, keyword, prompt, given))
+        listed.append(
+            OwnImage(str(name), header.sha256, sizes.setdefault(header.size, header.size), keyword, prompt, given)
+        )
     kept = keeps_broken and {name for name, header in headers.items() if header.sha256}
     files_read = [header for name, header in headers.items() if not kept or name not in kept] + [*digests.values()]
     problems += [found.problem for found in files_read if found.problem]
@@ -400,7 +405,7 @@ def _clashes(root: Path, by_stem: Mapping[str, list[PurePosixPath]]) -> list[str
     ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Checked:
     """A file's digest and, for an image, its (height, width) as shown; or its problem."""
 

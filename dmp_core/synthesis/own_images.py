@@ -22,7 +22,7 @@ UNKNOWN_SIZE = (0, 0)
 _MOST_PROBLEMS = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LabelFile:
     """A label that came with an image; `file` is relative to the folder, with forward slashes."""
 
@@ -31,7 +31,7 @@ class LabelFile:
     sha256: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OwnImage:
     """One image of the folder."""
 
@@ -77,11 +77,12 @@ class Listing:
     @property
     def digest(self) -> str:
         """Digest of names and contents of images, captions and labels; independent of the folder's path."""
-        rows = [
-            (i.file, i.sha256, i.keyword, i.prompt, [(x.modality.name, x.file, x.sha256) for x in i.labels])
-            for i in self.images
-        ]
-        return hashlib.sha256(canonical_json(rows).encode()).hexdigest()[:16]
+        digest = hashlib.sha256()
+        for number, i in enumerate(self.images):  # one list in JSON, row by row
+            row = (i.file, i.sha256, i.keyword, i.prompt, [(x.modality.name, x.file, x.sha256) for x in i.labels])
+            digest.update(f"{',' if number else '['}{canonical_json(row)}".encode())
+        digest.update(b"]" if self.images else b"[]")
+        return digest.hexdigest()[:16]
 
 
 def refuse(problems: Iterable[str]) -> None:

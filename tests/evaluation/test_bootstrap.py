@@ -6,21 +6,24 @@ import numpy as np
 import pytest
 
 from dmp_core.errors import InputError
+from dmp_core.evaluation import bootstrap
 from dmp_core.evaluation.bootstrap import (
     Interval,
-    paired_interval,
+    Resamples,
+    difference,
     percentile_interval,
-    resample_weights,
+    percentile_intervals,
     weighted_mean,
 )
+from tests.peak import peak_memory
 
 
 def mean_interval(values: np.ndarray, samples: int, seed: int = 0) -> Interval:
-    return percentile_interval(weighted_mean(values), resample_weights(len(values), samples, seed))
+    return percentile_interval(weighted_mean(values), Resamples(len(values), samples, seed))
 
 
 def test_every_resample_draws_as_many_images_as_there_are() -> None:
-    weights = resample_weights(17, 200, seed=3)
+    (weights,) = Resamples(17, 200, seed=3).blocks()
     assert weights.shape == (200, 17)
     assert np.all(weights.sum(axis=1) == 17)
     assert np.all(weights == weights.round())
@@ -72,9 +75,9 @@ def test_pairing_removes_the_noise_that_both_share() -> None:
     rng = np.random.default_rng(4)
     difficulty = rng.normal(20, 8, size=30)
     ours, theirs = difficulty - 1 + rng.normal(0, 0.5, 30), difficulty + rng.normal(0, 0.5, 30)
-    weights = resample_weights(30, 1000)
-    paired = paired_interval(weighted_mean(ours), weighted_mean(theirs), weights)
-    alone = percentile_interval(weighted_mean(ours), weights)
+    resamples = Resamples(30, 1000)
+    paired = percentile_interval(difference(weighted_mean(ours), weighted_mean(theirs)), resamples)
+    alone = percentile_interval(weighted_mean(ours), resamples)
     assert paired.excludes_zero()
     assert paired.value == pytest.approx((ours - theirs).mean())
     assert paired.high - paired.low < 0.2 * (alone.high - alone.low)
@@ -83,16 +86,25 @@ def test_pairing_removes_the_noise_that_both_share() -> None:
 @pytest.mark.parametrize(("images", "samples"), [(0, 100), (5, 0)])
 def test_empty_input_is_an_input_error(images: int, samples: int) -> None:
     with pytest.raises(InputError, match="at least one image"):
-        resample_weights(images, samples)
+        Resamples(images, samples)
 
 
 @pytest.mark.parametrize("images", [17, 9000])
 def test_resamples_are_numpys_however_many_are_drawn_at_a_time(images):
     """The second set is too large for one block."""
     whole = np.random.default_rng(3).multinomial(images, np.full(images, 1 / images), size=1000).astype(np.float64)
-    weights = resample_weights(images, 1000, seed=3)
-    assert np.array_equal(weights, whole)
+    resamples = Resamples(images, 1000, seed=3)
+    assert np.array_equal(np.concatenate([*resamples.blocks()]), whole)
     values = np.random.default_rng(0).random(images)
     low, high = np.quantile(whole @ values / images, [0.025, 0.975])
-    interval = percentile_interval(weighted_mean(values), weights)
+    interval = percentile_interval(weighted_mean(values), resamples)
     assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-12)
+
+
+def test_together_as_alone_and_only_one_block_at_a_time(monkeypatch):
+    monkeypatch.setattr(bootstrap, "_MOST_VALUES", 64 * 2000)
+    images = 2000  # 64 resamples per block
+    resamples, rng = Resamples(images, 256), np.random.default_rng(5)
+    means = [weighted_mean(rng.random(images)) for _ in range(2)]
+    assert percentile_intervals(means, resamples) == [percentile_interval(mean, resamples) for mean in means]
+    assert peak_memory(lambda: percentile_intervals(means, resamples)) < 1.3 * 64 * images * 8

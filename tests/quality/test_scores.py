@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from dmp_core.quality import (
     perceptual_hash,
 )
 from dmp_core.quality.labels import flip_difference
+from tests.peak import peak_memory
 from tests.report.rooms import blurred, room
 
 
@@ -116,6 +118,30 @@ def test_prompts_share_words() -> None:
     assert np.isnan(likeness[0])
     assert likeness[1:].tolist() == [1 / 5, 2 / 4, 1.0, 0.0]
     assert index[:4].tolist() == [-1, 0, 0, 0]
+
+
+def test_nearest_prompts_are_those_of_a_plain_search() -> None:
+    """Of more words than have a bit, of texts with none, and of one with so many that a byte cannot count them."""
+    draw = random.Random(0)
+    vocabulary = [f"w{number}" for number in range(150)]
+    prompts = [" ".join(draw.choices(vocabulary, range(150, 0, -1), k=draw.randint(0, 12))) for _ in range(300)]
+    longest = " ".join(f"x{number}" for number in range(400))
+    for texts in (prompts, [*prompts[:50], longest, "", f"{longest} w1", "w1 w2"], ["one"], []):
+        likeness, index = nearest_earlier_prompt(iter(texts))
+        words = [set(text.split()) for text in texts]
+        for row in range(1, len(texts)):
+            alike = [len(words[row] & other) / max(len(words[row] | other), 1) for other in words[:row]]
+            assert (likeness[row], index[row]) == (max(alike), alike.index(max(alike)))
+        assert np.isnan(likeness[:1]).all()
+        assert (index[:1] == -1).all()
+
+
+def test_nearest_neighbours_take_little_memory() -> None:
+    draw = random.Random(0)
+    prompts = [" ".join(draw.choices([f"word{n}" for n in range(300)], k=16)) for _ in range(1000)]
+    hashes = np.random.default_rng(0).integers(0, 2**63, 1000, dtype=np.uint64)
+    assert peak_memory(lambda: nearest_earlier(hashes)) < 64 * 1000
+    assert peak_memory(lambda: nearest_earlier_prompt(prompts)) < 800 * 1000
 
 
 # ---------------------------------------------------------------------------------------- labels

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -19,12 +21,14 @@ from dmp_core.labelers.registry import BUILT_IN
 from dmp_core.labelers.settings import ModelLabels
 from dmp_core.modalities import find_modality
 from dmp_core.modalities.files import png_bytes
-from dmp_core.quality.tables import read_scores
+from dmp_core.progress import silent
+from dmp_core.quality.tables import read_scores, score_reader
 from dmp_core.report.dataset_record import UNKNOWN
 from dmp_core.scoring.protocol import ScoreTable, constant_prediction, score
 from dmp_core.stages import execute, find, plan
 from dmp_core.stages.base import StageResult
 from dmp_core.stages.execute import publish
+from dmp_core.stages.quality import _Columns
 from dmp_core.store import Artefact, Sample, Workspace, open_dataset, plan_shards, read_artefact, write_shards
 from tests.constant_rows import score_constant
 from tests.golden.fill import fill_module
@@ -326,3 +330,30 @@ def write_clip(folder: Path) -> Path:
     images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=crop)
     CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
     return folder
+
+
+def test_scores_are_read_for_a_shard_at_a_time():
+    """One table lacks a sample that failed; missing scores are omitted, numbers are as JSON has them."""
+    keys = [f"train-{index:08d}" for index in range(9, 14)]
+    image = pd.DataFrame({"key": keys, "std": [1.23456789, None, 3.0, 4.0, 5.0]})
+    image["flagged"] = pd.Series([None, True, None, None, False], dtype="boolean")
+    depth = pd.DataFrame({"key": [keys[0], *keys[2:]], "classes": [1, 2, 3, 4]})
+    read = score_reader({"image": image, "depth": depth})
+    assert read(keys[0], keys[2]) == {
+        keys[0]: {"image": {"std": 1.234568}, "depth": {"classes": 1}},
+        keys[1]: {"image": {"flagged": True}},
+        keys[2]: {"image": {"std": 3.0}, "depth": {"classes": 2}},
+    }
+    assert list(read(keys[4], keys[4])) == [keys[4]]
+    assert read("train-00000100", "train-00000200") == {}
+
+
+def test_columns_are_those_of_a_list_of_rows():
+    """Also where a score is missing, or only some rows have it."""
+    values = (None, 1, 2.5, True, "a", float("nan"))
+    for own in itertools.product((*values, ...), repeat=2):
+        rows = [{"key": "k", "x": 1.0}] + [{"key": "k"} | ({} if value is ... else {"v": value}) for value in own]
+        columns = _Columns(len(rows), silent)
+        for row in rows:
+            columns.add(dict(row))
+        pd.testing.assert_frame_equal(columns.table(), pd.DataFrame(rows))

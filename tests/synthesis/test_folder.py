@@ -13,17 +13,22 @@ import subprocess
 import sys
 import unicodedata
 import zlib
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from dmp_core.config import load_config
+from dmp_core.dataset.settings import SplitConfig
 from dmp_core.errors import InputError
 from dmp_core.modalities import find_modality
+from dmp_core.stages.prompts import FolderPromptsStage
 from dmp_core.synthesis.checking import check_folder
 from dmp_core.synthesis.folder import decode_image, fit_array, open_rgb, read_label
 from dmp_core.synthesis.listing import prompts_table, read_folder
+from dmp_core.synthesis.own_images import LabelFile, Listing, OwnImage
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 # Meaning of the stored rows and columns in the EXIF standard, by orientation.
@@ -647,3 +652,22 @@ def test_good_labels_are_not_warned_of(tmp_path, caplog):
     write_label(tmp_path / "a.depth.npy", "depth", np.full((6, 8), 4, np.float32))
     check_folder(read_folder(tmp_path))
     assert caplog.records == []
+
+
+def test_the_digest_is_that_of_one_list_in_json():
+    """As folders that were imported by earlier versions have it."""
+    labels = (LabelFile(find_modality("depth"), "a.depth.npy", "2" * 64),)
+    images = tuple(OwnImage(f"{name}.png", "1" * 64, (4, 4), "é", 'a "room"', labels) for name in "abc")
+    for some in (images, images[:1], ()):
+        rows = [[i.file, i.sha256, i.keyword, i.prompt, [["depth", "a.depth.npy", "2" * 64]]] for i in some]
+        text = json.dumps(rows, separators=(",", ":"), ensure_ascii=False)
+        assert Listing(Path(), some).digest == sha256(text.encode()).hexdigest()[:16]
+
+
+def test_a_folder_is_listed_once_whatever_its_axes():
+    """The listing is found again by its modalities, so these must be the same objects in the plan and in the stage."""
+    config = load_config("smoke", None, ["labels.normal={kind: exact, axes: opencv}"])
+    source = SplitConfig(folder="x")
+    stage = FolderPromptsStage(split="s", source=source, digest="", seed=0, file_axes=config.file_axes)
+    assert next(m for m in config.known if m.name == "normal").file_axes == "opencv"
+    assert [*map(id, config.known)] == [*map(id, stage.modalities)]
