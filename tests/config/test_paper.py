@@ -185,6 +185,7 @@ def test_no_setting_that_could_depart_is_left_out() -> None:
             "colour_error",
             "class_balance",
             "processes",
+            "nodes",
             "trackers",
             "tf32",
             "compile",

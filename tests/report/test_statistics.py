@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dmp_core.report.build import metrics_record, render_page
+from dmp_core.report.build import draw_plots, metrics_record, render_page
 from dmp_core.report.data import ReportData
 from dmp_core.report.statistics import StatisticsCollector, entropy_bits
 
@@ -54,7 +54,7 @@ def test_words_are_counted_per_trait_and_their_entropy_is_shown() -> None:
     result = collector.result()
     assert result.traits == {"colour": {"red": 2, "blue": 2}, "style": {}}
     data = ReportData(title="Words", config_yaml="", metrics={}, statistics={"train": result})
-    page = render_page(data, [])
+    page = render_page(data, [], draw_plots(data))
     assert "1.00 bits, 2 values" in page
     assert page.count(" bits, ") == 1
     assert metrics_record(data)["statistics"]["train"]["trait_entropy_bits"] == {"colour": 1, "style": 0}

@@ -15,7 +15,7 @@ from dmp_core.quality.rejects import listed, marked
 from dmp_core.requests.rejects import open_with_rejects, rejects_of
 from dmp_core.stages import plan
 from dmp_core.store import open_dataset
-from tests.app.rooms import configuration, make, write_rooms
+from tests.app.rooms import configuration, dataset_of, write_rooms
 from tests.report.rooms import room
 
 BLANK, BROKEN, COUNT = 2, 4, 7
@@ -36,7 +36,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(configuration(photos, SKIP, *GATES), tmp_path_factory.mktemp("workspace"))
+    return dataset_of(configuration(photos, SKIP, *GATES), tmp_path_factory.mktemp("workspace"))
 
 
 def keys(dataset: Path) -> list[str]:
@@ -106,12 +106,12 @@ def test_marked_keys_are_left_out_and_named(photos: Path, dataset: Path, tmp_pat
     file = tmp_path / "rejects.txt"
     file.write_text(f"# seen by eye\n\n{key(0)}\n  {key(6)}  # too dark\n{key(0)}\n")
     config = configuration(photos, SKIP, *GATES, f"quality.rejects_file={file}")
-    merged = make(config, dataset.parents[1])
+    merged = dataset_of(config, dataset.parents[1])
     assert keys(merged) == [key(index) for index in (1, 3, 5)]
     gates = {reject.key: reject.gate for reject in rejects_of(f"{merged}/train.rejects")}
     assert gates == {key(0): "rejects", key(2): "min_std", key(4): "failed", key(6): "rejects"}
     assert json.loads((merged / "train" / "manifest.json").read_text())["details"]["dropped"]["rejects"] == 2
-    make(configuration(photos, SKIP, *GATES), dataset.parents[1])  # without the file they are back
+    dataset_of(configuration(photos, SKIP, *GATES), dataset.parents[1])  # without the file they are back
     assert len(keys(merged)) == COUNT - 2
 
 
@@ -164,7 +164,7 @@ def test_a_missing_file_is_named(photos: Path, tmp_path: Path) -> None:
 def test_when_all_are_marked_one_error_says_so(photos: Path, tmp_path: Path) -> None:
     everything = ", ".join(key(index) for index in range(COUNT))
     with pytest.raises(InputError, match=r"the gates leave none of the .* samples .*rejects"):
-        make(configuration(photos, SKIP, f"quality.rejects=[{everything}]"), tmp_path)
+        dataset_of(configuration(photos, SKIP, f"quality.rejects=[{everything}]"), tmp_path)
 
 
 def test_marks_keep_every_other_line() -> None:

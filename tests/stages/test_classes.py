@@ -41,7 +41,7 @@ def workspace(tmp_path_factory) -> Path:
 def test_predictions_choose_among_the_classes_of_the_training_labels(method, workspace):
     config = load_config("smoke", None, TINY + METHODS[method])
     nodes, store = plan(config), Workspace(workspace)
-    make(workspace, config, STAGES.keys() - {"shards", "evaluate", "report"})
+    make(workspace, config, {*STAGES} - {"shards", "evaluate", "report"})
     labels = find(nodes, "labels/train-segmentation").artefact(store)
     learnt = classes_in(labels, share=0.02)
     assert learnt < classes_in(labels)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from dmp_core.cli import app
 from dmp_core.config import PipelineConfig, load_config
 from dmp_core.config.presets import validate
+from dmp_core.dataset.reading import read_prompts
 from dmp_core.errors import InputError
 from dmp_core.quality.clip import ClipScorer
 from dmp_core.render import render_prompt
@@ -144,7 +145,7 @@ def test_rendered_images_show_what_their_captions_name(workspace: Path) -> None:
 def _rows(workspace: Path) -> list[Row]:
     from dmp_core.stages.images import rows_of
 
-    return rows_of(find(plan(street()), "prompts/train").artefact(Workspace(str(workspace))))
+    return rows_of(read_prompts(find(plan(street()), "prompts/train").artefact(Workspace(str(workspace)))))
 
 
 def test_a_shard_made_again_alone_is_the_same(workspace: Path) -> None:
