@@ -39,6 +39,7 @@ def test_the_registry_states_the_counted_memory(artefact):
 
 
 @pytest.mark.slow
+@pytest.mark.e2e
 def test_the_estimates_operations_are_the_counted_ones():
     assert pytest.approx(device_memory.operations(), rel=0.02) == OPERATIONS
 

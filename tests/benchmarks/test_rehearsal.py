@@ -101,6 +101,7 @@ def tiny_config() -> PipelineConfig:
 
 
 @pytest.mark.slow
+@pytest.mark.e2e
 def test_one_process_pulls_from_a_mirror_runs_and_writes_the_tables(mirror, tmp_path):
     write_registry(mirror)
     config, measuring = tiny_config(), rehearsal.Measuring(tmp_path, lambda name: None)

@@ -168,6 +168,7 @@ def full() -> tuple[list[Tensor], Tensor]:
 
 
 @pytest.mark.slow
+@pytest.mark.e2e
 def test_full_network(full: tuple[list[Tensor], Tensor]) -> None:
     features, logits = full
     for tap, step in zip(TAPS, (16, 8, 4, 2), strict=True):
@@ -178,6 +179,7 @@ def test_full_network(full: tuple[list[Tensor], Tensor]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.e2e
 def test_full_class_map(full: tuple[list[Tensor], Tensor]) -> None:
     """Exact wherever the logits, each within the tolerance, decide between the first two classes.
 

@@ -105,6 +105,7 @@ class Loses:
 
 
 @pytest.mark.slow
+@pytest.mark.e2e
 def test_a_flow_in_a_bucket_ends_with_its_report_and_a_lost_training_moves(bucket, monkeypatch, tmp_path):
     shown: list[str] = []
     monkeypatch.setattr(visible, "create_markdown_artifact", lambda text, *_: shown.append(text))
