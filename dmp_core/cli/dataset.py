@@ -24,6 +24,7 @@ from dmp_core.stages import plan
 from dmp_core.store import Artefact, Manifest, Workspace
 from dmp_core.store.folders import names_in
 from dmp_core.store.workspace import read_manifest
+from dmp_core.synthesis.patience import made_again
 
 app = typer.Typer(no_args_is_help=True, help="Make, show and verify datasets.")
 
@@ -129,7 +130,7 @@ def _row(folder: str, manifest: Manifest) -> dict[str, object]:
         "left_out": sum(manifest.details.get("dropped", {}).values()),
         "shards": len(manifest.files),
         "megabytes": round(size / 1e6, 1),
-    } | {name: manifest.details[name] for name in ("made_again", "still_miss") if name in manifest.details}
+    } | made_again(manifest.details)
 
 
 @app.command()

@@ -41,6 +41,7 @@ from dmp_core.scoring.protocol import ScoreTable
 from dmp_core.stages.base import Draft, Inputs, StageKind, StageResult, StageSettings, quality_node
 from dmp_core.store import Artefact, Lock, Manifest, read_artefact, staged_folder
 from dmp_core.store.folders import mirror
+from dmp_core.synthesis.patience import made_again
 
 KIND = StageKind("report", version=1, typical=(0.1, 10_000), on_a_gpu=(0.2, 10_000), folder="reports")
 
@@ -206,8 +207,8 @@ def read_split(
             predicted = {name: answers[key] for name, answers in shown.items() if key in answers}
             source = _source(record.get("source"))
             samples.append(Sample(key, record["prompt"], rgb, truth, predicted, record["keyword"], source))
-    again = {name: made.details[name] for name in ("made_again", "still_miss") if name in made.details}
-    return replace(collector.result(), **again), sorted(samples, key=lambda sample: keys.index(sample.key))
+    statistics = replace(collector.result(), **made_again(made.details))
+    return statistics, sorted(samples, key=lambda sample: keys.index(sample.key))
 
 
 class _Column:

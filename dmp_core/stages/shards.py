@@ -32,6 +32,7 @@ from dmp_core.store import (
     write_shards,
 )
 from dmp_core.store.workspace import split_manifests
+from dmp_core.synthesis.patience import made_again
 
 KIND = StageKind(
     "shards",
@@ -156,7 +157,7 @@ def _details(inputs: Inputs) -> dict[str, Any]:
         "resolution": [settings["resolution"]] * 2 if settings.get("fit", "crop") == "crop" else None,
         "generator": _generator(settings),
         "labelers": {name: manifest.config["labeler"]["kind"] for name, manifest in manifests.items()},
-    } | {name: made.details[name] for name in ("made_again", "still_miss") if name in made.details}
+    } | made_again(made.details)
 
 
 def _generator(settings: dict[str, Any]) -> str:

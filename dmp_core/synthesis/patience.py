@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from types import TracebackType
@@ -107,6 +107,11 @@ def count_made_again(samples: Iterable[Sample]) -> dict[str, int]:
         "made_again": sum(one["attempts"] > 1 for one in asked),
         "still_miss": sum(not one["met"] for one in asked),
     }
+
+
+def made_again(details: Mapping[str, Any]) -> dict[str, Any]:
+    """These counts among a manifest's details; empty if no image was to be made again."""
+    return {name: details[name] for name in ("made_again", "still_miss") if name in details}
 
 
 def patient_images(source: ImageSource, patience: int, clip: ClipBound | None, runtime: RuntimeConfig) -> PatientImages:
