@@ -38,6 +38,7 @@ def run_nodes(
 ) -> list[StageOutput]:
     """Run these nodes with the registered runner; needs no runner if all are complete."""
     place = Workspace(workspace)
+    release_ended(place)
     check_overwrites(nodes, place)
     artefacts = {node.id: node.artefact(place) for node in nodes}
     found = statuses(nodes, place)
@@ -115,7 +116,6 @@ def _in_turn(
     """The same nodes in the same order, without retries and without a record of the run."""
     stderr.print("Prefect is not installed (extra: flows): stages run in turn, without retries.", style="dim")
     numbers = {node_id: shard_numbers(shards, node_id.partition("/")[0]) for node_id in only}
-    release_ended(Workspace(workspace))
     with one_plan(settings) as planned:
         return [
             execute(settings, node.id, workspace, force=force, shards=numbers[node.id])

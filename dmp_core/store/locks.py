@@ -19,7 +19,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,27 +71,30 @@ class Held:
 
 def locks_in(workspace: Workspace) -> list[Held]:
     """All locks of a workspace, by name."""
-    fs, folder = workspace.fs, f"{workspace.root}/.locks"
     found = []
-    for name in names_in(fs, folder):
-        if not name.endswith(".lock"):
-            continue
+    for lock, content in _locks(workspace):
         with suppress(FileNotFoundError):  # released meanwhile
-            content, silent = bytes(fs.cat_file(f"{folder}/{name}")), age_of(fs.info(f"{folder}/{name}"))
+            silent = age_of(workspace.fs.info(lock.path))
             alive = silent <= STALE and not _has_ended(content)
-            found.append(Held(name.removesuffix(".lock"), _describe(content), silent, alive))
+            found.append(Held(lock.name, _describe(content), silent, alive))
     return found
 
 
 def release_ended(workspace: Workspace) -> None:
     """Remove the locks of processes that have ended on this machine: those killed after their work was complete, which
     nobody makes again, and so nobody would take over."""
-    fs, folder = workspace.fs, f"{workspace.root}/.locks"
-    for name in names_in(fs, folder):
+    for lock, content in _locks(workspace):
+        if _has_ended(content):
+            lock._remove(content)
+
+
+def _locks(workspace: Workspace) -> Iterator[tuple[Lock, bytes]]:
+    """All locks that are held, with the contents of their files."""
+    for name in names_in(workspace.fs, f"{workspace.root}/.locks"):
         if name.endswith(".lock"):
             lock = Lock(workspace, name.removesuffix(".lock"))
-            if (content := lock._read()) is not None and _has_ended(content):
-                lock._remove(content)
+            if (content := lock._read()) is not None:
+                yield lock, content
 
 
 class Lock:
