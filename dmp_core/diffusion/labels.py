@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,15 +93,48 @@ def mirrored(label_images: NDArray[Any], modality: Modality | str, where: NDArra
     return found
 
 
-class Predicted(NamedTuple):
-    """Labels of a batch of images, channels last."""
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions of a batch of images: what the networks made, and the labels, which are computed when first read."""
 
-    labels: Array
+    decoded: Tensor
+    """Label images (B, 3, h, w) as decoded, nominally in [-1, 1], all finite; on the CPU."""
+    labels_of: Callable[[Tensor], Array]
+    """From decoded label images to labels in the images' size, channels last."""
     latents: Tensor | None
-    """Of the label images, (B, C, h, w); None: they were made in tiles."""
-    difference: Array | None = None
-    """Between the image's prediction and the mirrored image's, (B, H, W) in the unit of the modality's `error_scale`;
-    None: not requested."""
+    """Of the label images, (B, C, h', w'); None: they were made in tiles."""
+    both: tuple[Tensor, Tensor] | None = None
+    """Decoded from the mirrored image, and mirrored back, and from the image itself; None: not requested."""
+    error_map: Callable[[Array, Array], NDArray[np.float64]] | None = None
+
+    @cached_property
+    def labels(self) -> Array:
+        """(B, H, W[, 3]) in the units of the modality."""
+        return self.labels_of(self.decoded)
+
+    @cached_property
+    def difference(self) -> NDArray[np.float64] | None:
+        """Between the image's prediction and the mirrored image's, (B, H, W) in the unit of the modality's
+        `error_scale`; None: not requested."""
+        if self.both is None or self.error_map is None:
+            return None
+        return np.stack([self.error_map(*two) for two in zip(*map(self.labels_of, self.both), strict=True)])
+
+    def each(self) -> list[Predicted]:
+        """The same, image by image."""
+
+        def row(batch: Tensor, number: int) -> Tensor:
+            return batch[number : number + 1]
+
+        return [
+            replace(
+                self,
+                decoded=row(self.decoded, number),
+                latents=None if self.latents is None else row(self.latents, number),
+                both=None if self.both is None else (row(self.both[0], number), row(self.both[1], number)),
+            )
+            for number in range(len(self.decoded))
+        ]
 
 
 def predict_labels(
@@ -127,6 +160,7 @@ def predict_labels(
     both_ways: also predict the mirrored images and average; not for class maps, where the mean of two classes' colours
         may be a third one's.
     difference: also return how far the two are apart, for class maps too; this predicts the mirrored images as well.
+    Raises `NotFinite`.
     """
     latents: list[Tensor] = []
 
@@ -134,19 +168,23 @@ def predict_labels(
         latents.append(latents_of(part / 2 + 0.5))
         return decode(vae, latents[-1])
 
+    def finite(decoded: Tensor) -> Tensor:
+        check_outputs(decoded)
+        return decoded.cpu()
+
     if tiles is not None:
         network = partial(tiled, network=network, tiles=tiles, choose=modality.has_classes)
 
     def labels_of(decoded: Tensor) -> Array:
         return modality.from_image_at(decoded, (size[0], size[1]), code, classes=classes, noise=colour_noise)
 
-    decoded = own = network(images)
-    apart, averaged = None, both_ways and not modality.has_classes
+    decoded = own = finite(network(images))
+    both, averaged = None, both_ways and not modality.has_classes
     if averaged or difference:
-        other = network(images.flip(-1)).cpu().numpy()
+        other = finite(network(images.flip(-1))).numpy()
         back = torch.from_numpy(mirrored(other, modality, np.ones(len(other), dtype=np.bool_)))
         if averaged:
-            decoded = (own.cpu() + back) / 2
+            decoded = (own + back) / 2
         if difference:
-            apart = np.stack([modality.error_map(*two) for two in zip(labels_of(back), labels_of(own), strict=True)])
-    return Predicted(labels_of(decoded), None if tiles else latents[0], apart)
+            both = back, own
+    return Predicted(decoded, labels_of, None if tiles else latents[0], both, modality.error_map)

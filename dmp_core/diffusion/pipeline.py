@@ -245,14 +245,15 @@ class DMPPipeline(DiffusionPipeline):
         encode: from such images to their scaled latents; None: this VAE, the posterior's mode.
         Other arguments, and the networks' mode, as in `__call__`.
         """
-        device, steps = self._execution_device, num_inference_steps or self.card.num_steps
+        device, dtype = self._execution_device, self.unet.dtype  # both walk the network's layers: once per block
+        steps = num_inference_steps or self.card.num_steps
         encode, schedule = encode or partial(encode_images, self.vae), schedule or self.schedule
         prediction, source = prediction or self.card.prediction, source or self.card.source
 
         def latents_of(pixels: Tensor) -> Tensor:
             with self.progress_bar(total=steps) as bar:
-                x = encode(pixels.to(device, torch.float32)).to(self.unet.dtype)
-                denoise = _ticking(self._denoiser(prompt, len(x), guidance_scale, device), bar.update)
+                x = encode(pixels.to(device, torch.float32)).to(dtype)
+                denoise = _ticking(self._denoiser(prompt, x, guidance_scale, device), bar.update)
                 y: Tensor = sample(denoise, x, schedule, steps, prediction, source)
             return y
 
@@ -309,20 +310,20 @@ class DMPPipeline(DiffusionPipeline):
         return embeds
 
     def _denoiser(
-        self, prompt: str | Sequence[str] | None, batch: int, guidance_scale: float, device: torch.device
+        self, prompt: str | Sequence[str] | None, x: Tensor, guidance_scale: float, device: torch.device
     ) -> Denoiser:
         if prompt is None:
-            return unet_denoiser(self.unet, self._embed_empty(device))
-        if not isinstance(prompt, str) and len(prompt) != batch:
-            raise InputError(f"prompt: {len(prompt)} prompts for {batch} images; give one, or one each")
-        empty = None if guidance_scale == 1 else self._embed_empty(device)
+            return unet_denoiser(self.unet, self._embed_empty(device, x.dtype))
+        if not isinstance(prompt, str) and len(prompt) != len(x):
+            raise InputError(f"prompt: {len(prompt)} prompts for {len(x)} images; give one, or one each")
+        empty = None if guidance_scale == 1 else self._embed_empty(device, x.dtype)
         return unet_denoiser(self.unet, self.encode_prompt(prompt, device), empty, guidance_scale)
 
-    def _embed_empty(self, device: torch.device) -> Tensor:
+    def _embed_empty(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Embedding of the empty prompt, (1, L, D), computed once: most calls use only this one."""
         if self._empty_embeds is None:
             self._empty_embeds = self.encode_prompt("", device)
-        self._empty_embeds = self._empty_embeds.to(device, self.unet.dtype)
+        self._empty_embeds = self._empty_embeds.to(device, dtype)
         return self._empty_embeds
 
     def _working_size(self, size: tuple[int, int], resolution: Resolution) -> tuple[int, int]:
@@ -454,8 +455,8 @@ def _check_number(name: str, value: Any, least: float | None = None) -> None:
 def evaluating(*networks: torch.nn.Module) -> Iterator[None]:
     """Run them in evaluation mode (no dropout), and restore every layer's mode afterwards."""
     training = [layer for network in networks for layer in network.modules() if layer.training]
-    for network in networks:
-        network.eval()
+    for layer in training:
+        layer.training = False
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ Predictor.from_preset("mini")("photo.jpg")  # modality → array
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from dmp_core.weights.adapters import adapter_card, adapter_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from dmp_core.diffusion import DMPPipeline
     from dmp_core.diffusion.labels import Predicted
@@ -173,13 +174,22 @@ def _card_settings(card: AdapterCard, modality: Modality | None) -> dict[str, An
 # ---------------------------------------------------------------------------------- prediction
 @dataclass(frozen=True)
 class Prediction:
-    """One modality of one image."""
+    """One modality of one image; label and uncertainty are computed when first read."""
 
     target: Target
-    label: NDArray[Any]
-    """In the image's size, channels last, in the units of `dmp_core.modalities`."""
-    uncertainty: NDArray[np.float64] | None = None
-    """Difference from the mirrored image's prediction, (H, W) in the unit of the modality's `error_scale`."""
+    found: Predicted
+    """Of this image alone."""
+
+    @property
+    def label(self) -> NDArray[Any]:
+        """In the image's size, channels last, in the units of `dmp_core.modalities`."""
+        label: NDArray[Any] = self.found.labels[0]
+        return label
+
+    @property
+    def uncertainty(self) -> NDArray[np.float64] | None:
+        """Difference from the mirrored image's prediction, (H, W) in the unit of the modality's `error_scale`."""
+        return None if self.found.difference is None else self.found.difference[0]
 
 
 @dataclass
@@ -246,47 +256,41 @@ class Predictor:
         images: (B, H, W, 3); names: for errors. What one image gives depends on the others by rounding only.
         Raises InputError that names the image, or, where several are at fault, the first.
         """
-        from dmp_core.diffusion.latents import SharedLatents
-
-        shared: dict[int, SharedLatents] = {}
-
-        def latents_of(pipeline: DMPPipeline) -> SharedLatents:
-            return shared.setdefault(id(pipeline.vae), SharedLatents(pipeline.vae))
-
-        columns = [self._predicted(target, images, names, captions, latents_of) for target in targets or self.targets]
+        shared = _Shared(images)
+        columns = [self._predicted(target, shared, names, captions) for target in targets or self.targets]
         return [list(row) for row in zip(*columns, strict=True)]
 
     def _predicted(
         self,
         target: Target,
-        images: NDArray[np.uint8],
+        shared: _Shared,
         names: Sequence[str],
         captions: Sequence[str] | None,
-        latents_of: Callable[[DMPPipeline], SharedLatents],
     ) -> list[Prediction]:
         from dmp_core.finite import finite_predictions
         from dmp_core.methods.dmp.predict import predict_all
 
         def predictions(numbers: Sequence[int], dtype: Precision) -> list[Prediction]:
             pipeline = self._pipeline(target, dtype)
-            found: Predicted = predict_all(
+            resolution = self._resolution(target, pipeline)
+            found = predict_all(
                 pipeline,
-                images[list(numbers)],
+                shared.images[list(numbers)],
                 target.modality,
                 target.config.sampling,
                 code=target.config.latents.code,
-                resolution=self._resolution(target, pipeline),
+                resolution=resolution,
                 prompts=None if captions is None else [captions[number] for number in numbers],
-                encode=latents_of(pipeline),
+                encode=shared.latents_of(pipeline),
+                pixels=shared.pixels(pipeline, resolution)[list(numbers)],
                 tile=self.manner.tile,
                 overlap=self.manner.overlap,
                 difference=self.manner.uncertainty,
             )
-            apart = [None] * len(numbers) if found.difference is None else found.difference
-            return [Prediction(target, *two) for two in zip(found.labels, apart, strict=True)]
+            return [Prediction(target, one) for one in found.each()]
 
         own = partial(predictions, dtype=target.config.sampling.dtype)
-        return finite_predictions(range(len(images)), names, own, partial(predictions, dtype="float32"))
+        return finite_predictions(range(len(shared.images)), names, own, partial(predictions, dtype="float32"))
 
     def _resolution(self, target: Target, pipeline: DMPPipeline) -> int | None:
         found = self.manner.resolution(target)
@@ -314,6 +318,30 @@ class Predictor:
                 target.config.base, device, getattr(torch, dtype), target.config.sampling.decoder
             )
         return self._bases[key]
+
+
+class _Shared:
+    """Images of one size, and what several modalities need of them: each is computed once."""
+
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self.images = images
+        self._latents: dict[int, SharedLatents] = {}
+        self._pixels: dict[tuple[int, int | None], Tensor] = {}
+
+    def latents_of(self, pipeline: DMPPipeline) -> SharedLatents:
+        from dmp_core.diffusion.latents import SharedLatents
+
+        return self._latents.setdefault(id(pipeline.vae), SharedLatents(pipeline.vae))
+
+    def pixels(self, pipeline: DMPPipeline, resolution: int | None) -> Tensor:
+        """The images' `working_images`."""
+        from dmp_core.diffusion.labels import working_images
+        from dmp_core.diffusion.latents import downscale_factor
+
+        key = downscale_factor(pipeline.vae), resolution
+        if key not in self._pixels:
+            self._pixels[key] = working_images(pipeline.vae, self.images, resolution)
+        return self._pixels[key]
 
 
 def _base_of(target: Target) -> str:

@@ -112,6 +112,7 @@ def predict_all(
     resolution: int | None = None,
     prompts: Sequence[str] | None = None,
     encode: Encode | None = None,
+    pixels: torch.Tensor | None = None,
     tile: int | None = None,
     overlap: int | None = None,
     difference: bool = False,
@@ -119,6 +120,7 @@ def predict_all(
     """As `predict_batch`, with all that is known of the prediction.
 
     encode: see `SharedLatents`; None: the pipeline's own VAE.
+    pixels: the images' `working_images` at this resolution; None: they are made.
     tile, overlap: of the images at their working size, pixels; None: in one piece, and a fourth of the tile.
     difference: see `predict_labels`.
     """
@@ -138,7 +140,7 @@ def predict_all(
         return predict_labels(
             pipeline.decoding,
             latents_of,
-            working_images(pipeline.vae, images, resolution),
+            working_images(pipeline.vae, images, resolution) if pixels is None else pixels,
             images.shape[1:3],
             modality,
             replace(code or Code(), **pipeline.card.code_of(modality)),
