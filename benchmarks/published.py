@@ -1,18 +1,27 @@
-"""Training and prediction of the mini prior beside the published way of doing them, in pairs.
+"""Training, prediction and the stages of a dataset beside the published way of doing them.
 
-    .venv/bin/python -m benchmarks.published [--pairs 5] [--write]
+    .venv/bin/python -m benchmarks.published [--pairs 5] [--samples 1000] [--write]
 
 The published script encodes image and label in every training step, predicts one image at a time, and runs the U-Net
 twice for guidance, although there is no caption. Here latents are encoded once and read, prediction is batched, and
 guidance of 1 costs nothing. CPU seconds of this process, one thread; medians over pairs, which take turns.
+
+A dataset is made by the mini preset's stages, once as published, one image after another on one core, and once on all
+cores, each in a process of its own. Seconds on the clock.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -23,12 +32,14 @@ from dmp_core.config import load_config
 from dmp_core.diffusion.adapters import add_lora
 from dmp_core.diffusion.latents import encode_images
 from dmp_core.methods.dmp.settings import TrainConfig
+from dmp_core.stages import execute, one_plan
 from dmp_core.training.settings import LoraConfig
 from dmp_core.weights.load import load_base
-from docs.writing.documents import fill
+from docs.writing.documents import ROOT, fill
 
 STEPS = 5
 """Of a prediction, as in the paper."""
+STAGES = ("images", "labels", "quality", "shards", "latents")
 
 
 def prediction(base: Any, images: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
@@ -96,17 +107,64 @@ def measured(pairs: int, batch: int) -> list[str]:
     return rows
 
 
+def make_dataset(samples: int, folder: Path, one_by_one: bool) -> dict[str, float]:
+    """Seconds per stage; prompts come from the grammar, test splits are as small as they can be."""
+    chosen = [f"splits.train.count={samples}", "prompts.generator.kind=grammar"]
+    chosen += [f"splits.{split}.count=1" for split in ("in_domain", "out_of_domain")]
+    if one_by_one:
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+        torch.set_num_threads(1)
+        chosen += ["runtime.workers=1", "latents.batch_size=1"]
+    config, seconds = load_config("mini", None, chosen), dict.fromkeys(STAGES, 0.0)
+    with one_plan(config) as planned:
+        for node in (node for node in planned if node.stage in ("prompts", *STAGES)):
+            begun = time.perf_counter()
+            execute(config, node.id, str(folder))
+            if node.stage in seconds:
+                seconds[node.stage] += time.perf_counter() - begun
+    return seconds
+
+
+def dataset(samples: int) -> list[str]:
+    """The rows of the table."""
+    taken = []
+    for way in ("published", "here"):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "benchmarks.published", "--samples", str(samples), "--folder", folder]
+            command += ["--one-by-one"] if way == "published" else []
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+            taken.append(json.loads(done.stdout.splitlines()[-1]))
+    old, new = ({**seconds, "all": sum(seconds.values())} for seconds in taken)
+    return [f"| {name}, s | {old[name]:.1f} | {new[name]:.1f} | {old[name] / new[name]:.1f} |" for name in old]
+
+
 def main(
     pairs: int = 5,
     batch: Annotated[int, typer.Option(help="Images at a time; the published way predicts them one by one.")] = 16,
-    write: Annotated[bool, typer.Option(help="Write the table into docs/performance.md.")] = False,
+    samples: Annotated[int, typer.Option(help="Size of the dataset.")] = 1000,
+    write: Annotated[bool, typer.Option(help="Write the tables into docs/performance.md.")] = False,
+    folder: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    one_by_one: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
+    if folder is not None:
+        typer.echo(json.dumps(make_dataset(samples, folder, one_by_one)))
+        return
     torch.set_num_threads(1)
-    head = ["| mini prior, one thread | published way | here | ratio |", "|---|---:|---:|---:|"]
-    text = "\n".join([*head, *measured(pairs, batch)]) + "\n"
-    typer.echo(f"{text}\n{platform.processor() or platform.machine()}, torch {torch.__version__}")
-    if write:
-        fill("docs/performance.md", "published", text)
+    cores = len(os.sched_getaffinity(0))
+    tables = {
+        "published": _table("mini prior, one thread", measured(pairs, batch)),
+        "dataset": _table(f"{samples:,} samples, five modalities, {cores} cores", dataset(samples)),
+    }
+    for name, text in tables.items():
+        typer.echo(text)
+        if write:
+            fill("docs/performance.md", name, text)
+    typer.echo(f"{platform.processor() or platform.machine()}, torch {torch.__version__}")
+
+
+def _table(what: str, rows: list[str]) -> str:
+    head = [f"| {what} | published way | here | ratio |", "|---|---:|---:|---:|"]
+    return "\n".join([*head, *rows]) + "\n"
 
 
 if __name__ == "__main__":
