@@ -141,7 +141,7 @@ def test_memory_is_counted_per_artefact_where_there_is_no_device(monkeypatch):
     assert [rehearsal.counted_gib(name) for name in known] == [5.0, 1.0, 2.0, 3.0, 4.0, None, None]
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_memory_is_that_of_the_process_alone_and_since_the_reset():
     held = np.ones(2**27)  # 1 GiB
     assert rehearsal.peak_gib() > 1

@@ -40,6 +40,7 @@ def test_kills_at_random_times(arena):
     check(kills(arena, 2, at_writes=False), 2)
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(faults.compiler() is None, reason="needs a C compiler")
 def test_kills_at_random_writes(arena):
     check(kills(arena, 3), 3)

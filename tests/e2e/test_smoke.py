@@ -118,7 +118,7 @@ def test_deleted_shard_is_redone_alone_and_byte_identical(workspace):
     assert changed == {f"{folder}/shard-000001.tar", f"{folder}/shard-000001.json", f"{folder}/manifest.json"}
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_sigterm_ends_a_run_with_all_its_processes_and_the_rerun_resumes_at_the_missing_shard(tmp_path):
     slow = ["images={resolution: 64, samples_per_pixel: 512}", "runtime.workers=1"]  # seconds per image
     config = load_config("smoke", None, slow)

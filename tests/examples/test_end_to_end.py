@@ -7,7 +7,7 @@ import pytest
 from examples.end_to_end import main
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_example_learns_albedo(tmp_path):
     pytest.importorskip("mitsuba")
     means = main(tmp_path, images=16, steps=40)

@@ -11,7 +11,7 @@ import pytest
 NOTEBOOK = Path(__file__).resolve().parents[2] / "examples" / "mini.ipynb"
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -274,6 +274,7 @@ def test_the_results_page_has_the_tables_and_lists_variants_not_run(made, monkey
     assert f"| SPADE | {' / '.join(map(str, counts))} |" in text
 
 
+@pytest.mark.e2e
 def test_a_second_run_makes_nothing_and_writes_the_same(made, experiment, planned):
     assert all(output.cached for output in make(planned, made[0]))
     before = {path.name: path.read_bytes() for path in made[2].iterdir()}

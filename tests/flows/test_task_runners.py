@@ -108,7 +108,7 @@ def test_a_divided_run_makes_the_same_shards_though_its_workers_are_killed(plain
     assert "images/train: 1 of 3 chunks" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_a_worker_killed_while_it_sends_a_message_does_not_keep_the_flows_process_from_ending():
     program = """
 from flows.task_runners import EndableProcesses

@@ -323,7 +323,9 @@ def test_call_at_the_input_size(golden: Golden, pipeline: DMPPipeline, pil_image
     golden.check("call.F.noresize.steps5", np.asarray(depth))
 
 
-@pytest.mark.parametrize(("resampling", "suffix"), [("dmp_compat_aliased", "aa0"), ("dmp_compat", "aa1")])
+@pytest.mark.parametrize(
+    ("resampling", "suffix"), [pytest.param("dmp_compat_aliased", "aa0", marks=pytest.mark.e2e), ("dmp_compat", "aa1")]
+)
 def test_call_at_512(
     golden: Golden, pipeline: DMPPipeline, pil_image: Image.Image, resampling: str, suffix: str
 ) -> None:

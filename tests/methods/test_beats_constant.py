@@ -129,7 +129,8 @@ def learns(name: str, problem: Problem, folder: Path) -> None:
     assert aggregate([ours, theirs])["shading"][""][ours.row]["beats_constant"]
 
 
-@pytest.mark.parametrize("name", ["dmp", *(pytest.param(other, marks=pytest.mark.e2e) for other in ("sdedit", "ddib"))])
+@pytest.mark.e2e
+@pytest.mark.parametrize("name", ["dmp", "sdedit", "ddib"])
 def test_what_starts_from_the_prior_beats_the_constant(name, prior, tmp_path):
     learns(name, prior, tmp_path)
 

@@ -141,6 +141,7 @@ def test_a_second_run_finds_everything_complete(trained, parts):
     assert {row["status"] for row in rows["artefacts"]} == {"complete"}
 
 
+@pytest.mark.e2e
 def test_a_package_brings_a_modality(tmp_path):
     write_parts(tmp_path / "parts", ("edge",))
     package, site = tmp_path / "package", tmp_path / "site"

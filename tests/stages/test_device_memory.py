@@ -276,6 +276,7 @@ def in_order(settings: PipelineConfig, workspace: Path) -> list[Node]:
     return [node for _, batch in batches(plan(settings)) for node in in_turn(batch, Workspace(workspace))]
 
 
+@pytest.mark.e2e
 def test_no_network_outlives_its_stage(fresh):
     """What a stage loads stays for those of its artefacts that need the same, and no longer."""
     settings, workspace = config(LABELERS, modalities="albedo"), fresh("here")

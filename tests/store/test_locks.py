@@ -63,7 +63,7 @@ place, luck = Workspace(sys.argv[1]), random.Random(0)
 os.mkdir(place.root + "/.locks")  # a slow machine may end the first process before it makes it
 signal.signal(signal.SIGALRM, lambda number, frame: sys.exit(7))
 print("ready", flush=True)
-for _ in range(100):
+for _ in range(40):
     moment = 0.002 + 0.02 * luck.random()
     if not (child := os.fork()):
         signal.setitimer(signal.ITIMER_REAL, moment)

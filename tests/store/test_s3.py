@@ -55,6 +55,7 @@ def contents(url: str) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.e2e
 def test_dataset_in_a_bucket_is_the_dataset_in_a_folder(bucket, tmp_path):
     url = f"{bucket}/rooms [1]* #%20"  # not a pattern
     config = dataset_config(load_config("smoke", None, TINY), str(tmp_path), ["bedroom"], 4, name="rooms")

@@ -367,7 +367,7 @@ def test_log_of_a_resumed_run_drops_rows_after_the_checkpoint(tmp_path, referenc
 
 # ------------------------------------------------------------------------------------ resuming
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["lora", pytest.param("whole", marks=pytest.mark.e2e)])
 def test_a_killed_run_resumes_to_the_same_weights(tiny_folder, tmp_path, name):
     """SIGKILL in the middle of a real process, after a checkpoint but not at one."""
     undisturbed = finetune(

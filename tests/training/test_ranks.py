@@ -107,6 +107,7 @@ def test_a_killed_process_ends_all_with_one_message_and_any_number_resumes(tiny_
     assert difference(weights(tmp_path), alone) < 1e-5
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_terminated_run_saves_its_last_step_and_resumes_there(tiny_folder, tmp_path, alone, ranks):
     child = get_context("spawn").Process(target=terminated_in_ranks, args=(tiny_folder, tmp_path, ranks))
