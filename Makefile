@@ -43,10 +43,10 @@ demo: $(VENV)/.mini $(VENV)/.smollm2 ## the whole pipeline on this machine: data
 app: $(VENV)/.app ## predict in the browser, and look through the demo's dataset if it is there
 	$(BIN)/dmp app $(if $(wildcard $(WORKSPACE)/datasets),--workspace $(WORKSPACE))
 
-test: lint ## linters, types, layers, then every test
+test: lint ## linters, types, layers, then the tests that take seconds
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
-e2e: $(VENV)/.e2e ## servers, workers, clusters, buckets, a browser, and drills that kill them (30 minutes)
+e2e: $(VENV)/.e2e ## servers, workers, clusters, buckets, a browser, drills that kill them, and whole examples (40 minutes)
 	$(INSTALL) -e '.[ray]'
 	DMP_E2E=1 $(BIN)/python -m pytest -v -m e2e --ignore=tests/docker $(PYTEST_FLAGS)
 	$(BIN)/python -m pytest -v tests/flows/test_task_runners.py tests/flows/test_gpus.py $(PYTEST_FLAGS)  # with Ray
