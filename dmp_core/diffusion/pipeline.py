@@ -245,7 +245,7 @@ class DMPPipeline(DiffusionPipeline):
         encode: from such images to their scaled latents; None: this VAE, the posterior's mode.
         Other arguments, and the networks' mode, as in `__call__`.
         """
-        device, dtype = self._execution_device, self.unet.dtype  # both walk the network's layers: once per block
+        device, dtype = self._place()
         steps = num_inference_steps or self.card.num_steps
         encode, schedule = encode or partial(encode_images, self.vae), schedule or self.schedule
         prediction, source = prediction or self.card.prediction, source or self.card.source
@@ -260,6 +260,18 @@ class DMPPipeline(DiffusionPipeline):
         with torch.no_grad(), evaluating(self.vae, self.unet, self.text_encoder, self.decoding):
             yield latents_of
         self.maybe_free_model_hooks()
+
+    def _place(self) -> tuple[torch.device, torch.dtype]:
+        """Where the networks compute, and in which precision the U-Net does.
+
+        Offloading and casting hang hooks on layers. diffusers looks for them so slowly that small networks wait for it.
+        """
+        networks = [part for part in self.components.values() if isinstance(part, torch.nn.Module)]
+        layers = (vars(layer) for network in networks for layer in network.modules())
+        if any("_diffusers_hook" in layer or "_hf_hook" in layer for layer in layers):
+            return self._execution_device, self.unet.dtype
+        first = next(value for value in self.unet.parameters() if value.is_floating_point())
+        return first.device, first.dtype
 
     def _labels(
         self, images: Images, resolution: Resolution, latents_of: Any, mirrored: bool, colour_noise: float | None

@@ -222,6 +222,16 @@ def test_half_precision(fresh: DMPPipeline, images: Tensor) -> None:
     assert out.images.dtype == torch.float32
 
 
+def test_layers_that_are_stored_in_another_precision_compute_in_theirs(fresh: DMPPipeline, images: Tensor) -> None:
+    """Weights of 8 bits, cast before each layer by a hook: then no weight says in which precision a layer computes."""
+    expected = fresh(images, num_inference_steps=1).latents
+    fresh.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    assert torch.float8_e4m3fn in {value.dtype for value in fresh.unet.parameters()}
+    found = fresh(images, num_inference_steps=1).latents
+    assert found.dtype == torch.float32
+    assert torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1] > 0.95
+
+
 # --------------------------------------------------------------------------------- other VAEs
 def test_a_vae_of_another_factor_and_width() -> None:
     parts = build_parts()
