@@ -139,6 +139,7 @@ def test_a_shipped_adapter_keeps_its_card(hub: Hub) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_damaged_adapter_or_one_of_code_is_refused(smoke: Path, hub: Hub) -> None:
     in_process("adapter", "push", adapter_in(smoke), "me/depth")
     files = hub.repositories["models/me/depth"]

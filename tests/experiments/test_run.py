@@ -99,6 +99,7 @@ def made(experiment, planned, tmp_path_factory) -> tuple[Path, list[StageOutput]
     return workspace, outputs, Path(write_outputs("compare", experiment, planned, Workspace(str(workspace))))
 
 
+@pytest.mark.slow
 def test_an_error_leaves_the_tables_of_earlier_scores(experiment, planned, made, monkeypatch):
     def broken(*_):
         raise InputError("train.steps: of this variant alone")

@@ -61,6 +61,7 @@ def test_a_child_run_is_done_waited_for_or_an_error():
         done(Failed(message="Flow run encountered an exception: InputError: latents/image: not made yet"))
 
 
+@pytest.mark.slow
 def test_bad_input_of_any_kind_is_known_by_its_name(monkeypatch):
     """In the state of a run elsewhere there is only text."""
 

@@ -188,6 +188,7 @@ def test_another_folder_needs_another_name(tmp_path, finish):
     assert (keys(tmp_path / "w", "my-photos"), keys(tmp_path / "w", "others")) == (2, 1)
 
 
+@pytest.mark.slow
 def test_the_same_folder_may_have_grown_or_moved(tmp_path):
     folder = photos(tmp_path / "a/photos", "x", "y")
     bring(tmp_path / "w", folder)

@@ -64,6 +64,7 @@ def outputs(workspace: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_finished_workspace_has_nothing_wrong(made):
     assert findings(made) == []
 

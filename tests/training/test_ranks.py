@@ -91,6 +91,7 @@ def alone(tiny_folder, tmp_path_factory) -> dict[str, torch.Tensor]:
     return weights(folder)
 
 
+@pytest.mark.slow
 def test_three_processes_train_what_one_trains(tiny_folder, tmp_path, alone):
     reports: list[tuple[Any, ...]] = []
     details = fit_in_ranks(partial(fit, tiny_folder, tmp_path, None), 3, "cpu", lambda *report: reports.append(report))
@@ -99,6 +100,7 @@ def test_three_processes_train_what_one_trains(tiny_folder, tmp_path, alone):
     assert difference(weights(tmp_path), alone) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_all_with_one_message_and_any_number_resumes(tiny_folder, tmp_path, alone):
     with pytest.raises(RunError, match=r"one of its 2 processes was killed.*resumes from the last checkpoint"):
         fit_in_ranks(partial(fit, tiny_folder, tmp_path, killed), 2, "cpu", silent)
