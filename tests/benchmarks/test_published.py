@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from benchmarks.published import STAGES, make_dataset, measured, prediction
@@ -23,6 +24,7 @@ def test_the_table_has_a_ratio_per_row():
     assert all(abs(float(ratio) - float(old) / float(new)) < 0.1 for _, old, new, ratio in rows)
 
 
+@pytest.mark.e2e
 def test_a_dataset_is_made_stage_by_stage(tmp_path):
     seconds = make_dataset(1, tmp_path, one_by_one=False)
     assert list(seconds) == list(STAGES)

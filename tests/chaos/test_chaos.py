@@ -60,7 +60,7 @@ def test_failing_writes(arena):
 
 
 def test_damaged_files(arena):
-    check(damages(arena, sample=2), 1)
+    check(damages(arena, sample=1), 1)
 
 
 @pytest.mark.e2e

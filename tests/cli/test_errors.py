@@ -271,7 +271,7 @@ def test_a_prefect_home_that_is_not_writable_is_one_line_immediately(tmp_path):
     assert re.fullmatch(rf"error: PREFECT_HOME {re.escape(str(home))}: .+\n", done.stderr.decode())
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_deploying_without_a_server_is_one_line():
     command = [sys.executable, "-m", "flows.deploy"]
     env = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | {"PYTHONPATH": str(ROOT)}

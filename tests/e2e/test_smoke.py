@@ -170,7 +170,7 @@ def test_threads_are_recorded_where_torch_computes_and_nowhere_else(workspace):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.e2e
 def test_locks_of_a_lost_machine_are_taken_over_in_every_stage(workspace, tmp_path, monkeypatch, caplog):
     """One shard per stage is lost, and a machine that held its lock; then an artefact without shards."""
     copy, locks = tmp_path / "w", []

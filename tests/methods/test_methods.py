@@ -197,8 +197,8 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["spade", pytest.param("drit", marks=pytest.mark.e2e)])
+@pytest.mark.e2e
+@pytest.mark.parametrize("name", METHODS)
 def test_a_killed_fit_resumes_to_the_same_weights(name, tmp_path):
     """SIGKILL in the middle of a real process, after a checkpoint but not at one."""
     method = METHODS[name]
