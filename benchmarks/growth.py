@@ -106,11 +106,17 @@ def settings(samples: int, folder: Path | None = None) -> PipelineConfig:
 
 def make(samples: int, folder: Path) -> dict[str, float]:
     """The dataset, stage by stage, in a plain loop; seconds per stage."""
+    with noise_for_renders():
+        return seconds_per_stage(settings(samples), folder, STAGES)
+
+
+def seconds_per_stage(config: PipelineConfig, folder: Path, stages: Sequence[str]) -> dict[str, float]:
+    """Run these stages in a plain loop."""
     from dmp_core.stages import execute, one_plan
 
-    config, seconds = settings(samples), dict.fromkeys(STAGES, 0.0)
-    with noise_for_renders(), one_plan(config) as planned:
-        for node in (node for node in planned if node.stage in STAGES):
+    seconds = dict.fromkeys(stages, 0.0)
+    with one_plan(config) as planned:
+        for node in (node for node in planned if node.stage in stages):
             begun = time.perf_counter()
             execute(config, node.id, str(folder))
             seconds[node.stage] += time.perf_counter() - begun

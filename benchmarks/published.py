@@ -28,11 +28,11 @@ import numpy as np
 import torch
 import typer
 
+from benchmarks.growth import seconds_per_stage
 from dmp_core.config import load_config
 from dmp_core.diffusion.adapters import add_lora
 from dmp_core.diffusion.latents import encode_images
 from dmp_core.methods.dmp.settings import TrainConfig
-from dmp_core.stages import execute, one_plan
 from dmp_core.training.settings import LoraConfig
 from dmp_core.weights.load import load_base
 from docs.writing.documents import ROOT, fill
@@ -115,14 +115,8 @@ def make_dataset(samples: int, folder: Path, one_by_one: bool) -> dict[str, floa
         os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
         torch.set_num_threads(1)
         chosen += ["runtime.workers=1", "latents.batch_size=1"]
-    config, seconds = load_config("mini", None, chosen), dict.fromkeys(STAGES, 0.0)
-    with one_plan(config) as planned:
-        for node in (node for node in planned if node.stage in ("prompts", *STAGES)):
-            begun = time.perf_counter()
-            execute(config, node.id, str(folder))
-            if node.stage in seconds:
-                seconds[node.stage] += time.perf_counter() - begun
-    return seconds
+    seconds = seconds_per_stage(load_config("mini", None, chosen), folder, ("prompts", *STAGES))
+    return {stage: seconds[stage] for stage in STAGES}
 
 
 def dataset(samples: int) -> list[str]:

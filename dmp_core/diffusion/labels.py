@@ -101,11 +101,11 @@ class Predicted:
     """Label images (B, 3, h, w) as decoded, nominally in [-1, 1], all finite; on the CPU."""
     labels_of: Callable[[Tensor], Array]
     """From decoded label images to labels in the images' size, channels last."""
+    error_map: Callable[[Array, Array], NDArray[np.float64]]
     latents: Tensor | None
     """Of the label images, (B, C, h', w'); None: they were made in tiles."""
     both: tuple[Tensor, Tensor] | None = None
     """Decoded from the mirrored image, and mirrored back, and from the image itself; None: not requested."""
-    error_map: Callable[[Array, Array], NDArray[np.float64]] | None = None
 
     @cached_property
     def labels(self) -> Array:
@@ -116,7 +116,7 @@ class Predicted:
     def difference(self) -> NDArray[np.float64] | None:
         """Between the image's prediction and the mirrored image's, (B, H, W) in the unit of the modality's
         `error_scale`; None: not requested."""
-        if self.both is None or self.error_map is None:
+        if self.both is None:
             return None
         return np.stack([self.error_map(*two) for two in zip(*map(self.labels_of, self.both), strict=True)])
 
@@ -187,4 +187,4 @@ def predict_labels(
             decoded = (own + back) / 2
         if difference:
             both = back, own
-    return Predicted(decoded, labels_of, None if tiles else latents[0], both, modality.error_map)
+    return Predicted(decoded, labels_of, modality.error_map, None if tiles else latents[0], both)

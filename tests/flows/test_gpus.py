@@ -43,12 +43,8 @@ def request(model: Path, *overrides: str):
     )
 
 
-def e2e(runner: str, gpus: int):
-    return pytest.param(runner, gpus, marks=pytest.mark.e2e)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("runner", "number"), [e2e("process", 2), e2e("process", 4), e2e("dask", 4), e2e("ray", 4)])
+@pytest.mark.e2e
+@pytest.mark.parametrize(("runner", "number"), [("process", 2), ("process", 4), ("dask", 4), ("ray", 4)])
 def test_tasks_use_every_gpu_and_none_twice_at_a_time(runner, number, gpus, tmp_path, monkeypatch):
     if runner in ("dask", "ray") and importlib.util.find_spec(f"prefect_{runner}") is None:
         pytest.skip(f"prefect-{runner} is not installed (extra {runner}; `make e2e` installs it)")
