@@ -17,6 +17,7 @@ import io
 import json
 import os
 import platform
+import re
 import resource
 import sys
 from collections import Counter
@@ -184,17 +185,23 @@ class Measuring:
         return Measured(node.id, describe(artefact), images, made.seconds, memory, device)
 
 
+def _count() -> dict[str, float]:
+    return {peak.artefact: peak.total / 2**30 for peak in device_memory.peaks(load_config("paper"))}
+
+
 @cache
 def counted_peaks() -> dict[str, float]:
-    """GiB by kind of artefact, at the preset's batch sizes."""
-    return {peak.artefact: peak.total / 2**30 for peak in device_memory.peaks(load_config("paper"))}
+    """GiB by kind of artefact, at the preset's batch sizes; counted in a process without tensors of the walk's models,
+    which some of them keep for all their copies.
+    """
+    return apart(_count)
 
 
 def counted_gib(node_id: str) -> float | None:
     """Of the same kind of artefact; None if it uses no device, or is of a compared method."""
     stage, _, name = node_id.partition("/")
     kinds = {"labels": f"labels/{name.rpartition('-')[2]}"}
-    if stage in ("train", "predict") and not name.endswith(("-dmp", "-ceiling")):
+    if stage in ("train", "predict") and not re.search("-(dmp(-[a-z]+)?|ceiling)$", name):
         return None
     kind = "predict (ceiling)" if name.endswith("-ceiling") else kinds.get(stage, stage)
     return counted_peaks().get(kind)

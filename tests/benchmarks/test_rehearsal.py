@@ -104,7 +104,7 @@ def tiny_config() -> PipelineConfig:
 @pytest.mark.e2e
 def test_one_process_pulls_from_a_mirror_runs_and_writes_the_tables(mirror, tmp_path):
     write_registry(mirror)
-    config, measuring = tiny_config(), rehearsal.Measuring(tmp_path, lambda name: None)
+    config, measuring = tiny_config(), rehearsal.Measuring(tmp_path, rehearsal.counted_gib)
     before = os.getpid()
     with listening(measuring):
         rehearsal.walk(config, tmp_path, MODELS)
@@ -119,6 +119,8 @@ def test_one_process_pulls_from_a_mirror_runs_and_writes_the_tables(mirror, tmp_
     assert "png 64×64×3 8 bit" in described["images/train"]
     assert "depth.npy 64×64 float16" in described["predict/in_domain-depth-dmp"]
     assert all(row.memory_gib > 0 for row in rows)
+    counted = {row.node: row.gpu_gib or 0 for row in rows}
+    assert 3 < counted["predict/in_domain-depth-dmp"] < counted["train/depth-dmp"] < 22
     (images,) = find(plan(config), "images/train").artefact(Workspace(tmp_path)).published().files
     assert images.batch == 32  # as many pixels as one image of 512
     assert f"| {rows[1].node} | {rows[1].output} |" in rehearsal.markdown([("tiny", 10**6, 2**30)], rows, config)
