@@ -96,8 +96,9 @@ bench: $(VENV)/.dev ## measure beside the published way, overlap, growth and Pre
 	for name in flops published growth; do $(BIN)/python -m benchmarks.$$name --write || exit; done
 	$(BIN)/python -m benchmarks.overlap
 
-bench-gpu: $(VENV)/.dev ## networks of full size with random weights on this machine's GPU (8 minutes); writes docs/performance.md
+bench-gpu: $(VENV)/.dev ## networks of full size with random weights on this machine's GPU (10 minutes); writes docs/performance.md
 	$(BIN)/python -m benchmarks.gpu --write $(BENCH_GPU_FLAGS)
+	$(BIN)/python -m benchmarks.precision --write
 
 rehearsal: $(VENV)/.dev ## the paper preset with full-size random networks on two images: shapes, memory, time
 	$(BIN)/python -m benchmarks.rehearsal $(REHEARSAL_FLAGS)

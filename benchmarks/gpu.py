@@ -180,8 +180,8 @@ def pipeline(where: Machine, kind: Any = DMPPipeline, **more: Any) -> Any:
 
 
 # ---------------------------------------------------------------------------------------- work
-def training(where: Machine, batch: int, channels_last: bool, compiled: bool) -> tuple[Callable[[], Any], Any]:
-    """A step as `dmp_core.methods.dmp.finetune` takes it: latents on the device, loss, gradient, clipping, AdamW."""
+def training_parts(where: Machine, batch: int) -> tuple[Any, MorphingLoss, list[nn.Parameter]]:
+    """A U-Net with low-rank layers, the loss of random latents on the device, and the layers' parameters."""
     config = load_config("paper-practical").train
     assert isinstance(config, TrainConfig)
     config = config.model_copy(update={"mixed_precision": MODES[where.dtype], "batch_size": batch})
@@ -195,7 +195,12 @@ def training(where: Machine, batch: int, channels_last: bool, compiled: bool) ->
     loss_at = MorphingLoss(config, base, pairs, None, None, make_accelerator(config, where.device))
     add_lora(unet, config.lora.rank, config.lora.alpha, config.lora.targets, seed=0)
     unet.train()
-    layers = list(dict(lora_parameters(unet)).values())
+    return unet, loss_at, list(dict(lora_parameters(unet)).values())
+
+
+def training(where: Machine, batch: int, channels_last: bool, compiled: bool) -> tuple[Callable[[], Any], Any]:
+    """A step as `dmp_core.methods.dmp.finetune` takes it: latents on the device, loss, gradient, clipping, AdamW."""
+    unet, loss_at, layers = training_parts(where, batch)
     optimizer = torch.optim.AdamW(layers, lr=1e-4)
     if channels_last:
         unet.to(memory_format=torch.channels_last)
