@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import signal
 import threading
@@ -122,6 +123,18 @@ def deferred_interrupts(seconds: float | None = None) -> Iterator[DeferredInterr
 
 
 @contextmanager
+def environment_variable(name: str, value: str) -> Iterator[None]:
+    """Inside, this process and those that it starts have this variable; afterwards it is as before."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        os.environ.update({} if before is None else {name: before})
+
+
+@contextmanager
 def without_interrupts() -> Iterator[None]:
     """Processes started in this block get no SIGINT: a terminal sends it to all, and their parent ends them.
 
@@ -166,6 +179,7 @@ def unwinding_worker() -> Iterator[None]:
 
 def _unwind(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
+    logging.disable()  # all later failures have this cause
     _exit_after(GRACE, 128 + number)  # in case the exception is caught
     signal_all(descendants(os.getpid()), signal.SIGKILL)
     raise Interrupted(128 + number)

@@ -45,6 +45,11 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     return f"; did you mean {found[0]}?" if found else ""
 
 
+def has_text(text: str) -> bool:
+    """Whether it has a letter or a digit: a file that a power cut has emptied or filled with zeros has none."""
+    return any(char.isalnum() for char in text)
+
+
 def _is_control(char: str) -> bool:
     return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -18,7 +17,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from dmp_core.config import PipelineConfig
 from dmp_core.errors import InputError, MissingExtra
-from dmp_core.processes import end_with_parent, end_workers, without_interrupts
+from dmp_core.processes import end_with_parent, end_workers, environment_variable, without_interrupts
 from dmp_core.progress import current_listener, listening
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.stages import (
@@ -118,12 +117,19 @@ class EndableProcesses(ProcessPoolTaskRunner):
         super().__init__(max_workers, initializer=end_with_parent)
 
     def __enter__(self) -> EndableProcesses:
+        self._api_url = PREFECT_API_URL.value()
         super().__enter__()
         # Workers send events and logs via this queue. One that is killed while it writes leaves the queue locked, and
         # this process would wait for the lock at exit.
         if self._subprocess_message_queue is not None:
             self._subprocess_message_queue.cancel_join_thread()
         return self
+
+    def _forward_subprocess_messages(self) -> None:
+        # This thread has none of the flow's settings: for what workers report it would start a server of Prefect's own,
+        # which takes half a minute and survives `kill -9`.
+        with temporary_settings({PREFECT_API_URL: self._api_url}):
+            super()._forward_subprocess_messages()
 
     def kill(self) -> None:
         end_workers(self._executor)
@@ -160,20 +166,9 @@ def started(runtime: RuntimeConfig) -> Iterator[TaskRunner[Any]]:
     """The runner for these settings. A Ray that is started here sees the planned GPUs only."""
     gpus = planned_gpus(runtime) if runtime.task_runner == "ray" and not runtime.cluster else ()
     with ExitStack() as running:
-        with _visible(gpus) if gpus else nullcontext():
+        with environment_variable(VISIBLE, ",".join(gpus)) if gpus else nullcontext():
             runner = running.enter_context(task_runner(runtime))
         yield runner
-
-
-@contextmanager
-def _visible(gpus: Sequence[str]) -> Iterator[None]:
-    before = os.environ.get(VISIBLE)
-    os.environ[VISIBLE] = ",".join(gpus)
-    try:
-        yield
-    finally:
-        os.environ.pop(VISIBLE)
-        os.environ.update({} if before is None else {VISIBLE: before})
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from dmp_core.app.browse_tab import browse_tab
 from dmp_core.app.predict_tab import predict_tab
 from dmp_core.app.predicting import Studio
 from dmp_core.errors import InputError, MissingExtra
+from dmp_core.processes import environment_variable
 
 _HERE = Path(__file__).parent
 _LARGEST = "100mb"
@@ -78,14 +78,8 @@ def served(
 @contextmanager
 def _own_cache() -> Iterator[None]:
     """A private folder for uploads and results, removed at the end: the default is shared and stays."""
-    before = os.environ.get("GRADIO_TEMP_DIR")
-    folder = tempfile.mkdtemp(prefix="dmp-app-")
-    os.environ["GRADIO_TEMP_DIR"] = folder
-    try:
+    with (
+        tempfile.TemporaryDirectory(prefix="dmp-app-", ignore_cleanup_errors=True) as folder,
+        environment_variable("GRADIO_TEMP_DIR", folder),
+    ):
         yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if before is None:
-            del os.environ["GRADIO_TEMP_DIR"]
-        else:
-            os.environ["GRADIO_TEMP_DIR"] = before

@@ -17,8 +17,9 @@ import yaml
 from dmp_core.diffusion.card import CARD_FILE, AdapterCard, read_card
 from dmp_core.diffusion.shipped import SHIPPED
 from dmp_core.modalities import Metric
+from dmp_core.store.files import write_file
 from dmp_core.store.workspace import README
-from dmp_core.text import markdown, markdown_code
+from dmp_core.text import has_text, markdown, markdown_code
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 """Of a repository on the Hugging Face hub."""
@@ -36,9 +37,12 @@ class Score:
 
 
 def write_model_card(folder: Path) -> None:
-    """Write the README of an adapter of DMP that has a ``dmp.json`` and no README yet."""
-    if (folder / CARD_FILE).is_file() and not (folder / README).exists() and read_card(folder).method == "dmp":
-        (folder / README).write_text(model_card(folder), encoding="utf-8")
+    """Write the README of an adapter of DMP that has a ``dmp.json`` and no README yet, or one without text."""
+    file = folder / README
+    if file.exists() and has_text(file.read_text("utf-8", errors="replace")):
+        return
+    if (folder / CARD_FILE).is_file() and read_card(folder).method == "dmp":
+        write_file(file, model_card(folder).encode())
 
 
 def model_card(folder: Path, scores: Sequence[Score] = (), place: str = ".") -> str:

@@ -5,6 +5,8 @@ Light to import: no torch, no pandas, no matplotlib, so that `dmp dataset card` 
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,6 +79,24 @@ def dataset_card(info: DatasetCardInfo) -> str:
         *(modality.card_section() for modality in info.modalities),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def sealed(card: str) -> str:
+    """The card with a last line that shows whether somebody has edited it since."""
+    return f"{card}\n<!-- Written by dmp ({_digest(card)}); edit this file as you like, it is then kept. -->\n"
+
+
+def is_sealed(text: str) -> bool:
+    """Whether it is what `sealed` gave for some card, without a change."""
+    found = _SEAL.search(text)
+    return found is not None and _digest(text[: found.start()]) == found[1]
+
+
+_SEAL = re.compile(r"\n<!-- Written by dmp \(([0-9a-f]{16})\)[^\n]*-->\n\Z")
+
+
+def _digest(card: str) -> str:
+    return hashlib.sha256(card.encode()).hexdigest()[:16]
 
 
 def card_from_manifests(manifests: Mapping[str, Manifest]) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from dmp_core.dataset.settings import ShardsConfig
@@ -15,7 +17,7 @@ from dmp_core.modalities.settings import OwnModality
 from dmp_core.progress import Progress, silent
 from dmp_core.quality.gates import IMAGE, gates_for
 from dmp_core.quality.tables import drop_counts, failed, left_out, score_reader, score_tables, skipped
-from dmp_core.report.dataset_card import card_from_manifests
+from dmp_core.report.dataset_card import card_from_manifests, is_sealed, sealed
 from dmp_core.report.dataset_record import Schema, record_schema, uniform_record
 from dmp_core.runtime import RuntimeConfig
 from dmp_core.settings import since
@@ -31,8 +33,11 @@ from dmp_core.store import (
     shard_reader,
     write_shards,
 )
-from dmp_core.store.workspace import split_manifests
+from dmp_core.store.workspace import README, Workspace, split_manifests
 from dmp_core.synthesis.patience import made_again
+from dmp_core.text import has_text
+
+logger = logging.getLogger(__name__)
 
 KIND = StageKind(
     "shards",
@@ -133,17 +138,33 @@ def _without(plans: list[ShardPlan], dropped: Collection[str]) -> list[ShardPlan
 
 
 def announce(out: Artefact) -> None:
-    """Write the card of the whole dataset next to its splits, if it has changed."""
-    fs, folder = out.workspace.fs, out.path.rsplit("/", 1)[0]
-
-    def card() -> bytes:
-        return card_from_manifests(split_manifests(out.workspace, folder)).encode()
-
-    if fs.exists(f"{folder}/README.md") and fs.cat_file(f"{folder}/README.md") == card():
+    """Write the card of the whole dataset next to its splits, if it has changed; one that somebody has edited stays."""
+    folder, split = out.path.rsplit("/", 1)
+    if _new_card(out.workspace, folder, split) is None:
         return
     with Lock(out.workspace, f"datasets-{folder.rsplit('/', 1)[-1]}") as lock:
         lock.wait()
-        out.workspace.write_bytes(folder, "README.md", card())
+        if (card := _new_card(out.workspace, folder, split)) is not None:
+            out.workspace.write_bytes(folder, README, card.encode())
+
+
+def _new_card(workspace: Workspace, folder: str, split: str) -> str | None:
+    """What is to be written; None if it is there, or was edited. Earlier versions wrote the card without a seal."""
+    found, path = split_manifests(workspace, folder), f"{folder}/{README}"
+    card = card_from_manifests(found)
+    there = workspace.fs.cat_file(path).decode(errors="replace") if workspace.fs.exists(path) else ""
+    if there in (card, sealed(card)):
+        return None
+    others = {name: manifest for name, manifest in found.items() if name != split}
+    if not has_text(there) or is_sealed(there) or (others and there == card_from_manifests(others)):
+        return sealed(card)
+    _say_kept(path, folder)
+    return None
+
+
+@cache  # once per file
+def _say_kept(path: str, folder: str) -> None:
+    logger.warning("%s: was edited, so it is kept; `dmp dataset card %s` prints the new one", path, folder)
 
 
 def _details(inputs: Inputs) -> dict[str, Any]:

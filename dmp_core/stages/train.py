@@ -171,6 +171,12 @@ def run(
     return StageResult(samples=config.train.draws, details=details)
 
 
+def announce(out: Artefact) -> None:
+    """Write the README of an adapter that has none, as those of earlier versions; an edited one stays."""
+    if out.workspace.is_local:
+        write_model_card(Path(out.path))
+
+
 def joins(config: TrainStage) -> bool:
     """Whether this machine only shares a training that another one leads (`train.nodes`)."""
     return config.train is not None and not this_machine(config.train.nodes_of_fit).leads

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from dmp_core.store.workspace import README
+from dmp_core.text import has_text
 from tests.chaos.arena import Arena, Tally, complain
 
 
@@ -41,9 +43,12 @@ def damages(arena: Arena, sample: int | None = None, seed: int = 0) -> Tally:
         else:
             (arena.workspace / file).write_bytes(changed)
         tally.tried += 1
+        right = arena.right
+        if file.name == README and changed is not None and has_text(changed.decode(errors="replace")):
+            right = right | {file.as_posix(): changed}  # as if somebody had edited it
         arena.warm.start("verify", str(arena.workspace), "--repair")
         complain(tally, what, arena.warm.end(arena.workspace, arena.patience), (0, 2))
-        arena.finish(tally, what, "run", inline=True)
+        arena.finish(tally, what, "run", right=right, inline=True)
     return tally
 
 

@@ -97,6 +97,10 @@ def test_a_card_is_never_replaced_and_belongs_to_dmp_alone(base_folder: Path, tm
     (folder / "README.md").write_text("mine")
     write_model_card(folder)
     assert (folder / "README.md").read_text() == "mine"
+    for lost in ("", "\0" * 99):
+        (folder / "README.md").write_text(lost)
+        write_model_card(folder)
+        assert (folder / "README.md").read_text() == model_card(folder)
     (folder / "README.md").unlink()
     card = (folder / "dmp.json").read_text()
     (folder / "dmp.json").write_text(card.replace('"method": "dmp"', '"method": "visii"'))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,20 @@ with EndableProcesses(1) as runner:
     runner._subprocess_message_queue._wlock.acquire()  # as the killed worker leaves it
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_a_run_with_worker_processes_starts_one_server(tmp_path):
+    runtime = "runtime={task_runner: process, parallel: 2, workers: 1}"
+    command = ["stage", "prompts", "-p", "smoke", "-w", str(tmp_path), "--set", runtime]
+    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | {"PREFECT_LOGGING_LEVEL": "INFO"}
+    done = subprocess.run(
+        [sys.executable, "-m", "dmp_core.cli", *command], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "prompts/train: made" in done.stderr
+    assert "temporary server" not in done.stderr
 
 
 @pytest.mark.slow

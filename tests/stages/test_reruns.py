@@ -180,6 +180,32 @@ def test_a_dataset_grows_without_changing_old_shards(made):
     assert make(workspace, request(workspace, "bedroom")) == []
 
 
+def test_an_edited_card_stays_and_any_other_is_renewed(tmp_path, caplog):
+    card, config = tmp_path / "datasets" / "rooms" / "README.md", request(tmp_path, "bedroom", count=1)
+    make(tmp_path, config)
+    written = card.read_text()
+    for damaged in ("", "\0" * 99):
+        card.write_text(damaged)
+        assert make(tmp_path, config) == []
+        assert card.read_text() == written
+    unsealed = written[: written.rindex("\n<!-- Written by dmp")]  # as earlier versions wrote it
+    card.write_text(unsealed)
+    assert make(tmp_path, config) == []
+    assert card.read_text() == unsealed
+    make(tmp_path, request(tmp_path, "attic", count=1))
+    grown = card.read_text()
+    assert "2 synthetic images" in grown
+    make(tmp_path, request(tmp_path, "office", count=1))
+    assert "3 synthetic images" in card.read_text()
+    assert not caplog.records
+    edited = card.read_text().replace("\n# ", "\nOurs, CC BY 4.0.\n\n# ", 1)
+    card.write_text(edited)
+    make(tmp_path, request(tmp_path, "cellar", count=1))
+    assert card.read_text() == edited
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{card}: was edited, so it is kept; `dmp dataset card")
+
+
 def test_parts_are_named_by_keywords_or_by_hand(made):
     workspace, _ = made
     assert list(request(workspace, "jewelry shop").splits) == ["train-jewelry-shop"]
