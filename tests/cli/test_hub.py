@@ -42,6 +42,7 @@ def adapter_in(workspace: Path) -> Path:
 
 
 # -------------------------------------------------------------------------------------- datasets
+@pytest.mark.slow
 def test_a_dataset_goes_and_comes_back(smoke: Path, hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     folder = smoke / "datasets" / "smoke"

@@ -82,6 +82,7 @@ def test_a_finished_run_has_no_garbage(copy: Path) -> None:
     assert listed(copy) == {}
 
 
+@pytest.mark.slow
 def test_what_was_tried_goes_and_everything_else_stays(copy: Path) -> None:
     before = files(copy)
     more = ("--set", "train.steps=2")
