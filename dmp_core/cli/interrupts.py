@@ -32,6 +32,8 @@ _AGAIN = b"\0"
 """Message to the watching thread: no signal has this number."""
 _MOMENT = 0.02
 """Seconds that a destructor gets to return."""
+_NOTED = 1.0
+"""Seconds within which the watching thread has noted a signal that another handler has raised for."""
 LINE = "interrupted; run the same command again to resume"
 
 
@@ -86,11 +88,19 @@ class Interrupts:
 
         An error after a signal is its consequence, such as a pipe closed at its other end.
         """
-        if not self.code:
+        if not self._has_come(lost.exc_type):
             self._before(lost)
         elif not issubclass(lost.exc_type, Exception):
             with suppress(OSError):
                 self._wake.send(_AGAIN)  # not from here, where it would be swallowed as well
+
+    def _has_come(self, kind: type[BaseException] | None) -> bool:
+        """Whether a signal has. Prefect's handlers raise without noting it, a moment before the thread that watches."""
+        until = time.monotonic() + _NOTED
+        other = kind is not None and not issubclass(kind, (Exception, SystemExit, GeneratorExit))
+        while other and not self.code and time.monotonic() < until:
+            time.sleep(_MOMENT)
+        return bool(self.code)
 
     def _in_a_thread(self, lost: threading.ExceptHookArgs) -> None:
         if not self.code:
@@ -148,7 +158,7 @@ class Interrupts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """After a signal, the block's end counts as caused by it."""
-        if self.code:
+        if self._has_come(kind):
             self.print_line()
             sys.exit(self.code)
 

@@ -106,6 +106,28 @@ def work():
         failing.start()
         failing.join()
 """
+BY_ANOTHER_HANDLER = """
+class Signalled(BaseException):
+    pass
+
+def another(*_):
+    raise Signalled
+
+class Busy:
+    def __del__(self):
+        busy()
+
+def busy():
+    ready()
+    while True:  # no other thread runs, so the watching one notes the signal after the handler
+        pass
+
+def work():
+    sys.setswitchinterval(10)
+    signal.signal(signal.SIGTERM, another)
+    {work}
+    time.sleep(60)
+"""
 DONE = """
 class Large:
     def __del__(self):
@@ -200,6 +222,12 @@ def test_any_error_after_a_signal_is_an_interruption():
 
 def test_later_errors_of_threads_and_at_exit_print_nothing():
     assert end(start(LATER_ERRORS), signal.SIGINT)[0] == 130
+
+
+@pytest.mark.parametrize("work", ["busy()", "Busy()"])
+def test_a_handler_that_raises_before_the_signal_is_noted_prints_nothing(work):
+    """As Prefect's; in a destructor, too."""
+    assert end(start(BY_ANOTHER_HANDLER.replace("{work}", work)), signal.SIGTERM)[0] == 143
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
