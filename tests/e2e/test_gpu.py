@@ -1,25 +1,19 @@
-"""Where there is a GPU: parallel tasks take turns on it, and two processes of a training share it."""
+"""Where there is a GPU: parallel tasks take turns on it. Two processes of a training: tests/training/test_ranks.py."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from transformers import ZoeDepthImageProcessor
 
 from dmp_core.config import load_config
-from dmp_core.progress import Progress, silent
 from dmp_core.stages import plan, statuses
 from dmp_core.store import Workspace
-from dmp_core.training.ranks import fit_in_ranks
 from tests.labelers.test_zoedepth import HEADS, PROCESSOR, tiny
-from tests.training.test_ranks import difference, fit, weights
 
 pytestmark = [
     pytest.mark.e2e,
@@ -51,15 +45,3 @@ def test_so_do_those_that_draw_images_and_estimate_labels(tmp_path: Path) -> Non
         dmp("stage", stage, "-p", "smoke", "-w", str(tmp_path / "workspace"), *chosen, *ON_IT)
     made = [path.parent.name for path in tmp_path.glob("workspace/labels/*/manifest.json")]
     assert len(made) == len(load_config("smoke").splits)
-
-
-def fit_on(shared: str, model: Path, folder: Path, device: str, progress: Progress) -> dict[str, Any]:
-    """shared: the device of all processes, which NCCL refuses; so they exchange gradients as on a CPU."""
-    os.environ["LOCAL_RANK"] = "0"
-    return fit(model, folder, None, shared, progress)
-
-
-def test_two_processes_of_a_training_share_it(tiny_folder: Path, tmp_path: Path) -> None:
-    fit(tiny_folder, tmp_path / "alone", None, "cuda", silent)
-    fit_in_ranks(partial(fit_on, "cuda", tiny_folder, tmp_path / "both"), 2, "cpu", silent)
-    assert difference(weights(tmp_path / "both"), weights(tmp_path / "alone")) < 1e-4

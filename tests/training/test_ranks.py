@@ -109,6 +109,23 @@ def test_a_killed_process_ends_all_with_one_message_and_any_number_resumes(tiny_
     assert difference(weights(tmp_path), alone) < 1e-5
 
 
+def fit_on(shared: str, model: Path, folder: Path, device: str, progress: Progress) -> dict[str, Any]:
+    """shared: the device of all processes, which NCCL refuses; so they exchange gradients as on a CPU."""
+    os.environ["LOCAL_RANK"] = "0"
+    return fit(model, folder, None, shared, progress)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))],
+)
+def test_two_processes_may_share_a_device(tiny_folder, tmp_path, device):
+    fit(tiny_folder, tmp_path / "alone", None, device, silent)
+    fit_in_ranks(partial(fit_on, device, tiny_folder, tmp_path / "both"), 2, "cpu", silent)
+    assert difference(weights(tmp_path / "both"), weights(tmp_path / "alone")) < 1e-4
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_terminated_run_saves_its_last_step_and_resumes_there(tiny_folder, tmp_path, alone, ranks):
