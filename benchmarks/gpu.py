@@ -124,15 +124,19 @@ class Machine:
         return torch.autocast(self.device, self.dtype) if mixed else nullcontext()
 
 
-def machine(device: str, size: Size) -> Machine:
+def machine(device: str, size: str) -> Machine:
+    """Raises BadParameter for others than `sd` or `tiny` and `cuda` or `cpu`, and for a GPU that is not there."""
+    if size not in ("sd", "tiny") or device not in ("cuda", "cpu"):
+        raise typer.BadParameter("--size is sd or tiny, --device is cuda or cpu")
+    known: Size = "tiny" if size == "tiny" else "sd"
     if device != "cuda":
-        return Machine(device, torch.float32, size)
+        return Machine(device, torch.float32, known)
     if not torch.cuda.is_available():
         raise typer.BadParameter(
             "--device: no cuda device is found here; give --size tiny --device cpu to try the script"
         )
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return Machine(device, torch.bfloat16 if has_bf16 else torch.float16, size)
+    return Machine(device, torch.bfloat16 if has_bf16 else torch.float16, known)
 
 
 # ------------------------------------------------------------------------------------ networks
@@ -314,6 +318,11 @@ def _pienet(where: Machine) -> tuple[nn.Module, Callable[[int], Any]]:
 LABELERS = {"omnidata": _omnidata, "zoedepth": _zoedepth, "eva02": _eva02, "pienet": _pienet}
 
 
+def labelers_of(size: Size) -> list[str]:
+    """Kinds that there are at this size; Omnidata's network has a single one."""
+    return [kind for kind in LABELERS if size == "sd" or kind != "omnidata"]
+
+
 def works(where: Machine, compiled: bool) -> Iterator[Work]:
     """The rows, the most important first."""
     paper, full = load_config("paper"), where.size == "sd"
@@ -331,7 +340,7 @@ def works(where: Machine, compiled: bool) -> Iterator[Work]:
     )
     yield Work("images, steps: 1, not guided", images, partial(_of(synthesis), where, steps=1, guidance=0.0))
     labelers = {one.kind: one for name in paper.modalities if isinstance(one := paper.labeler(name), ModelLabels)}
-    for kind in (kind for kind in LABELERS if full or kind != "omnidata"):  # that one has a single size
+    for kind in labelers_of(where.size):
         batch = labelers[kind].batch_size if full else 2
         for dtype in dict.fromkeys((torch.float32, where.dtype)):
             name = f"labels, {kind}, {str(dtype).removeprefix('torch.')}"
@@ -350,6 +359,11 @@ def _of(build: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # ------------------------------------------------------------------------------------ measuring
+def reason_of(error: Exception) -> str:
+    """Its first line, for a cell of a table."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def measured(work: Work, where: Machine, repeats: int) -> Row:
     """The row of a piece of work, with half the batch as often as memory runs out."""
     batch = work.batch
@@ -358,8 +372,7 @@ def measured(work: Work, where: Machine, repeats: int) -> Row:
             return _measured(dataclasses.replace(work, batch=batch), where, repeats)
         except Exception as error:  # whatever fails, the other rows are worth having
             if not out_of_memory(error) or batch == 1:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                return Row(work.name, batch, failed=reason[:200])
+                return Row(work.name, batch, failed=reason_of(error))
         batch //= 2
         release_memory()
 
@@ -456,9 +469,7 @@ def main(
         bool, typer.Option(help=f"Put the table into docs/performance.md, the numbers into {STORED}.")
     ] = False,
 ) -> None:
-    if size not in ("sd", "tiny") or device not in ("cuda", "cpu"):
-        raise typer.BadParameter("--size is sd or tiny, --device is cuda or cpu")
-    begun, where = time.monotonic(), machine(device, "tiny" if size == "tiny" else "sd")
+    begun, where = time.monotonic(), machine(device, size)
     top, rows = ceiling(where, repeats), []
     for work in works(where, compiled):
         late = time.monotonic() - begun > limit

@@ -20,7 +20,7 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.gpu import LABELERS, Machine, machine, prediction, training_parts
+from benchmarks.gpu import Machine, labeler, labelers_of, machine, prediction, reason_of, training_parts
 from dmp_core.memory import release_memory
 from docs.writing.documents import fill
 
@@ -53,9 +53,8 @@ def predicted(where: Machine, steps: int) -> Tensor:
 
 def labelled(where: Machine, kind: str) -> Tensor:
     """All outputs of a labeler's network, (N,)."""
-    _network, call = LABELERS[kind](dataclasses.replace(where, dtype=torch.float32))
-    with torch.inference_mode(), where.autocast():
-        return torch.cat([tensor.float().flatten() for tensor in _tensors(call(1))])
+    run, _operations = labeler(where, 1, kind, where.dtype)
+    return torch.cat([tensor.float().flatten() for tensor in _tensors(run())])
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
@@ -68,13 +67,12 @@ def _tensors(output: Any) -> Iterator[Tensor]:
 
 def outputs(where: Machine) -> dict[str, Callable[[Machine], Tensor]]:
     """What is compared, by its name in the table."""
-    kinds = [kind for kind in LABELERS if where.size == "sd" or kind != "omnidata"]  # that one has a single size
     return {
         "training step, loss": training_loss,
         "training step, gradient": training_gradient,
         "prediction, 1 step": partial(predicted, steps=1),
         "prediction, 5 steps": partial(predicted, steps=5),
-        **{f"labels, {kind}": partial(labelled, kind=kind) for kind in kinds},
+        **{f"labels, {kind}": partial(labelled, kind=kind) for kind in labelers_of(where.size)},
     }
 
 
@@ -84,7 +82,7 @@ def computed(compute: Callable[[Machine], Tensor], where: Machine, dtype: torch.
     try:
         return compute(dataclasses.replace(where, dtype=dtype)).detach().double().cpu()
     except (RuntimeError, ValueError) as error:  # the other rows are worth having
-        return (str(error).strip() or type(error).__name__).splitlines()[0][:100]
+        return reason_of(error)
     finally:
         release_memory()
 
@@ -104,9 +102,7 @@ def main(
     device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda",
     write: Annotated[bool, typer.Option(help="Put the table into docs/performance.md.")] = False,
 ) -> None:
-    if size not in ("sd", "tiny") or device not in ("cuda", "cpu"):
-        raise typer.BadParameter("--size is sd or tiny, --device is cuda or cpu")
-    where = dataclasses.replace(machine(device, "tiny" if size == "tiny" else "sd"), dtype=torch.float32)
+    where = machine(device, size)
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d}, {where.name}, torch {torch.__version__}.",
         "",
